@@ -1,0 +1,35 @@
+VENV ?= .venv
+PYTHON ?= python3
+PORT ?= 8080
+BIN := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: install test test-slow lint demo demo-stop
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'setuptools<81' wheel
+	$(BIN)/pip install --quiet --no-build-isolation --editable '.[test]'
+	touch $@
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/pytest -m 'not slow'
+
+test-slow: install
+	$(BIN)/pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Starts the quickstart, waits for its table, leaves NNI's page up until `make demo-stop`.
+demo: install
+	@$(BIN)/nni-darts launch examples/quickstart.yml --port $(PORT) --wait --id-file .demo-experiment
+	@echo 'The page stays up; "make demo-stop" ends it.'
+
+demo-stop:
+	@test -s .demo-experiment || { echo 'no demo is running'; exit 0; }; \
+	$(BIN)/nnictl stop $$(cat .demo-experiment) && rm -f .demo-experiment

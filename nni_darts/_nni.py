@@ -1,0 +1,47 @@
+"""The one place that imports ``nni.nas``: quietly.
+
+NNI 3.0 prints two RuntimeWarnings about classes of newer torch releases, and setuptools adds a deprecation notice; none of them
+concerns a user of this package. The filters hold only while the import runs.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', category=RuntimeWarning, module=r'nni\..*')
+    warnings.filterwarnings('ignore', category=DeprecationWarning)
+    warnings.filterwarnings('ignore', message='.*pkg_resources.*')
+    from nni.mutable import Categorical, CategoricalMultiple
+    from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
+    from nni.nas.execution import SequentialExecutionEngine
+    from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule
+    from nni.nas.nn.pytorch.base import recursive_freeze
+    from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
+    from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, no_default_hook
+    from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+    from nni.nas.space import ModelStatus, RawFormatModelSpace, current_model, model_context
+
+
+__all__ = [
+    'BaseOneShotLightningModule',
+    'BaseSuperNetModule',
+    'Categorical',
+    'CategoricalMultiple',
+    'DataLoader',
+    'InputChoice',
+    'LayerChoice',
+    'Lightning',
+    'LightningModule',
+    'ModelSpace',
+    'ModelStatus',
+    'MutableModule',
+    'OneShotStrategy',
+    'RawFormatModelSpace',
+    'SequentialExecutionEngine',
+    'Trainer',
+    'current_model',
+    'model_context',
+    'no_default_hook',
+    'recursive_freeze',
+]

@@ -1,0 +1,101 @@
+"""The part of NNI's REST interface that the tuner, the trials and the command line read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+__all__ = ['FINISHED', 'Manager', 'TrialRecord']
+
+FINISHED = frozenset({'SUCCEEDED', 'FAILED', 'USER_CANCELED', 'SYS_CANCELED', 'EARLY_STOPPED'})
+"""States in which a trial does not run any more; whether it has a result is another matter."""
+
+_TIMEOUT = 20
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial as the manager has it on record: what it was given, its state, the final metric it reported (or None)."""
+
+    id: str
+    status: str
+    parameters: dict[str, Any]
+    metric: dict[str, Any] | None
+
+    @property
+    def key(self) -> str:
+        """The key of its job; the metric's own word counts most."""
+        return str((self.metric or {}).get('key') or self.parameters.get('key', ''))
+
+
+class Manager:
+    """Client of one experiment's manager.
+
+    Args:
+        address: ``host:port``, with NNI's url prefix behind it if it has one. Not a URL: NNI's JSON loses messages with ``//``.
+
+    Every method raises ``requests.RequestException`` if the manager does not answer.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def _url(self, path: str) -> str:
+        host, _, prefix = self.address.partition('/')
+        return f'http://{host}{"/" + prefix if prefix else ""}/api/v1/nni/{path}'
+
+    def _get(self, path: str) -> Any:
+        response = requests.get(self._url(path), timeout=_TIMEOUT)
+        response.raise_for_status()
+        return response.json()
+
+    def experiment(self) -> dict[str, Any]:
+        """The experiment's profile; its configuration is under ``params``."""
+        return self._get('experiment')
+
+    def status(self) -> str:
+        """RUNNING, DONE, ERROR, …"""
+        return str(self._get('check-status')['status'])
+
+    def errors(self) -> list[str]:
+        """What the manager says went wrong."""
+        return [str(error) for error in self._get('check-status').get('errors', [])]
+
+    def trials(self) -> list[TrialRecord]:
+        """All trials on record."""
+        return [record for record in map(_record, self._get('trial-jobs')) if record is not None]
+
+    def trial(self, trial_id: str) -> dict[str, Any] | None:
+        """What a trial was given: NNI's record with ``parameter_id`` and ``parameters``; None while there is none."""
+        return _given(self._get(f'trial-jobs/{trial_id}'))
+
+    def finish(self, submitted: int) -> None:
+        """Ends the experiment once the submitted trials are through: NNI ends only when a maximum number of trials is reached."""
+        response = requests.put(
+            self._url('experiment'),
+            params={'update_type': 'MAX_TRIAL_NUM'},
+            json={'params': {'maxTrialNumber': submitted}},
+            timeout=_TIMEOUT,
+        )
+        response.raise_for_status()
+
+
+def _given(job: dict[str, Any]) -> dict[str, Any] | None:
+    given = job.get('hyperParameters') or []
+    return json.loads(given[0]) if given else None
+
+
+def _record(job: dict[str, Any]) -> TrialRecord | None:
+    given = _given(job)
+    if given is None:
+        return None
+    metric = None
+    for entry in job.get('finalMetricData') or []:
+        value = json.loads(entry['data'])
+        value = json.loads(value) if isinstance(value, str) else value
+        metric = value if isinstance(value, dict) else metric
+    parameters = given.get('parameters')
+    return TrialRecord(job.get('trialJobId') or job['id'], job['status'], parameters if isinstance(parameters, dict) else {}, metric)

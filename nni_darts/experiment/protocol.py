@@ -1,0 +1,137 @@
+"""The protocol of the DARTS paper as jobs: which trials are wanted next, given what is known. Pure functions of their arguments.
+
+Search with every strategy and seed; train each found cell briefly and keep the best of each strategy by validation; retrain that one
+from scratch. Random search has no search trial: its cells go straight to the short training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nni_darts.errors import InputError
+from nni_darts.recipe import Recipe
+from nni_darts.strategies.presets import preset
+
+__all__ = ['Job', 'Protocol', 'parse_search_space']
+
+Results = Mapping[str, Mapping[str, Any]]
+"""Key of a job → its final metric."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial.
+
+    Attributes:
+        stage: ``search``, ``select`` or ``retrain``.
+        strategy: its name.
+        seed: of the search; for ``retrain`` the number of the run.
+        arch: code of the cell to train; empty for a search.
+        cell: which of random search's cells, from 1; 0 for a cell that was searched.
+    """
+
+    stage: str
+    strategy: str
+    seed: int
+    arch: str = ''
+    cell: int = 0
+
+    @property
+    def key(self) -> str:
+        """Identifies the job: the same work has the same key, before and after a resume."""
+        cell = f' cell {self.cell}' if self.cell else ''
+        return f'{self.stage} {self.strategy} seed {self.seed}{cell}'
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is compared.
+
+    Attributes:
+        recipe: all settings.
+        strategies, seeds: every pair of them is searched.
+        retrain_runs: how often the best cell of each strategy is trained from scratch, with seeds 1, 2, ….
+    """
+
+    recipe: Recipe
+    strategies: tuple[str, ...]
+    seeds: tuple[int, ...]
+    retrain_runs: int = 1
+
+    def jobs(self, results: Results, given_up: Collection[str]) -> list[Job]:
+        """All jobs that can be named by now, finished ones included, in the order in which they should run.
+
+        Args:
+            results: of the finished jobs.
+            given_up: keys of jobs that failed too often.
+        """
+        searches, selects, retrains = [], [], []
+        for strategy in self.strategies:
+            candidates = []
+            for seed in self.seeds:
+                search = Job('search', strategy, seed)
+                if preset(strategy).supernet:
+                    searches.append(search)
+                found = self._cells(search, results)
+                candidates += [Job('select', strategy, seed, arch, cell) for arch, cell in found]
+            selects += candidates
+            pending = any(
+                job.key not in results and job.key not in given_up
+                for job in candidates + [job for job in searches if job.strategy == strategy]
+            )
+            best = None if pending else self.best(strategy, results)
+            if best:
+                retrains += [Job('retrain', strategy, run, best['arch']) for run in range(1, self.retrain_runs + 1)]
+        return searches + selects + retrains
+
+    def _cells(self, search: Job, results: Results) -> list[tuple[str, int]]:
+        """(code, number) of the cells that a strategy found under a seed."""
+        if not preset(search.strategy).supernet:
+            return [(genotype.code(), index) for index, genotype in enumerate(self.recipe.random_cells(search.seed), start=1)]
+        return [(results[search.key]['arch'], 0)] if search.key in results else []
+
+    def select_results(self, strategy: str, results: Results) -> list[Mapping[str, Any]]:
+        """Results of the short trainings of a strategy's cells, in the order of seeds and cells."""
+        jobs = [
+            Job('select', strategy, seed, arch, cell)
+            for seed in self.seeds
+            for arch, cell in self._cells(Job('search', strategy, seed), results)
+        ]
+        return [{**results[job.key], 'seed': job.seed, 'arch': job.arch} for job in jobs if job.key in results]
+
+    def best(self, strategy: str, results: Results) -> Mapping[str, Any] | None:
+        """The strategy's best cell by validation accuracy of the short training; ties keep the first."""
+        return max(self.select_results(strategy, results), key=lambda result: result['default'], default=None)
+
+
+def parse_search_space(space: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Strategies and seeds from NNI's search space, for example
+    ``{strategy: {_type: choice, _value: [darts-2nd, random]}, seed: {_type: choice, _value: [1, 2]}}``.
+
+    Raises:
+        InputError: for another key, an unknown strategy, or seeds that are not whole numbers from 1.
+    """
+    if not isinstance(space, Mapping) or set(space) - {'strategy', 'seed'} or 'strategy' not in space:
+        raise InputError("searchSpace must have the key 'strategy' and may have 'seed', nothing else")
+    values = {}
+    for key, entry in space.items():
+        if (
+            not isinstance(entry, Mapping)
+            or entry.get('_type') != 'choice'
+            or not isinstance(entry.get('_value'), list)
+            or not entry['_value']
+        ):
+            raise InputError(f'searchSpace.{key} must be {{_type: choice, _value: [...]}} with at least one value, not {entry!r}')
+        values[key] = tuple(dict.fromkeys(entry['_value']))
+    for name in values['strategy']:
+        try:
+            preset(name)
+        except (ValueError, TypeError) as error:
+            raise InputError(f'searchSpace.strategy: {error}') from None
+    seeds = values.get('seed', (1,))
+    for seed in seeds:
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 1 <= seed < 2**31:
+            raise InputError(f'searchSpace.seed: {seed!r} must be a whole number from 1 (NNI shows 0 as nothing)')
+    return values['strategy'], seeds

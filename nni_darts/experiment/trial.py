@@ -1,0 +1,102 @@
+"""One trial: reads what the tuner wants, runs that stage, reports under its own name. ``trialCommand: nni-darts trial`` starts it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import nni
+import nni.trial
+import requests
+
+from nni_darts.errors import InputError
+from nni_darts.experiment.manager import Manager
+from nni_darts.genotype import Genotype
+from nni_darts.recipe import Recipe
+
+__all__ = ['run_trial']
+
+_logger = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS = 60
+
+
+def run_trial() -> None:
+    """Runs the trial that NNI started this process for.
+
+    Raises:
+        InputError: outside an NNI trial.
+        RuntimeError: if the manager has no record of this trial.
+    """
+    trial_id = os.environ.get('NNI_TRIAL_JOB_ID')
+    if not trial_id or 'NNI_OUTPUT_DIR' not in os.environ:
+        raise InputError('nni-darts trial is what NNI starts; by hand, use nni-darts search or nni-darts retrain')
+    handed_out = nni.get_next_parameter()
+    job = _own_parameters(Manager(handed_out['manager']), trial_id)
+    _share_cores(job['share'])
+
+    # Only now: what follows imports torch, which reads its number of threads when it starts.
+    from nni_darts import stages
+
+    recipe = Recipe.from_dict(job['recipe'])
+    output = Path(os.environ['NNI_OUTPUT_DIR'])
+
+    def on_epoch(record: dict[str, float]) -> None:
+        default = record.get('valid_accuracy', record.get('train_accuracy', 0.0))
+        _report(nni.report_intermediate_result, {'default': default, **record})
+
+    if job['stage'] == 'search':
+        genotype, result = stages.search(recipe, job['strategy'], job['seed'], output, resume=True, on_epoch=on_epoch)
+        arch = genotype.code()
+    else:
+        arch = job['arch']
+        result = stages.train_cell(recipe, job['stage'], Genotype.from_code(arch), job['seed'], output, resume=True, on_epoch=on_epoch)
+    _report(nni.report_final_result, final_metric(result, job['key'], arch))
+
+
+def final_metric(result: dict[str, Any], key: str, arch: str) -> dict[str, Any]:
+    """Numbers and short texts, as NNI's page can show them. ``default`` is the validation accuracy.
+
+    Where a recipe holds nothing out for the last training, it is the test accuracy, which nothing is chosen by.
+    """
+    default = result.get('valid_accuracy', result.get('test_accuracy'))
+    numbers = {name: value for name, value in result.items() if isinstance(value, (int, float))}
+    return {'default': default, **numbers, 'arch': arch, 'key': key}
+
+
+def _own_parameters(manager: Manager, trial_id: str) -> dict[str, Any]:
+    """The parameters under which the manager lists this trial.
+
+    With several trials at a time NNI hands parameters out in the order in which trials ask, but records them in the order in which it
+    started them (upstream issues 5693 and 5726). What is on record is what everybody sees: the trial follows it, and reports under it.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    reason: Any = 'it is not on record'
+    while time.monotonic() < deadline:
+        try:
+            record = manager.trial(trial_id)
+        except requests.RequestException as error:
+            record, reason = None, error
+        if record is not None:
+            nni.trial._params = record
+            return record['parameters']
+        time.sleep(1)
+    raise RuntimeError(f'the manager at {manager.address} does not say what trial {trial_id} is to do: {reason}')
+
+
+def _share_cores(share: int) -> None:
+    """Divides the cores among the trials that run at a time on this machine."""
+    threads = max(1, len(os.sched_getaffinity(0)) // share) if hasattr(os, 'sched_getaffinity') else None
+    if threads and share > 1:
+        os.environ.setdefault('OMP_NUM_THREADS', str(threads))
+
+
+def _report(send: Any, value: dict[str, Any]) -> None:
+    """Reports to NNI; a manager that is gone must not take the trial's work with it: everything lies in the output folder."""
+    try:
+        send(value)
+    except (OSError, RuntimeError) as error:
+        _logger.warning('the manager did not take a report: %s', error)

@@ -1,0 +1,217 @@
+"""The tuner that NNI runs in a process of its own. It must be up within ten seconds: nothing here imports torch.
+
+What has been done is read from the manager's own list of trials each time, by the key that each trial's final metric carries. So
+nothing depends on the order in which NNI hands out parameters, reports ends, or brings results back on resume.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import requests
+from nni.tuner import Tuner
+
+from nni_darts.errors import InputError
+from nni_darts.experiment.ledger import Ledger, Standing
+from nni_darts.experiment.manager import Manager, TrialRecord
+from nni_darts.experiment.protocol import Job, Protocol, parse_search_space
+from nni_darts.recipe import Recipe
+from nni_darts.report.summary import summarize, write_summary
+
+__all__ = ['SearchAndRetrain', 'unsendable']
+
+_logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 5.0
+GRACE_SECONDS = 8.0
+"""How long after a trial's end its final metric may still arrive."""
+
+
+def unsendable(value: Any) -> str | None:
+    """The first text in plain data that NNI cannot carry: its JSON parser drops messages with ``#`` or ``//`` in them."""
+    if isinstance(value, str):
+        return value if '#' in value or '//' in value else None
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, Sequence):
+        return next((found for found in map(unsendable, value) if found is not None), None)
+    return None
+
+
+class SearchAndRetrain(Tuner):
+    """Search, select, retrain: the protocol of :mod:`nni_darts.experiment.protocol` as NNI trials.
+
+    Args (``classArgs`` in the YAML):
+        recipe: name or path of a recipe.
+        set: overrides: a mapping ``{search.epochs: 5}`` or a list of ``search.epochs=5``.
+        retrain_runs: how often the best cell of each strategy is trained from scratch.
+        max_retries: how often a trial that ended without a result is started again.
+
+    Attributes:
+        error: why nothing can be started; None if all is well.
+        recipe, retrain_runs: as given, validated.
+
+    Anything that goes wrong, at the start or later, ends the experiment as ERROR with the reason: left alone, NNI would show it as
+    RUNNING for ever.
+    """
+
+    def __init__(
+        self,
+        recipe: str = 'digits',
+        set: Mapping[str, Any] | Sequence[str] = (),
+        retrain_runs: int = 1,
+        max_retries: int = 2,
+    ) -> None:
+        self._lock = threading.RLock()
+        self._slots: list[int] = []
+        self._callback: Callable[[int, Any], None] | None = None
+        self._protocol: Protocol | None = None
+        self.error: str | None = None
+        self.recipe: Recipe
+        self._over = False  # finished, or the error is reported
+        try:
+            for name, value, least in (('retrain_runs', retrain_runs, 1), ('max_retries', max_retries, 0)):
+                if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                    raise InputError(f'classArgs.{name} must be a whole number from {least}, not {value!r}')
+            self.retrain_runs = retrain_runs
+            self._ledger = Ledger(max_retries, GRACE_SECONDS)
+            self.recipe = Recipe.load(recipe, set)
+            found = unsendable(self.recipe.to_dict())
+            if found is not None:
+                raise InputError(f"the recipe contains {found!r}: NNI cannot carry text with '#' or '//' to its trials")
+        except InputError as error:
+            self.error = str(error)
+        except Exception:
+            self.error = traceback.format_exc()
+
+    # called by NNI ------------------------------------------------------------------------------------------------------------------
+
+    def update_search_space(self, search_space: Any) -> None:
+        """Takes strategies and seeds from the experiment's ``searchSpace`` and starts watching the trials."""
+        if self.error:
+            return
+        try:
+            strategies, seeds = parse_search_space(search_space)
+            with self._lock:
+                watching = self._protocol is not None
+                self._protocol = Protocol(self.recipe, strategies, seeds, self.retrain_runs)
+            if not watching:
+                self._manager = Manager(urlparse(os.environ['NNI_TUNER_COMMAND_CHANNEL']).netloc + _prefix())
+                threading.Thread(target=self._watch, name='nni-darts watcher', daemon=True).start()
+        except InputError as error:
+            self.error = str(error)
+        except Exception:
+            self.error = traceback.format_exc()
+
+    def generate_multiple_parameters(self, parameter_id_list: list[int], **kwargs: Any) -> list[Any]:
+        """Fills as many of the offered slots as there are jobs; the others are kept for later."""
+        with self._lock:
+            self._callback = kwargs.get('st_callback') or self._callback
+            started: list[tuple[int, dict[str, Any]]] = []
+            if self.error:
+                self._report(self.error)
+            else:
+                started = self._guarded(lambda: self._advance(parameter_id_list))
+            # NNI matches what is returned to the offered slots by position.
+            self._slots += parameter_id_list[len(started) :]
+            return [parameters for _, parameters in started]
+
+    def receive_trial_result(self, parameter_id: int, parameters: Any, value: Any, **kwargs: Any) -> None:
+        """Nothing to do: results are read from the manager, under the right key."""
+
+    def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
+        """Nothing to do: NNI says success for trials without a result, too."""
+
+    def import_data(self, data: list[Any]) -> None:
+        """Nothing to do: on resume the manager's list has the finished trials."""
+
+    # what is done, what is next -----------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while not self._over:
+            time.sleep(POLL_SECONDS)
+            with self._lock:
+                if self._callback is None:
+                    continue  # NNI has not asked for trials yet
+                started = self._guarded(lambda: self._advance(self._slots))
+                del self._slots[: len(started)]
+                for slot, parameters in started:
+                    self._callback(slot, parameters)
+
+    def _guarded(self, step: Callable[[], list[tuple[int, dict[str, Any]]]]) -> list[tuple[int, dict[str, Any]]]:
+        try:
+            return step()
+        except requests.RequestException as error:
+            _logger.warning('the manager did not answer, trying again: %s', error)
+        except Exception:
+            self._report(traceback.format_exc())
+        return []
+
+    def _advance(self, slots: Sequence[int]) -> list[tuple[int, dict[str, Any]]]:
+        """Takes in the manager's list of trials; returns the first slots with the parameters of the jobs to start in them."""
+        assert self._protocol is not None  # NNI sends the search space first
+        records = self._manager.trials()
+        standing = self._ledger.read(records, time.monotonic())
+        jobs = self._protocol.jobs(standing.results, standing.given_up)
+        taken = standing.results.keys() | standing.given_up | standing.busy
+        ready = [job for job in jobs if job.key not in taken]
+        started = [(slot, self._parameters(job)) for slot, job in zip(slots, ready)]
+        for job in ready[: len(started)]:
+            self._ledger.submitted(job.key)
+        over = not ready and not standing.busy
+        self._describe(records, standing, jobs, over)
+        if over:
+            self._finish(records, jobs, standing)
+        return started
+
+    def _finish(self, records: Sequence[TrialRecord], jobs: Sequence[Job], standing: Standing) -> None:
+        if not any(job.stage == 'retrain' and job.key in standing.results for job in jobs):
+            self._report('nothing was retrained: trials failed more often than max_retries allows; their stderr says why')
+            return
+        self._manager.finish(len(records))
+        self._over = True
+
+    def _parameters(self, job: Job) -> dict[str, Any]:
+        """What a trial is given. ``mutation_summary`` is what NNI's page shows of it; the rest is under "Original parameters"."""
+        config = self._manager.experiment()['params']
+        service = config.get('trainingService')
+        local = isinstance(service, dict) and service.get('platform') == 'local'
+        host = 'localhost' if local else config.get('nniManagerIp') or 'localhost'
+        return {
+            'key': job.key,
+            'stage': job.stage,
+            'strategy': job.strategy,
+            'seed': job.seed,
+            'arch': job.arch,
+            'manager': f'{host}:{self._manager.address.partition(":")[2]}',
+            'share': config.get('trialConcurrency', 1) if local else 1,
+            'recipe': self.recipe.to_dict(),
+            'mutation_summary': {'stage': job.stage, 'strategy': job.strategy, 'seed': job.seed, 'arch': job.arch or '-'},
+        }
+
+    def _describe(self, records: Sequence[TrialRecord], standing: Standing, jobs: Sequence[Job], over: bool) -> None:
+        folder = os.environ.get('NNI_LOG_DIRECTORY')
+        if folder and self._protocol is not None:
+            write_summary(Path(folder), summarize(self._protocol, jobs, standing, records, over=over))
+
+    def _report(self, text: str) -> None:
+        """Ends the experiment as ERROR with this text, as soon as there is a way to tell NNI."""
+        self.error = text
+        _logger.error(text)
+        if self._callback is not None and not self._over:
+            self._over = True
+            # The callback is a method of NNI's dispatcher, the only thing here that can report an error.
+            self._callback.__self__.report_error(text)  # type: ignore[attr-defined]
+
+
+def _prefix() -> str:
+    """NNI's url prefix as it stands in the tuner's channel, ws://localhost:8080/prefix/tuner: '' or '/prefix'."""
+    return urlparse(os.environ['NNI_TUNER_COMMAND_CHANNEL']).path.removesuffix('/tuner').rstrip('/')

@@ -1,0 +1,177 @@
+"""Preflight: what would go wrong once NNI has started, found before. NNI itself dies silently on most of it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from nni_darts.errors import InputError
+from nni_darts.experiment.protocol import Protocol, parse_search_space
+from nni_darts.experiment.tuner import SearchAndRetrain
+from nni_darts.recipe import Recipe, load_yaml
+from nni_darts.strategies.presets import preset
+
+__all__ = ['Findings', 'check_experiment']
+
+TUNER = 'nni_darts.experiment.tuner.SearchAndRetrain'
+
+
+@dataclass
+class Findings:
+    """What a check found: ``errors`` keep the experiment from working, ``warnings`` do not, ``facts`` say what will run."""
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+
+
+def check_experiment(path: Path) -> Findings:
+    """Checks an experiment's YAML file for NNI; it starts nothing.
+
+    Raises:
+        InputError: if there is no such file or it is no mapping.
+    """
+    try:
+        text = path.read_text('utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f'cannot read {path}: {getattr(error, "strerror", None) or error}') from None
+    config = load_yaml(text, str(path))
+    if not isinstance(config, dict):
+        raise InputError(f'{path} is not an NNI experiment: a mapping with searchSpace, trialCommand, tuner, trainingService')
+    findings = Findings()
+    _check_nni(path, findings)
+    protocol = _check_tuner(config, path, findings)
+    _check_services(config, path, findings)
+    if protocol is not None:
+        _check_amount(config, protocol, findings)
+        _check_data(config, protocol.recipe, path, findings)
+    return findings
+
+
+def _check_nni(path: Path, findings: Findings) -> None:
+    """NNI's own validation, which nnictl would run."""
+    if find_spec('pkg_resources') is None:
+        findings.errors.append("nnictl needs pkg_resources, which setuptools 81 dropped: pip install 'setuptools<81'")
+    from nni.experiment.config import ExperimentConfig
+
+    try:
+        ExperimentConfig.load(path).validate()
+    except Exception as error:  # NNI raises whatever its checks run into
+        findings.errors.append(f'NNI refuses {path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}')
+
+
+def _check_tuner(config: dict[str, Any], path: Path, findings: Findings) -> Protocol | None:
+    tuner = config.get('tuner')
+    if not isinstance(tuner, dict) or tuner.get('className') != TUNER:
+        findings.errors.append(f'tuner.className must be {TUNER}')
+        return None
+    if not tuner.get('codeDirectory'):
+        findings.errors.append('tuner.codeDirectory must be given, for example "." (NNI wants it for a class by name)')
+    arguments = tuner.get('classArgs') or {}
+    allowed = [name for name in inspect.signature(SearchAndRetrain).parameters]
+    unknown = [str(name) for name in arguments if name not in allowed]
+    if unknown:
+        findings.errors.append(f'tuner.classArgs has no {unknown[0]!r}; allowed: {", ".join(allowed)}')
+        return None
+    # NNI starts the tuner in codeDirectory: a recipe's relative path counts from there.
+    with _inside(path.parent / str(tuner.get('codeDirectory') or '.')):
+        made = SearchAndRetrain(**arguments)
+    if made.error:
+        findings.errors.append(made.error)
+        return None
+    try:
+        strategies, seeds = parse_search_space(_search_space(config, path))
+    except InputError as error:
+        findings.errors.append(str(error))
+        return None
+    return Protocol(made.recipe, strategies, seeds, made.retrain_runs)
+
+
+def _search_space(config: dict[str, Any], path: Path) -> Any:
+    file = config.get('searchSpaceFile')
+    if not file:
+        return config.get('searchSpace')
+    try:
+        text = (path.parent / file).read_text('utf-8')
+        return json.loads(text) if str(file).endswith('.json') else load_yaml(text, str(file))
+    except (OSError, ValueError) as error:
+        raise InputError(f'cannot read searchSpaceFile {file}: {error}') from None
+
+
+def _services(config: dict[str, Any]) -> list[dict[str, Any]]:
+    service = config.get('trainingService')
+    return [entry for entry in (service if isinstance(service, list) else [service]) if isinstance(entry, dict)]
+
+
+def _check_services(config: dict[str, Any], path: Path, findings: Findings) -> None:
+    for holder in (config, *_services(config)):
+        if holder.get('trialGpuNumber'):
+            findings.errors.append(
+                'leave trialGpuNumber unset: with the local service NNI starts process after process while no GPU is free, until the '
+                'machine is out of memory; trials take a GPU by themselves'
+            )
+            break
+    platforms = [service.get('platform') for service in _services(config)]
+    command = str(config.get('trialCommand', '')).split()
+    if 'local' in platforms and command and shutil.which(command[0]) is None:
+        findings.errors.append(f'trialCommand: no program {command[0]!r} on PATH; activate the environment this package is installed in')
+    if 'remote' in platforms:
+        if not config.get('nniManagerIp'):
+            findings.errors.append('remote machines need nniManagerIp: the address of this machine as they see it')
+        findings.warnings.append('remote machines are not looked at: each needs this package at the same version, and the data')
+    findings.warnings.append(
+        'nnictl create lets NNI listen on all interfaces without a password, and it serves any file of yours; '
+        '"nni-darts launch" binds it to this machine'
+    )
+
+
+def _check_amount(config: dict[str, Any], protocol: Protocol, findings: Findings) -> None:
+    searches = sum(preset(name).supernet for name in protocol.strategies) * len(protocol.seeds)
+    drawn = sum(not preset(name).supernet for name in protocol.strategies) * len(protocol.seeds) * protocol.recipe.search.random_samples
+    retrains = len(protocol.strategies) * protocol.retrain_runs
+    total = 2 * searches + drawn + retrains
+    findings.facts.append(
+        f'{total} trials: {searches} searches, {searches + drawn} short trainings, {retrains} retrainings '
+        f'({", ".join(protocol.strategies)}; seeds {", ".join(map(str, protocol.seeds))}; recipe {protocol.recipe.name})'
+    )
+    most = config.get('maxTrialNumber')
+    if isinstance(most, int) and most < total:
+        findings.errors.append(f'maxTrialNumber is {most}, but {total} trials are needed; leave it out, the experiment ends by itself')
+
+
+def _check_data(config: dict[str, Any], recipe: Recipe, path: Path, findings: Findings) -> None:
+    if any(service.get('platform') != 'local' for service in _services(config)):
+        return
+    from nni_darts.data import load_images
+
+    with _inside(path.parent / str(config.get('trialCodeDirectory') or '.')):
+        try:
+            data = load_images(recipe.data)
+        except InputError as error:
+            findings.errors.append(str(error))
+            return
+    findings.facts.append(
+        f'data {recipe.data.name}: {len(data.train):,} training and {len(data.test):,} test images, '  # type: ignore[arg-type]
+        f'{data.num_classes} classes, {data.channels}×{data.size[0]}×{data.size[1]}'
+    )
+
+
+class _inside:
+    """Within the block the current folder is another one, as it will be for the process that NNI starts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        self.before = os.getcwd()
+        if self.folder.is_dir():
+            os.chdir(self.folder)
+
+    def __exit__(self, *exception: object) -> None:
+        os.chdir(self.before)

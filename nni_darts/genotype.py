@@ -1,0 +1,335 @@
+"""The cells that a search finds, as data: no torch in here, so that NNI's tuner process can import it in milliseconds."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import binascii
+import json
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ['DARTS_OPERATIONS', 'KINDS', 'OPERATION_NAMES', 'Genotype', 'input_label', 'operation_label', 'strongest_edges']
+
+DARTS_OPERATIONS = (
+    'none',
+    'max_pool_3x3',
+    'avg_pool_3x3',
+    'skip_connect',
+    'sep_conv_3x3',
+    'sep_conv_5x5',
+    'dil_conv_3x3',
+    'dil_conv_5x5',
+)
+"""The candidates of the DARTS CNN cell in the order of the paper (Liu et al., ICLR 2019, section 3.1)."""
+
+OPERATION_NAMES = (*DARTS_OPERATIONS, 'sep_conv_7x7', 'conv_7x1_1x7')
+"""Every operation a convolutional genotype may name: the candidates above and those of the NASNet and AmoebaNet cells."""
+
+KINDS = ('normal', 'reduce')
+"""The two kinds of cell, in the order in which a genotype lists them."""
+
+_INPUTS_PER_NODE = 2
+_CELL_INPUTS = 2
+_MAX_TEXT = 20_000  # no genotype of the literature is a tenth as long; parsing hostile nesting is not our business
+
+Edge = tuple[str, int]
+
+
+def input_label(kind: str, state: int) -> str:
+    """The NNI label of the choice of inputs of the node that computes ``state`` (2, 3, …; 0 and 1 are the cell's inputs)."""
+    return f'{kind}_input_{state}'
+
+
+def operation_label(kind: str, state: int, source: int) -> str:
+    """The NNI label of the choice of operation on the edge from state ``source`` to state ``state``."""
+    return f'{kind}_op_{state}_{source}'
+
+
+def strongest_edges(probabilities: Sequence[Mapping[str, float]], keep: int) -> list[Edge]:
+    """Discretises one node (Liu et al., section 2.4): the ``keep`` strongest incoming edges, each with its best operation.
+
+    The strength of an edge is the largest probability among its operations other than ``none``. The probabilities come from a
+    softmax over *all* candidates, ``none`` included: ranking unnormalised α instead picks other edges in most cells.
+
+    Args:
+        probabilities: for each incoming edge, in the order of the states it comes from, operation name → probability.
+        keep: how many edges stay.
+
+    Returns:
+        ``keep`` pairs (operation, index of the edge), strongest first; ties keep the first edge and the first operation.
+    """
+    if not 1 <= keep <= len(probabilities):
+        raise ValueError(f'cannot keep {keep} of {len(probabilities)} edges')
+    best = []
+    for index, edge in enumerate(probabilities):
+        candidates = {name: value for name, value in edge.items() if name != 'none'}
+        if not candidates:
+            raise ValueError(f"edge {index} has no operation besides 'none' to keep")
+        name = max(candidates, key=candidates.__getitem__)
+        best.append((candidates[name], name, index))
+    best.sort(key=lambda entry: -entry[0])  # stable
+    return [(name, index) for _, name, index in best[:keep]]
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """A pair of cells in the format of the literature: for each node two ``(operation, input)`` pairs, one node after the other.
+
+    Inputs 0 and 1 are the outputs of the two cells before; input ``2 + i`` is node ``i`` of the same cell. A node adds up its two
+    edges; a cell concatenates the states listed in its ``concat``.
+
+    Raises:
+        ValueError: for anything that is not such a cell; the message names the offending value.
+    """
+
+    normal: tuple[Edge, ...]
+    normal_concat: tuple[int, ...]
+    reduce: tuple[Edge, ...]
+    reduce_concat: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for kind in KINDS:
+            object.__setattr__(self, kind, _checked_edges(kind, getattr(self, kind)))
+            object.__setattr__(self, f'{kind}_concat', _checked_concat(kind, getattr(self, f'{kind}_concat'), len(getattr(self, kind))))
+
+    @property
+    def nodes(self) -> int:
+        """Intermediate nodes of the normal cell."""
+        return len(self.normal) // _INPUTS_PER_NODE
+
+    def cell(self, kind: str) -> tuple[tuple[Edge, ...], tuple[int, ...]]:
+        """Edges and concat of the cell of that kind (``normal`` or ``reduce``)."""
+        if kind not in KINDS:
+            raise ValueError(f'unknown kind of cell {kind!r}; known: {", ".join(KINDS)}')
+        return getattr(self, kind), getattr(self, f'{kind}_concat')
+
+    def node_edges(self, kind: str) -> list[tuple[Edge, ...]]:
+        """The edges of that kind of cell, node by node."""
+        edges, _ = self.cell(kind)
+        return [edges[i : i + _INPUTS_PER_NODE] for i in range(0, len(edges), _INPUTS_PER_NODE)]
+
+    def count(self, operation: str, kind: str = 'normal') -> int:
+        """How many edges of that kind of cell carry ``operation``."""
+        return sum(name == operation for name, _ in self.cell(kind)[0])
+
+    # JSON ---------------------------------------------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        """One JSON object with the four fields, as :meth:`from_json` reads it."""
+        return json.dumps(
+            {
+                'normal': [list(edge) for edge in self.normal],
+                'normal_concat': list(self.normal_concat),
+                'reduce': [list(edge) for edge in self.reduce],
+                'reduce_concat': list(self.reduce_concat),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Genotype:
+        """Reads :meth:`to_json`'s text. Raises ValueError that says what is missing, unknown or wrong."""
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f'this genotype is not valid JSON: {error}') from None
+        if not isinstance(value, dict):
+            raise ValueError(f'a genotype in JSON is an object with {_FIELD_TEXT}, not {type(value).__name__}')
+        return cls(**_checked_fields(value))
+
+    # the literature's text ------------------------------------------------------------------------------------------------------
+
+    def to_text(self) -> str:
+        """As DARTS prints it: ``Genotype(normal=[('sep_conv_3x3', 1), …], normal_concat=range(2, 6), reduce=…)``."""
+        parts = []
+        for kind in KINDS:
+            edges, concat = self.cell(kind)
+            is_range = concat == tuple(range(concat[0], concat[-1] + 1))
+            parts.append(f'{kind}={list(edges)!r}')
+            parts.append(f'{kind}_concat={f"range({concat[0]}, {concat[-1] + 1})" if is_range else list(concat)}')
+        return f'Genotype({", ".join(parts)})'
+
+    @classmethod
+    def from_text(cls, text: str) -> Genotype:
+        """Reads ``Genotype(normal=[…], normal_concat=range(2, 6), …)`` as papers and logs print it; ``NAME = Genotype(…)`` too.
+
+        The text is parsed, never evaluated. Raises ValueError for anything else than such a call with literal arguments.
+        """
+        if len(text) > _MAX_TEXT:
+            raise ValueError(f'a genotype has fewer than {_MAX_TEXT} characters; this text has {len(text)}')
+        try:
+            body = ast.parse(text.strip()).body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            raise ValueError('this text is not of the form Genotype(normal=[…], normal_concat=…, reduce=[…], reduce_concat=…)') from None
+        call = body[0].value if len(body) == 1 and isinstance(body[0], (ast.Expr, ast.Assign)) else None
+        if not isinstance(call, ast.Call) or not isinstance(call.func, (ast.Name, ast.Attribute)) or call.args:
+            raise ValueError('this text is not of the form Genotype(normal=[…], normal_concat=…, reduce=[…], reduce_concat=…)')
+        if (call.func.id if isinstance(call.func, ast.Name) else call.func.attr) != 'Genotype':
+            raise ValueError('the text must call Genotype(…), nothing else')
+        return cls(**_checked_fields({str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}))
+
+    # NNI's sample ---------------------------------------------------------------------------------------------------------------
+
+    def to_sample(self, operations: Sequence[str] = DARTS_OPERATIONS) -> dict[str, Any]:
+        """The NNI sample that freezes :class:`nni_darts.search_spaces.DartsSpace` (with these ``operations``) to this genotype.
+
+        NNI wants a value for every label, so an edge that is not chosen gets the first operation; it is not built.
+
+        Raises:
+            ValueError: if the cell lies outside the space: an operation that is no candidate, the same input twice in a node, or a
+                concat that leaves nodes out (NASNet-A and AmoebaNet-A are such cells; ``network_from_genotype`` builds them).
+        """
+        sample: dict[str, Any] = {}
+        for kind in KINDS:
+            _, concat = self.cell(kind)
+            nodes = self.node_edges(kind)
+            if concat != _full_concat(len(nodes)) or len(nodes) != self.nodes:
+                raise ValueError(f'the {kind} cell concatenates {list(concat)}: not a cell of the DARTS space, where every node is')
+            for state, edges in enumerate(nodes, start=_CELL_INPUTS):
+                chosen = dict((source, name) for name, source in edges)
+                if len(chosen) != len(edges):
+                    raise ValueError(f'node {state} of the {kind} cell uses input {edges[0][1]} twice: not a cell of the DARTS space')
+                for name in chosen.values():
+                    if name not in operations:
+                        raise ValueError(f'operation {name!r} is not a candidate of this space; candidates: {", ".join(operations)}')
+                sample[input_label(kind, state)] = sorted(chosen)
+                for source in range(state):
+                    sample[operation_label(kind, state, source)] = chosen.get(source, operations[0])
+        return sample
+
+    @classmethod
+    def from_sample(cls, sample: Mapping[str, Any]) -> Genotype:
+        """The genotype of a sample of :class:`DartsSpace`. Raises ValueError if labels are missing."""
+        cells: dict[str, tuple] = {}
+        for kind in KINDS:
+            edges: list[Edge] = []
+            state = _CELL_INPUTS
+            while input_label(kind, state) in sample:
+                for source in sorted(sample[input_label(kind, state)]):
+                    label = operation_label(kind, state, source)
+                    if label not in sample:
+                        raise ValueError(f'the sample has no value for {label!r}')
+                    edges.append((sample[label], source))
+                state += 1
+            if not edges:
+                raise ValueError(f'the sample has no value for {input_label(kind, _CELL_INPUTS)!r}: not a sample of DartsSpace')
+            cells[kind] = tuple(edges)
+            cells[f'{kind}_concat'] = _full_concat(state - _CELL_INPUTS)
+        return cls(**cells)
+
+    # the short code -------------------------------------------------------------------------------------------------------------
+
+    def code(self) -> str:
+        """A reversible code of four characters a node (16 for the DARTS cells), safe in NNI's metrics, URLs and file names.
+
+        Each edge takes 3 bits for the operation (its place in ``DARTS_OPERATIONS``) and 3 for the input; base64url.
+
+        Raises:
+            ValueError: if the cell has no such code (other operations, more than 6 nodes, a partial concat).
+        """
+        bits = 0
+        for kind in KINDS:
+            edges, concat = self.cell(kind)
+            if len(edges) != len(self.normal) or concat != _full_concat(self.nodes) or self.nodes > _MAX_CODE_NODES:
+                raise ValueError(f'only cells of up to {_MAX_CODE_NODES} nodes that concatenate all of them have a code')
+            for name, source in edges:
+                if name not in DARTS_OPERATIONS:
+                    raise ValueError(f'operation {name!r} has no place in the code; it knows {", ".join(DARTS_OPERATIONS)}')
+                bits = bits << 6 | DARTS_OPERATIONS.index(name) << 3 | source
+        return base64.urlsafe_b64encode(bits.to_bytes(3 * self.nodes, 'big')).decode()
+
+    @classmethod
+    def from_code(cls, code: str) -> Genotype:
+        """The inverse of :meth:`code`. Raises ValueError for text that is no such code."""
+        try:
+            raw = base64.b64decode(code.encode('ascii'), altchars=b'-_', validate=True)
+        except (UnicodeEncodeError, binascii.Error, ValueError):
+            raw = b''
+        nodes, rest = divmod(len(raw), 3)
+        if rest or not 1 <= nodes <= _MAX_CODE_NODES or '=' in code:
+            raise ValueError(f'{code[:40]!r} is not the code of a genotype: four characters of A–Z, a–z, 0–9, - and _ for each node')
+        bits = int.from_bytes(raw, 'big')
+        edges = []
+        for shift in range(24 * nodes - 6, -1, -6):
+            word = bits >> shift & 0o77
+            edges.append((DARTS_OPERATIONS[word >> 3], word & 0o7))
+        half = len(edges) // 2
+        concat = _full_concat(nodes)
+        return cls(normal=tuple(edges[:half]), normal_concat=concat, reduce=tuple(edges[half:]), reduce_concat=concat)
+
+    @classmethod
+    def random(cls, rng: random.Random, *, nodes: int = 4, operations: Sequence[str] = DARTS_OPERATIONS) -> Genotype:
+        """A cell pair drawn uniformly: two different inputs for each node, an operation other than ``none`` for each edge."""
+        candidates = [name for name in operations if name != 'none']
+        cells: dict[str, tuple] = {}
+        for kind in KINDS:
+            edges = []
+            for state in range(_CELL_INPUTS, _CELL_INPUTS + nodes):
+                edges += [(rng.choice(candidates), source) for source in sorted(rng.sample(range(state), _INPUTS_PER_NODE))]
+            cells[kind] = tuple(edges)
+            cells[f'{kind}_concat'] = _full_concat(nodes)
+        return cls(**cells)
+
+
+_FIELDS = ('normal', 'normal_concat', 'reduce', 'reduce_concat')
+_FIELD_TEXT = 'the keys ' + ', '.join(_FIELDS)
+_MAX_CODE_NODES = 6  # an input must fit three bits: node 5 may use state 6
+
+
+def _full_concat(nodes: int) -> tuple[int, ...]:
+    return tuple(range(_CELL_INPUTS, _CELL_INPUTS + nodes))
+
+
+def _checked_fields(value: Mapping[str, Any]) -> dict[str, Any]:
+    for key in value:
+        if key not in _FIELDS:
+            raise ValueError(f'a genotype has no field {str(key)[:40]!r}; it has {_FIELD_TEXT}')
+    for key in _FIELDS:
+        if key not in value:
+            raise ValueError(f'the genotype lacks {key!r}; it needs {_FIELD_TEXT}')
+    return dict(value)
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _checked_edges(kind: str, edges: Any) -> tuple[Edge, ...]:
+    if not isinstance(edges, (list, tuple)) or not edges or len(edges) % _INPUTS_PER_NODE:
+        raise ValueError(f'{kind} must list (operation, input) pairs, two for each node')
+    checked = []
+    for position, edge in enumerate(edges):
+        if not isinstance(edge, (list, tuple)) or len(edge) != 2:
+            raise ValueError(f'edge {position} of {kind} must be a pair (operation, input), not {str(edge)[:60]!r}')
+        name, source = edge
+        state = _CELL_INPUTS + position // _INPUTS_PER_NODE
+        if name not in OPERATION_NAMES:
+            raise ValueError(f'edge {position} of {kind}: unknown operation {str(name)[:40]!r}; known: {", ".join(OPERATION_NAMES)}')
+        if not _is_index(source) or not 0 <= source < state:
+            raise ValueError(f'edge {position} of {kind}: input {str(source)[:40]!r} must be a state from 0 to {state - 1}')
+        checked.append((name, source))
+    return tuple(checked)
+
+
+def _checked_concat(kind: str, concat: Any, edges: int) -> tuple[int, ...]:
+    last = _CELL_INPUTS + edges // _INPUTS_PER_NODE - 1
+    states = tuple(concat) if isinstance(concat, (list, tuple, range)) and len(concat) <= last + 1 else ()
+    if not states or len(set(map(str, states))) != len(states) or not all(_is_index(s) and 0 <= s <= last for s in states):
+        raise ValueError(f'{kind}_concat must list different states from 0 to {last}, not {str(concat)[:60]!r}')
+    return states
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of a literal, list, tuple or ``range(a, b)``; nothing is evaluated."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, (str, int)):
+        return node.value
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return tuple(_literal(element) for element in node.elts)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'range' and not node.keywords:
+        bounds: Iterable[Any] = [_literal(argument) for argument in node.args]
+        bounds = list(bounds)
+        if 1 <= len(bounds) <= 2 and all(_is_index(bound) and 0 <= bound < 1000 for bound in bounds):
+            return tuple(range(*bounds))
+    raise ValueError('a genotype holds names, numbers, lists, tuples and range(a, b), nothing else')

@@ -1,0 +1,282 @@
+"""Recipes: every setting of data, space, search and training in one typed, validated, frozen object. Imports no torch.
+
+A recipe is a YAML file, found by name among those of this package or by path. ``select`` (the short training that picks the best found
+cell) starts from ``retrain`` and changes what it lists.
+"""
+
+from __future__ import annotations
+
+import difflib
+import random
+import re
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from nni_darts.errors import InputError
+from nni_darts.genotype import DARTS_OPERATIONS, OPERATION_NAMES, Genotype
+
+__all__ = ['DATA_NAMES', 'DataSettings', 'Recipe', 'SearchSettings', 'SpaceSettings', 'TrainSettings', 'load_yaml', 'recipe_names']
+
+DATA_NAMES = ('digits', 'cifar10', 'cifar100', 'svhn', 'fashion-mnist', 'imagenet', 'npz', 'folder')
+"""Data sets by name; ``module:function`` stands for the user's own code."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra='forbid', frozen=True, strict=True)
+
+
+Portion = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, lt=1000)]
+Decay = Annotated[float, Field(ge=0, lt=1000)]
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
+
+
+class DataSettings(_Section):
+    """What is learned from.
+
+    ``test_portion`` is held out as test data where a data set brings none; ``split_seed`` shuffles every split. ``augment``: ``crop``
+    pads by ``pad`` and crops, ``crop-flip`` mirrors too, ``imagenet`` is the random resized crop with colour jitter.
+    """
+
+    name: str
+    path: str | None = None
+    image_size: Positive | None = None
+    test_portion: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    split_seed: int = 0
+    augment: Literal['none', 'crop', 'crop-flip', 'imagenet'] = 'none'
+    pad: Positive = 4
+    workers: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode='after')
+    def _known(self) -> DataSettings:
+        if self.name not in DATA_NAMES and not re.fullmatch(r'[\w.]+:\w+', self.name):
+            raise ValueError(f'unknown data set {self.name!r}; known: {", ".join(DATA_NAMES)}, or your own code as module:function')
+        if self.name in ('imagenet', 'npz', 'folder') and not self.path:
+            raise ValueError(f'data set {self.name} needs data.path')
+        return self
+
+
+class SpaceSettings(_Section):
+    """The supernet that is searched: arguments of ``DartsSpace``."""
+
+    channels: Positive
+    cells: Annotated[int, Field(ge=3)]
+    nodes: Annotated[int, Field(ge=1, le=6)] = 4
+    stem: Literal['cifar', 'imagenet'] = 'cifar'
+    operations: Names = DARTS_OPERATIONS
+
+    @model_validator(mode='after')
+    def _operations(self) -> SpaceSettings:
+        for name in self.operations:
+            if name not in OPERATION_NAMES:
+                raise ValueError(f'unknown operation {name!r}; known: {", ".join(OPERATION_NAMES)}')
+        if len(set(self.operations)) != len(self.operations) or not set(self.operations) - {'none'}:
+            raise ValueError("operations must be different and include one besides 'none'")
+        return self
+
+
+class _Training(_Section):
+    epochs: Positive
+    batch_size: Annotated[int, Field(ge=2)]
+    learning_rate: Rate
+    min_learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Decay = 3e-4
+    gradient_clip: Annotated[float, Field(gt=0)] | None = 5.0
+
+
+class SearchSettings(_Training):
+    """How the supernet is trained. ``train_portion`` of the training data is for the weights, the rest for α.
+
+    ``random_samples`` is N of random search. ``settings`` passes keyword arguments to strategies by name, for example
+    ``{darts-2nd: {hessian: exact}}``.
+    """
+
+    min_learning_rate: Annotated[float, Field(ge=0)] = 0.001
+    train_portion: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    architecture_learning_rate: Rate = 3e-4
+    architecture_weight_decay: Decay = 1e-3
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    random_samples: Positive = 24
+    settings: dict[str, dict[str, Any]] = {}
+
+
+class TrainSettings(_Training):
+    """How a network of fixed cells is trained from scratch.
+
+    ``schedule``: ``cosine`` to ``min_learning_rate``, or ``step``: times ``decay`` each epoch. ``drop_path`` grows linearly to its
+    value. ``validation_portion`` of the training data is held out to be validated on; with 0 nothing is, and the published protocol
+    trains on everything. ``pool_batch_norm`` as for ``network_from_genotype``.
+    """
+
+    channels: Positive
+    cells: Annotated[int, Field(ge=3)]
+    schedule: Literal['cosine', 'step'] = 'cosine'
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.97
+    validation_portion: Portion = 0.0
+    cutout: Annotated[int, Field(ge=0)] = 0
+    drop_path: Portion = 0.0
+    auxiliary_weight: Annotated[float, Field(ge=0)] = 0.0
+    label_smoothing: Portion = 0.0
+    pool_batch_norm: bool = True
+
+
+class Recipe(_Section):
+    """All settings of one experiment. Build it with :meth:`load` or :meth:`from_dict`.
+
+    ``accelerator`` and ``precision`` go to Lightning's Trainer: ``auto`` takes a GPU where there is one.
+    """
+
+    name: str = 'unnamed'
+    data: DataSettings
+    space: SpaceSettings
+    search: SearchSettings
+    retrain: TrainSettings
+    select: TrainSettings
+    accelerator: Literal['auto', 'cpu', 'gpu', 'mps'] = 'auto'
+    precision: Literal['32-true', '16-mixed', 'bf16-mixed', '64-true'] = '32-true'
+
+    @model_validator(mode='after')
+    def _selectable(self) -> Recipe:
+        if not self.select.validation_portion:
+            raise ValueError('select.validation_portion must be above 0: the best cell is picked by validation')
+        return self
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, source: str = 'recipe') -> Recipe:
+        """Validates plain data. Raises InputError: one sentence that names the key and what is allowed."""
+        if not isinstance(values, Mapping):
+            raise InputError(f'{source}: a recipe is a mapping with the sections data, space, search and retrain')
+        values = dict(values)
+        if isinstance(values.get('retrain'), Mapping):
+            select = values.get('select') or {}
+            if not isinstance(select, Mapping):
+                raise InputError(f'{source}: select must be a mapping, not {select!r}')
+            values['select'] = {**values['retrain'], **select}
+        try:
+            return cls(**{str(key): value for key, value in values.items()})
+        except ValidationError as error:
+            raise InputError(f'{source}: {_sentence(error)}') from None
+
+    @classmethod
+    def load(cls, name: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Recipe:
+        """Reads a recipe by name or path.
+
+        Args:
+            name: one of :func:`recipe_names`, or the path of a YAML file.
+            overrides: ``section.key=value`` texts, or a mapping from ``section.key`` to value.
+
+        Raises:
+            InputError: for an unknown name or key, a wrong type or an impossible value.
+        """
+        text, source = _read(str(name))
+        values = load_yaml(text, source)
+        if not isinstance(values, dict):
+            raise InputError(f'{source}: a recipe is a mapping with the sections data, space, search and retrain')
+        values.setdefault('name', Path(str(name)).stem)
+        for key, value in _pairs(overrides):
+            _assign(values, key, value)
+        return cls.from_dict(values, source=source)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that :meth:`from_dict` reads back."""
+        return self.model_dump(mode='json')
+
+    def random_cells(self, seed: int) -> list[Genotype]:
+        """The N cells that random search trains under this seed."""
+        rng = random.Random(seed)
+        return [Genotype.random(rng, nodes=self.space.nodes, operations=self.space.operations) for _ in range(self.search.random_samples)]
+
+
+def recipe_names() -> list[str]:
+    """The recipes of this package."""
+    files = resources.files('nni_darts').joinpath('recipes').iterdir()
+    return sorted(file.name[: -len('.yml')] for file in files if file.name.endswith('.yml'))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads ``3e-4`` as text; everybody else reads a number."""
+
+
+_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    'tag:yaml.org,2002:float', re.compile(r'^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$'), list('-+0123456789')
+)
+
+
+def load_yaml(text: str, source: str) -> Any:
+    """Parses YAML safely. Raises InputError with the line of the mistake."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, 'problem_mark', None)
+        where = f' at line {mark.line + 1}' if mark else ''
+        raise InputError(f'{source} is not valid YAML{where}: {getattr(error, "problem", None) or str(error).splitlines()[0]}') from None
+
+
+def _read(name: str) -> tuple[str, str]:
+    if name in recipe_names():
+        return resources.files('nni_darts').joinpath('recipes', f'{name}.yml').read_text('utf-8'), f'recipe {name}'
+    path = Path(name)
+    if path.suffix not in ('.yml', '.yaml'):
+        raise InputError(f'unknown recipe {name!r}; known: {", ".join(recipe_names())}, or the path of a .yml file')
+    try:
+        return path.read_text('utf-8'), f'recipe {path}'
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f'cannot read the recipe {path}: {getattr(error, "strerror", None) or error}') from None
+
+
+def _pairs(overrides: Iterable[str] | Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    if isinstance(overrides, Mapping):
+        yield from ((str(key), value) for key, value in overrides.items())
+        return
+    for text in overrides:
+        key, equals, value = text.partition('=')
+        if not equals:
+            raise InputError(f'an override is written section.key=value, not {text!r}')
+        yield key.strip(), load_yaml(value, f'the value of {key}')
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split('.')
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise InputError(f'cannot set {key!r}: {section!r} is not a section')
+        values = inner
+    values[last] = value
+
+
+def _fields(path: tuple) -> list[str]:
+    """The names allowed at this place of a recipe."""
+    model: Any = Recipe
+    for part in path:
+        annotation = model.model_fields[part].annotation if isinstance(part, str) and part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def _sentence(error: ValidationError) -> str:
+    """One sentence for the first thing that is wrong."""
+    first = error.errors()[0]
+    path = tuple(first['loc'])
+    key = '.'.join(map(str, path))
+    if first['type'] == 'extra_forbidden':
+        allowed = _fields(path[:-1])
+        close = difflib.get_close_matches(str(path[-1]), allowed, n=1)
+        hint = f' (did you mean {close[0]!r}?)' if close else ''
+        return f'unknown key {key!r}{hint}; allowed: {", ".join(allowed)}'
+    if first['type'] == 'missing':
+        return f'{key!r} is missing'
+    message = first['msg'].removeprefix('Value error, ')
+    if first['type'] == 'value_error':
+        return f'{key}: {message}' if key else message
+    return f'{key} = {first.get("input")!r} is wrong: {message[0].lower()}{message[1:]}'

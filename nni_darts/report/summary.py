@@ -1,0 +1,153 @@
+"""The summary of an experiment: data, and one self-contained page that NNI serves under ``/logs/``. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+
+from nni_darts.genotype import Genotype
+
+if TYPE_CHECKING:
+    from nni_darts.experiment.ledger import Standing
+    from nni_darts.experiment.manager import TrialRecord
+    from nni_darts.experiment.protocol import Job, Protocol
+
+__all__ = ['format_table', 'summarize', 'write_summary']
+
+PAGE, DATA = 'summary.html', 'summary.json'
+
+
+def summarize(protocol: Protocol, jobs: Sequence[Job], standing: Standing, records: Sequence[TrialRecord], *, over: bool) -> dict[str, Any]:
+    """Plain data: a row for each strategy, a row for each job, what failed."""
+    identifiers = {record.key: record.id for record in records if record.key}
+    rows = [_strategy_row(protocol, jobs, standing.results, strategy) for strategy in protocol.strategies]
+    listed = []
+    for job in jobs:
+        metric = standing.results.get(job.key, {})
+        state = (
+            'done'
+            if job.key in standing.results
+            else 'running'
+            if job.key in standing.busy
+            else 'given up'
+            if job.key in standing.given_up
+            else 'waiting'
+        )
+        listed.append(
+            {
+                'key': job.key,
+                'stage': job.stage,
+                'strategy': job.strategy,
+                'seed': job.seed,
+                'state': state,
+                'failures': standing.failures.get(job.key, 0),
+                'trial': identifiers.get(job.key, ''),
+                'valid_accuracy': metric.get('valid_accuracy'),
+                'test_accuracy': metric.get('test_accuracy'),
+                'seconds': metric.get('seconds'),
+                'arch': metric.get('arch') or job.arch,
+            }
+        )
+    return {
+        'recipe': protocol.recipe.to_dict(),
+        'strategies': rows,
+        'jobs': listed,
+        'seeds': list(protocol.seeds),
+        'over': over,
+        'failed': [row['key'] for row in listed if row['state'] == 'given up'],
+    }
+
+
+def _strategy_row(protocol: Protocol, jobs: Sequence[Job], results: Mapping[str, Mapping[str, Any]], strategy: str) -> dict[str, Any]:
+    selected = protocol.select_results(strategy, results)
+    by_seed = [
+        max(result['default'] for result in selected if result['seed'] == seed)
+        for seed in protocol.seeds
+        if any(result['seed'] == seed for result in selected)
+    ]
+    mine = [job for job in jobs if job.strategy == strategy]
+    retrained = [results[job.key] for job in mine if job.stage == 'retrain' and job.key in results]
+    tests = [result['test_accuracy'] for result in retrained if 'test_accuracy' in result]
+    best = protocol.best(strategy, results)
+    code = retrained[0]['arch'] if retrained else best['arch'] if best else ''
+    # The cost of a search is the cost of finding the cell: for random search that is training its cells.
+    searching = [results[job.key]['seconds'] for job in mine if job.stage != 'retrain' and job.key in results]
+    return {
+        'strategy': strategy,
+        'seeds_done': len(by_seed),
+        'select': _spread(by_seed),
+        'test': _spread(tests),
+        'parameters': retrained[0].get('parameters') if retrained else None,
+        'multiply_adds': retrained[0].get('multiply_adds') if retrained else None,
+        'search_seconds': round(sum(searching), 1),
+        'code': code,
+        'genotype': json.loads(Genotype.from_code(code).to_json()) if code else None,
+        'text': Genotype.from_code(code).to_text() if code else '',
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | int] | None:
+    """Mean and sample standard deviation (0 for a single value)."""
+    if not values:
+        return None
+    return {
+        'mean': statistics.fmean(values),
+        'sd': statistics.stdev(values) if len(values) > 1 else 0.0,
+        'count': len(values),
+    }
+
+
+def _percent(spread: Mapping[str, Any] | None) -> str:
+    if spread is None:
+        return '–'
+    text = f'{100 * spread["mean"]:.2f}'
+    return f'{text} ± {100 * spread["sd"]:.2f}' if spread['count'] > 1 else text
+
+
+def _thousands(value: int | None) -> str:
+    return '–' if value is None else f'{value:,}'
+
+
+def format_table(summary: Mapping[str, Any]) -> str:
+    """The table of strategies for a terminal."""
+    header = ('strategy', 'seeds', 'select valid %', 'test %', 'parameters', 'multiply-adds', 'search s', 'cell')
+    rows = [
+        (
+            row['strategy'],
+            f'{row["seeds_done"]}/{len(summary["seeds"])}',
+            _percent(row['select']),
+            _percent(row['test']),
+            _thousands(row['parameters']),
+            _thousands(row['multiply_adds']),
+            f'{row["search_seconds"]:.0f}',
+            row['code'],
+        )
+        for row in summary['strategies']
+    ]
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    lines = []
+    for row in [header, tuple('-' * width for width in widths), *rows]:
+        cells = [text.ljust(width) if column in (0, 7) else text.rjust(width) for column, (text, width) in enumerate(zip(row, widths))]
+        lines.append('  '.join(cells).rstrip())
+    return '\n'.join(lines)
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Writes ``summary.json`` and ``summary.html`` if anything changed; each file is replaced at once."""
+    text = json.dumps(summary, indent=1)
+    data = folder / DATA
+    if data.exists() and data.read_text('utf-8') == text:
+        return
+    environment = Environment(loader=PackageLoader('nni_darts.report', '.'), autoescape=select_autoescape(), trim_blocks=True)
+    environment.filters |= {'percent': _percent, 'thousands': _thousands}
+    page = environment.get_template(PAGE).render(summary)
+    for path, content in ((folder / PAGE, page), (data, text)):
+        temporary = path.with_suffix('.tmp')
+        temporary.write_text(content, 'utf-8')
+        os.replace(temporary, path)

@@ -1,0 +1,294 @@
+"""The stages of the protocol (Liu et al., ICLR 2019, section 3): search, select, retrain. The command line and NNI's trials call these.
+
+Each writes what a user wants to keep into its output folder: ``genotype.json``, ``metrics.jsonl`` (a line for each epoch),
+``result.json`` (with all settings and versions), a checkpoint to resume from and, of a trained cell, ``weights.pt``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import nni.trial
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from nni_darts import __version__
+from nni_darts._nni import Lightning, RawFormatModelSpace, SequentialExecutionEngine
+from nni_darts.data import ImageData, ImageDataModule, ImageShape, load_images
+from nni_darts.errors import InputError
+from nni_darts.genotype import Genotype
+from nni_darts.recipe import Recipe, TrainSettings
+from nni_darts.report.cost import network_cost
+from nni_darts.search_spaces import DartsSpace, network_from_genotype
+from nni_darts.strategies.differentiable import DifferentiableStrategy
+from nni_darts.strategies.presets import create_strategy, preset
+from nni_darts.training import ImageClassifier
+from nni_darts.training.run import OnEpoch, create_trainer, last_checkpoint, last_epoch, peak_memory_mib, quiet_lightning
+
+__all__ = ['STAGES', 'cost_of', 'search', 'train_cell']
+
+STAGES = ('search', 'select', 'retrain')
+RUN, RESULT, GENOTYPE, WEIGHTS = 'run.json', 'result.json', 'genotype.json', 'weights.pt'
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> dict[str, Any] | None:
+    """Makes the folder this run's own. Returns the result if the run that is resumed was finished.
+
+    Raises:
+        InputError: if the folder holds another run, or this one and it is not to be resumed.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    file = output / RUN
+    run = {**what, 'recipe': recipe.to_dict()}
+    if not file.exists():
+        _write_json(file, run)
+        return None
+    if not resume:
+        raise InputError(f'{output} already holds a run: go on with it with --resume, or choose another folder')
+    before = json.loads(file.read_text('utf-8'))
+    different = [key for key in run if run[key] != before.get(key)]
+    if different:
+        raise InputError(f'{output} holds a run with another {" and ".join(different)}: a resumed run keeps its settings')
+    result = output / RESULT
+    return json.loads(result.read_text('utf-8'))['result'] if result.exists() else None
+
+
+def search(
+    recipe: Recipe, strategy: str, seed: int, output: Path, *, resume: bool = False, on_epoch: OnEpoch | None = None
+) -> tuple[Genotype, dict[str, Any]]:
+    """Searches a cell with the strategy of that name.
+
+    Args:
+        recipe: all settings.
+        strategy: a name of ``nni_darts.strategies.PRESETS``.
+        seed: of everything that is drawn but the split of the data.
+        output: folder for results and checkpoint.
+        resume: go on from the checkpoint there, if there is one.
+        on_epoch: called with each epoch's measurements.
+
+    Returns:
+        The genotype, and the result: validation accuracy of what was searched, cost of the found network at retraining size, seconds
+        of all epochs, peak memory (MiB).
+
+    Raises:
+        InputError: for an unknown strategy or setting, or missing data.
+    """
+    output = Path(output)
+    try:
+        chosen = preset(strategy)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    data = load_images(recipe.data)
+    finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
+    if finished is not None:
+        return Genotype.from_json((output / GENOTYPE).read_text('utf-8')), finished
+    run = _search_supernet if chosen.supernet else _search_cells
+    genotype, measured = run(recipe, strategy, seed, output, data, resume, on_epoch)
+    (output / GENOTYPE).write_text(genotype.to_json() + '\n', 'utf-8')
+    return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)})
+
+
+def _search_supernet(
+    recipe: Recipe, name: str, seed: int, output: Path, data: ImageData, resume: bool, on_epoch: OnEpoch | None
+) -> tuple[Genotype, dict[str, Any]]:
+    settings = recipe.search
+    seed_everything(seed)
+    space = DartsSpace(num_classes=data.num_classes, in_channels=data.channels, **recipe.space.model_dump())
+    strategy = _strategy(recipe, name)
+    module = ImageClassifier(
+        data.num_classes,
+        settings.epochs,
+        learning_rate=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        min_learning_rate=settings.min_learning_rate,
+    )
+    datamodule = ImageDataModule(data, recipe.data, train_portion=settings.train_portion, batch_size=settings.batch_size, seed=seed)
+    with quiet_lightning():
+        trainer = create_trainer(
+            output,
+            epochs=settings.epochs,
+            accelerator=recipe.accelerator,
+            precision=recipe.precision,
+            on_epoch=on_epoch,
+            extra=lambda: {'probabilities': strategy.probabilities(), 'genotype': json.loads(_genotype(strategy).to_json())},
+        )
+        evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=_resume_arguments(output, resume))
+        run_in_process(strategy, space, evaluator, trainer)
+    last = last_epoch(output)
+    return _genotype(strategy), {'valid_accuracy': last['valid_accuracy'], 'seconds': last['total_seconds']}
+
+
+def _genotype(strategy: DifferentiableStrategy) -> Genotype:
+    return Genotype.from_sample(strategy.select())
+
+
+def _strategy(recipe: Recipe, name: str) -> Any:
+    """The strategy with the recipe's settings for it."""
+    settings: dict[str, Any] = {
+        'learning_rate': recipe.search.architecture_learning_rate,
+        'weight_decay': recipe.search.architecture_weight_decay,
+        'warmup_epochs': recipe.search.warmup_epochs,
+        'gradient_clip_val': recipe.search.gradient_clip,
+    }
+    try:
+        return create_strategy(name, **{**settings, **recipe.search.settings.get(name, {})})
+    except (ValueError, TypeError) as error:
+        raise InputError(f'search.settings of {name}: {error}') from None
+
+
+def run_in_process(strategy: Any, space: Any, evaluator: Any, trainer: pl.Trainer) -> None:
+    """Runs a one-shot strategy as ``NasExperiment`` does, without its bookkeeping in the home directory.
+
+    NNI's engine takes over ``nni.get_next_parameter``; a trial's own parameters are put back afterwards.
+    """
+    parameters = nni.trial._params
+    try:
+        strategy(RawFormatModelSpace.from_model(space, evaluator), SequentialExecutionEngine())
+    finally:
+        nni.trial._params = parameters
+
+
+def _search_cells(
+    recipe: Recipe, name: str, seed: int, output: Path, data: ImageData, resume: bool, on_epoch: OnEpoch | None
+) -> tuple[Genotype, dict[str, Any]]:
+    """Random search: the cells one after the other through the select stage, best by validation."""
+    best: tuple[Genotype, dict[str, Any]] | None = None
+    seconds = 0.0
+    for index, genotype in enumerate(recipe.random_cells(seed)):
+        result = train_cell(recipe, 'select', genotype, seed, output / f'cell-{index}', resume=resume, on_epoch=on_epoch)
+        seconds += result['seconds']
+        if best is None or result['valid_accuracy'] > best[1]['valid_accuracy']:
+            best = genotype, result
+    assert best is not None  # the recipe has at least one sample
+    return best[0], {'valid_accuracy': best[1]['valid_accuracy'], 'seconds': round(seconds, 1)}
+
+
+def train_cell(
+    recipe: Recipe,
+    stage: str,
+    genotype: Genotype,
+    seed: int,
+    output: Path,
+    *,
+    resume: bool = False,
+    on_epoch: OnEpoch | None = None,
+) -> dict[str, Any]:
+    """Trains the network of a genotype from scratch: briefly (``select``) or fully (``retrain``). Arguments as for :func:`search`.
+
+    Test data is touched only by ``retrain``, once, after the last epoch.
+
+    Returns:
+        ``valid_accuracy`` where data is held out, ``train_accuracy``, after ``retrain`` also ``test_accuracy``; cost, seconds, peak
+        memory (MiB).
+
+    Raises:
+        InputError: for missing data or a network that does not fit it.
+    """
+    settings: TrainSettings = getattr(recipe, stage)
+    output = Path(output)
+    data = load_images(recipe.data)
+    finished = _claim(output, recipe, {'stage': stage, 'seed': seed, 'genotype': json.loads(genotype.to_json())}, resume)
+    if finished is not None:
+        return finished
+    seed_everything(seed)
+    network = network_from_genotype(
+        genotype,
+        settings.channels,
+        settings.cells,
+        data.num_classes,
+        in_channels=data.channels,
+        stem=recipe.space.stem,
+        auxiliary=settings.auxiliary_weight > 0,
+        pool_batch_norm=settings.pool_batch_norm,
+    )
+    module = ImageClassifier(
+        data.num_classes,
+        settings.epochs,
+        learning_rate=settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        schedule=settings.schedule,
+        min_learning_rate=settings.min_learning_rate,
+        decay=settings.decay,
+        auxiliary_weight=settings.auxiliary_weight,
+        label_smoothing=settings.label_smoothing,
+        drop_path=settings.drop_path,
+    )
+    module.set_model(network)
+    datamodule = ImageDataModule(
+        data,
+        recipe.data,
+        train_portion=1 - settings.validation_portion,
+        batch_size=settings.batch_size,
+        seed=seed,
+        cutout=settings.cutout,
+    )
+    with quiet_lightning():
+        trainer = create_trainer(
+            output,
+            epochs=settings.epochs,
+            accelerator=recipe.accelerator,
+            precision=recipe.precision,
+            gradient_clip=settings.gradient_clip,
+            on_epoch=on_epoch,
+        )
+        trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
+        last = last_epoch(output)
+        measured = {name: last[name] for name in ('valid_accuracy', 'train_accuracy') if name in last}
+        measured['seconds'] = last['total_seconds']
+        if stage == 'retrain':
+            measured['test_accuracy'] = trainer.test(module, datamodule=datamodule, verbose=False)[0]['test_accuracy']
+    torch.save(network.state_dict(), output / WEIGHTS)
+    (output / GENOTYPE).write_text(genotype.to_json() + '\n', 'utf-8')
+    return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
+
+
+def cost_of(genotype: Genotype, recipe: Recipe, data: ImageShape | ImageData, stage: str = 'retrain') -> dict[str, int]:
+    """Parameters and multiply-adds (for one image) of the network that a stage trains."""
+    settings: TrainSettings = getattr(recipe, stage)
+    cost = network_cost(
+        genotype,
+        channels=settings.channels,
+        cells=settings.cells,
+        num_classes=data.num_classes,
+        in_channels=data.channels,
+        stem=recipe.space.stem,
+        image_size=data.size,
+    )
+    return {'parameters': cost.parameters, 'multiply_adds': cost.multiply_adds}
+
+
+def _resume_arguments(output: Path, resume: bool) -> dict[str, Any]:
+    checkpoint = last_checkpoint(output) if resume else None
+    return {'ckpt_path': str(checkpoint), 'weights_only': True} if checkpoint else {}
+
+
+def _finish(output: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """Writes ``result.json`` beside what the run was: settings, versions."""
+    result = {**result, 'peak_memory_mib': peak_memory_mib()}
+    versions = {name: metadata.version(name) for name in ('nni', 'torch', 'torchvision', 'pytorch-lightning')}
+    run = json.loads((output / RUN).read_text('utf-8'))
+    versions = {'nni-darts': __version__, 'python': platform.python_version(), **versions}
+    _write_json(output / RESULT, {'result': result, **run, 'versions': versions})
+    return result
+
+
+def _write_json(path: Path, value: Any) -> None:
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(json.dumps(value, indent=2) + '\n', 'utf-8')
+    os.replace(temporary, path)

@@ -1,0 +1,276 @@
+"""The convolutional network of DARTS: a stem, a stack of cells, a classifier (Liu et al., ICLR 2019, section 3.1; Zoph et al., 2018).
+
+The same code gives the search space and, from a genotype, the network to retrain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+from nni_darts.search_spaces.cell import Cell, ChoiceNode, FixedNode
+from nni_darts.search_spaces.operations import create_operation
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nni_darts._nni import ModelSpace, current_model
+from nni_darts.genotype import DARTS_OPERATIONS, OPERATION_NAMES, Genotype
+
+__all__ = ['AuxiliaryHead', 'DartsSpace', 'Network', 'network_from_genotype']
+
+Stem = Literal['cifar', 'imagenet']
+STEMS = ('cifar', 'imagenet')
+STEM_MULTIPLIER = 3
+MIN_CELLS = 3
+
+MakeNodes = Callable[[str, int], tuple[list[nn.Module], Sequence[int]]]
+"""(kind of cell, channels) → (nodes, states to concatenate)"""
+
+
+class AuxiliaryHead(nn.Module):
+    """A second classifier at two thirds of the depth (Szegedy et al., CVPR 2015), as in the authors' code.
+
+    The published sizes are 8×8 (CIFAR) and 7×7 (ImageNet) features; other sizes are pooled to 2×2 in the same spirit.
+    With the ImageNet stem there is no batch norm before the last ReLU: the published models were trained that way.
+    """
+
+    def __init__(self, channels: int, num_classes: int, stem: Stem) -> None:
+        super().__init__()
+        self.pool_stride = 3 if stem == 'cifar' else 2
+        self.features = nn.Sequential(
+            nn.Conv2d(channels, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False),
+            *([nn.BatchNorm2d(768)] if stem == 'cifar' else []),
+            nn.ReLU(),
+        )
+        self.classifier = nn.Linear(768, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, num_classes)"""
+        x = functional.relu(x)
+        if min(x.shape[2:]) >= 5:
+            x = functional.avg_pool2d(x, 5, self.pool_stride, count_include_pad=False)
+        if min(x.shape[2:]) < 2:
+            x = functional.adaptive_avg_pool2d(x, 2)
+        return self.classifier(self.features(x).mean(dim=(2, 3)))
+
+
+class _CellNetwork(nn.Module):
+    """What the space and the network share: how cells are stacked, and the forward pass."""
+
+    def _build(
+        self,
+        make_nodes: MakeNodes,
+        *,
+        channels: int,
+        cells: int,
+        num_classes: int,
+        in_channels: int,
+        stem: Stem,
+        affine: bool,
+        auxiliary: bool = False,
+    ) -> None:
+        for name, value in (('channels', channels), ('num_classes', num_classes), ('in_channels', in_channels)):
+            if value < 1:
+                raise ValueError(f'{name} must be at least 1, not {value}')
+        if cells < MIN_CELLS:
+            raise ValueError(f'cells must be at least {MIN_CELLS} (one normal, two reduction cells), not {cells}')
+        if stem not in STEMS:
+            raise ValueError(f'unknown stem {stem!r}; known: {", ".join(STEMS)}')
+        if stem == 'cifar':
+            width = STEM_MULTIPLIER * channels
+            self.stem = nn.Sequential(nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+            earlier = (width, width)
+        else:
+            half = channels // 2
+            self.stem = nn.Sequential(
+                nn.Conv2d(in_channels, half, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(half),
+                nn.ReLU(),
+                nn.Conv2d(half, channels, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(channels),
+            )
+            self.stem_reduction = nn.Sequential(
+                nn.ReLU(), nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(channels)
+            )
+            earlier = (channels, channels)
+
+        reductions = (cells // 3, 2 * cells // 3)
+        self.auxiliary_at = reductions[1]
+        self.cells = nn.ModuleList()
+        reduction_before = stem == 'imagenet'
+        for index in range(cells):
+            reduction = index in reductions
+            channels = 2 * channels if reduction else channels
+            nodes, concat = make_nodes('reduce' if reduction else 'normal', channels)
+            self.cells.append(Cell(earlier, channels, nodes, concat, reduction_before=reduction_before, affine=affine))
+            earlier = (earlier[1], len(concat) * channels)
+            if auxiliary and index == self.auxiliary_at:
+                self.auxiliary_head = AuxiliaryHead(earlier[1], num_classes, stem)
+            reduction_before = reduction
+        self.classifier = nn.Linear(earlier[1], num_classes)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """(B, in_channels, H, W) → logits (B, num_classes); while training with an auxiliary head, the pair (logits, its logits)."""
+        older = self.stem(images)
+        previous = self.stem_reduction(older) if hasattr(self, 'stem_reduction') else older
+        auxiliary = None
+        for index, cell in enumerate(self.cells):
+            older, previous = previous, cell(older, previous)
+            if self.training and index == self.auxiliary_at and hasattr(self, 'auxiliary_head'):
+                auxiliary = self.auxiliary_head(previous)
+        logits = self.classifier(previous.mean(dim=(2, 3)))
+        return logits if auxiliary is None else (logits, auxiliary)
+
+
+def _strides(kind: str) -> tuple[int, int]:
+    """Strides of edges from the cell's two inputs and from its own nodes."""
+    return (2, 1) if kind == 'reduce' else (1, 1)
+
+
+class DartsSpace(_CellNetwork, ModelSpace):
+    """The DARTS search space as an NNI ``ModelSpace``.
+
+    Every edge is a ``LayerChoice``, every node an ``InputChoice`` of two; all normal cells share one set of labels
+    (``normal_op_2_0``, ``normal_input_2``, …) and all reduction cells another, so NNI sees one choice of each.
+
+    Args:
+        channels: C, channels of the first cells; each reduction cell doubles them.
+        cells: number of cells; those at 1/3 and 2/3 are reduction cells.
+        num_classes: number of classes.
+        in_channels: channels of the images.
+        nodes: intermediate nodes of each cell.
+        stem: ``cifar`` (keeps height and width) or ``imagenet`` (divides them by 8 before the first cell's output).
+        operations: names of the candidates on every edge.
+
+    Under ``model_context(sample)`` it is a network with fresh weights and affine batch norm, as :func:`network_from_genotype` builds
+    it; ``freeze(sample)`` keeps the weights of the space, whose batch norms are not affine.
+
+    Raises:
+        ValueError: for sizes that make no network, an unknown stem or an unknown operation.
+    """
+
+    def __init__(
+        self,
+        channels: int = 16,
+        cells: int = 8,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        nodes: int = 4,
+        stem: Stem = 'cifar',
+        operations: Sequence[str] = DARTS_OPERATIONS,
+    ) -> None:
+        super().__init__()
+        operations = list(operations)
+        if nodes < 1:
+            raise ValueError(f'nodes must be at least 1, not {nodes}')
+        for name in operations:
+            if name not in OPERATION_NAMES:
+                raise ValueError(f'unknown operation {name!r}; known: {", ".join(OPERATION_NAMES)}')
+        if len(set(operations)) != len(operations) or not set(operations) - {'none'}:
+            raise ValueError(f"operations must be different and include one besides 'none', not {operations}")
+        fixed = current_model() is not None  # NNI is building one model of the space, not the space itself
+
+        def make_nodes(kind: str, channels: int) -> tuple[list[nn.Module], Sequence[int]]:
+            outer, inner = _strides(kind)
+
+            def make_operation(name: str, source: int) -> nn.Module:
+                return create_operation(name, channels, outer if source < 2 else inner, affine=fixed)
+
+            states = range(2, 2 + nodes)
+            return [ChoiceNode(kind, state, [operations] * state, make_operation) for state in states], states
+
+        self._build(make_nodes, channels=channels, cells=cells, num_classes=num_classes, in_channels=in_channels, stem=stem, affine=fixed)
+
+
+class Network(_CellNetwork):
+    """The network of one genotype. Arguments as in :func:`network_from_genotype`."""
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        *,
+        channels: int,
+        cells: int,
+        num_classes: int,
+        in_channels: int,
+        stem: Stem,
+        auxiliary: bool,
+        drop_path: float,
+        affine: bool,
+        pool_batch_norm: bool,
+    ) -> None:
+        super().__init__()
+
+        def make_nodes(kind: str, channels: int) -> tuple[list[nn.Module], Sequence[int]]:
+            outer, inner = _strides(kind)
+            create = partial(create_operation, channels=channels, affine=affine, pool_batch_norm=pool_batch_norm)
+            nodes: list[nn.Module] = [
+                FixedNode([(create(name, stride=outer if source < 2 else inner), source) for name, source in edges])
+                for edges in genotype.node_edges(kind)
+            ]
+            return nodes, genotype.cell(kind)[1]
+
+        self._build(
+            make_nodes,
+            channels=channels,
+            cells=cells,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            stem=stem,
+            affine=affine,
+            auxiliary=auxiliary,
+        )
+        self.genotype = genotype
+        self.set_drop_path(drop_path)
+
+    def set_drop_path(self, probability: float) -> None:
+        """Sets the probability with which an edge is dropped for a sample while training."""
+        if not 0 <= probability < 1:
+            raise ValueError(f'drop_path must lie in [0, 1), not {probability}')
+        for module in self.modules():
+            if isinstance(module, FixedNode):
+                module.drop_path = probability
+
+
+def network_from_genotype(
+    genotype: Genotype,
+    channels: int = 36,
+    cells: int = 20,
+    num_classes: int = 10,
+    *,
+    in_channels: int = 3,
+    stem: Stem = 'cifar',
+    auxiliary: bool = False,
+    drop_path: float = 0.0,
+    affine: bool = True,
+    pool_batch_norm: bool = True,
+) -> Network:
+    """The network to retrain: (B, in_channels, H, W) → logits (B, num_classes).
+
+    Args:
+        genotype: any pair of cells, of the DARTS space or not.
+        channels, cells, num_classes, in_channels, stem: as for :class:`DartsSpace`.
+        auxiliary: add the auxiliary head; while training the network then returns a pair.
+        drop_path: the probability of dropping an edge while training; training schedules raise it with ``set_drop_path``.
+        affine: whether batch norms have scale and shift.
+        pool_batch_norm: whether a batch norm follows each pool, as in the supernet. The authors' own network to retrain leaves it out.
+
+    Raises:
+        ValueError: for sizes that make no network.
+    """
+    return Network(
+        genotype,
+        channels=channels,
+        cells=cells,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        stem=stem,
+        auxiliary=auxiliary,
+        drop_path=drop_path,
+        affine=affine,
+        pool_batch_norm=pool_batch_norm,
+    )

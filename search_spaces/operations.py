@@ -1,0 +1,149 @@
+"""Candidate operations of convolutional cells, by name (Liu et al., ICLR 2019, section 3.1; Zoph et al., CVPR 2018).
+
+All of them map (B, C, H, W) to (B, C, ⌈H / stride⌉, ⌈W / stride⌉).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nni_darts.genotype import OPERATION_NAMES
+
+__all__ = ['BatchNorm2d', 'FactorizedReduce', 'ReLUConvBN', 'Zero', 'create_operation']
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation that loads the state of a non-affine one as the identity scale and shift.
+
+    Search uses batch norm without affine parameters, retraining with them: so the weights of a frozen supernet load into the network
+    to retrain, and both compute the same function.
+    """
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if self.affine and f'{prefix}running_mean' in state_dict and not {f'{prefix}weight', f'{prefix}bias'} & state_dict.keys():
+            state_dict[f'{prefix}weight'] = torch.ones_like(self.weight)
+            state_dict[f'{prefix}bias'] = torch.zeros_like(self.bias)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class Zero(nn.Module):
+    """``none``: no connection."""
+
+    def __init__(self, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride > 1:
+            x = x[:, :, :: self.stride, :: self.stride]
+        return torch.zeros_like(x)
+
+
+class FactorizedReduce(nn.Module):
+    """Halves height and width: two 1×1 convolutions of stride 2, the second shifted by one pixel, side by side."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, affine: bool = True) -> None:
+        super().__init__()
+        half = out_channels // 2
+        self.conv_1 = nn.Conv2d(in_channels, half, 1, stride=2, bias=False)
+        self.conv_2 = nn.Conv2d(in_channels, out_channels - half, 1, stride=2, bias=False)
+        self.bn = BatchNorm2d(out_channels, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(x)
+        # An odd side has one pixel more to keep than to shift to: the shifted convolution sees a zero there.
+        shifted = functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
+        return self.bn(torch.cat([self.conv_1(x), self.conv_2(shifted)], dim=1))
+
+
+class ReLUConvBN(nn.Sequential):
+    """ReLU, convolution, batch norm."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, *, affine: bool = True) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+            BatchNorm2d(out_channels, affine=affine),
+        )
+
+
+def _separable_layer(channels: int, kernel_size: int, stride: int, dilation: int, affine: bool) -> list[nn.Module]:
+    padding = dilation * (kernel_size - 1) // 2
+    return [
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        BatchNorm2d(channels, affine=affine),
+    ]
+
+
+def _separable(kernel_size: int, channels: int, stride: int, affine: bool) -> nn.Module:
+    first = _separable_layer(channels, kernel_size, stride, 1, affine)
+    return nn.Sequential(*first, *_separable_layer(channels, kernel_size, 1, 1, affine))
+
+
+def _dilated(kernel_size: int, channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Sequential(*_separable_layer(channels, kernel_size, stride, 2, affine))
+
+
+def _conv_7x1_1x7(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
+        nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
+        BatchNorm2d(channels, affine=affine),
+    )
+
+
+def _skip(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine=affine)
+
+
+def _max_pool(stride: int) -> nn.Module:
+    return nn.MaxPool2d(3, stride, padding=1)
+
+
+def _avg_pool(stride: int) -> nn.Module:
+    return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+
+
+_POOLS: dict[str, Callable[[int], nn.Module]] = {'max_pool_3x3': _max_pool, 'avg_pool_3x3': _avg_pool}
+
+_FACTORIES: dict[str, Callable[[int, int, bool], nn.Module]] = {
+    'none': lambda channels, stride, affine: Zero(stride),
+    'skip_connect': _skip,
+    'sep_conv_3x3': partial(_separable, 3),
+    'sep_conv_5x5': partial(_separable, 5),
+    'sep_conv_7x7': partial(_separable, 7),
+    'dil_conv_3x3': partial(_dilated, 3),
+    'dil_conv_5x5': partial(_dilated, 5),
+    'conv_7x1_1x7': _conv_7x1_1x7,
+}
+
+
+def create_operation(name: str, channels: int, stride: int, *, affine: bool, pool_batch_norm: bool = True) -> nn.Module:
+    """Builds the operation called ``name``: (B, channels, H, W) → (B, channels, ⌈H / stride⌉, ⌈W / stride⌉).
+
+    Args:
+        name: one of ``nni_darts.genotype.OPERATION_NAMES``.
+        channels: number of input and output channels.
+        stride: 1 or 2.
+        affine: whether batch norm has a scale and a shift (retraining) or not (search).
+        pool_batch_norm: follow pools with a batch norm, never affine. The DARTS supernet has it; the authors' network to retrain does
+            not, although the cell was chosen with it.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name in _POOLS:
+        pool = _POOLS[name](stride)
+        return nn.Sequential(pool, BatchNorm2d(channels, affine=False)) if pool_batch_norm else pool
+    if name not in _FACTORIES:
+        raise ValueError(f'unknown operation {name!r}; known: {", ".join(OPERATION_NAMES)}')
+    return _FACTORIES[name](channels, stride, affine)

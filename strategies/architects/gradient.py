@@ -1,0 +1,217 @@
+"""The architecture gradient of DARTS (Liu et al., ICLR 2019, section 2.3, equations 5 to 8)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from nni_darts.strategies.architects.randomness import RandomState
+from nni_darts.strategies.architects.virtual_step import clip_by_global_norm, virtual_step
+from torch import Tensor
+from torch.optim import Optimizer
+
+__all__ = ['architecture_gradient']
+
+HESSIANS = ('finite_difference', 'exact')
+
+
+def architecture_gradient(
+    train_loss: Callable[[], Tensor],
+    valid_loss: Callable[[], Tensor],
+    weights: Sequence[Tensor],
+    alphas: Sequence[Tensor],
+    optimizer: Optimizer | None = None,
+    *,
+    buffers: Sequence[Tensor] = (),
+    learning_rate: float,
+    order: Literal[1, 2] = 2,
+    hessian: Literal['finite_difference', 'exact'] = 'finite_difference',
+    epsilon: float = 0.01,
+    clip_norm: float | None = None,
+) -> list[Tensor]:
+    """The gradient of the validation loss in the architecture parameters α.
+
+    First order: ``∇α L_v(w, α)``. Second order, with the weights w' after one virtual step of the weight optimizer::
+
+        w' = w − ξ·step(∇w L_t(w, α))
+        ∇α L_v(w', α) − c·∇²αw L_t(w, α)·v          v = ∇w' L_v(w', α),  c = −∂w'/∂(∇w L_t)
+
+    where c = ξ for SGD with or without momentum and ξ(1 + μ) with Nesterov. The product is either the paper's central difference,
+    ``(∇α L_t(w + εv, α) − ∇α L_t(w − εv, α)) / 2ε`` with ``ε = epsilon / ‖v‖₂``, or exact by differentiating twice. On networks of
+    ReLU and max-pool the two differ early in training; the published results come from the difference.
+
+    Whatever happens inside, exceptions included: weights, buffers, ``.grad``, ``requires_grad`` and the optimizer are afterwards
+    exactly as before. Every pass starts from the same buffers; those that repeat the training loss see the random numbers (dropout
+    masks) of its first pass, and the random state afterwards is as if the training and the validation loss had run once each.
+
+    Args:
+        train_loss, valid_loss: closures over the current values of ``weights`` and ``alphas`` that return a scalar.
+        weights: the parameters w, leaf tensors. Those with ``requires_grad=False`` stay where they are.
+        alphas: the architecture parameters α, leaf tensors.
+        optimizer: the ``torch.optim.SGD`` of the weights, whose momentum buffers, weight decay, Nesterov and dampening the virtual
+            step follows; None for plain gradient descent. It is only read.
+        buffers: tensors that the losses write to, such as the running statistics of batch norm.
+        learning_rate: ξ, the current learning rate of the weights. Second order with ξ = 0 is first order.
+        order: 1 or 2.
+        hessian: ``finite_difference`` or ``exact``.
+        epsilon: length ε‖v‖ of the difference's steps.
+        clip_norm: clip ∇w L_t and v to this norm, as the authors do for recurrent networks (and not for convolutional ones). As in
+            their code the product does not take account of the clipping of ∇w L_t.
+
+    Returns:
+        A list of tensors shaped like ``alphas``; zeros where the loss does not depend on an α.
+
+    Raises:
+        ValueError: for an option outside its range, a tensor that is no leaf, or, at order 2, an optimizer other than SGD.
+    """
+    if order not in (1, 2):
+        raise ValueError(f'order must be 1 or 2, not {order!r}')
+    if hessian not in HESSIANS:
+        raise ValueError(f'hessian must be one of {", ".join(HESSIANS)}, not {hessian!r}')
+    for name, value, lowest in (('epsilon', epsilon, 'above'), ('learning_rate', learning_rate, 'at least')):
+        if not (math.isfinite(value) and (value > 0 or (lowest == 'at least' and value == 0))):
+            raise ValueError(f'{name} must be a number {lowest} 0, not {value!r}')
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f'clip_norm must be above 0 or None, not {clip_norm!r}')
+    for name, tensors in (('weights', weights), ('alphas', alphas)):
+        if any(not tensor.is_leaf for tensor in tensors):
+            raise ValueError(f'{name} must be leaf tensors, such as parameters')
+
+    moving = [weight for weight in weights if weight.requires_grad]
+    with _unchanged([*weights, *alphas], buffers) as rewind:
+
+        def first_order() -> list[Tensor]:
+            _require_grad(alphas, True)
+            _require_grad(weights, False)
+            return _gradient(valid_loss(), alphas)
+
+        if order == 1 or learning_rate == 0 or not moving:
+            return first_order()
+
+        devices = [tensor.device for tensor in (*weights, *alphas)]
+        before_train = RandomState(devices)
+        _require_grad(alphas, False)
+        reached, gradients = _reached(moving, train_loss())
+        if not reached:
+            rewind()
+            return first_order()
+        gradients = clip_by_global_norm(gradients, clip_norm)
+        steps, factors = virtual_step(reached, gradients, optimizer, learning_rate)
+        del gradients
+
+        with _saved(reached) as restore:
+            with torch.no_grad():
+                torch._foreach_add_(reached, steps)
+            del steps
+            rewind()
+            _require_grad(alphas, True)
+            result = _gradient(valid_loss(), [*alphas, *reached])
+            after_valid = RandomState(devices)
+            result, vector = result[: len(alphas)], clip_by_global_norm(result[len(alphas) :], clip_norm)
+            # c differs between weights only where the optimizer's groups differ; folding it into v keeps one product for all.
+            vector = list(torch._foreach_mul(vector, factors))
+
+            def repeated_train_loss() -> Tensor:
+                rewind()
+                before_train.restore()
+                return train_loss()
+
+            if hessian == 'exact':
+                restore()
+                product = _exact_product(repeated_train_loss, reached, alphas, vector)
+            else:
+                _require_grad(weights, False)
+                product = _difference_product(repeated_train_loss, reached, alphas, vector, epsilon, restore)
+        after_valid.restore()
+        return list(torch._foreach_sub(result, product))
+
+
+def _exact_product(
+    train_loss: Callable[[], Tensor], weights: Sequence[Tensor], alphas: Sequence[Tensor], vector: Sequence[Tensor]
+) -> list[Tensor]:
+    """∇²αw L_t · vector by differentiating twice."""
+    gradients = torch.autograd.grad(train_loss(), weights, create_graph=True)
+    attached = [(gradient, part) for gradient, part in zip(gradients, vector) if gradient.requires_grad]
+    if not attached:
+        return [torch.zeros_like(alpha) for alpha in alphas]
+    outputs, parts = zip(*attached)
+    product = torch.autograd.grad(outputs, alphas, grad_outputs=parts, allow_unused=True)
+    return [torch.zeros_like(alpha) if part is None else part for part, alpha in zip(product, alphas)]
+
+
+def _difference_product(
+    train_loss: Callable[[], Tensor],
+    weights: Sequence[Tensor],
+    alphas: Sequence[Tensor],
+    vector: Sequence[Tensor],
+    epsilon: float,
+    restore: Callable[[], None],
+) -> list[Tensor]:
+    """∇²αw L_t · vector by a central difference (equation 8); only α is differentiated."""
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(vector)))
+    scale = epsilon / norm.clamp(min=1e-12)  # a zero vector gives the difference of equal gradients, zero
+    offset = torch._foreach_mul(vector, scale)
+    sides = []
+    for sign in (1.0, -1.0):
+        restore()
+        with torch.no_grad():
+            torch._foreach_add_(weights, offset, alpha=sign)
+        sides.append(_gradient(train_loss(), alphas))
+    difference = torch._foreach_sub(sides[0], sides[1])
+    return list(torch._foreach_div(difference, 2 * scale))
+
+
+def _gradient(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """∇ of a scalar; zeros for inputs it does not depend on. ``.grad`` is not touched."""
+    if loss.numel() != 1:
+        raise ValueError(f'a loss must be a scalar, not of shape {tuple(loss.shape)}')
+    gradients = torch.autograd.grad(loss, inputs, allow_unused=True) if loss.requires_grad else [None] * len(inputs)
+    return [torch.zeros_like(tensor) if gradient is None else gradient for gradient, tensor in zip(gradients, inputs)]
+
+
+def _reached(weights: Sequence[Tensor], loss: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """The weights the loss depends on and its gradient in them: an optimizer leaves the others alone."""
+    if loss.numel() != 1:
+        raise ValueError(f'a loss must be a scalar, not of shape {tuple(loss.shape)}')
+    if not loss.requires_grad:
+        return [], []
+    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    pairs = [(weight, gradient) for weight, gradient in zip(weights, gradients) if gradient is not None]
+    return [weight for weight, _ in pairs], [gradient for _, gradient in pairs]
+
+
+def _require_grad(tensors: Sequence[Tensor], value: bool) -> None:
+    for tensor in tensors:
+        tensor.requires_grad_(value)
+
+
+@contextmanager
+def _saved(tensors: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
+    """Yields a function that writes today's values back; it is called at the end in any case."""
+    with torch.no_grad():
+        copies = [tensor.detach().clone() for tensor in tensors]
+
+    def restore() -> None:
+        if copies:
+            with torch.no_grad():
+                torch._foreach_copy_(list(tensors), copies)
+
+    try:
+        yield restore
+    finally:
+        restore()
+
+
+@contextmanager
+def _unchanged(leaves: Sequence[Tensor], buffers: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
+    """Yields a function that puts the buffers back; restores them and ``requires_grad`` of the leaves at the end in any case."""
+    flags = [leaf.requires_grad for leaf in leaves]
+    try:
+        with _saved(buffers) as rewind:
+            yield rewind
+    finally:
+        for leaf, flag in zip(leaves, flags):
+            leaf.requires_grad_(flag)

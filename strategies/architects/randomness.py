@@ -1,0 +1,35 @@
+"""Saving and restoring the random state of torch on the devices a computation uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+__all__ = ['RandomState']
+
+
+class RandomState:
+    """The state of torch's generators at one moment: the CPU's and those of the given devices.
+
+    Dropout masks drawn after :meth:`restore` are the ones drawn after the state was taken.
+    """
+
+    def __init__(self, devices: Iterable[torch.device]) -> None:
+        self._cpu = torch.get_rng_state()
+        self._others: list[tuple[torch.device, Tensor]] = []
+        for device in sorted(set(devices), key=str):
+            if device.type == 'cuda':
+                self._others.append((device, torch.cuda.get_rng_state(device)))
+            elif device.type == 'mps':
+                self._others.append((device, torch.mps.get_rng_state()))
+
+    def restore(self) -> None:
+        """Puts the generators back."""
+        torch.set_rng_state(self._cpu)
+        for device, state in self._others:
+            if device.type == 'cuda':
+                torch.cuda.set_rng_state(state, device)
+            else:
+                torch.mps.set_rng_state(state)

@@ -1,0 +1,85 @@
+"""The step that the weight optimizer would take next, and how it depends on the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+
+__all__ = ['clip_by_global_norm', 'virtual_step']
+
+
+def clip_by_global_norm(tensors: list[Tensor], max_norm: float | None) -> list[Tensor]:
+    """Scales the tensors so that their joint Euclidean norm is at most ``max_norm``; None leaves them as they are."""
+    if max_norm is None or not tensors:
+        return tensors
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+    return list(torch._foreach_mul(tensors, (max_norm / (norm + 1e-6)).clamp(max=1.0)))
+
+
+@torch.no_grad()
+def virtual_step(
+    weights: Sequence[Tensor], gradients: Sequence[Tensor], optimizer: Optimizer | None, learning_rate: float
+) -> tuple[list[Tensor], list[float]]:
+    """How far SGD would move each weight, without moving it.
+
+    With momentum μ, weight decay λ and dampening τ, ``d = g + λw``, then ``b = μ·buf + (1 − τ)·d`` (``b = d`` while there is no
+    buffer), and the step is ``−ξ·b``, or ``−ξ·(d + μ·b)`` for Nesterov: the rule of :class:`torch.optim.SGD`.
+
+    Args:
+        weights: the parameters w.
+        gradients: ∇w L_t, of the same shapes.
+        optimizer: the SGD whose groups and momentum buffers are mirrored; None is plain gradient descent.
+        learning_rate: ξ.
+
+    Returns:
+        The steps w' − w, and for each weight the factor c in ``∂(w' − w)/∂g = −c``; it includes ξ.
+
+    Raises:
+        ValueError: if the optimizer is not SGD or does not hold one of the weights.
+    """
+    if optimizer is None:
+        return list(torch._foreach_mul(gradients, -learning_rate)) if gradients else [], [learning_rate] * len(weights)
+    if not isinstance(optimizer, SGD):
+        raise ValueError(
+            f'the second-order architecture gradient mirrors torch.optim.SGD, not {type(optimizer).__name__}; train the weights with '
+            'SGD, pass optimizer=None for a plain gradient step, or use order=1'
+        )
+    groups = {id(parameter): group for group in optimizer.param_groups for parameter in group['params']}
+    alike: dict[tuple, list[int]] = {}  # weights under the same rule are stepped together
+    for index, weight in enumerate(weights):
+        if id(weight) not in groups:
+            raise ValueError(f'weight {index} of shape {tuple(weight.shape)} is not a parameter of the optimizer')
+        group = groups[id(weight)]
+        started = optimizer.state.get(weight, {}).get('momentum_buffer') is not None
+        rule = (group['momentum'], group['dampening'], group['weight_decay'], group['nesterov'], group['maximize'], started)
+        alike.setdefault(rule, []).append(index)
+
+    steps: list[Any] = [None] * len(weights)
+    factors = [0.0] * len(weights)
+    for (momentum, dampening, weight_decay, nesterov, maximize, started), indices in alike.items():
+        direction = [gradients[index] for index in indices]
+        if maximize:
+            direction = torch._foreach_neg(direction)
+        if weight_decay:
+            direction = torch._foreach_add(direction, [weights[index] for index in indices], alpha=weight_decay)
+        factor = -1.0 if maximize else 1.0
+        if momentum:
+            buffered, kept = direction, 1.0
+            if started:
+                kept = 1.0 - dampening
+                buffered = torch._foreach_mul([optimizer.state[weights[index]]['momentum_buffer'] for index in indices], momentum)
+                torch._foreach_add_(buffered, direction, alpha=kept)
+            if nesterov:
+                direction = torch._foreach_add(direction, buffered, alpha=momentum)
+                factor *= 1.0 + momentum * kept
+            else:
+                direction = buffered
+                factor *= kept
+        for index, step in zip(indices, torch._foreach_mul(direction, -learning_rate)):
+            steps[index] = step
+            factors[index] = learning_rate * factor
+    return steps, factors

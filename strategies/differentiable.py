@@ -1,0 +1,272 @@
+"""Differentiable search as an NNI one-shot strategy: relaxation × architect × selection."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from nni_darts.strategies.architects import Architect, SecondOrder
+from nni_darts.strategies.architecture import Architecture, edge_topology
+from nni_darts.strategies.relaxations import Relaxation, Softmax
+from nni_darts.strategies.selections import Magnitude, Selection
+from nni_darts.strategies.supernet import mutation_hook
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torchmetrics import Metric
+
+from nni_darts._nni import BaseOneShotLightningModule, Lightning, LightningModule, ModelSpace, OneShotStrategy, no_default_hook
+
+__all__ = ['DifferentiableModule', 'DifferentiableStrategy']
+
+TRAIN, VALID = 'train', 'valid'
+
+
+class DifferentiableStrategy(OneShotStrategy):
+    """Searches any NNI model space made of ``LayerChoice`` and ``InputChoice`` by gradient.
+
+    Per training batch: a step of α on a validation batch, then a step of the weights on the training batch (Liu et al., ICLR 2019,
+    algorithm 1). Use it like any NNI strategy: ``NasExperiment(space, evaluator, strategy).run()``.
+
+    Args:
+        relaxation: what a choice computes while searching.
+        architect: how the gradient of α is found.
+        selection: how the architecture is read out at the end.
+        learning_rate, betas, weight_decay: of α's Adam.
+        warmup_epochs: train only the weights for so long.
+        gradient_clip_val: clip the weights' gradient to this norm (in the real step, not in the virtual one); None does not clip.
+        mutation_hooks: NNI's extra hooks, run before ours.
+
+    The evaluator must be a Lightning one, with a training and a validation loader: α steps draw random batches of the latter. If its
+    data module has an ``architecture_dataloader``, they come from there instead.
+
+    Raises:
+        ValueError: for a setting outside its range.
+    """
+
+    def __init__(
+        self,
+        relaxation: Relaxation | None = None,
+        architect: Architect | None = None,
+        selection: Selection | None = None,
+        *,
+        learning_rate: float = 3e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+        weight_decay: float = 1e-3,
+        warmup_epochs: int = 0,
+        gradient_clip_val: float | None = 5.0,
+        mutation_hooks: list[Callable[..., Any]] | None = None,
+    ) -> None:
+        super().__init__(mutation_hooks=mutation_hooks)
+        for name, value, least in (
+            ('learning_rate', learning_rate, 0),
+            ('weight_decay', weight_decay, 0),
+            ('warmup_epochs', warmup_epochs, 0),
+        ):
+            if not (math.isfinite(value) and value >= least):
+                raise ValueError(f'{name} must be at least {least}, not {value!r}')
+        if gradient_clip_val is not None and not gradient_clip_val > 0:
+            raise ValueError(f'gradient_clip_val must be above 0 or None, not {gradient_clip_val!r}')
+        self.relaxation = relaxation or Softmax()
+        self.architect = architect or SecondOrder()
+        self.selection = selection or Magnitude()
+        self.optimizer_settings = {'lr': learning_rate, 'betas': tuple(betas), 'weight_decay': weight_decay}
+        self.warmup_epochs = warmup_epochs
+        self.gradient_clip_val = gradient_clip_val
+        self.architecture = Architecture()
+        self._topology: dict[str, tuple[str, ...]] = {}
+
+    # NNI's hooks ------------------------------------------------------------------------------------------------------------------
+
+    def mutate_model(self, model: ModelSpace) -> ModelSpace:
+        """Turns the space into a supernet in place; α is in ``self.architecture`` then."""
+        self.architecture = Architecture()
+        if isinstance(model, nn.Module):
+            self._topology = edge_topology(list(model.modules()))
+        model = super().mutate_model(model)
+        if not self.architecture.decisions:
+            raise ValueError('the model space has no LayerChoice or InputChoice to search')
+        return model
+
+    def default_mutation_hooks(self) -> list[Callable[..., Any]]:
+        """The relaxation of LayerChoice and InputChoice; NNI's error for any other mutable."""
+        return [mutation_hook(self.architecture, self.relaxation, self._topology), no_default_hook]
+
+    def configure_oneshot_module(self, training_module: LightningModule) -> DifferentiableModule:
+        """Wraps the evaluator's Lightning module."""
+        return DifferentiableModule(training_module, self)
+
+    def mutate_evaluator(self, evaluator: Lightning) -> Lightning:
+        """Wraps module and loaders of the evaluator."""
+        self._architecture_loader = getattr(evaluator.datamodule, 'architecture_dataloader', None)
+        return super().mutate_evaluator(evaluator)
+
+    def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> CombinedLoader:
+        """Pairs of a training and a validation batch; an epoch is one pass over the training batches."""
+        train = train_dataloader_fn()
+        valid = self._architecture_loader() if self._architecture_loader is not None else _shuffled(val_dataloader_fn())
+        mode = 'min_size' if _length(valid) >= _length(train) else 'max_size_cycle'
+        return CombinedLoader({TRAIN: train, VALID: valid}, mode)
+
+    # results ----------------------------------------------------------------------------------------------------------------------
+
+    def arch_parameters(self) -> list[nn.Parameter]:
+        """All α, in a fixed order."""
+        return self.architecture.arch_parameters()
+
+    def select(self) -> dict[str, Any]:
+        """The architecture that the search stands at: an NNI sample."""
+        return self.selection.select(self.architecture, self.relaxation)
+
+    def probabilities(self) -> dict[str, dict[str, float]]:
+        """Label → candidate → probability, of every choice among operations."""
+        return {
+            label: dict(zip(map(str, decision.names), self.relaxation.probabilities(self.architecture.alpha(label)).tolist()))
+            for label, decision in self.architecture.operations().items()
+        }
+
+
+class DifferentiableModule(BaseOneShotLightningModule):
+    """The Lightning module of the search: α step and weight step around the evaluator's own ``training_step``."""
+
+    def __init__(self, training_module: LightningModule, strategy: DifferentiableStrategy) -> None:
+        super().__init__(training_module)
+        self._strategy = [strategy]  # in a list: a strategy is no state of the module
+        self.architecture = strategy.architecture
+
+    @property
+    def strategy(self) -> DifferentiableStrategy:
+        """The strategy that made this module."""
+        return self._strategy[0]
+
+    def export(self) -> dict[str, Any]:
+        """The selected architecture as an NNI sample."""
+        return self.strategy.select()
+
+    def export_probs(self) -> dict[str, Any]:
+        """Label → candidate → probability."""
+        return self.strategy.probabilities()
+
+    def configure_architecture_optimizers(self) -> Optimizer:
+        """Adam over α."""
+        return Adam(self.architecture.arch_parameters(), **self.strategy.optimizer_settings)
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
+        """One step of α (after the warm-up), then one of the weights."""
+        if self.current_epoch >= self.strategy.warmup_epochs:
+            self._architecture_step(batch, batch_idx)
+        with _frozen(self.architecture.arch_parameters()):
+            outputs = self.training_module.training_step(batch[TRAIN], batch_idx)
+            self.advance_optimization(_loss(outputs), batch_idx, self.strategy.gradient_clip_val)
+        self.advance_lr_schedulers(batch_idx)
+        return outputs
+
+    def _architecture_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        optimizers = {bool(getattr(optimizer, 'is_arch_optimizer', False)): optimizer for optimizer in self.trainer.optimizers}
+        alphas = self.architecture.arch_parameters()
+
+        def loss_on(part: str) -> Callable[[], Tensor]:
+            return lambda: _loss(self.training_module.training_step(batch[part], batch_idx))
+
+        with _silent(self.training_module):
+            gradients = self.strategy.architect.gradient(
+                loss_on(TRAIN),
+                loss_on(VALID),
+                [weight for group in optimizers[False].param_groups for weight in group['params']],
+                alphas,
+                optimizers[False],
+                buffers=list(self.model.buffers()),
+                learning_rate=optimizers[False].param_groups[0]['lr'],
+            )
+        for alpha, gradient in zip(alphas, gradients):
+            alpha.grad = gradient
+        optimizers[True].step()
+        optimizers[True].zero_grad()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
+        """The evaluator's validation, on the supernet."""
+        return self.training_module.validation_step(batch, batch_idx)
+
+    # Lightning calls these on this module; the evaluator's module is inside it.
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int, *args: Any) -> Any:
+        return self.training_module.on_train_batch_start(batch[TRAIN], batch_idx)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any) -> None:
+        self.training_module.on_train_batch_end(outputs, batch[TRAIN], batch_idx)
+
+    def on_validation_epoch_start(self) -> None:
+        self.training_module.on_validation_epoch_start()
+
+    def on_validation_epoch_end(self) -> None:
+        self.training_module.on_validation_epoch_end()
+
+
+def _loss(outputs: Any) -> Tensor:
+    return outputs['loss'] if isinstance(outputs, dict) else outputs
+
+
+def _length(loader: Any) -> float:
+    """Batches in a loader; infinite where it does not say."""
+    try:
+        return len(loader)
+    except TypeError:
+        return math.inf
+
+
+def _shuffled(loader: Any) -> Any:
+    """The same loader in random order: validation loaders read in order, and α must not see the same batches in the same order."""
+    if (
+        type(loader).__name__ == 'DataLoader'
+        and isinstance(loader, DataLoader)
+        and not isinstance(loader.dataset, IterableDataset)
+        and isinstance(loader.sampler, SequentialSampler)
+        and loader.batch_size is not None
+    ):
+        return DataLoader(
+            loader.dataset,
+            batch_size=loader.batch_size,
+            sampler=RandomSampler(loader.dataset),
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+            pin_memory=loader.pin_memory,
+            drop_last=loader.drop_last,
+            worker_init_fn=loader.worker_init_fn,
+            persistent_workers=loader.persistent_workers,
+        )
+    return loader
+
+
+@contextmanager
+def _frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """No gradient for these parameters: the weight step neither needs nor computes that of α."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _silent(module: LightningModule) -> Iterator[None]:
+    """Keeps the passes of the architect out of the evaluator's logs and metrics, which are about the weight step."""
+    metrics = [child for child in module.modules() if isinstance(child, Metric)]
+    states = [copy.deepcopy(metric.metric_state) for metric in metrics]
+    counts = [metric._update_count for metric in metrics]
+    log, log_dict = module.log, module.log_dict
+    module.log = module.log_dict = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        module.log, module.log_dict = log, log_dict
+        for metric, state, count in zip(metrics, states, counts):
+            for name, value in state.items():
+                setattr(metric, name, value)
+            metric._update_count = count
+            metric._computed = None

@@ -1,0 +1,95 @@
+"""The methods by name: each a combination of a relaxation, an architect and a selection. Importing this imports no torch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nni_darts._nni import OneShotStrategy
+
+__all__ = ['PRESETS', 'Preset', 'create_strategy', 'preset']
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One word for the YAML.
+
+    Attributes:
+        name: the word.
+        summary: one line.
+        paper: where the method comes from.
+        supernet: whether it searches one supernet; otherwise it draws cells to be trained one by one.
+        build: keyword settings → strategy.
+    """
+
+    name: str
+    summary: str
+    paper: str
+    supernet: bool
+    build: Callable[..., OneShotStrategy]
+
+
+def _differentiable(**settings: Any) -> OneShotStrategy:
+    from nni_darts.strategies.differentiable import DifferentiableStrategy
+
+    return DifferentiableStrategy(**_known(settings, DifferentiableStrategy))
+
+
+def _darts_1st(**settings: Any) -> OneShotStrategy:
+    from nni_darts.strategies.architects import FirstOrder
+
+    return _differentiable(architect=FirstOrder(), **settings)
+
+
+def _darts_2nd(**settings: Any) -> OneShotStrategy:
+    from nni_darts.strategies.architects import SecondOrder
+
+    options = {key: settings.pop(key) for key in ('hessian', 'epsilon', 'clip_norm') if key in settings}
+    return _differentiable(architect=SecondOrder(**options), **settings)
+
+
+def _random(**settings: Any) -> OneShotStrategy:
+    from nni_darts.strategies.random_search import RandomSearch
+
+    return RandomSearch(**_known(settings, RandomSearch))
+
+
+def _known(settings: Mapping[str, Any], strategy: type) -> dict[str, Any]:
+    allowed = [name for name in inspect.signature(strategy.__init__).parameters if name != 'self']
+    for name in settings:
+        if name not in allowed:
+            raise ValueError(f'this strategy has no setting {name!r}; it has {", ".join(allowed)}')
+    return dict(settings)
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        entry.name: entry
+        for entry in (
+            Preset('darts-1st', 'DARTS, first order: α follows its validation gradient', 'Liu et al., ICLR 2019', True, _darts_1st),
+            Preset('darts-2nd', 'DARTS, second order: α looks one weight step ahead', 'Liu et al., ICLR 2019', True, _darts_2nd),
+            Preset('random', 'random cells, trained one by one; the best stays', 'Liu et al., ICLR 2019, section 3', False, _random),
+        )
+    }
+)
+"""Name → preset."""
+
+
+def preset(name: str) -> Preset:
+    """Looks a preset up. Raises ValueError that lists the known names."""
+    if name not in PRESETS:
+        raise ValueError(f'unknown strategy {name!r}; known: {", ".join(PRESETS)}')
+    return PRESETS[name]
+
+
+def create_strategy(name: str, **settings: Any) -> OneShotStrategy:
+    """Builds the strategy of that name; ``settings`` are keyword arguments of its class.
+
+    Raises:
+        ValueError: for an unknown name or setting; the message lists the known ones.
+    """
+    return preset(name).build(**settings)

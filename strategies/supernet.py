@@ -1,0 +1,148 @@
+"""From NNI's mutables to relaxed modules: the mutation hooks of the differentiable strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from nni_darts.strategies.architecture import Architecture, InputDecision, OperationDecision
+from nni_darts.strategies.relaxations import Relaxation
+from nni_darts.strategies.relaxations.subsets import slot_weights, subset_weights, subsets
+from torch import Tensor, nn
+
+from nni_darts._nni import BaseSuperNetModule, InputChoice, LayerChoice, recursive_freeze
+
+__all__ = ['MixedInputs', 'MixedOperation', 'SummedInputs', 'mutation_hook']
+
+
+class _RelaxedChoice(BaseSuperNetModule):
+    """What the relaxed modules share. NNI's one-shot protocol: nothing is resampled, the selection exports for all at once."""
+
+    def __init__(self, choice: LayerChoice | InputChoice, architecture: Architecture) -> None:
+        super().__init__()
+        self.label = choice.label
+        self._original = [choice]  # in a list: neither its modules nor its mutable belong to this module
+        self._shared = [architecture]  # in a list: α is not a parameter of the supernet
+
+    @property
+    def architecture(self) -> Architecture:
+        """The α of the whole supernet."""
+        return self._shared[0]
+
+    def resample(self, memo: dict[str, Any]) -> dict[str, Any]:
+        """Relaxations are deterministic: there is nothing to sample."""
+        return {}
+
+    def export(self, memo: dict[str, Any]) -> dict[str, Any]:
+        """Left to the strategy's selection, which sees all choices together."""
+        return {}
+
+    def export_probs(self, memo: dict[str, Any]) -> dict[str, Any]:
+        """Left to the strategy."""
+        return {}
+
+    def check_contains(self, sample: dict[str, Any]) -> Any:
+        """NNI's validation of a sample."""
+        return self._original[0].choice.check_contains(sample)
+
+    def freeze(self, sample: dict[str, Any]) -> nn.Module:
+        """NNI's module of the chosen inputs."""
+        return self._original[0].freeze(sample)
+
+    def extra_repr(self) -> str:
+        return f'label={self.label!r}'
+
+
+class MixedOperation(_RelaxedChoice):
+    """A relaxed ``LayerChoice``: the candidates' outputs, weighted by the relaxation. Parameters keep their names."""
+
+    def __init__(self, choice: LayerChoice, architecture: Architecture, relaxation: Relaxation) -> None:
+        super().__init__(choice, architecture)
+        self.names = list(choice.names)
+        self.relaxation = relaxation
+        for name in self.names:
+            self.add_module(str(name), choice[name])
+        architecture.declare(self.label, OperationDecision(tuple(self.names)))
+
+    def candidates(self) -> list[nn.Module]:
+        """The candidate modules, in the order of ``names``."""
+        return [getattr(self, str(name)) for name in self.names]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Arguments and result as those of the candidates."""
+        weights = self.relaxation.weights(self.architecture.alpha(self.label))
+        return _weighted(weights, [module(*args, **kwargs) for module in self.candidates()])
+
+    def freeze(self, sample: dict[str, Any]) -> nn.Module:
+        """The chosen candidate with the weights it has here."""
+        chosen = self._original[0].choice.freeze(sample)
+        return recursive_freeze(getattr(self, str(chosen)), sample)[0]
+
+
+class SummedInputs(_RelaxedChoice):
+    """A relaxed ``InputChoice`` whose inputs are edges: all are summed, and their operations' strengths decide which stay.
+
+    It has no α: the weight of an edge is part of its operations' probabilities, of which ``none`` has one.
+    """
+
+    def __init__(self, choice: InputChoice, architecture: Architecture, edges: Sequence[str]) -> None:
+        super().__init__(choice, architecture)
+        if len(edges) != choice.n_candidates or choice.reduction != 'sum' or not choice.n_chosen:
+            raise ValueError(
+                f'the topology of {self.label!r} needs one edge for each of its {choice.n_candidates} inputs, reduction sum and a fixed '
+                f'n_chosen; it has {len(edges)} edges, reduction {choice.reduction} and n_chosen {choice.n_chosen}'
+            )
+        architecture.declare(self.label, InputDecision(choice.n_candidates, choice.n_chosen, tuple(edges)))
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The sum of the inputs, which have one shape."""
+        return sum(inputs[1:], inputs[0])
+
+
+class MixedInputs(_RelaxedChoice):
+    """A relaxed ``InputChoice`` with an α of its own: the expectation of what the frozen one computes.
+
+    The subsets that could be chosen have probability P(S) ∝ exp(Σ_{i ∈ S} α_i). So a choice of two whose inputs are all ones gives
+    twos under ``sum``, ones under ``mean`` and two blocks of ones under ``concat``, exactly as it does once frozen.
+
+    Raises:
+        ValueError: where the number of outputs would depend on the choice, or there are too many subsets to add up over.
+    """
+
+    def __init__(self, choice: InputChoice, architecture: Architecture) -> None:
+        super().__init__(choice, architecture)
+        self.chosen = choice.n_chosen
+        self.reduction = choice.reduction
+        if self.chosen is None and self.reduction in ('concat', 'none'):
+            raise ValueError(f'InputChoice {self.label!r} with reduction {self.reduction} needs a fixed n_chosen to be relaxed')
+        subsets(choice.n_candidates, self.chosen)
+        architecture.declare(self.label, InputDecision(choice.n_candidates, self.chosen))
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor | list[Tensor]:
+        """The inputs have one shape; the result is shaped like that of the frozen choice."""
+        alpha = self.architecture.alpha(self.label)
+        if self.reduction in ('sum', 'mean'):
+            return _weighted(subset_weights(alpha, self.chosen, mean=self.reduction == 'mean'), inputs)
+        slots = [_weighted(weights, inputs) for weights in slot_weights(alpha, self.chosen)]
+        return slots if self.reduction == 'none' else torch.cat(slots, dim=1)
+
+
+def _weighted(weights: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    terms = [weight * tensor for weight, tensor in zip(weights.unbind(), inputs)]
+    return sum(terms[1:], terms[0])
+
+
+def mutation_hook(architecture: Architecture, relaxation: Relaxation, topology: Mapping[str, Sequence[str]]) -> Any:
+    """NNI's mutation hook that relaxes LayerChoice and InputChoice; ``topology`` as :func:`edge_topology` collects it."""
+
+    def relax(module: nn.Module, name: str, memo: dict[str, Any], kwargs: dict[str, Any]) -> nn.Module | None:
+        if isinstance(module, LayerChoice):
+            return MixedOperation(module, architecture, relaxation)
+        if isinstance(module, InputChoice):
+            if module.label in topology:
+                return SummedInputs(module, architecture, topology[module.label])
+            return MixedInputs(module, architecture)
+        return None
+
+    return relax
