@@ -43,20 +43,14 @@ class RandomStates(pl.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._pending = state_dict
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        # Lightning draws numbers of its own between loading a checkpoint and the first batch.
-        state = self.__dict__.pop('_pending', None)
-        if state is None:
-            return
-        version, internal, gauss = state['python']
+        # At once: Lightning fetches (and augments) the first batch before the first hook of the resumed epoch.
+        version, internal, gauss = state_dict['python']
         random.setstate((version, tuple(internal), gauss))
-        name, keys, *rest = state['numpy']
+        name, keys, *rest = state_dict['numpy']
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-        torch.set_rng_state(state['torch'])
-        if state['cuda'] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state['cuda'])
+        torch.set_rng_state(state_dict['torch'])
+        if state_dict['cuda'] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state_dict['cuda'])
 
 
 class EpochLog(Checkpoint):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from itertools import chain, combinations
 
@@ -20,11 +21,11 @@ def subsets(candidates: int, chosen: int | None) -> tuple[tuple[int, ...], ...]:
     Raises:
         ValueError: where there are too many to add up over.
     """
+    count = 2**candidates - 1 if chosen is None else math.comb(candidates, chosen)
+    if count > _MOST_SUBSETS:
+        raise ValueError(f'an InputChoice of {chosen or "any number"} out of {candidates} has {count:,} outcomes: too many to relax')
     sizes = range(1, candidates + 1) if chosen is None else [chosen]
-    found = tuple(chain.from_iterable(combinations(range(candidates), size) for size in sizes))
-    if len(found) > _MOST_SUBSETS:
-        raise ValueError(f'an InputChoice of {chosen or "any number"} out of {candidates} has {len(found)} outcomes: too many to relax')
-    return found
+    return tuple(chain.from_iterable(combinations(range(candidates), size) for size in sizes))
 
 
 def _subset_probabilities(alpha: Tensor, chosen: int | None) -> Tensor:

@@ -1,0 +1,40 @@
+"""A search from Python, with NNI's NasExperiment: five steps from a space to a trained network's cost. About three minutes on one core.
+
+python examples/python_api.py
+"""
+
+from __future__ import annotations
+
+from nni.nas.evaluator.pytorch import Lightning, Trainer
+from nni.nas.experiment import NasExperiment
+
+from nni_darts import Genotype, Recipe
+from nni_darts.data import ImageDataModule, load_images
+from nni_darts.report.cost import network_cost
+from nni_darts.search_spaces import DartsSpace
+from nni_darts.strategies import create_strategy
+from nni_darts.training import ImageClassifier
+
+EPOCHS = 4
+
+
+def main() -> None:
+    """Space, data, evaluator, strategy, experiment."""
+    settings = Recipe.load('digits').data
+    space = DartsSpace(channels=8, cells=3, nodes=3, num_classes=10, in_channels=1)
+    images = ImageDataModule(load_images(settings), settings, train_portion=0.5, batch_size=64, seed=1)
+    trainer = Trainer(max_epochs=EPOCHS, accelerator='auto', devices=1, logger=False, enable_model_summary=False)
+    evaluator = Lightning(ImageClassifier(num_classes=10, epochs=EPOCHS), trainer, datamodule=images)
+    strategy = create_strategy('darts-2nd', learning_rate=3e-3)
+
+    experiment = NasExperiment(space, evaluator, strategy)
+    experiment.run()
+
+    genotype = Genotype.from_sample(experiment.export_top_models(formatter='dict')[0])
+    print(genotype.to_text())
+    print(network_cost(genotype, channels=16, cells=5, num_classes=10, in_channels=1, image_size=(8, 8)))
+    experiment.stop()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,98 @@
+"""Headless Chromium over its debugging protocol: open a page, run script in it, take a picture, see what it complained about."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+from websockets.sync.client import connect
+
+CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+
+
+class Browser:
+    """One page of one browser. Use as a context manager."""
+
+    def __init__(self, profile: Path) -> None:
+        self.profile = profile
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        self._number = 0
+
+    def __enter__(self) -> Browser:
+        self._process = subprocess.Popen(
+            [
+                str(CHROMIUM),
+                *('--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking'),
+                *('--disable-component-update', '--disable-sync', '--remote-debugging-port=0', '--window-size=1280,800'),
+                *('--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost', f'--user-data-dir={self.profile}', 'about:blank'),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        file = self.profile / 'DevToolsActivePort'
+        deadline = time.monotonic() + 60
+        while not (file.exists() and len(file.read_text().splitlines()) == 2):
+            assert time.monotonic() < deadline, 'chromium did not start'
+            time.sleep(0.1)
+        port = file.read_text().splitlines()[0]
+        pages = [page for page in requests.get(f'http://127.0.0.1:{port}/json', timeout=10).json() if page['type'] == 'page']
+        self._socket = connect(pages[0]['webSocketDebuggerUrl'], max_size=None)
+        for domain in ('Page', 'Runtime', 'Network', 'Log'):
+            self._call(f'{domain}.enable')
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        self._process.terminate()
+        self._process.wait(20)
+
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._number += 1
+        self._socket.send(json.dumps({'id': self._number, 'method': method, 'params': parameters}))
+        while True:
+            message = json.loads(self._socket.recv(timeout=60))
+            if message.get('id') == self._number:
+                assert 'error' not in message, message
+                return message['result']
+            self._note(message)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        if event.get('method') == 'Runtime.exceptionThrown':
+            self.errors.append(str(event['params']['exceptionDetails'].get('exception', {}).get('description', event)))
+        if event.get('method') == 'Network.requestWillBeSent':
+            self.requests.append(event['params']['request']['url'])
+
+    def open(self, url: str) -> None:
+        """Goes to a page."""
+        self._call('Page.navigate', url=url)
+
+    def run(self, script: str) -> Any:
+        """The value of an expression in the page."""
+        return self._call('Runtime.evaluate', expression=script, returnByValue=True, awaitPromise=True)['result'].get('value')
+
+    def text(self) -> str:
+        """What the page shows."""
+        return self.run('document.body ? document.body.innerText : ""') or ''
+
+    def wait(self, script: str, seconds: float = 30) -> Any:
+        """Waits until an expression is true; returns its value."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            value = self.run(script)
+            if value:
+                return value
+            time.sleep(0.25)
+        raise AssertionError(f'never true in the page: {script}\n{self.text()[:2000]}')
+
+    def picture(self, path: Path, *, dark: bool = False) -> None:
+        """A PNG of the page as it stands."""
+        scheme = 'dark' if dark else 'light'
+        self._call('Emulation.setEmulatedMedia', features=[{'name': 'prefers-color-scheme', 'value': scheme}])
+        path.write_bytes(base64.b64decode(self._call('Page.captureScreenshot')['data']))

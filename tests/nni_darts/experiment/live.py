@@ -1,0 +1,127 @@
+"""Real NNI experiments for tests: started by the command line, read back over REST, closed whatever happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+import yaml
+
+from nni_darts.experiment.manager import Manager, TrialRecord
+
+ROOT = Path(__file__).parents[3]
+BIN = Path(sys.executable).parent
+ENVIRONMENT = {**os.environ, 'PATH': f'{BIN}{os.pathsep}{os.environ["PATH"]}', 'PYTHONWARNINGS': 'ignore'}
+
+
+def free_port() -> int:
+    """A port that is free and whose neighbour is, too: NNI uses both."""
+    while True:
+        with socket.socket() as first:
+            first.bind(('127.0.0.1', 0))
+            port = first.getsockname()[1]
+            with socket.socket() as second:
+                if second.connect_ex(('127.0.0.1', port + 1)) and port < 60000:
+                    return port
+
+
+class Experiment:
+    """A running experiment."""
+
+    def __init__(self, identifier: str, port: int) -> None:
+        self.id = identifier
+        self.port = port
+        self.manager = Manager(f'localhost:{port}')
+        self.folder = Path.home() / 'nni-experiments' / identifier
+
+    def trials(self) -> list[TrialRecord]:
+        return self.manager.trials()
+
+    def wait(self, condition: Callable[[], object], seconds: float = 300) -> None:
+        """Waits for a condition; the manager may be away for a moment."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                if condition():
+                    return
+            except requests.RequestException:
+                pass
+            time.sleep(1)
+        log = (self.folder / 'log' / 'dispatcher.log').read_text()[-3000:]
+        raise AssertionError(f'not within {seconds} s; status {self.manager.status()}, trials {self.trials()}\n{log}')
+
+    def pid(self, trial_id: str) -> int | None:
+        """The Python process of a trial."""
+        for process in Path('/proc').iterdir():
+            if process.name.isdigit():
+                try:
+                    command = (process / 'cmdline').read_bytes()
+                    environment = (process / 'environ').read_bytes()
+                except OSError:
+                    continue
+                if f'NNI_TRIAL_JOB_ID={trial_id}'.encode() in environment and b'nni-darts' in command and b'python' in command:
+                    return int(process.name)
+        return None
+
+    def kill(self, trial_id: str) -> bool:
+        """kill -9; whether there was a process to kill."""
+        pid = self.pid(trial_id)
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        return pid is not None
+
+    def stop(self) -> None:
+        subprocess.run(['nnictl', 'stop', self.id], env=ENVIRONMENT, capture_output=True, timeout=120)
+
+    def resume(self) -> None:
+        options = f'--require "{ROOT / "nni_darts/experiment/loopback.cjs"}"'
+        command = ['nnictl', 'resume', self.id, '--port', str(self.port)]
+        done = subprocess.run(command, env={**ENVIRONMENT, 'NODE_OPTIONS': options}, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def view(self) -> None:
+        options = f'--require "{ROOT / "nni_darts/experiment/loopback.cjs"}"'
+        command = ['nnictl', 'view', self.id, '--port', str(self.port)]
+        subprocess.run(command, env={**ENVIRONMENT, 'NODE_OPTIONS': options}, capture_output=True, timeout=120, check=True)
+
+
+@contextmanager
+def launched(folder: Path, **changes: object) -> Iterator[Experiment]:
+    """Starts the quickstart with changes (keys of the YAML; ``classArgs`` replaces the tuner's), closed to other machines."""
+    config = yaml.safe_load((ROOT / 'examples' / 'quickstart.yml').read_text())
+    config['tuner']['classArgs'] = changes.pop('classArgs', config['tuner']['classArgs'])
+    config |= changes
+    path = folder / 'experiment.yml'
+    path.write_text(yaml.safe_dump(config))
+    port = free_port()
+    command = [str(BIN / 'nni-darts'), 'launch', str(path), '--port', str(port)]
+    started = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=180)
+    found = re.search(r'experiment (\w+) is running', started.stdout)
+    assert started.returncode == 0 and found, started.stdout + started.stderr
+    experiment = Experiment(found.group(1), port)
+    try:
+        yield experiment
+    finally:
+        experiment.stop()
+
+
+def listening_addresses(port: int) -> set[str]:
+    """The local addresses on which something listens on a port, from the kernel's socket table."""
+    found = set()
+    for name, size in (('tcp', 8), ('tcp6', 32)):
+        for line in Path(f'/proc/net/{name}').read_text().splitlines()[1:]:
+            local, state = line.split()[1], line.split()[3]
+            address, _, number = local.rpartition(':')
+            if state == '0A' and int(number, 16) == port:
+                assert len(address) == size
+                found.add(address)
+    return found

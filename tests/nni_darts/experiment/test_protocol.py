@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+import pytest
+
+from nni_darts.errors import InputError
+from nni_darts.experiment.ledger import Ledger
+from nni_darts.experiment.manager import TrialRecord
+from nni_darts.experiment.protocol import Job, Protocol, parse_search_space
+from nni_darts.experiment.tuner import unsendable
+from nni_darts.recipe import Recipe
+from nni_darts.report.summary import format_table, summarize
+
+RECIPE = Recipe.load('digits', ['search.random_samples=2'])
+PROTOCOL = Protocol(RECIPE, ('darts-2nd', 'random'), (1, 2), retrain_runs=2)
+
+
+def result(job: Job) -> dict:
+    """What a trial of that job would report; searches find the first cell of that seed's draw."""
+    accuracy = random.Random(job.key).random()
+    arch = job.arch or RECIPE.random_cells(100 + job.seed)[0].code()
+    extra = {'test_accuracy': accuracy} if job.stage == 'retrain' else {}
+    return {'default': accuracy, 'valid_accuracy': accuracy, 'seconds': 1.0, 'arch': arch, 'key': job.key, **extra}
+
+
+def simulate(fail: frozenset[str] = frozenset(), seed: int = 0) -> tuple[list[str], dict[str, Mapping]]:
+    """Runs the protocol with jobs ending in random order; returns keys in order and all results."""
+    rng = random.Random(seed)
+    order: list[str] = []
+    results: dict[str, Mapping] = {}
+    while True:
+        ready = [job for job in PROTOCOL.jobs(results, fail) if job.key not in results and job.key not in fail]
+        if not ready:
+            return order, results
+        job = rng.choice(ready)
+        order.append(job.key)
+        results[job.key] = result(job)
+
+
+@pytest.mark.parametrize('seed', range(10))
+def test_every_job_once_whatever_the_order(seed: int) -> None:
+    order, results = simulate(seed=seed)
+    assert len(order) == len(set(order)) == 2 + 2 + 4 + 4
+    assert results == simulate(seed=seed + 100)[1]
+    for stage, later in (('search', 'select'), ('select', 'retrain')):
+        for strategy in PROTOCOL.strategies:
+            before = [i for i, key in enumerate(order) if key.startswith(f'{stage} {strategy}')]
+            after = [i for i, key in enumerate(order) if key.startswith(f'{later} {strategy}')]
+            if stage == 'select':
+                assert max(before) < min(after)
+
+
+def test_the_best_by_validation_is_retrained() -> None:
+    _, results = simulate()
+    for strategy in PROTOCOL.strategies:
+        selected = {key: metric for key, metric in results.items() if key.startswith(f'select {strategy}')}
+        best = max(selected.values(), key=lambda metric: metric['default'])
+        retrained = [metric for key, metric in results.items() if key.startswith(f'retrain {strategy}')]
+        assert [metric['arch'] for metric in retrained] == [best['arch']] * 2
+
+
+def test_test_accuracy_chooses_nothing() -> None:
+    _, results = simulate()
+    changed = {key: {**metric, 'test_accuracy': -1.0} for key, metric in results.items()}
+    assert PROTOCOL.jobs(results, ()) == PROTOCOL.jobs(changed, ())
+
+
+def test_a_job_given_up_does_not_hold_up_the_others() -> None:
+    order, _ = simulate(frozenset({'search darts-2nd seed 1'}))
+    assert 'select darts-2nd seed 2' in order and 'select darts-2nd seed 1' not in order
+    assert 'retrain darts-2nd seed 1' in order
+    order, _ = simulate(frozenset({'search darts-2nd seed 1', 'search darts-2nd seed 2'}))
+    assert not any('darts-2nd' in key for key in order)
+    assert 'retrain random seed 2' in order
+
+
+def test_random_search_has_no_search_trials() -> None:
+    keys = [job.key for job in PROTOCOL.jobs({}, ())]
+    assert keys == ['search darts-2nd seed 1', 'search darts-2nd seed 2'] + [
+        f'select random seed {seed} cell {cell}' for seed in (1, 2) for cell in (1, 2)
+    ]
+
+
+@pytest.mark.parametrize(
+    ('space', 'names'),
+    [
+        ({}, 'strategy'),
+        ({'strategy': {'_type': 'choice', '_value': ['darts']}}, "unknown strategy 'darts'"),
+        ({'strategy': {'_type': 'uniform', '_value': [0, 1]}}, '_type: choice'),
+        ({'strategy': {'_type': 'choice', '_value': []}}, 'at least one'),
+        ({'strategy': {'_type': 'choice', '_value': ['random']}, 'lr': {}}, 'nothing else'),
+        ({'strategy': {'_type': 'choice', '_value': ['random']}, 'seed': {'_type': 'choice', '_value': [0]}}, 'from 1'),
+        ({'strategy': {'_type': 'choice', '_value': ['random']}, 'seed': {'_type': 'choice', '_value': ['1']}}, "'1'"),
+        ({'strategy': {'_type': 'choice', '_value': [3]}}, '3'),
+        (None, 'strategy'),
+    ],
+)
+def test_wrong_search_spaces(space: object, names: str) -> None:
+    with pytest.raises(InputError, match=names):
+        parse_search_space(space)  # type: ignore[arg-type]
+
+
+def test_repeated_values_count_once() -> None:
+    space = {'strategy': {'_type': 'choice', '_value': ['random', 'random']}, 'seed': {'_type': 'choice', '_value': [2, 2]}}
+    assert parse_search_space(space) == (('random',), (2,))
+
+
+def record(identifier: str, status: str, key: str, metric: bool = False) -> TrialRecord:
+    return TrialRecord(identifier, status, {'key': key}, {'key': key, 'default': 1.0} if metric else None)
+
+
+def test_a_job_handed_over_is_busy_until_it_is_listed() -> None:
+    ledger = Ledger(max_retries=1, grace_seconds=5)
+    ledger.read([], 0)
+    ledger.submitted('a')
+    assert ledger.read([], 1).busy == {'a'}
+    assert ledger.read([record('1', 'RUNNING', 'a')], 2).busy == {'a'}
+    done = ledger.read([record('1', 'SUCCEEDED', 'a', metric=True)], 3)
+    assert done.busy == set() and set(done.results) == {'a'}
+
+
+def test_success_without_a_result_is_a_failure_after_a_grace_period() -> None:
+    ledger = Ledger(max_retries=1, grace_seconds=5)
+    for status in ('SUCCEEDED', 'FAILED', 'USER_CANCELED', 'SYS_CANCELED'):
+        ledger = Ledger(max_retries=1, grace_seconds=5)
+        assert ledger.read([record('1', status, 'a')], 0).busy == {'a'}
+        late = ledger.read([record('1', status, 'a', metric=True)], 4)  # the metric came after the state
+        assert set(late.results) == {'a'} and not late.failures
+        standing = ledger.read([record('1', status, 'a')], 6)
+        assert standing.failures['a'] == 1 and not standing.busy and not standing.given_up
+
+
+def test_retries_are_bounded_and_the_count_survives_a_new_tuner() -> None:
+    failed = [record('1', 'FAILED', 'a'), record('2', 'FAILED', 'a')]
+    ledger = Ledger(max_retries=1, grace_seconds=5)
+    ledger.read(failed, 0)
+    assert ledger.read(failed, 6).given_up == {'a'}
+    ledger = Ledger(max_retries=2, grace_seconds=5)
+    ledger.read(failed, 0)
+    standing = ledger.read(failed, 6)
+    assert standing.failures['a'] == 2 and not standing.given_up and not standing.busy
+    ledger.submitted('a')
+    assert ledger.read(failed, 7).busy == {'a'}
+    assert ledger.read([*failed, record('3', 'RUNNING', 'a')], 8).busy == {'a'}
+    assert set(ledger.read([*failed, record('3', 'SUCCEEDED', 'a', metric=True)], 9).results) == {'a'}
+
+
+def test_a_resumed_trial_is_running() -> None:
+    for status in ('ADD_RESUMED', 'WAITING', 'RUNNING', 'UNKNOWN'):
+        assert Ledger(1, 5).read([record('1', status, 'a')], 0).busy == {'a'}
+
+
+def test_the_metric_has_the_last_word_on_its_name() -> None:
+    mislabelled = TrialRecord('1', 'SUCCEEDED', {'key': 'b'}, {'key': 'a', 'default': 1.0})
+    standing = Ledger(1, 5).read([mislabelled], 0)
+    assert set(standing.results) == {'a'}
+
+
+@pytest.mark.parametrize(
+    ('value', 'found'),
+    [('a/b', None), ('a//b', 'a//b'), ({'a': ['#']}, '#'), ({'http://x': 1}, 'http://x'), ([1, None, 2.0, True], None)],
+)
+def test_text_that_nni_cannot_carry(value: object, found: str | None) -> None:
+    assert unsendable(value) == found
+
+
+def test_the_table_has_mean_and_spread() -> None:
+    _, results = simulate()
+    from nni_darts.experiment.ledger import Standing
+
+    summary = summarize(PROTOCOL, PROTOCOL.jobs(results, ()), Standing(results), [], over=True)
+    table = format_table(summary)
+    assert [line.split()[0] for line in table.splitlines()[2:]] == ['darts-2nd', 'random']
+    row = summary['strategies'][0]
+    values = [100 * results[f'select darts-2nd seed {seed}']['default'] for seed in (1, 2)]
+    assert row['select']['mean'] * 100 == pytest.approx(sum(values) / 2)
+    assert row['select']['sd'] * 100 == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    assert f'{sum(values) / 2:.2f} ±' in table

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nni_darts.errors import InputError
+from nni_darts.experiment.tuner import SearchAndRetrain
+from nni_darts.experiment.validate import check_experiment
+
+ROOT = Path(__file__).parents[3]
+EXAMPLES = sorted((ROOT / 'examples').glob('*.yml'))
+
+
+def experiment(folder: Path, **changes: object) -> Path:
+    """The quickstart with changes; a dotted key reaches into a section, None removes it."""
+    config = yaml.safe_load((ROOT / 'examples' / 'quickstart.yml').read_text())
+    for key, value in changes.items():
+        *sections, last = key.split('__')
+        place = config
+        for section in sections:
+            place = place.setdefault(section, {})
+        if value is None:
+            place.pop(last, None)
+        else:
+            place[last] = value
+    path = folder / 'experiment.yml'
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_the_quickstart_is_fine() -> None:
+    findings = check_experiment(ROOT / 'examples' / 'quickstart.yml')
+    assert not findings.errors
+    assert any('10 trials' in fact for fact in findings.facts)
+    assert any('all interfaces' in warning for warning in findings.warnings)
+
+
+@pytest.mark.parametrize('path', EXAMPLES, ids=lambda path: path.name)
+def test_every_example_is_an_experiment_whose_settings_hold(path: Path) -> None:
+    """Data that this machine does not have, and the user's ssh key, are all that may be missing."""
+    errors = check_experiment(path).errors
+    assert [error for error in errors if 'download it once' not in error and 'SSH key file' not in error] == []
+
+
+@pytest.mark.parametrize(
+    ('changes', 'names'),
+    [
+        ({'tuner__classArgs': {'recipe': 'digit'}}, "unknown recipe 'digit'"),
+        ({'tuner__classArgs': {'recipe': 'digits', 'epochs': 3}}, "no 'epochs'; allowed: recipe, set"),
+        ({'tuner__classArgs': {'set': {'search.epoch': 3}}}, "did you mean 'epochs'?"),
+        ({'tuner__classArgs': {'retrain_runs': 0}}, 'retrain_runs'),
+        ({'tuner__classArgs': {'max_retries': -1}}, 'max_retries'),
+        ({'tuner__classArgs': {'set': {'data.name': 'npz', 'data.path': 'a//b.npz'}}}, "'a//b.npz'"),
+        ({'tuner__classArgs': {'set': {'data.name': 'npz', 'data.path': 'absent.npz'}}}, 'absent.npz'),
+        ({'tuner__className': 'Random'}, 'tuner.className'),
+        ({'tuner__codeDirectory': None}, 'codeDirectory'),
+        ({'searchSpace__strategy': {'_type': 'choice', '_value': ['dart']}}, "unknown strategy 'dart'"),
+        ({'trialGpuNumber': 1, 'trainingService__useActiveGpu': True}, 'leave trialGpuNumber unset'),
+        ({'trialCommand': 'nni-dart trial'}, "'nni-dart'"),
+        ({'maxTrialNumber': 3}, 'maxTrialNumber is 3, but 10'),
+        ({'trialConcurrency': 'two'}, 'NNI refuses'),
+        ({'trainingService__platform': 'cluster'}, 'NNI refuses'),
+    ],
+)
+def test_what_would_go_wrong_is_found_before(changes: dict, names: str, tmp_path: Path) -> None:
+    errors = check_experiment(experiment(tmp_path, **changes)).errors
+    assert any(names in error for error in errors), errors
+    assert all('\n' not in error for error in errors)
+
+
+def test_remote_needs_the_managers_address(tmp_path: Path) -> None:
+    machines = {'platform': 'remote', 'machineList': [{'host': '127.0.0.1', 'user': 'me', 'password': 'x'}]}
+    errors = check_experiment(experiment(tmp_path, trainingService=machines)).errors
+    assert any('nniManagerIp' in error for error in errors)
+
+
+@pytest.mark.parametrize('content', ['- 1', 'a: [', 'nothing', b'\xff\xfe\x00'])
+def test_files_that_are_no_experiment(content: str | bytes, tmp_path: Path) -> None:
+    path = tmp_path / 'experiment.yml'
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match='experiment.yml'):
+        check_experiment(path)
+
+
+def test_the_tuner_keeps_its_error_until_nni_listens() -> None:
+    """NNI shows an exception in a tuner as RUNNING for ever; reported through the dispatcher it becomes ERROR."""
+    told: list[str] = []
+
+    class Dispatcher:
+        def callback(self, identifier: int, parameters: object) -> None:
+            raise AssertionError('nothing to start')
+
+        def report_error(self, text: str) -> None:
+            told.append(text)
+
+    tuner = SearchAndRetrain(recipe='absent')
+    tuner.update_search_space({})
+    assert tuner.generate_multiple_parameters([0, 1], st_callback=Dispatcher().callback) == []
+    assert tuner.generate_multiple_parameters([2], st_callback=Dispatcher().callback) == []
+    assert told == [tuner.error] and 'absent' in told[0]

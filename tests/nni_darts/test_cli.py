@@ -1,0 +1,120 @@
+"""The command line as a user meets it: real processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nni_darts import PUBLISHED, Genotype
+from tests.nni_darts.tiny import overrides, write_images
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, '-c', 'from nni_darts.cli import main; main(prog_name="nni-darts")']
+
+
+@pytest.fixture(scope='module')
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    images = write_images(tmp_path_factory.mktemp('data') / 'images.npz')
+    return [part for key, value in overrides(images).items() for part in ('--set', f'{key}={value}')]
+
+
+def run(*arguments: object, **options: object) -> subprocess.CompletedProcess:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=300, **options)
+
+
+def test_search_retrain_and_cost_work_on_each_others_files(tiny: list[str], tmp_path: Path) -> None:
+    found = run('search', *tiny, '--strategy', 'darts-2nd', '--seed', 1, '--output', tmp_path / 'search')
+    assert found.returncode == 0, found.stderr
+    genotype = Genotype.from_json((tmp_path / 'search' / 'genotype.json').read_text())
+    assert found.stdout.startswith('Genotype(normal=')
+    assert 'Warning' not in found.stderr and 'GPU available' not in found.stderr  # NNI's and Lightning's noise
+    assert len([line for line in found.stderr.splitlines() if line.startswith('epoch ')]) == 2
+    trained = run('retrain', *tiny, '--genotype', tmp_path / 'search' / 'genotype.json', '--output', tmp_path / 'retrain')
+    assert trained.returncode == 0, trained.stderr
+    assert 'test accuracy' in trained.stdout and (tmp_path / 'retrain' / 'weights.pt').exists()
+    cost = run('cost', genotype.code(), *tiny, '--json')
+    assert json.loads(cost.stdout)['parameters'] == json.loads((tmp_path / 'retrain' / 'result.json').read_text())['result']['parameters']
+
+
+@pytest.mark.parametrize(('recipe', 'parameters', 'multiply_adds'), [('cifar10', 3_349_342, 528e6), ('imagenet', 4_718_752, 530e6)])
+def test_cost_of_a_published_cell_needs_no_data(recipe: str, parameters: int, multiply_adds: float) -> None:
+    result = json.loads(run('cost', 'DARTS_V2', '--recipe', recipe, '--json').stdout)
+    assert result['parameters'] == parameters
+    assert result['multiply_adds'] == pytest.approx(multiply_adds, rel=0.001)
+
+
+@pytest.mark.parametrize('form', ['json', 'text'])
+def test_genotype_files_in_both_formats(form: str, tmp_path: Path) -> None:
+    path = tmp_path / 'cell'
+    path.write_text(getattr(PUBLISHED['DARTS_V1'], f'to_{form}')())
+    assert json.loads(run('cost', path, '--recipe', 'cifar10', '--json').stdout)['parameters'] == 3_169_414
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'names'),
+    [
+        (['search', '--set', 'search.epoch=5', '--output', 'o'], "did you mean 'epochs'?"),
+        (['search', '--strategy', 'darts', '--output', 'o'], 'unknown strategy'),
+        (['search', '--recipe', 'cifar10', '--set', 'data.path=nowhere', '--output', 'o'], 'download it once'),
+        (['search', '--set', 'search.epochs=-1', '--output', 'o'], 'search.epochs = -1'),
+        (['search', '--seed', '0', '--output', 'o'], '--seed'),
+        (['search', '--recipe', 'none', '--output', 'o'], "unknown recipe 'none'"),
+        (['search'], '--output'),
+        (['retrain', '--genotype', 'broken.json', '--output', 'o'], 'broken.json'),
+        (['retrain', '--genotype', 'absent.json', '--output', 'o'], 'absent.json'),
+        (['cost', 'DARTS_V3'], 'DARTS_V2'),
+        (['check', 'absent.yml'], 'absent.yml'),
+        (['check', 'broken.json'], 'not valid YAML'),
+        (['launch', 'absent.yml'], 'absent.yml'),
+        (['trial'], 'what NNI starts'),
+        (['searhc'], 'searhc'),
+    ],
+    ids=lambda value: ' '.join(value) if isinstance(value, list) else None,
+)
+def test_mistakes_are_one_sentence_with_exit_code_2(arguments: list[str], names: str, tmp_path: Path) -> None:
+    (tmp_path / 'broken.json').write_text('{"normal": [')
+    result = run(*arguments, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert names in result.stderr
+    assert 'Traceback' not in result.stderr
+    assert sum(line.startswith('Error: ') for line in result.stderr.splitlines()) == 1
+    assert not (tmp_path / 'o').exists()
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_resume_continues(tiny: list[str], tmp_path: Path) -> None:
+    arguments = ['search', *tiny, '--set', 'search.epochs=4', '--strategy', 'darts-2nd', '--output', str(tmp_path / 'out')]
+    process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith('epoch 2/'):  # the checkpoint of epoch 1 is complete
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            break
+    lines += process.stderr.readlines()
+    assert process.wait() == 130
+    assert 'interrupted' in lines[-1] and '--resume' in lines[-1]
+    assert 'Traceback' not in ''.join(lines)
+    assert (tmp_path / 'out' / 'last.ckpt').exists() and not (tmp_path / 'out' / 'result.json').exists()
+    resumed = run(*arguments, '--resume')
+    assert resumed.returncode == 0, resumed.stderr
+    assert 'epoch 1/4' not in resumed.stderr and 'epoch 4/4' in resumed.stderr
+    unbroken = run(*arguments[:-1], tmp_path / 'unbroken')
+    assert unbroken.returncode == 0
+    assert (tmp_path / 'out' / 'genotype.json').read_text() == (tmp_path / 'unbroken' / 'genotype.json').read_text()
+    assert (tmp_path / 'out' / 'metrics.jsonl').read_text().count('\n') == 4
+
+
+def test_every_command_has_help() -> None:
+    top = run('--help').stdout
+    for name in ('search', 'retrain', 'cost', 'check', 'launch', 'trial', 'strategies', 'recipes'):
+        assert name in top
+        assert run(name, '--help').returncode == 0
+    assert 'darts-2nd' in run('strategies').stdout
+    assert 'imagenet' in run('recipes').stdout

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nni_darts.errors import InputError
+from nni_darts.recipe import Recipe, recipe_names
+
+
+@pytest.mark.parametrize('name', recipe_names())
+def test_recipes_load_and_survive_a_round_trip(name: str) -> None:
+    recipe = Recipe.load(name)
+    assert recipe.name == name
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+def test_published_hyper_parameters() -> None:
+    cifar, imagenet = Recipe.load('cifar10'), Recipe.load('imagenet').retrain
+    assert (cifar.space.channels, cifar.space.cells, cifar.space.nodes) == (16, 8, 4)
+    search = cifar.search
+    assert (search.epochs, search.batch_size, search.learning_rate, search.min_learning_rate) == (50, 64, 0.025, 0.001)
+    assert (search.momentum, search.weight_decay, search.gradient_clip, search.train_portion) == (0.9, 3e-4, 5.0, 0.5)
+    assert (search.architecture_learning_rate, search.architecture_weight_decay) == (3e-4, 1e-3)
+    train = cifar.retrain
+    assert (train.channels, train.cells, train.epochs, train.batch_size, train.learning_rate) == (36, 20, 600, 96, 0.025)
+    assert (train.cutout, train.drop_path, train.auxiliary_weight, train.gradient_clip) == (16, 0.2, 0.4, 5.0)
+    assert (imagenet.channels, imagenet.cells, imagenet.epochs, imagenet.batch_size) == (48, 14, 250, 128)
+    assert (imagenet.learning_rate, imagenet.decay, imagenet.weight_decay, imagenet.label_smoothing) == (0.1, 0.97, 3e-5, 0.1)
+
+
+def test_select_starts_from_retrain() -> None:
+    recipe = Recipe.load('digits', ['retrain.channels=6', 'select.epochs=1'])
+    assert recipe.select.channels == 6
+    assert recipe.select.epochs == 1 != recipe.retrain.epochs
+
+
+def test_overrides_as_text_and_as_mapping() -> None:
+    text = Recipe.load('digits', ['search.learning_rate=3e-2', 'space.operations=[none, skip_connect]'])
+    assert text == Recipe.load('digits', {'search.learning_rate': 0.03, 'space.operations': ['none', 'skip_connect']})
+    assert text.search.learning_rate == 0.03
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    with pytest.raises(ValueError):
+        Recipe.load('digits').search.epochs = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ('override', 'names'),
+    [
+        ('search.epoch=5', "'search.epoch' (did you mean 'epochs'?)"),
+        ('search.epochs=many', "search.epochs = 'many'"),
+        ('search.epochs=0', 'search.epochs = 0'),
+        ('search.epochs=2.5', 'search.epochs = 2.5'),
+        ('search.epochs=true', 'search.epochs = True'),
+        ('search.learning_rate=.nan', 'search.learning_rate'),
+        ('search.train_portion=1', 'search.train_portion = 1'),
+        ('retrain.schedule=linear', "retrain.schedule = 'linear'"),
+        ('data.name=mnist', "unknown data set 'mnist'; known: digits"),
+        ('data.name=npz', 'data.path'),
+        ('data=3', 'data = 3'),
+        ('space.cells=2', 'space.cells = 2'),
+        ('space.operations=[none]', "'none'"),
+        ('space.operations=[conv]', "unknown operation 'conv'"),
+        ('select.validation_portion=0', 'select.validation_portion'),
+        ('nothing=1', "unknown key 'nothing'; allowed: name, data, space, search"),
+        ('search.epochs.more=1', "'epochs' is not a section"),
+        ('search.epochs', 'section.key=value'),
+        ('search.epochs=[', 'not valid YAML'),
+        ('search.settings={darts-2nd: 3}', 'search.settings'),
+    ],
+)
+def test_mistakes_are_one_sentence_that_names_them(override: str, names: str) -> None:
+    with pytest.raises(InputError) as error:
+        Recipe.load('digits', [override])
+    assert names in str(error.value)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('text', ['- 1', 'data: [', '3', '', '!!python/object/apply:os.system ["true"]', 'data: {name: digits}'])
+def test_broken_files(text: str, tmp_path: Path) -> None:
+    path = tmp_path / 'recipe.yml'
+    path.write_text(text)
+    with pytest.raises(InputError, match='recipe'):
+        Recipe.load(path)
+
+
+@pytest.mark.parametrize('name', ['cifar11', 'missing.yml', '/'])
+def test_unknown_recipes(name: str) -> None:
+    with pytest.raises(InputError, match='recipe'):
+        Recipe.load(name)
+
+
+def test_random_cells_depend_on_the_seed_alone() -> None:
+    recipe = Recipe.load('digits', ['search.random_samples=5'])
+    assert recipe.random_cells(1) == recipe.random_cells(1)
+    assert len(set(recipe.random_cells(1)) | set(recipe.random_cells(2))) == 10

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from nni_darts import Genotype, stages
+from nni_darts.errors import InputError
+from nni_darts.recipe import Recipe
+from nni_darts.search_spaces import network_from_genotype
+from tests.nni_darts.tiny import overrides, recipe, write_images
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp('data') / 'images.npz')
+
+
+@pytest.fixture(scope='module')
+def tiny(images: Path) -> Recipe:
+    return recipe(images)
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(epoch: int):
+    def on_epoch(record: dict) -> None:
+        if record['epoch'] == epoch:
+            raise Stop
+
+    return on_epoch
+
+
+def measured(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+    return [{key: value for key, value in line.items() if 'seconds' not in key} for line in lines]
+
+
+@pytest.mark.parametrize('strategy', ['darts-1st', 'darts-2nd', 'random'])
+def test_search_leaves_what_a_user_wants_to_keep(strategy: str, tiny: Recipe, tmp_path: Path) -> None:
+    epochs: list[dict] = []
+    genotype, result = stages.search(tiny, strategy, 1, tmp_path / 'out', on_epoch=epochs.append)
+    assert Genotype.from_json((tmp_path / 'out' / 'genotype.json').read_text()) == genotype
+    record = json.loads((tmp_path / 'out' / 'result.json').read_text())
+    assert record['result'] == result
+    assert Recipe.from_dict(record['recipe']) == tiny
+    assert (record['strategy'], record['seed'], record['stage']) == (strategy, 1, 'search')
+    assert record['versions']['torch'] == torch.__version__.partition('+')[0] or record['versions']['torch']
+    assert 0 <= result['valid_accuracy'] <= 1 and result['parameters'] > 0 and result['multiply_adds'] > 0
+    assert result['seconds'] > 0 and result['peak_memory_mib'] > 0
+    assert len(epochs) == 2
+    if strategy != 'random':
+        lines = [json.loads(line) for line in (tmp_path / 'out' / 'metrics.jsonl').read_text().splitlines()]
+        assert {'epoch', 'train_loss', 'train_accuracy', 'valid_loss', 'valid_accuracy', 'probabilities', 'genotype'} <= set(lines[-1])
+        assert sum(lines[-1]['probabilities']['normal_op_2_0'].values()) == pytest.approx(1)
+
+
+def test_orders_differ_and_seeds_repeat(tiny: Recipe, tmp_path: Path) -> None:
+    stages.search(tiny, 'darts-1st', 1, tmp_path / 'a')
+    stages.search(tiny, 'darts-1st', 1, tmp_path / 'b')
+    stages.search(tiny, 'darts-2nd', 1, tmp_path / 'c')
+    stages.search(tiny, 'darts-1st', 2, tmp_path / 'd')
+    assert measured(tmp_path / 'a') == measured(tmp_path / 'b')
+    assert measured(tmp_path / 'a')[-1]['probabilities'] != measured(tmp_path / 'c')[-1]['probabilities']
+    assert measured(tmp_path / 'a')[-1]['train_loss'] != measured(tmp_path / 'd')[-1]['train_loss']
+
+
+@pytest.mark.parametrize('strategy', ['darts-1st', 'darts-2nd'])
+def test_a_resumed_search_is_the_unbroken_one(strategy: str, tiny: Recipe, tmp_path: Path) -> None:
+    unbroken, expected = stages.search(tiny, strategy, 1, tmp_path / 'unbroken')
+    with pytest.raises(Stop):
+        stages.search(tiny, strategy, 1, tmp_path / 'broken', on_epoch=stop_at(2))
+    torch.manual_seed(999)
+    genotype, result = stages.search(tiny, strategy, 1, tmp_path / 'broken', resume=True)
+    assert genotype == unbroken
+    assert result['valid_accuracy'] == expected['valid_accuracy']
+    assert measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
+
+
+def test_a_resumed_retraining_is_the_unbroken_one(images: Path, tmp_path: Path) -> None:
+    """With everything that draws random numbers: augmentation, cutout, drop-path."""
+    busy = Recipe.load(
+        'digits', {**overrides(images), 'data.augment': 'crop', 'data.pad': 1, 'retrain.cutout': 2, 'retrain.drop_path': 0.3, 'retrain.auxiliary_weight': 0.4}
+    )
+    cell = busy.random_cells(1)[0]
+    expected = stages.train_cell(busy, 'retrain', cell, 1, tmp_path / 'unbroken')
+    with pytest.raises(Stop):
+        stages.train_cell(busy, 'retrain', cell, 1, tmp_path / 'broken', on_epoch=stop_at(2))
+    result = stages.train_cell(busy, 'retrain', cell, 1, tmp_path / 'broken', resume=True)
+    assert measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
+    assert result['test_accuracy'] == expected['test_accuracy']
+    weights = [torch.load(tmp_path / name / 'weights.pt', weights_only=True) for name in ('broken', 'unbroken')]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
+
+
+def test_a_finished_run_is_not_done_again(tiny: Recipe, tmp_path: Path) -> None:
+    first = stages.search(tiny, 'darts-1st', 1, tmp_path)
+    assert stages.search(tiny, 'darts-1st', 1, tmp_path, resume=True, on_epoch=stop_at(1)) == first
+
+
+def test_a_run_killed_between_the_last_epoch_and_its_result(tiny: Recipe, tmp_path: Path) -> None:
+    cell = tiny.random_cells(1)[0]
+    expected = stages.train_cell(tiny, 'retrain', cell, 1, tmp_path)
+    (tmp_path / 'result.json').unlink()
+    result = stages.train_cell(tiny, 'retrain', cell, 1, tmp_path, resume=True)
+    assert {k: v for k, v in result.items() if k != 'peak_memory_mib'} == {k: v for k, v in expected.items() if k != 'peak_memory_mib'}
+    searched, before = stages.search(tiny, 'darts-1st', 1, tmp_path / 's')
+    (tmp_path / 's' / 'result.json').unlink()
+    again, after = stages.search(tiny, 'darts-1st', 1, tmp_path / 's', resume=True)
+    assert again == searched and after['valid_accuracy'] == before['valid_accuracy']
+
+
+def test_nothing_is_overwritten(tiny: Recipe, images: Path, tmp_path: Path) -> None:
+    stages.train_cell(tiny, 'select', tiny.random_cells(1)[0], 1, tmp_path)
+    with pytest.raises(InputError, match='--resume'):
+        stages.train_cell(tiny, 'select', tiny.random_cells(1)[0], 1, tmp_path)
+    with pytest.raises(InputError, match='seed'):
+        stages.train_cell(tiny, 'select', tiny.random_cells(1)[0], 2, tmp_path, resume=True)
+    other = Recipe.load('digits', {**overrides(images), 'retrain.channels': 5})
+    with pytest.raises(InputError, match='recipe'):
+        stages.train_cell(other, 'select', tiny.random_cells(1)[0], 1, tmp_path, resume=True)
+
+
+def test_only_retraining_touches_test_data(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nni_darts.data import ImageDataModule
+
+    def forbidden(self: object) -> None:
+        raise AssertionError('test data')
+
+    monkeypatch.setattr(ImageDataModule, 'test_dataloader', forbidden)
+    stages.search(tiny, 'darts-1st', 1, tmp_path / 'search')
+    assert 'test_accuracy' not in stages.train_cell(tiny, 'select', tiny.random_cells(1)[0], 1, tmp_path / 'select')
+    with pytest.raises(AssertionError, match='test data'):
+        stages.train_cell(tiny, 'retrain', tiny.random_cells(1)[0], 1, tmp_path / 'retrain')
+
+
+def test_saved_weights_are_those_that_were_tested(tiny: Recipe, tmp_path: Path) -> None:
+    from nni_darts.data import ImageDataModule, load_images
+
+    cell = tiny.random_cells(1)[0]
+    result = stages.train_cell(tiny, 'retrain', cell, 1, tmp_path)
+    network = network_from_genotype(cell, tiny.retrain.channels, tiny.retrain.cells, 10, in_channels=1)
+    network.load_state_dict(torch.load(tmp_path / 'weights.pt', weights_only=True))
+    module = ImageDataModule(load_images(tiny.data), tiny.data, train_portion=0.5, batch_size=16, seed=1)
+    network.eval()
+    hits = sum(int((network(batch).argmax(1) == labels).sum()) for batch, labels in module.test_dataloader())
+    assert hits / 40 == pytest.approx(result['test_accuracy'])
+
+
+def test_without_held_out_data_there_is_no_validation_accuracy(images: Path, tmp_path: Path) -> None:
+    everything = Recipe.load('digits', {**overrides(images), 'retrain.validation_portion': 0.0})
+    result = stages.train_cell(everything, 'retrain', everything.random_cells(1)[0], 1, tmp_path)
+    assert 'valid_accuracy' not in result and 'test_accuracy' in result
+
+
+def test_a_diverged_training_stops_with_a_hint(images: Path, tmp_path: Path) -> None:
+    wild = Recipe.load('digits', {**overrides(images), 'retrain.learning_rate': 900.0, 'retrain.gradient_clip': None, 'retrain.weight_decay': 500.0})
+    with pytest.raises(ArithmeticError, match='learning rate'):
+        stages.train_cell(wild, 'retrain', wild.random_cells(1)[0], 1, tmp_path)
+
+
+def test_unknown_strategies_and_settings(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='unknown strategy'):
+        stages.search(recipe(images), 'darts', 1, tmp_path / 'a')
+    odd = Recipe.load('digits', {**overrides(images), 'search.settings': {'darts-1st': {'momentum': 1}}})
+    with pytest.raises(InputError, match='momentum'):
+        stages.search(odd, 'darts-1st', 1, tmp_path / 'b')
