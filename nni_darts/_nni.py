@@ -15,6 +15,7 @@ with warnings.catch_warnings():
     from nni.mutable import Categorical, CategoricalMultiple
     from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
     from nni.nas.execution import SequentialExecutionEngine
+    from nni.nas.execution.event import TrainingEndEvent
     from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule
     from nni.nas.nn.pytorch.base import recursive_freeze
     from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
@@ -40,6 +41,7 @@ __all__ = [
     'RawFormatModelSpace',
     'SequentialExecutionEngine',
     'Trainer',
+    'TrainingEndEvent',
     'current_model',
     'model_context',
     'no_default_hook',

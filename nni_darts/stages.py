@@ -14,13 +14,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import nni.trial
 import numpy as np
-import pytorch_lightning as pl
 import torch
 
 from nni_darts import __version__
-from nni_darts._nni import Lightning, RawFormatModelSpace, SequentialExecutionEngine
+from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
 from nni_darts.data import ImageData, ImageDataModule, ImageShape, load_images
 from nni_darts.errors import InputError
 from nni_darts.genotype import Genotype
@@ -30,7 +28,7 @@ from nni_darts.search_spaces import DartsSpace, network_from_genotype
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.presets import create_strategy, preset
 from nni_darts.training import ImageClassifier
-from nni_darts.training.run import OnEpoch, create_trainer, last_checkpoint, last_epoch, peak_memory_mib, quiet_lightning
+from nni_darts.training.run import OnEpoch, create_trainer, epochs_of, last_checkpoint, peak_memory_mib, quiet_lightning
 
 __all__ = ['STAGES', 'cost_of', 'search', 'train_cell']
 
@@ -128,8 +126,8 @@ def _search_supernet(
             extra=lambda: {'probabilities': strategy.probabilities(), 'genotype': json.loads(_genotype(strategy).to_json())},
         )
         evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=_resume_arguments(output, resume))
-        run_in_process(strategy, space, evaluator, trainer)
-    last = last_epoch(output)
+        strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
+    last = epochs_of(output)[-1]
     return _genotype(strategy), {'valid_accuracy': last['valid_accuracy'], 'seconds': last['total_seconds']}
 
 
@@ -151,16 +149,12 @@ def _strategy(recipe: Recipe, name: str) -> Any:
         raise InputError(f'search.settings of {name}: {error}') from None
 
 
-def run_in_process(strategy: Any, space: Any, evaluator: Any, trainer: pl.Trainer) -> None:
-    """Runs a one-shot strategy as ``NasExperiment`` does, without its bookkeeping in the home directory.
+class _InProcess(SequentialExecutionEngine):
+    """NNI's engine for one-shot strategies without its detour: that one takes over the channel on which a trial reports to NNI."""
 
-    NNI's engine takes over ``nni.get_next_parameter``; a trial's own parameters are put back afterwards.
-    """
-    parameters = nni.trial._params
-    try:
-        strategy(RawFormatModelSpace.from_model(space, evaluator), SequentialExecutionEngine())
-    finally:
-        nni.trial._params = parameters
+    def _run_single_model(self, model: Any) -> None:
+        model.execute()
+        self.dispatch_model_event(TrainingEndEvent(model, ModelStatus.Trained))
 
 
 def _search_cells(
@@ -248,7 +242,7 @@ def train_cell(
             on_epoch=on_epoch,
         )
         trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
-        last = last_epoch(output)
+        last = epochs_of(output)[-1]
         measured = {name: last[name] for name in ('valid_accuracy', 'train_accuracy') if name in last}
         measured['seconds'] = last['total_seconds']
         if stage == 'retrain':

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from nni_darts.search_spaces.operations import FactorizedReduce, ReLUConvBN
 from torch import Tensor, nn
 from torchvision.ops import stochastic_depth
 
 from nni_darts._nni import Categorical, CategoricalMultiple, InputChoice, LayerChoice, MutableModule
 from nni_darts.genotype import input_label, operation_label
+from nni_darts.search_spaces.operations import FactorizedReduce, ReLUConvBN
 
 __all__ = ['Cell', 'ChoiceNode', 'FixedNode']
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
-from nni_darts.search_spaces.cell import Cell, ChoiceNode, FixedNode
-from nni_darts.search_spaces.operations import create_operation
 from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_darts._nni import ModelSpace, current_model
 from nni_darts.genotype import DARTS_OPERATIONS, OPERATION_NAMES, Genotype
+from nni_darts.search_spaces.cell import Cell, ChoiceNode, FixedNode
+from nni_darts.search_spaces.operations import create_operation
 
 __all__ = ['AuxiliaryHead', 'DartsSpace', 'Network', 'network_from_genotype']
 

@@ -8,11 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nni_darts.strategies.architects import Architect, SecondOrder
-from nni_darts.strategies.architecture import Architecture, edge_topology
-from nni_darts.strategies.relaxations import Relaxation, Softmax
-from nni_darts.strategies.selections import Magnitude, Selection
-from nni_darts.strategies.supernet import mutation_hook
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
@@ -20,6 +15,11 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 from torchmetrics import Metric
 
 from nni_darts._nni import BaseOneShotLightningModule, Lightning, LightningModule, ModelSpace, OneShotStrategy, no_default_hook
+from nni_darts.strategies.architects import Architect, SecondOrder
+from nni_darts.strategies.architecture import Architecture, edge_topology
+from nni_darts.strategies.relaxations import Relaxation, Softmax
+from nni_darts.strategies.selections import Magnitude, Selection
+from nni_darts.strategies.supernet import mutation_hook
 
 __all__ = ['DifferentiableModule', 'DifferentiableStrategy']
 

@@ -7,7 +7,6 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from nni_darts.strategies.architecture import edge_topology
 from numpy.random import RandomState
 from torch import nn
 
@@ -21,6 +20,7 @@ from nni_darts._nni import (
     SequentialExecutionEngine,
     model_context,
 )
+from nni_darts.strategies.architecture import edge_topology
 
 __all__ = ['RandomSearch', 'random_sample']
 

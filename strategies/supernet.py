@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from nni_darts.strategies.architecture import Architecture, InputDecision, OperationDecision
-from nni_darts.strategies.relaxations import Relaxation
-from nni_darts.strategies.relaxations.subsets import slot_weights, subset_weights, subsets
 from torch import Tensor, nn
 
 from nni_darts._nni import BaseSuperNetModule, InputChoice, LayerChoice, recursive_freeze
+from nni_darts.strategies.architecture import Architecture, InputDecision, OperationDecision
+from nni_darts.strategies.relaxations import Relaxation
+from nni_darts.strategies.relaxations.subsets import slot_weights, subset_weights, subsets
 
 __all__ = ['MixedInputs', 'MixedOperation', 'SummedInputs', 'mutation_hook']
 

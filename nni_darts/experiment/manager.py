@@ -72,6 +72,14 @@ class Manager:
         """What a trial was given: NNI's record with ``parameter_id`` and ``parameters``; None while there is none."""
         return _given(self._get(f'trial-jobs/{trial_id}'))
 
+    def reported(self, trial_id: str) -> tuple[list[Any], bool]:
+        """What has arrived of a trial so far: its intermediate results, and whether a final one.
+
+        The list of trials shows a final metric only once the trial has ended.
+        """
+        entries = self._get(f'metric-data/{trial_id}')
+        return [_value(entry) for entry in entries if entry['type'] == 'PERIODICAL'], any(entry['type'] == 'FINAL' for entry in entries)
+
     def finish(self, submitted: int) -> None:
         """Ends the experiment once the submitted trials are through: NNI ends only when a maximum number of trials is reached."""
         response = requests.put(
@@ -88,14 +96,18 @@ def _given(job: dict[str, Any]) -> dict[str, Any] | None:
     return json.loads(given[0]) if given else None
 
 
+def _value(entry: dict[str, Any]) -> Any:
+    """A metric's value, which NNI wraps in JSON twice."""
+    value = json.loads(entry['data'])
+    return json.loads(value) if isinstance(value, str) else value
+
+
 def _record(job: dict[str, Any]) -> TrialRecord | None:
     given = _given(job)
     if given is None:
         return None
     metric = None
-    for entry in job.get('finalMetricData') or []:
-        value = json.loads(entry['data'])
-        value = json.loads(value) if isinstance(value, str) else value
+    for value in map(_value, job.get('finalMetricData') or []):
         metric = value if isinstance(value, dict) else metric
     parameters = given.get('parameters')
     return TrialRecord(job.get('trialJobId') or job['id'], job['status'], parameters if isinstance(parameters, dict) else {}, metric)

@@ -40,9 +40,8 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Identifies the job: the same work has the same key, before and after a resume."""
-        cell = f' cell {self.cell}' if self.cell else ''
-        return f'{self.stage} {self.strategy} seed {self.seed}{cell}'
+        """Identifies the job: the same work has the same key, before and after a resume. Short, since NNI's page shows it."""
+        return f'{self.stage} {self.strategy} {self.seed}{f".{self.cell}" if self.cell else ""}'
 
 
 @dataclass(frozen=True)

@@ -35,19 +35,31 @@ def run_trial() -> None:
     if not trial_id or 'NNI_OUTPUT_DIR' not in os.environ:
         raise InputError('nni-darts trial is what NNI starts; by hand, use nni-darts search or nni-darts retrain')
     handed_out = nni.get_next_parameter()
-    job = _own_parameters(Manager(handed_out['manager']), trial_id)
+    manager = Manager(handed_out['manager'])
+    job = _own_parameters(manager, trial_id)
+    epochs, finished = manager.reported(trial_id)
+    if finished:
+        return  # started again after a resume, although its result had arrived
     _share_cores(job['share'])
 
     # Only now: what follows imports torch, which reads its number of threads when it starts.
     from nni_darts import stages
+    from nni_darts.training.run import epochs_of
 
     recipe = Recipe.from_dict(job['recipe'])
     output = Path(os.environ['NNI_OUTPUT_DIR'])
+    known = {record.get('epoch') for record in epochs if isinstance(record, dict)}
+    nni.trial._intermediate_seq = len(epochs)
 
-    def on_epoch(record: dict[str, float]) -> None:
+    def on_epoch(record: dict[str, Any]) -> None:
         default = record.get('valid_accuracy', record.get('train_accuracy', 0.0))
-        _report(nni.report_intermediate_result, {'default': default, **record})
+        numbers = {name: value for name, value in record.items() if isinstance(value, (int, float))}
+        if record['epoch'] not in known:
+            known.add(record['epoch'])
+            _report(nni.report_intermediate_result, {'default': default, **numbers})
 
+    for record in epochs_of(output):  # run before a stop, but never heard of
+        on_epoch(record)
     if job['stage'] == 'search':
         genotype, result = stages.search(recipe, job['strategy'], job['seed'], output, resume=True, on_epoch=on_epoch)
         arch = genotype.code()
@@ -62,9 +74,9 @@ def final_metric(result: dict[str, Any], key: str, arch: str) -> dict[str, Any]:
 
     Where a recipe holds nothing out for the last training, it is the test accuracy, which nothing is chosen by.
     """
+    shown = ('test_accuracy', 'seconds', 'parameters', 'multiply_adds', 'peak_memory_mib')
     default = result.get('valid_accuracy', result.get('test_accuracy'))
-    numbers = {name: value for name, value in result.items() if isinstance(value, (int, float))}
-    return {'default': default, **numbers, 'arch': arch, 'key': key}
+    return {'default': default, 'arch': arch, 'key': key, **{name: result[name] for name in shown if name in result}}
 
 
 def _own_parameters(manager: Manager, trial_id: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def summarize(protocol: Protocol, jobs: Sequence[Job], standing: Standing, recor
                 'state': state,
                 'failures': standing.failures.get(job.key, 0),
                 'trial': identifiers.get(job.key, ''),
-                'valid_accuracy': metric.get('valid_accuracy'),
+                'valid_accuracy': metric.get('default'),
                 'test_accuracy': metric.get('test_accuracy'),
                 'seconds': metric.get('seconds'),
                 'arch': metric.get('arch') or job.arch,

@@ -21,7 +21,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, TQDMProgres
 from nni_darts._nni import Trainer
 from nni_darts.errors import InputError
 
-__all__ = ['EpochLog', 'OnEpoch', 'RandomStates', 'create_trainer', 'last_checkpoint', 'last_epoch', 'peak_memory_mib', 'quiet_lightning']
+__all__ = ['EpochLog', 'OnEpoch', 'RandomStates', 'create_trainer', 'epochs_of', 'last_checkpoint', 'peak_memory_mib', 'quiet_lightning']
 
 OnEpoch = Callable[[dict[str, float]], None]
 """Called after each epoch with its measurements."""
@@ -96,9 +96,9 @@ def _lines(path: Path) -> list[str]:
     return path.read_text('utf-8').splitlines() if path.exists() else []
 
 
-def last_epoch(folder: Path) -> dict[str, Any]:
-    """The measurements of the last epoch that ran in this folder, now or before a resume."""
-    return json.loads(_lines(folder / METRICS)[-1])
+def epochs_of(folder: Path) -> list[dict[str, Any]]:
+    """The measurements of the epochs that ran in this folder, now or before a resume."""
+    return [json.loads(line) for line in _lines(folder / METRICS)]
 
 
 class _Bar(TQDMProgressBar):

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from nni_darts.strategies.architects.gradient import architecture_gradient
 from torch import Tensor
 from torch.optim import Optimizer
+
+from nni_darts.strategies.architects.gradient import architecture_gradient
 
 __all__ = ['Architect', 'FirstOrder', 'SecondOrder']
 

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from nni_darts.strategies.architects.randomness import RandomState
-from nni_darts.strategies.architects.virtual_step import clip_by_global_norm, virtual_step
 from torch import Tensor
 from torch.optim import Optimizer
+
+from nni_darts.strategies.architects.randomness import RandomState
+from nni_darts.strategies.architects.virtual_step import clip_by_global_norm, virtual_step
 
 __all__ = ['architecture_gradient']
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+
+from nni_darts.genotype import strongest_edges
 from nni_darts.strategies.architecture import Architecture
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.relaxations.subsets import best_subset
-
-from nni_darts.genotype import strongest_edges
 
 __all__ = ['Magnitude', 'Selection']
 

@@ -84,7 +84,15 @@ def test_a_resumed_search_is_the_unbroken_one(strategy: str, tiny: Recipe, tmp_p
 def test_a_resumed_retraining_is_the_unbroken_one(images: Path, tmp_path: Path) -> None:
     """With everything that draws random numbers: augmentation, cutout, drop-path."""
     busy = Recipe.load(
-        'digits', {**overrides(images), 'data.augment': 'crop', 'data.pad': 1, 'retrain.cutout': 2, 'retrain.drop_path': 0.3, 'retrain.auxiliary_weight': 0.4}
+        'digits',
+        {
+            **overrides(images),
+            'data.augment': 'crop',
+            'data.pad': 1,
+            'retrain.cutout': 2,
+            'retrain.drop_path': 0.3,
+            'retrain.auxiliary_weight': 0.4,
+        },
     )
     cell = busy.random_cells(1)[0]
     expected = stages.train_cell(busy, 'retrain', cell, 1, tmp_path / 'unbroken')
@@ -158,7 +166,9 @@ def test_without_held_out_data_there_is_no_validation_accuracy(images: Path, tmp
 
 
 def test_a_diverged_training_stops_with_a_hint(images: Path, tmp_path: Path) -> None:
-    wild = Recipe.load('digits', {**overrides(images), 'retrain.learning_rate': 900.0, 'retrain.gradient_clip': None, 'retrain.weight_decay': 500.0})
+    wild = Recipe.load(
+        'digits', {**overrides(images), 'retrain.learning_rate': 900.0, 'retrain.gradient_clip': None, 'retrain.weight_decay': 500.0}
+    )
     with pytest.raises(ArithmeticError, match='learning rate'):
         stages.train_cell(wild, 'retrain', wild.random_cells(1)[0], 1, tmp_path)
 

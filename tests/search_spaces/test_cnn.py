@@ -4,14 +4,14 @@ import random
 
 import pytest
 import torch
-from nni_darts.search_spaces import DartsSpace, network_from_genotype
-from nni_darts.search_spaces.cell import FixedNode
-from nni_darts.search_spaces.operations import FactorizedReduce, create_operation
 
 from nni_darts import PUBLISHED, Genotype
 from nni_darts._nni import model_context
 from nni_darts.genotype import DARTS_OPERATIONS, OPERATION_NAMES
 from nni_darts.report.cost import network_cost
+from nni_darts.search_spaces import DartsSpace, network_from_genotype
+from nni_darts.search_spaces.cell import FixedNode
+from nni_darts.search_spaces.operations import FactorizedReduce, create_operation
 from tests.reference.cell import reference_forward
 
 SMALL = {'channels': 4, 'cells': 4, 'num_classes': 5}

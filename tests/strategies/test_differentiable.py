@@ -41,11 +41,19 @@ def loaders(shape: tuple[int, ...], classes: int, train: int = 24, valid: int = 
 
 def trainer(epochs: int = 1, **settings: object) -> pl.Trainer:
     return Trainer(
-        max_epochs=epochs, accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **settings
+        max_epochs=epochs,
+        accelerator='cpu',
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
     )
 
 
-def run(space: ModelSpace, strategy: DifferentiableStrategy | RandomSearch, module: LightningModule, shape: tuple[int, ...], classes: int) -> dict:
+def run(
+    space: ModelSpace, strategy: DifferentiableStrategy | RandomSearch, module: LightningModule, shape: tuple[int, ...], classes: int
+) -> dict:
     from nni.nas.experiment import NasExperiment
 
     train, valid = loaders(shape, classes)

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ class Browser:
         self.errors: list[str] = []
         self.requests: list[str] = []
         self._number = 0
+        self._stack = ExitStack()
 
     def __enter__(self) -> Browser:
         self._process = subprocess.Popen(
@@ -43,13 +45,13 @@ class Browser:
             time.sleep(0.1)
         port = file.read_text().splitlines()[0]
         pages = [page for page in requests.get(f'http://127.0.0.1:{port}/json', timeout=10).json() if page['type'] == 'page']
-        self._socket = connect(pages[0]['webSocketDebuggerUrl'], max_size=None)
+        self._socket = self._stack.enter_context(connect(pages[0]['webSocketDebuggerUrl'], max_size=None))
         for domain in ('Page', 'Runtime', 'Network', 'Log'):
             self._call(f'{domain}.enable')
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        self._stack.close()
         self._process.terminate()
         self._process.wait(20)
 
@@ -76,6 +78,18 @@ class Browser:
     def run(self, script: str) -> Any:
         """The value of an expression in the page."""
         return self._call('Runtime.evaluate', expression=script, returnByValue=True, awaitPromise=True)['result'].get('value')
+
+    def click(self, script: str) -> None:
+        """Clicks with the mouse on the middle of the element that an expression gives."""
+        middle = f'''(() => {{
+            const element = {script};
+            element.scrollIntoView({{block: "center"}});
+            const box = element.getBoundingClientRect();
+            return [box.x + box.width / 2, box.y + box.height / 2];
+        }})()'''
+        x, y = self.wait(middle)
+        for kind in ('mousePressed', 'mouseReleased'):
+            self._call('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left', clickCount=1)
 
     def text(self) -> str:
         """What the page shows."""

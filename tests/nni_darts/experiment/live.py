@@ -20,7 +20,11 @@ from nni_darts.experiment.manager import Manager, TrialRecord
 
 ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
-ENVIRONMENT = {**os.environ, 'PATH': f'{BIN}{os.pathsep}{os.environ["PATH"]}', 'PYTHONWARNINGS': 'ignore'}
+ENVIRONMENT = {
+    **{k: v for k, v in os.environ.items() if k != 'OMP_NUM_THREADS'},
+    'PATH': f'{BIN}{os.pathsep}{os.environ["PATH"]}',
+    'PYTHONWARNINGS': 'ignore',
+}
 
 
 def free_port() -> int:

@@ -67,10 +67,10 @@ def test_the_manager_listens_on_loopback_only(story: Story) -> None:
 
 
 def test_every_job_has_one_result_under_its_name(story: Story) -> None:
-    expected = {f'search {name} seed {seed}' for name in STRATEGIES[:2] for seed in SEEDS}
-    expected |= {f'select {name} seed {seed}' for name in STRATEGIES[:2] for seed in SEEDS}
-    expected |= {f'select random seed {seed} cell {cell}' for seed in SEEDS for cell in (1, 2)}
-    expected |= {f'retrain {name} seed 1' for name in STRATEGIES}
+    expected = {f'search {name} {seed}' for name in STRATEGIES[:2] for seed in SEEDS}
+    expected |= {f'select {name} {seed}' for name in STRATEGIES[:2] for seed in SEEDS}
+    expected |= {f'select random {seed}.{cell}' for seed in SEEDS for cell in (1, 2)}
+    expected |= {f'retrain {name} 1' for name in STRATEGIES}
     results = Counter(trial.key for trial in story.trials if trial.metric is not None)
     assert set(results) == expected and set(results.values()) == {1}
     assert len(expected) >= 12
@@ -119,16 +119,16 @@ def test_random_cells_and_best_cells_are_the_ones_trained(story: Story) -> None:
     for name in STRATEGIES:
         selected = [metric for key, metric in metrics.items() if key.startswith(f'select {name} ')]
         best = max(metric['default'] for metric in selected)
-        assert metrics[f'retrain {name} seed 1']['arch'] in {metric['arch'] for metric in selected if metric['default'] == best}
+        assert metrics[f'retrain {name} 1']['arch'] in {metric['arch'] for metric in selected if metric['default'] == best}
     for name in STRATEGIES[:2]:
         for seed in SEEDS:
-            assert metrics[f'search {name} seed {seed}']['arch'] == metrics[f'select {name} seed {seed}']['arch']
+            assert metrics[f'search {name} {seed}']['arch'] == metrics[f'select {name} {seed}']['arch']
 
 
 @pytest.fixture(scope='module')
 def browser(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if CHROMIUM is None:
-        pytest.skip('no Chromium on this machine: NNI\'s web page is not looked at')
+        pytest.skip("no Chromium on this machine: NNI's web page is not looked at")
     with Browser(tmp_path_factory.mktemp('chromium')) as browser:
         yield browser
 
@@ -150,8 +150,43 @@ def test_the_summary_page(story: Story, browser: Browser, tmp_path: Path) -> Non
         assert (tmp_path / f'summary-{dark}.png').stat().st_size > 20_000
 
 
+def test_intermediate_results_of_every_stage(story: Story) -> None:
+    """A dict for each epoch, under the trial's name."""
+    metrics = story.experiment.manager._get('metric-data')
+    epochs: dict[str, list[dict]] = {}
+    finals = Counter(entry['trialJobId'] for entry in metrics if entry['type'] == 'FINAL')
+    for entry in metrics:
+        if entry['type'] == 'PERIODICAL':
+            epochs.setdefault(entry['trialJobId'], []).append(json.loads(json.loads(entry['data'])))
+    for trial in story.trials:
+        if trial.metric is not None:
+            assert finals[trial.id] == 1
+            wanted = 1 if trial.parameters['stage'] == 'select' else 2
+            assert {record['epoch'] for record in epochs[trial.id]} == set(range(1, wanted + 1))
+            assert {'default', 'train_loss', 'train_accuracy'} <= set(epochs[trial.id][-1])
+            assert epochs[trial.id][-1]['default'] == pytest.approx(trial.metric['default'])
+
+
+BUTTON = '[...document.querySelectorAll("button")].find(e => e.innerText.trim().endsWith("%s"))'
+ROWS = '[...document.querySelectorAll("input[type=checkbox]")]'
+
+
 def test_nnis_page_has_the_axes_and_compare_works(story: Story, browser: Browser, tmp_path: Path) -> None:
+    browser.errors.clear()
     browser.open(f'http://localhost:{story.experiment.port}/detail')
-    browser.wait('document.body && document.body.innerText.includes("Trial jobs")', 60)
-    browser.picture(tmp_path / 'detail.png')
-    print(tmp_path, browser.text()[:3000])
+    browser.wait(f'{ROWS}.length > 3', 60)
+    browser.click(BUTTON % 'Hyper-parameter')
+    axes = browser.wait('document.body.textContent.includes("multiply_adds") && document.body.textContent')
+    for axis in ('stage', 'strategy', 'seed', 'arch', 'default', 'parameters', 'test_accuracy'):
+        assert axis in axes
+    for value in (*STRATEGIES, 'search', 'select', 'retrain'):
+        assert value in axes
+    assert 'recipe' not in axes  # only mutation_summary is shown
+    browser.picture(tmp_path / 'axes.png')
+    browser.run(f'{ROWS}.slice(1, 4).forEach(e => e.click()) || true')
+    browser.click(BUTTON % 'Compare')
+    compared = browser.wait('document.querySelector(".compare-modal") && document.querySelector(".compare-modal").innerText')
+    for row in ('strategy', 'stage', 'Metric: default', 'Metric: key'):
+        assert row in compared
+    browser.picture(tmp_path / 'compare.png')
+    assert not browser.errors

@@ -22,7 +22,7 @@ def result(job: Job) -> dict:
     accuracy = random.Random(job.key).random()
     arch = job.arch or RECIPE.random_cells(100 + job.seed)[0].code()
     extra = {'test_accuracy': accuracy} if job.stage == 'retrain' else {}
-    return {'default': accuracy, 'valid_accuracy': accuracy, 'seconds': 1.0, 'arch': arch, 'key': job.key, **extra}
+    return {'default': accuracy, 'seconds': 1.0, 'arch': arch, 'key': job.key, **extra}
 
 
 def simulate(fail: frozenset[str] = frozenset(), seed: int = 0) -> tuple[list[str], dict[str, Mapping]]:
@@ -68,19 +68,17 @@ def test_test_accuracy_chooses_nothing() -> None:
 
 
 def test_a_job_given_up_does_not_hold_up_the_others() -> None:
-    order, _ = simulate(frozenset({'search darts-2nd seed 1'}))
-    assert 'select darts-2nd seed 2' in order and 'select darts-2nd seed 1' not in order
-    assert 'retrain darts-2nd seed 1' in order
-    order, _ = simulate(frozenset({'search darts-2nd seed 1', 'search darts-2nd seed 2'}))
+    order, _ = simulate(frozenset({'search darts-2nd 1'}))
+    assert 'select darts-2nd 2' in order and 'select darts-2nd 1' not in order
+    assert 'retrain darts-2nd 1' in order
+    order, _ = simulate(frozenset({'search darts-2nd 1', 'search darts-2nd 2'}))
     assert not any('darts-2nd' in key for key in order)
-    assert 'retrain random seed 2' in order
+    assert 'retrain random 2' in order
 
 
 def test_random_search_has_no_search_trials() -> None:
     keys = [job.key for job in PROTOCOL.jobs({}, ())]
-    assert keys == ['search darts-2nd seed 1', 'search darts-2nd seed 2'] + [
-        f'select random seed {seed} cell {cell}' for seed in (1, 2) for cell in (1, 2)
-    ]
+    assert keys == ['search darts-2nd 1', 'search darts-2nd 2'] + [f'select random {seed}.{cell}' for seed in (1, 2) for cell in (1, 2)]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +172,7 @@ def test_the_table_has_mean_and_spread() -> None:
     table = format_table(summary)
     assert [line.split()[0] for line in table.splitlines()[2:]] == ['darts-2nd', 'random']
     row = summary['strategies'][0]
-    values = [100 * results[f'select darts-2nd seed {seed}']['default'] for seed in (1, 2)]
+    values = [100 * results[f'select darts-2nd {seed}']['default'] for seed in (1, 2)]
     assert row['select']['mean'] * 100 == pytest.approx(sum(values) / 2)
     assert row['select']['sd'] * 100 == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
     assert f'{sum(values) / 2:.2f} ±' in table

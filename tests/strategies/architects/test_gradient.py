@@ -125,9 +125,7 @@ def test_groups_of_the_optimizer_keep_their_own_rules() -> None:
 
     expected = list(torch.autograd.grad(total(problem.alphas), problem.alphas))
     for hessian, limit in (('exact', 1e-8), ('finite_difference', 1e-3)):
-        found = architecture_gradient(
-            *problem.closures(), problem.weights, problem.alphas, optimizer, learning_rate=RATE, hessian=hessian
-        )
+        found = architecture_gradient(*problem.closures(), problem.weights, problem.alphas, optimizer, learning_rate=RATE, hessian=hessian)
         assert error(found, expected) <= limit
 
 
@@ -263,7 +261,7 @@ def test_no_weight_gradients_are_computed_that_are_not_needed() -> None:
 
 def test_edge_cases_give_numbers() -> None:
     weight, alpha, unused = (torch.ones(2, requires_grad=True) for _ in range(3))
-    train, valid = lambda: (weight * alpha).sum(), lambda: alpha.square().sum()  # noqa: E731
+    train, valid = lambda: (weight * alpha).sum(), lambda: alpha.square().sum()
     first = architecture_gradient(train, valid, [weight], [alpha, unused], learning_rate=0.1)  # validation is blind to w: v = 0
     assert torch.equal(first[0], torch.full((2,), 2.0)) and torch.equal(first[1], torch.zeros(2))
     assert torch.equal(architecture_gradient(train, valid, [weight], [alpha], learning_rate=0.0)[0], torch.full((2,), 2.0))
