@@ -27,6 +27,7 @@ def overrides(images: Path) -> dict[str, object]:
     return {
         'data.name': 'npz',
         'data.path': str(images),
+        'data.augment': 'none',
         'space.channels': 2,
         'space.nodes': 2,
         'search.epochs': 2,
