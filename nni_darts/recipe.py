@@ -140,7 +140,7 @@ class Recipe(_Section):
     retrain: TrainSettings
     select: TrainSettings
     accelerator: Literal['auto', 'cpu', 'gpu', 'mps'] = 'auto'
-    precision: Literal['32-true', '16-mixed', 'bf16-mixed', '64-true'] = '32-true'
+    precision: Literal['32-true', 'bf16-mixed', '64-true'] = '32-true'
 
     @model_validator(mode='after')
     def _selectable(self) -> Recipe:

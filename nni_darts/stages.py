@@ -7,7 +7,6 @@ Each writes what a user wants to keep into its output folder: ``genotype.json``,
 from __future__ import annotations
 
 import json
-import os
 import platform
 import random
 from importlib import metadata
@@ -21,6 +20,7 @@ from nni_darts import __version__
 from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
 from nni_darts.data import ImageData, ImageDataModule, ImageShape, load_images
 from nni_darts.errors import InputError
+from nni_darts.files import write_text
 from nni_darts.genotype import Genotype
 from nni_darts.recipe import Recipe, TrainSettings
 from nni_darts.report.cost import network_cost
@@ -28,7 +28,16 @@ from nni_darts.search_spaces import DartsSpace, network_from_genotype
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.presets import create_strategy, preset
 from nni_darts.training import ImageClassifier
-from nni_darts.training.run import OnEpoch, create_trainer, epochs_of, last_checkpoint, peak_memory_mib, quiet_lightning
+from nni_darts.training.run import (
+    CHECKPOINT,
+    METRICS,
+    OnEpoch,
+    create_trainer,
+    epochs_of,
+    last_checkpoint,
+    peak_memory_mib,
+    quiet_lightning,
+)
 
 __all__ = ['STAGES', 'cost_of', 'search', 'train_cell']
 
@@ -46,23 +55,27 @@ def seed_everything(seed: int) -> None:
 def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> dict[str, Any] | None:
     """Makes the folder this run's own. Returns the result if the run that is resumed was finished.
 
+    A run that ended before its first epoch has left nothing to lose: it is replaced.
+
     Raises:
-        InputError: if the folder holds another run, or this one and it is not to be resumed.
+        InputError: if the folder holds another run, or this one and it is not to be resumed, or files of the same names.
     """
     output.mkdir(parents=True, exist_ok=True)
-    file = output / RUN
     run = {**what, 'recipe': recipe.to_dict()}
-    if not file.exists():
-        _write_json(file, run)
-        return None
-    if not resume:
-        raise InputError(f'{output} already holds a run: go on with it with --resume, or choose another folder')
-    before = json.loads(file.read_text('utf-8'))
-    different = [key for key in run if run[key] != before.get(key)]
-    if different:
-        raise InputError(f'{output} holds a run with another {" and ".join(different)}: a resumed run keeps its settings')
-    result = output / RESULT
-    return json.loads(result.read_text('utf-8'))['result'] if result.exists() else None
+    kept = sorted(file.name for file in output.iterdir() if file.name in (RESULT, GENOTYPE, WEIGHTS, METRICS, CHECKPOINT, 'cell-0'))
+    before = json.loads((output / RUN).read_text('utf-8')) if (output / RUN).exists() else None
+    if before is None and kept:
+        raise InputError(f'{output} already holds {kept[0]}, which is not of a run that could go on; choose another folder')
+    if before is not None and kept:
+        if not resume:
+            raise InputError(f'{output} already holds a run: go on with it with --resume, or choose another folder')
+        different = [key for key in run if run[key] != before.get(key)]
+        if different:
+            raise InputError(f'{output} holds a run with another {" and ".join(different)}: a resumed run keeps its settings')
+        if RESULT in kept:
+            return json.loads((output / RESULT).read_text('utf-8'))['result']
+    _write_json(output / RUN, run)
+    return None
 
 
 def search(
@@ -96,7 +109,7 @@ def search(
         return Genotype.from_json((output / GENOTYPE).read_text('utf-8')), finished
     run = _search_supernet if chosen.supernet else _search_cells
     genotype, measured = run(recipe, strategy, seed, output, data, resume, on_epoch)
-    (output / GENOTYPE).write_text(genotype.to_json() + '\n', 'utf-8')
+    write_text(output / GENOTYPE, genotype.to_json() + '\n')
     return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)})
 
 
@@ -248,7 +261,7 @@ def train_cell(
         if stage == 'retrain':
             measured['test_accuracy'] = trainer.test(module, datamodule=datamodule, verbose=False)[0]['test_accuracy']
     torch.save(network.state_dict(), output / WEIGHTS)
-    (output / GENOTYPE).write_text(genotype.to_json() + '\n', 'utf-8')
+    write_text(output / GENOTYPE, genotype.to_json() + '\n')
     return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
 
 
@@ -283,6 +296,4 @@ def _finish(output: Path, result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(json.dumps(value, indent=2) + '\n', 'utf-8')
-    os.replace(temporary, path)
+    write_text(path, json.dumps(value, indent=2) + '\n')

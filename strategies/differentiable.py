@@ -172,15 +172,16 @@ class DifferentiableModule(BaseOneShotLightningModule):
         def loss_on(part: str) -> Callable[[], Tensor]:
             return lambda: _loss(self.training_module.training_step(batch[part], batch_idx))
 
+        groups = optimizers[False].param_groups
         with _silent(self.training_module):
             gradients = self.strategy.architect.gradient(
                 loss_on(TRAIN),
                 loss_on(VALID),
-                [weight for group in optimizers[False].param_groups for weight in group['params']],
+                [weight for group in groups for weight in group['params']],
                 alphas,
                 optimizers[False],
                 buffers=list(self.model.buffers()),
-                learning_rate=optimizers[False].param_groups[0]['lr'],
+                learning_rate=[float(group['lr']) for group in groups for _ in group['params']],
             )
         for alpha, gradient in zip(alphas, gradients):
             alpha.grad = gradient

@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import nni
 import nni.trial
@@ -35,7 +36,7 @@ def run_trial() -> None:
     if not trial_id or 'NNI_OUTPUT_DIR' not in os.environ:
         raise InputError('nni-darts trial is what NNI starts; by hand, use nni-darts search or nni-darts retrain')
     handed_out = nni.get_next_parameter()
-    manager = Manager(handed_out['manager'])
+    manager = Manager(_address(handed_out['manager']))
     job = _own_parameters(manager, trial_id)
     epochs, finished = manager.reported(trial_id)
     if finished:
@@ -77,6 +78,14 @@ def final_metric(result: dict[str, Any], key: str, arch: str) -> dict[str, Any]:
     shown = ('test_accuracy', 'seconds', 'parameters', 'multiply_adds', 'peak_memory_mib')
     default = result.get('valid_accuracy', result.get('test_accuracy'))
     return {'default': default, 'arch': arch, 'key': key, **{name: result[name] for name in shown if name in result}}
+
+
+def _address(given: str) -> str:
+    """Where the manager is. A local trial knows it best: after a resume on another port what the tuner once said is out of date."""
+    channel = urlparse(os.environ.get('NNI_TRIAL_COMMAND_CHANNEL', ''))
+    if os.environ.get('NNI_PLATFORM') == 'local' and channel.netloc and '/env/' in channel.path:
+        return channel.netloc + channel.path.partition('/env/')[0]
+    return given
 
 
 def _own_parameters(manager: Manager, trial_id: str) -> dict[str, Any]:

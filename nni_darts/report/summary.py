@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from nni_darts.files import write_text
 from nni_darts.genotype import Genotype
 
 if TYPE_CHECKING:
@@ -147,7 +147,5 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     environment = Environment(loader=PackageLoader('nni_darts.report', '.'), autoescape=select_autoescape(), trim_blocks=True)
     environment.filters |= {'percent': _percent, 'thousands': _thousands}
     page = environment.get_template(PAGE).render(summary)
-    for path, content in ((folder / PAGE, page), (data, text)):
-        temporary = path.with_suffix('.tmp')
-        temporary.write_text(content, 'utf-8')
-        os.replace(temporary, path)
+    write_text(folder / PAGE, page)
+    write_text(data, text)

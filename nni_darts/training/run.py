@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, TQDMProgres
 
 from nni_darts._nni import Trainer
 from nni_darts.errors import InputError
+from nni_darts.files import write_text
 
 __all__ = ['EpochLog', 'OnEpoch', 'RandomStates', 'create_trainer', 'epochs_of', 'last_checkpoint', 'peak_memory_mib', 'quiet_lightning']
 
@@ -87,7 +88,7 @@ class EpochLog(Checkpoint):
         total = round(seconds + (json.loads(lines[-1])['total_seconds'] if lines else 0), 2)
         record = {'epoch': trainer.current_epoch + 1, **values, 'seconds': seconds, 'total_seconds': total}
         detail = self.extra() if self.extra else {}
-        self.path.write_text(''.join(line + '\n' for line in [*lines, json.dumps({**record, **detail})]), 'utf-8')
+        write_text(self.path, ''.join(line + '\n' for line in [*lines, json.dumps({**record, **detail})]))
         if self.on_epoch:
             self.on_epoch(record)
 

@@ -26,7 +26,7 @@ class Architect(Protocol):
         optimizer: Optimizer,
         *,
         buffers: Sequence[Tensor],
-        learning_rate: float,
+        learning_rate: float | Sequence[float],
     ) -> list[Tensor]:
         """Arguments and result as for :func:`architecture_gradient`."""
         ...
@@ -45,7 +45,7 @@ class FirstOrder:
         optimizer: Optimizer,
         *,
         buffers: Sequence[Tensor],
-        learning_rate: float,
+        learning_rate: float | Sequence[float],
     ) -> list[Tensor]:
         """See :class:`Architect`."""
         return architecture_gradient(
@@ -70,7 +70,7 @@ class SecondOrder:
         optimizer: Optimizer,
         *,
         buffers: Sequence[Tensor],
-        learning_rate: float,
+        learning_rate: float | Sequence[float],
     ) -> list[Tensor]:
         """See :class:`Architect`."""
         return architecture_gradient(

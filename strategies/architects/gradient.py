@@ -27,7 +27,7 @@ def architecture_gradient(
     optimizer: Optimizer | None = None,
     *,
     buffers: Sequence[Tensor] = (),
-    learning_rate: float,
+    learning_rate: float | Sequence[float],
     order: Literal[1, 2] = 2,
     hessian: Literal['finite_difference', 'exact'] = 'finite_difference',
     epsilon: float = 0.01,
@@ -55,7 +55,8 @@ def architecture_gradient(
         optimizer: the ``torch.optim.SGD`` of the weights, whose momentum buffers, weight decay, Nesterov and dampening the virtual
             step follows; None for plain gradient descent. It is only read.
         buffers: tensors that the losses write to, such as the running statistics of batch norm.
-        learning_rate: ξ, the current learning rate of the weights. Second order with ξ = 0 is first order.
+        learning_rate: ξ, the current learning rate of the weights; a sequence gives each weight its own, where the optimizer's groups
+            differ. Second order with ξ = 0 is first order.
         order: 1 or 2.
         hessian: ``finite_difference`` or ``exact``.
         epsilon: length ε‖v‖ of the difference's steps.
@@ -72,15 +73,20 @@ def architecture_gradient(
         raise ValueError(f'order must be 1 or 2, not {order!r}')
     if hessian not in HESSIANS:
         raise ValueError(f'hessian must be one of {", ".join(HESSIANS)}, not {hessian!r}')
-    for name, value, lowest in (('epsilon', epsilon, 'above'), ('learning_rate', learning_rate, 'at least')):
-        if not (math.isfinite(value) and (value > 0 or (lowest == 'at least' and value == 0))):
-            raise ValueError(f'{name} must be a number {lowest} 0, not {value!r}')
+    if not (math.isfinite(epsilon) and epsilon > 0):
+        raise ValueError(f'epsilon must be a number above 0, not {epsilon!r}')
+    rates = list(learning_rate) if isinstance(learning_rate, Sequence) else [learning_rate] * len(weights)
+    if len(rates) != len(weights) or not all(math.isfinite(rate) and rate >= 0 for rate in rates):
+        raise ValueError(
+            f'learning_rate must be a number of at least 0, or one for each of the {len(weights)} weights, not {learning_rate!r}'
+        )
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f'clip_norm must be above 0 or None, not {clip_norm!r}')
     for name, tensors in (('weights', weights), ('alphas', alphas)):
         if any(not tensor.is_leaf for tensor in tensors):
             raise ValueError(f'{name} must be leaf tensors, such as parameters')
 
+    rate_of = {id(weight): float(rate) for weight, rate in zip(weights, rates)}
     moving = [weight for weight in weights if weight.requires_grad]
     with _unchanged([*weights, *alphas], buffers) as rewind:
 
@@ -89,7 +95,7 @@ def architecture_gradient(
             _require_grad(weights, False)
             return _gradient(valid_loss(), alphas)
 
-        if order == 1 or learning_rate == 0 or not moving:
+        if order == 1 or not any(rates) or not moving:
             return first_order()
 
         devices = [tensor.device for tensor in (*weights, *alphas)]
@@ -100,7 +106,7 @@ def architecture_gradient(
             rewind()
             return first_order()
         gradients = clip_by_global_norm(gradients, clip_norm)
-        steps, factors = virtual_step(reached, gradients, optimizer, learning_rate)
+        steps, factors = virtual_step(reached, gradients, optimizer, [rate_of[id(weight)] for weight in reached])
         del gradients
 
         with _saved(reached) as restore:

@@ -22,7 +22,7 @@ def clip_by_global_norm(tensors: list[Tensor], max_norm: float | None) -> list[T
 
 @torch.no_grad()
 def virtual_step(
-    weights: Sequence[Tensor], gradients: Sequence[Tensor], optimizer: Optimizer | None, learning_rate: float
+    weights: Sequence[Tensor], gradients: Sequence[Tensor], optimizer: Optimizer | None, rates: Sequence[float]
 ) -> tuple[list[Tensor], list[float]]:
     """How far SGD would move each weight, without moving it.
 
@@ -33,7 +33,7 @@ def virtual_step(
         weights: the parameters w.
         gradients: ∇w L_t, of the same shapes.
         optimizer: the SGD whose groups and momentum buffers are mirrored; None is plain gradient descent.
-        learning_rate: ξ.
+        rates: ξ of each weight.
 
     Returns:
         The steps w' − w, and for each weight the factor c in ``∂(w' − w)/∂g = −c``; it includes ξ.
@@ -42,7 +42,7 @@ def virtual_step(
         ValueError: if the optimizer is not SGD or does not hold one of the weights.
     """
     if optimizer is None:
-        return list(torch._foreach_mul(gradients, -learning_rate)) if gradients else [], [learning_rate] * len(weights)
+        return list(torch._foreach_mul(gradients, [-rate for rate in rates])) if gradients else [], list(rates)
     if not isinstance(optimizer, SGD):
         raise ValueError(
             f'the second-order architecture gradient mirrors torch.optim.SGD, not {type(optimizer).__name__}; train the weights with '
@@ -79,7 +79,7 @@ def virtual_step(
             else:
                 direction = buffered
                 factor *= kept
-        for index, step in zip(indices, torch._foreach_mul(direction, -learning_rate)):
+        for index, step in zip(indices, torch._foreach_mul(direction, [-rates[index] for index in indices])):
             steps[index] = step
-            factors[index] = learning_rate * factor
+            factors[index] = rates[index] * factor
     return steps, factors

@@ -133,6 +133,20 @@ def test_nothing_is_overwritten(tiny: Recipe, images: Path, tmp_path: Path) -> N
         stages.train_cell(other, 'select', tiny.random_cells(1)[0], 1, tmp_path, resume=True)
 
 
+def test_a_folder_with_other_files_of_the_same_name_is_left_alone(tiny: Recipe, tmp_path: Path) -> None:
+    (tmp_path / 'genotype.json').write_text('mine')
+    with pytest.raises(InputError, match='genotype.json'):
+        stages.search(tiny, 'darts-1st', 1, tmp_path, resume=True)
+    assert (tmp_path / 'genotype.json').read_text() == 'mine'
+
+
+def test_a_run_that_never_started_does_not_block_its_folder(tiny: Recipe, images: Path, tmp_path: Path) -> None:
+    odd = Recipe.load('digits', {**overrides(images), 'search.settings': {'darts-1st': {'momentum': 1}}})
+    with pytest.raises(InputError, match='momentum'):
+        stages.search(odd, 'darts-1st', 1, tmp_path)
+    stages.search(tiny, 'darts-1st', 1, tmp_path)
+
+
 def test_only_retraining_touches_test_data(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nni_darts.data import ImageDataModule
 

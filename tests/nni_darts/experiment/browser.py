@@ -81,12 +81,12 @@ class Browser:
 
     def click(self, script: str) -> None:
         """Clicks with the mouse on the middle of the element that an expression gives."""
-        middle = f'''(() => {{
+        middle = f"""(() => {{
             const element = {script};
             element.scrollIntoView({{block: "center"}});
             const box = element.getBoundingClientRect();
             return [box.x + box.width / 2, box.y + box.height / 2];
-        }})()'''
+        }})()"""
         x, y = self.wait(middle)
         for kind in ('mousePressed', 'mouseReleased'):
             self._call('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left', clickCount=1)

@@ -87,15 +87,13 @@ class Experiment:
         subprocess.run(['nnictl', 'stop', self.id], env=ENVIRONMENT, capture_output=True, timeout=120)
 
     def resume(self) -> None:
+        """On another port, as after a restart of the machine."""
+        self.port = free_port()
+        self.manager = Manager(f'localhost:{self.port}')
         options = f'--require "{ROOT / "nni_darts/experiment/loopback.cjs"}"'
         command = ['nnictl', 'resume', self.id, '--port', str(self.port)]
         done = subprocess.run(command, env={**ENVIRONMENT, 'NODE_OPTIONS': options}, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
-
-    def view(self) -> None:
-        options = f'--require "{ROOT / "nni_darts/experiment/loopback.cjs"}"'
-        command = ['nnictl', 'view', self.id, '--port', str(self.port)]
-        subprocess.run(command, env={**ENVIRONMENT, 'NODE_OPTIONS': options}, capture_output=True, timeout=120, check=True)
 
 
 @contextmanager

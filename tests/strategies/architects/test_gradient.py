@@ -114,18 +114,23 @@ def test_the_virtual_step_is_the_step_the_optimizer_takes() -> None:
 def test_groups_of_the_optimizer_keep_their_own_rules() -> None:
     problem = Problem()
     optimizer = torch.optim.SGD(
-        [{'params': problem.weights[:1], 'momentum': 0.9, 'nesterov': True}, {'params': problem.weights[1:], 'weight_decay': 0.1}], lr=RATE
+        [
+            {'params': problem.weights[:1], 'momentum': 0.9, 'nesterov': True},
+            {'params': problem.weights[1:], 'weight_decay': 0.1, 'lr': 3 * RATE},
+        ],
+        lr=RATE,
     )
+    rates = [RATE, 3 * RATE, 3 * RATE]
 
     def total(a: list[Tensor]) -> Tensor:
         w = problem.weights
         gradients = torch.autograd.grad(problem.loss(problem.train, w, a), w, create_graph=True)
-        moved = [w[0] - RATE * 1.9 * gradients[0]] + [x - RATE * (g + 0.1 * x) for x, g in zip(w[1:], gradients[1:])]
+        moved = [w[0] - RATE * 1.9 * gradients[0]] + [x - 3 * RATE * (g + 0.1 * x) for x, g in zip(w[1:], gradients[1:])]
         return problem.loss(problem.valid, moved, a)
 
     expected = list(torch.autograd.grad(total(problem.alphas), problem.alphas))
     for hessian, limit in (('exact', 1e-8), ('finite_difference', 1e-3)):
-        found = architecture_gradient(*problem.closures(), problem.weights, problem.alphas, optimizer, learning_rate=RATE, hessian=hessian)
+        found = architecture_gradient(*problem.closures(), problem.weights, problem.alphas, optimizer, learning_rate=rates, hessian=hessian)
         assert error(found, expected) <= limit
 
 
@@ -275,6 +280,7 @@ def test_edge_cases_give_numbers() -> None:
         ({'hessian': 'approximate'}, 'approximate'),
         ({'epsilon': 0.0}, 'epsilon'),
         ({'learning_rate': float('nan')}, 'learning_rate'),
+        ({'learning_rate': [0.1]}, 'learning_rate'),
         ({'clip_norm': -1.0}, 'clip_norm'),
     ],
 )
