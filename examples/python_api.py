@@ -5,21 +5,20 @@ python examples/python_api.py
 
 from __future__ import annotations
 
-from nni.nas.evaluator.pytorch import Lightning, Trainer
-from nni.nas.experiment import NasExperiment
-
 from nni_darts import Genotype, Recipe
 from nni_darts.data import ImageDataModule, load_images
 from nni_darts.report.cost import network_cost
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import create_strategy
-from nni_darts.training import ImageClassifier
+from nni_darts.training import ImageClassifier, Lightning, Trainer
 
 EPOCHS = 4
 
 
 def main() -> None:
     """Space, data, evaluator, strategy, experiment."""
+    from nni.nas.experiment import NasExperiment
+
     settings = Recipe.load('digits').data
     space = DartsSpace(channels=8, cells=3, nodes=3, num_classes=10, in_channels=1)
     images = ImageDataModule(load_images(settings), settings, train_portion=0.5, batch_size=64, seed=1)

@@ -1,0 +1,23 @@
+"""The Python example runs as it stands (the YAML ones are checked in tests/nni_darts/experiment)."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from nni_darts import Genotype
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_python_api(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    example = runpy.run_path(str(ROOT / 'examples' / 'python_api.py'))
+    example['main'].__globals__['EPOCHS'] = 1
+    example['main']()
+    lines = capsys.readouterr().out.splitlines()
+    (text,) = [line for line in lines if line.startswith('Genotype(')]
+    assert Genotype.from_text(text).nodes == 3
+    assert any(line.startswith('Cost(parameters=') for line in lines)
