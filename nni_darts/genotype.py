@@ -25,8 +25,8 @@ DARTS_OPERATIONS = (
 )
 """The candidates of the DARTS CNN cell in the order of the paper (Liu et al., ICLR 2019, section 3.1)."""
 
-OPERATION_NAMES = (*DARTS_OPERATIONS, 'sep_conv_7x7', 'conv_7x1_1x7')
-"""Every operation a convolutional genotype may name: the candidates above and those of the NASNet and AmoebaNet cells."""
+OPERATION_NAMES = (*DARTS_OPERATIONS, 'sep_conv_7x7', 'conv_7x1_1x7', 'noise')
+"""Every operation a convolutional genotype may name: the candidates above, those of the NASNet and AmoebaNet cells, and S4's noise."""
 
 KINDS = ('normal', 'reduce')
 """The two kinds of cell, in the order in which a genotype lists them."""
@@ -36,6 +36,7 @@ _CELL_INPUTS = 2
 _MAX_TEXT = 20_000  # no genotype of the literature is a tenth as long; parsing hostile nesting is not our business
 
 Edge = tuple[str, int]
+Operations = Sequence[str] | Mapping[str, Sequence[Sequence[str]]]
 
 
 def input_label(kind: str, state: int) -> str:
@@ -172,8 +173,11 @@ class Genotype:
 
     # NNI's sample ---------------------------------------------------------------------------------------------------------------
 
-    def to_sample(self, operations: Sequence[str] = DARTS_OPERATIONS) -> dict[str, Any]:
+    def to_sample(self, operations: Operations = DARTS_OPERATIONS) -> dict[str, Any]:
         """The NNI sample that freezes :class:`nni_darts.search_spaces.DartsSpace` (with these ``operations``) to this genotype.
+
+        Args:
+            operations: names of the candidates on every edge, or a table of them (kind of cell → edge by edge).
 
         NNI wants a value for every label, so an edge that is not chosen gets the first operation; it is not built.
 
@@ -191,12 +195,13 @@ class Genotype:
                 chosen = dict((source, name) for name, source in edges)
                 if len(chosen) != len(edges):
                     raise ValueError(f'node {state} of the {kind} cell uses input {edges[0][1]} twice: not a cell of the DARTS space')
-                for name in chosen.values():
-                    if name not in operations:
-                        raise ValueError(f'operation {name!r} is not a candidate of this space; candidates: {", ".join(operations)}')
                 sample[input_label(kind, state)] = sorted(chosen)
                 for source in range(state):
-                    sample[operation_label(kind, state, source)] = chosen.get(source, operations[0])
+                    names = _on_edge(operations, kind, state, source)
+                    name = chosen.get(source, names[0])
+                    if name not in names:
+                        raise ValueError(f'operation {name!r} is not a candidate of this space; candidates: {", ".join(names)}')
+                    sample[operation_label(kind, state, source)] = name
         return sample
 
     @classmethod
@@ -224,27 +229,32 @@ class Genotype:
     def code(self) -> str:
         """A reversible code of four characters a node (16 for the DARTS cells), safe in NNI's metrics, URLs and file names.
 
-        Each edge takes 3 bits for the operation (its place in ``DARTS_OPERATIONS``) and 3 for the input; base64url.
+        Each edge takes 3 bits for the operation (its place in ``DARTS_OPERATIONS``) and 3 for the input; base64url. In S4, whose
+        ``noise`` takes the place of ``none``, an ``n`` follows.
 
         Raises:
             ValueError: if the cell has no such code (other operations, more than 6 nodes, a partial concat).
         """
         bits = 0
+        noisy = any(self.count('noise', kind) for kind in KINDS)
+        names = _NOISY_OPERATIONS if noisy else DARTS_OPERATIONS
         for kind in KINDS:
             edges, concat = self.cell(kind)
             if len(edges) != len(self.normal) or concat != _full_concat(self.nodes) or self.nodes > _MAX_CODE_NODES:
                 raise ValueError(f'only cells of up to {_MAX_CODE_NODES} nodes that concatenate all of them have a code')
             for name, source in edges:
-                if name not in DARTS_OPERATIONS:
-                    raise ValueError(f'operation {name!r} has no place in the code; it knows {", ".join(DARTS_OPERATIONS)}')
-                bits = bits << 6 | DARTS_OPERATIONS.index(name) << 3 | source
-        return base64.urlsafe_b64encode(bits.to_bytes(3 * self.nodes, 'big')).decode()
+                if name not in names:
+                    raise ValueError(f'operation {name!r} has no place in the code; it knows {", ".join(names)}')
+                bits = bits << 6 | names.index(name) << 3 | source
+        return base64.urlsafe_b64encode(bits.to_bytes(3 * self.nodes, 'big')).decode() + ('n' if noisy else '')
 
     @classmethod
     def from_code(cls, code: str) -> Genotype:
         """The inverse of :meth:`code`. Raises ValueError for text that is no such code."""
+        noisy = len(code) % 4 == 1 and code.endswith('n')
+        names = _NOISY_OPERATIONS if noisy else DARTS_OPERATIONS
         try:
-            raw = base64.b64decode(code.encode('ascii'), altchars=b'-_', validate=True)
+            raw = base64.b64decode(code[: len(code) - noisy].encode('ascii'), altchars=b'-_', validate=True)
         except (UnicodeEncodeError, binascii.Error, ValueError):
             raw = b''
         nodes, rest = divmod(len(raw), 3)
@@ -254,20 +264,25 @@ class Genotype:
         edges = []
         for shift in range(24 * nodes - 6, -1, -6):
             word = bits >> shift & 0o77
-            edges.append((DARTS_OPERATIONS[word >> 3], word & 0o7))
+            edges.append((names[word >> 3], word & 0o7))
         half = len(edges) // 2
         concat = _full_concat(nodes)
         return cls(normal=tuple(edges[:half]), normal_concat=concat, reduce=tuple(edges[half:]), reduce_concat=concat)
 
     @classmethod
-    def random(cls, rng: random.Random, *, nodes: int = 4, operations: Sequence[str] = DARTS_OPERATIONS) -> Genotype:
-        """A cell pair drawn uniformly: two different inputs for each node, an operation other than ``none`` for each edge."""
-        candidates = [name for name in operations if name != 'none']
+    def random(cls, rng: random.Random, *, nodes: int = 4, operations: Operations = DARTS_OPERATIONS) -> Genotype:
+        """A cell pair drawn uniformly: two different inputs for each node, an operation other than ``none`` for each edge.
+
+        Args:
+            operations: as for :meth:`to_sample`.
+        """
         cells: dict[str, tuple] = {}
         for kind in KINDS:
             edges = []
             for state in range(_CELL_INPUTS, _CELL_INPUTS + nodes):
-                edges += [(rng.choice(candidates), source) for source in sorted(rng.sample(range(state), _INPUTS_PER_NODE))]
+                for source in sorted(rng.sample(range(state), _INPUTS_PER_NODE)):
+                    names = [name for name in _on_edge(operations, kind, state, source) if name != 'none']
+                    edges.append((rng.choice(names), source))
             cells[kind] = tuple(edges)
             cells[f'{kind}_concat'] = _full_concat(nodes)
         return cls(**cells)
@@ -275,7 +290,15 @@ class Genotype:
 
 _FIELDS = ('normal', 'normal_concat', 'reduce', 'reduce_concat')
 _FIELD_TEXT = 'the keys ' + ', '.join(_FIELDS)
+_NOISY_OPERATIONS = ('noise', *DARTS_OPERATIONS[1:])
 _MAX_CODE_NODES = 6  # an input must fit three bits: node 5 may use state 6
+
+
+def _on_edge(operations: Operations, kind: str, state: int, source: int) -> Sequence[str]:
+    """The candidates on the edge from ``source`` to ``state``."""
+    if not isinstance(operations, Mapping):
+        return operations
+    return operations[kind][sum(range(_CELL_INPUTS, state)) + source]
 
 
 def _full_concat(nodes: int) -> tuple[int, ...]:

@@ -17,8 +17,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from nni_darts.candidates import REDUCED, Candidates, edge_candidates
 from nni_darts.errors import InputError
-from nni_darts.genotype import DARTS_OPERATIONS, OPERATION_NAMES, Genotype
+from nni_darts.genotype import DARTS_OPERATIONS, Genotype
 
 __all__ = ['DATA_NAMES', 'DataSettings', 'Recipe', 'SearchSettings', 'SpaceSettings', 'TrainSettings', 'load_yaml', 'recipe_names']
 
@@ -63,8 +64,9 @@ class DataSettings(_Section):
 
 
 class SpaceSettings(_Section):
-    """The supernet that is searched: arguments of ``DartsSpace``."""
+    """The supernet that is searched: ``darts`` with any ``operations`` and ``nodes``, or ``s1`` … ``s5``, which have their own."""
 
+    name: Literal['darts', 's1', 's2', 's3', 's4', 's5'] = 'darts'
     channels: Positive
     cells: Annotated[int, Field(ge=3)]
     nodes: Annotated[int, Field(ge=1, le=6)] = 4
@@ -73,12 +75,15 @@ class SpaceSettings(_Section):
 
     @model_validator(mode='after')
     def _operations(self) -> SpaceSettings:
-        for name in self.operations:
-            if name not in OPERATION_NAMES:
-                raise ValueError(f'unknown operation {name!r}; known: {", ".join(OPERATION_NAMES)}')
-        if len(set(self.operations)) != len(self.operations) or not set(self.operations) - {'none'}:
-            raise ValueError("operations must be different and include one besides 'none'")
+        edge_candidates(self.operations, self.nodes)
+        if self.name != 'darts' and (self.nodes != 4 or self.operations != DARTS_OPERATIONS):
+            raise ValueError(f'the space {self.name} has four nodes and operations of its own; leave nodes and operations out')
         return self
+
+    @property
+    def candidates(self) -> Candidates:
+        """The operations on each edge."""
+        return REDUCED[self.name] if self.name in REDUCED else edge_candidates(self.operations, self.nodes)
 
 
 class _Training(_Section):

@@ -118,7 +118,15 @@ def _search_supernet(
 ) -> tuple[Genotype, dict[str, Any]]:
     settings = recipe.search
     seed_everything(seed)
-    space = DartsSpace(num_classes=data.num_classes, in_channels=data.channels, **recipe.space.model_dump())
+    space = DartsSpace(
+        recipe.space.channels,
+        recipe.space.cells,
+        data.num_classes,
+        data.channels,
+        recipe.space.nodes,
+        recipe.space.stem,
+        recipe.space.candidates,
+    )
     strategy = _strategy(recipe, name)
     module = ImageClassifier(
         data.num_classes,

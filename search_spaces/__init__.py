@@ -2,5 +2,6 @@
 
 from nni_darts.genotype import DARTS_OPERATIONS
 from nni_darts.search_spaces.cnn import DartsSpace, network_from_genotype
+from nni_darts.search_spaces.reduced import S1, S2, S3, S4, S5
 
-__all__ = ['DARTS_OPERATIONS', 'DartsSpace', 'network_from_genotype']
+__all__ = ['DARTS_OPERATIONS', 'S1', 'S2', 'S3', 'S4', 'S5', 'DartsSpace', 'network_from_genotype']

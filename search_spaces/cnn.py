@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_darts._nni import ModelSpace, current_model
-from nni_darts.genotype import DARTS_OPERATIONS, OPERATION_NAMES, Genotype
+from nni_darts.candidates import Candidates, edge_candidates
+from nni_darts.genotype import DARTS_OPERATIONS, Genotype
 from nni_darts.search_spaces.cell import Cell, ChoiceNode, FixedNode
 from nni_darts.search_spaces.operations import create_operation
 
@@ -144,7 +145,7 @@ class DartsSpace(_CellNetwork, ModelSpace):
         in_channels: channels of the images.
         nodes: intermediate nodes of each cell.
         stem: ``cifar`` (keeps height and width) or ``imagenet`` (divides them by 8 before the first cell's output).
-        operations: names of the candidates on every edge.
+        operations: names of the candidates on every edge, or a table of them (see ``nni_darts.candidates``).
 
     Under ``model_context(sample)`` it is a network with fresh weights and affine batch norm, as :func:`network_from_genotype` builds
     it; ``freeze(sample)`` keeps the weights of the space, whose batch norms are not affine.
@@ -161,17 +162,12 @@ class DartsSpace(_CellNetwork, ModelSpace):
         in_channels: int = 3,
         nodes: int = 4,
         stem: Stem = 'cifar',
-        operations: Sequence[str] = DARTS_OPERATIONS,
+        operations: Sequence[str] | Candidates = DARTS_OPERATIONS,
     ) -> None:
         super().__init__()
-        operations = list(operations)
         if nodes < 1:
             raise ValueError(f'nodes must be at least 1, not {nodes}')
-        for name in operations:
-            if name not in OPERATION_NAMES:
-                raise ValueError(f'unknown operation {name!r}; known: {", ".join(OPERATION_NAMES)}')
-        if len(set(operations)) != len(operations) or not set(operations) - {'none'}:
-            raise ValueError(f"operations must be different and include one besides 'none', not {operations}")
+        candidates = edge_candidates(operations, nodes)
         fixed = current_model() is not None  # NNI is building one model of the space, not the space itself
 
         def make_nodes(kind: str, channels: int) -> tuple[list[nn.Module], Sequence[int]]:
@@ -181,7 +177,9 @@ class DartsSpace(_CellNetwork, ModelSpace):
                 return create_operation(name, channels, outer if source < 2 else inner, affine=fixed)
 
             states = range(2, 2 + nodes)
-            return [ChoiceNode(kind, state, [operations] * state, make_operation) for state in states], states
+            edges = iter(candidates[kind])
+            made = [ChoiceNode(kind, state, [next(edges) for _ in range(state)], make_operation) for state in states]
+            return made, states
 
         self._build(make_nodes, channels=channels, cells=cells, num_classes=num_classes, in_channels=in_channels, stem=stem, affine=fixed)
 

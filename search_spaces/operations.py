@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from nni_darts.genotype import OPERATION_NAMES
 
-__all__ = ['BatchNorm2d', 'FactorizedReduce', 'ReLUConvBN', 'Zero', 'create_operation']
+__all__ = ['BatchNorm2d', 'FactorizedReduce', 'Noise', 'ReLUConvBN', 'Zero', 'create_operation']
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -43,6 +43,17 @@ class Zero(nn.Module):
         if self.stride > 1:
             x = x[:, :, :: self.stride, :: self.stride]
         return torch.zeros_like(x)
+
+
+class Noise(nn.Module):
+    """Fresh N(0, 1) numbers of the output's shape, whatever the input (Zela et al., ICLR 2020): nobody should choose it."""
+
+    def __init__(self, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.randn_like(x[:, :, :: self.stride, :: self.stride])
 
 
 class FactorizedReduce(nn.Module):
@@ -117,6 +128,7 @@ _POOLS: dict[str, Callable[[int], nn.Module]] = {'max_pool_3x3': _max_pool, 'avg
 
 _FACTORIES: dict[str, Callable[[int, int, bool], nn.Module]] = {
     'none': lambda channels, stride, affine: Zero(stride),
+    'noise': lambda channels, stride, affine: Noise(stride),
     'skip_connect': _skip,
     'sep_conv_3x3': partial(_separable, 3),
     'sep_conv_5x5': partial(_separable, 5),

@@ -1,0 +1,80 @@
+"""Which operations each search space offers on each edge, as data. No torch in here.
+
+S1–S4: Zela et al., ICLR 2020 (RobustDARTS). S5: the DARTS space without ``none``, as Wang et al., ICLR 2021, search it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from nni_darts.genotype import DARTS_OPERATIONS, KINDS, OPERATION_NAMES
+
+__all__ = ['REDUCED', 'Candidates', 'edge_candidates']
+
+Candidates = Mapping[str, tuple[tuple[str, ...], ...]]
+"""Kind of cell → for each edge (node 0: inputs 0, 1; node 1: inputs 0, 1, 2; …) the names of its operations."""
+
+_SHORT = {
+    'skip': 'skip_connect',
+    'max': 'max_pool_3x3',
+    'avg': 'avg_pool_3x3',
+    'sep3': 'sep_conv_3x3',
+    'dil3': 'dil_conv_3x3',
+    'dil5': 'dil_conv_5x5',
+}
+
+
+def _pairs(text: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(_SHORT[name] for name in edge.split()) for edge in text.split(';'))
+
+
+def _edges(nodes: int) -> int:
+    """Edges of a cell: node i may read its two inputs and all nodes before it."""
+    return sum(range(2, 2 + nodes))
+
+
+def _uniform(operations: Sequence[str], nodes: int = 4) -> Candidates:
+    return {kind: (tuple(operations),) * _edges(nodes) for kind in KINDS}
+
+
+REDUCED: Mapping[str, Candidates] = MappingProxyType(
+    {
+        's1': {
+            'normal': _pairs(
+                'skip dil3; skip dil5; skip dil5; skip sep3; skip dil3; max skip; skip sep3; skip sep3; skip dil3; skip sep3; '
+                'max skip; skip dil3; dil3 dil5; dil3 dil5'
+            ),
+            'reduce': _pairs(
+                'max avg; max dil3; max avg; max avg; skip dil5; max avg; max sep3; skip dil3; skip dil5; max avg; max avg; '
+                'skip dil5; skip dil5; skip dil5'
+            ),
+        },
+        's2': _uniform(('skip_connect', 'sep_conv_3x3')),
+        's3': _uniform(('none', 'skip_connect', 'sep_conv_3x3')),
+        's4': _uniform(('noise', 'sep_conv_3x3')),
+        's5': _uniform(DARTS_OPERATIONS[1:]),
+    }
+)
+"""The reduced spaces by name; all have four nodes."""
+
+
+def edge_candidates(operations: Sequence[str] | Candidates, nodes: int) -> Candidates:
+    """Brings a list of operations for every edge, or a table of lists edge by edge, to one form.
+
+    Raises:
+        ValueError: for an unknown or repeated operation, an edge without one besides ``none``, or a table of the wrong size.
+    """
+    table = dict(operations) if isinstance(operations, Mapping) else dict(_uniform(operations, nodes))
+    if set(table) != set(KINDS):
+        raise ValueError(f'a table of operations has the keys {" and ".join(KINDS)}, not {", ".join(map(str, table))}')
+    for kind, edges in table.items():
+        if len(edges) != _edges(nodes):
+            raise ValueError(f'{kind} cells of {nodes} nodes have {_edges(nodes)} edges; the table of operations has {len(edges)}')
+        for names in set(map(tuple, edges)):
+            for name in names:
+                if name not in OPERATION_NAMES:
+                    raise ValueError(f'unknown operation {name!r}; known: {", ".join(OPERATION_NAMES)}')
+            if len(set(names)) != len(names) or not set(names) - {'none'}:
+                raise ValueError(f"the operations of an edge must be different and include one besides 'none', not {list(names)}")
+    return {kind: tuple(map(tuple, edges)) for kind, edges in table.items()}
