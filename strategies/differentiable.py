@@ -157,26 +157,35 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
         """One step of α (after the warm-up), then one of the weights."""
-        if self.current_epoch >= self.strategy.warmup_epochs:
+        relaxation = self.strategy.relaxation
+        if relaxation.trains_alpha and self.current_epoch >= self.strategy.warmup_epochs:
             self._architecture_step(batch, batch_idx)
-        with _frozen(self.architecture.arch_parameters()):
+
+        def silent_loss() -> Tensor:
+            with _silent(self.training_module):
+                return self._loss_on(batch[TRAIN], batch_idx)
+
+        progress = self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
+        with (
+            _frozen(self.architecture.arch_parameters()),
+            relaxation.weight_step(self.architecture, silent_loss, self.model, progress),
+        ):
             outputs = self.training_module.training_step(batch[TRAIN], batch_idx)
             self.advance_optimization(_loss(outputs), batch_idx, self.strategy.gradient_clip_val)
         self.advance_lr_schedulers(batch_idx)
         return outputs
 
+    def _loss_on(self, batch: Any, batch_idx: int) -> Tensor:
+        return _loss(self.training_module.training_step(batch, batch_idx))
+
     def _architecture_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         optimizers = {bool(getattr(optimizer, 'is_arch_optimizer', False)): optimizer for optimizer in self.trainer.optimizers}
         alphas = self.architecture.arch_parameters()
-
-        def loss_on(part: str) -> Callable[[], Tensor]:
-            return lambda: _loss(self.training_module.training_step(batch[part], batch_idx))
-
         groups = optimizers[False].param_groups
         with _silent(self.training_module):
             gradients = self.strategy.architect.gradient(
-                loss_on(TRAIN),
-                loss_on(VALID),
+                lambda: self._loss_on(batch[TRAIN], batch_idx),
+                lambda: self._loss_on(batch[VALID], batch_idx),
                 [weight for group in groups for weight in group['params']],
                 alphas,
                 optimizers[False],

@@ -52,6 +52,19 @@ def _darts_2nd(**settings: Any) -> OneShotStrategy:
     return _differentiable(architect=SecondOrder(**options), **settings)
 
 
+def _first_order_with(relaxation: str, *options: str) -> Callable[..., OneShotStrategy]:
+    """First-order DARTS with another relaxation; ``options`` are settings that go to it."""
+
+    def build(**settings: Any) -> OneShotStrategy:
+        from nni_darts.strategies import relaxations
+        from nni_darts.strategies.architects import FirstOrder
+
+        chosen = {key: settings.pop(key) for key in options if key in settings}
+        return _differentiable(architect=FirstOrder(), relaxation=getattr(relaxations, relaxation)(**chosen), **settings)
+
+    return build
+
+
 def _random(**settings: Any) -> OneShotStrategy:
     from nni_darts.strategies.random_search import RandomSearch
 
@@ -72,6 +85,34 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         for entry in (
             Preset('darts-1st', 'DARTS, first order: α follows its validation gradient', 'Liu et al., ICLR 2019', True, _darts_1st),
             Preset('darts-2nd', 'DARTS, second order: α looks one weight step ahead', 'Liu et al., ICLR 2019', True, _darts_2nd),
+            Preset(
+                'fixed-alpha',
+                'uniform α that never moves; magnitude then keeps the first of equals, so this is a baseline for other selections',
+                'Wang et al., ICLR 2021',
+                True,
+                _first_order_with('Fixed'),
+            ),
+            Preset(
+                'sdarts-rs',
+                'DARTS whose weights learn under a randomly perturbed α',
+                'Chen & Hsieh, ICML 2020',
+                True,
+                _first_order_with('RandomSoftmax', 'first', 'last'),
+            ),
+            Preset(
+                'sdarts-adv',
+                'DARTS whose weights learn under the perturbation of α that hurts most',
+                'Chen & Hsieh, ICML 2020',
+                True,
+                _first_order_with('AdversarialSoftmax', 'first', 'last', 'steps'),
+            ),
+            Preset(
+                'gdas',
+                'one sampled operation on each edge at a time',
+                'Dong & Yang, CVPR 2019',
+                True,
+                _first_order_with('Gumbel', 'first', 'last'),
+            ),
             Preset('random', 'random cells, trained one by one; the best stays', 'Liu et al., ICLR 2019, section 3', False, _random),
         )
     }

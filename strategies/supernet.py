@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nni_darts._nni import BaseSuperNetModule, InputChoice, LayerChoice, recursive_freeze
 from nni_darts.strategies.architecture import Architecture, InputDecision, OperationDecision
 from nni_darts.strategies.relaxations import Relaxation
+from nni_darts.strategies.relaxations.base import weighted_sum
 from nni_darts.strategies.relaxations.subsets import slot_weights, subset_weights, subsets
 
 __all__ = ['MixedInputs', 'MixedOperation', 'SummedInputs', 'mutation_hook']
@@ -71,8 +72,7 @@ class MixedOperation(_RelaxedChoice):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Arguments and result as those of the candidates."""
-        weights = self.relaxation.weights(self.architecture.alpha(self.label))
-        return _weighted(weights, [module(*args, **kwargs) for module in self.candidates()])
+        return self.relaxation.mix(self.label, self.architecture.alpha(self.label), self.candidates(), args, kwargs)
 
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
         """The chosen candidate with the weights it has here."""
@@ -123,14 +123,9 @@ class MixedInputs(_RelaxedChoice):
         """The inputs have one shape; the result is shaped like that of the frozen choice."""
         alpha = self.architecture.alpha(self.label)
         if self.reduction in ('sum', 'mean'):
-            return _weighted(subset_weights(alpha, self.chosen, mean=self.reduction == 'mean'), inputs)
-        slots = [_weighted(weights, inputs) for weights in slot_weights(alpha, self.chosen)]
+            return weighted_sum(subset_weights(alpha, self.chosen, mean=self.reduction == 'mean'), inputs)
+        slots = [weighted_sum(weights, inputs) for weights in slot_weights(alpha, self.chosen)]
         return slots if self.reduction == 'none' else torch.cat(slots, dim=1)
-
-
-def _weighted(weights: Tensor, inputs: Sequence[Tensor]) -> Tensor:
-    terms = [weight * tensor for weight, tensor in zip(weights.unbind(), inputs)]
-    return sum(terms[1:], terms[0])
 
 
 def mutation_hook(architecture: Architecture, relaxation: Relaxation, topology: Mapping[str, Sequence[str]]) -> Any:

@@ -1,5 +1,8 @@
 """What a choice computes while searching."""
 
-from nni_darts.strategies.relaxations.softmax import Relaxation, Softmax
+from nni_darts.strategies.relaxations.base import Relaxation
+from nni_darts.strategies.relaxations.gumbel import Gumbel
+from nni_darts.strategies.relaxations.perturbed import AdversarialSoftmax, RandomSoftmax
+from nni_darts.strategies.relaxations.softmax import Fixed, Softmax
 
-__all__ = ['Relaxation', 'Softmax']
+__all__ = ['AdversarialSoftmax', 'Fixed', 'Gumbel', 'RandomSoftmax', 'Relaxation', 'Softmax']

@@ -1,36 +1,24 @@
-"""The continuous relaxation of DARTS (Liu et al., ICLR 2019, equation 2)."""
+"""The plain relaxations: α that is trained, and α that never moves."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ['Relaxation', 'Softmax']
+from nni_darts.strategies.relaxations.base import Relaxation
+
+__all__ = ['Fixed', 'Softmax']
 
 
-class Relaxation(Protocol):
-    """What stands in for a choice among operations while searching."""
-
-    def probabilities(self, alpha: Tensor) -> Tensor:
-        """α (candidates,) → probability of each candidate (candidates,): what a selection ranks."""
-        ...
-
-    def weights(self, alpha: Tensor) -> Tensor:
-        """α (candidates,) → the factor of each candidate's output in this forward pass (candidates,)."""
-        ...
+class Softmax(Relaxation):
+    """DARTS (Liu et al., ICLR 2019)."""
 
 
-@dataclass(frozen=True)
-class Softmax:
-    """``ō(x) = Σ_o softmax(α)_o · o(x)``."""
+class Fixed(Relaxation):
+    """α stays uniform: only the weights are trained (the baseline of Wang et al., ICLR 2021, section 4.1)."""
+
+    trains_alpha = False
 
     def probabilities(self, alpha: Tensor) -> Tensor:
-        """See :class:`Relaxation`."""
-        return torch.softmax(alpha, dim=-1)
-
-    def weights(self, alpha: Tensor) -> Tensor:
-        """See :class:`Relaxation`."""
-        return self.probabilities(alpha)
+        """Uniform, whatever α."""
+        return torch.full_like(alpha, 1.0 / alpha.numel())

@@ -1,0 +1,57 @@
+"""What stands in for a choice among operations while searching."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from nni_darts.strategies.architecture import Architecture
+
+__all__ = ['Relaxation', 'weighted_sum']
+
+
+def weighted_sum(weights: Tensor, outputs: Sequence[Tensor]) -> Tensor:
+    """``Σ_i weights[i] · outputs[i]``; the outputs have one shape."""
+    terms = [weight * output for weight, output in zip(weights.unbind(), outputs)]
+    return sum(terms[1:], terms[0])
+
+
+class Relaxation:
+    """The relaxation of DARTS, and the places where others differ from it (Liu et al., ICLR 2019, equation 2).
+
+    ``ō(x) = Σ_o softmax(α)_o · o(x)``.
+
+    Attributes:
+        trains_alpha: whether α moves at all.
+    """
+
+    trains_alpha = True
+
+    def probabilities(self, alpha: Tensor) -> Tensor:
+        """α (candidates,) → probability of each candidate (candidates,): what a selection ranks."""
+        return torch.softmax(alpha, dim=-1)
+
+    def weights(self, label: str, alpha: Tensor) -> Tensor:
+        """The factor of each candidate's output in this forward pass: (candidates,)"""
+        return self.probabilities(alpha)
+
+    def mix(self, label: str, alpha: Tensor, candidates: Sequence[nn.Module], args: Any, kwargs: Any) -> Tensor:
+        """The output of a relaxed LayerChoice, given its candidates and their arguments."""
+        return weighted_sum(self.weights(label, alpha), [module(*args, **kwargs) for module in candidates])
+
+    @contextmanager
+    def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:
+        """Surrounds each step of the weights.
+
+        Args:
+            architecture: α, frozen meanwhile.
+            loss: the training loss on the step's batch.
+            model: the supernet.
+            progress: part of the search that is behind, from 0 to 1.
+        """
+        yield

@@ -1,0 +1,60 @@
+"""GDAS: one sampled operation at a time (Dong & Yang, CVPR 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nni_darts.strategies.relaxations.base import Relaxation
+
+if TYPE_CHECKING:
+    from nni_darts.strategies.architecture import Architecture
+
+__all__ = ['Gumbel']
+
+
+class Gumbel(Relaxation):
+    """Each edge draws one operation from ``softmax((α + gumbel) / τ)`` and computes only that one.
+
+    Its output is multiplied by ``1 + p − p.detach()``: one in value, and α's gradient is that of the drawn probability. (The authors'
+    code adds a term for each operation that was not drawn, whose gradient has nothing to do with that operation; left out here.)
+    All cells of a kind share the draw of a pass.
+
+    Args:
+        first, last: temperature τ at the start and the end; it falls linearly between.
+    """
+
+    def __init__(self, first: float = 10.0, last: float = 0.1) -> None:
+        if not 0 < last <= first:
+            raise ValueError(f'the temperature must fall and stay above 0, not go from {first} to {last}')
+        self.first = first
+        self.last = last
+        self.temperature = first
+        self._draws: dict[str, tuple[set[int], Tensor, int]] = {}
+
+    def mix(self, label: str, alpha: Tensor, candidates: Sequence[nn.Module], args: Any, kwargs: Any) -> Tensor:
+        """The drawn candidate's output; while evaluating, that of the most probable one."""
+        if not torch.is_grad_enabled():
+            return candidates[int(alpha.argmax())](*args, **kwargs)
+        soft, index = self._draw(label, alpha, id(candidates[0]))
+        return (1.0 + soft[index] - soft[index].detach()) * candidates[index](*args, **kwargs)
+
+    def _draw(self, label: str, alpha: Tensor, place: int) -> tuple[Tensor, int]:
+        """The draw of this pass for a label; a place in the network that asks again begins another pass."""
+        if label not in self._draws or place in self._draws[label][0]:
+            noise = -torch.empty_like(alpha).exponential_().log()
+            soft = torch.softmax((alpha.log_softmax(-1) + noise) / self.temperature, dim=-1)
+            self._draws[label] = set(), soft, int(soft.argmax())
+        places, soft, index = self._draws[label]
+        places.add(place)
+        return soft, index
+
+    @contextmanager
+    def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:
+        """Sets the temperature."""
+        self.temperature = self.first + (self.last - self.first) * min(max(progress, 0.0), 1.0)
+        yield

@@ -1,0 +1,112 @@
+"""SmoothDARTS: the weights learn under a perturbed architecture (Chen & Hsieh, ICML 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from nni_darts.strategies.relaxations.base import Relaxation
+
+if TYPE_CHECKING:
+    from nni_darts.strategies.architecture import Architecture
+
+__all__ = ['AdversarialSoftmax', 'RandomSoftmax']
+
+
+def onto_simplex(weights: Tensor) -> Tensor:
+    """Clips at 0 and scales to a sum of 1, as the authors do: (candidates,) → (candidates,)"""
+    clipped = weights.clamp(min=0.0)
+    return clipped / clipped.sum()
+
+
+class RandomSoftmax(Relaxation):
+    """SDARTS-RS: in the weight step ``softmax(α) + δ``, δ ~ U(−ε, ε), brought back onto the simplex.
+
+    Args:
+        first, last: ε at the start and the end of the search; it grows linearly between.
+    """
+
+    def __init__(self, first: float = 0.03, last: float = 0.3) -> None:
+        if not 0 <= first <= last < 1:
+            raise ValueError(f'the perturbation must grow within [0, 1), not from {first} to {last}')
+        self.first = first
+        self.last = last
+        self._perturbed: dict[str, Tensor] = {}
+
+    def weights(self, label: str, alpha: Tensor) -> Tensor:
+        """The softmax, or during a weight step its perturbation."""
+        return self._perturbed[label] if label in self._perturbed else self.probabilities(alpha)
+
+    @contextmanager
+    def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:
+        """Perturbs every choice among operations; α itself is not touched."""
+        radius = self.first + (self.last - self.first) * min(max(progress, 0.0), 1.0)
+        centres = {label: self.probabilities(architecture.alpha(label).detach()) for label in architecture.operations()}
+        try:
+            self._perturb(centres, radius, loss, model)
+            yield
+        finally:
+            self._perturbed = {}
+
+    def _perturb(self, centres: dict[str, Tensor], radius: float, loss: Callable[[], Tensor], model: nn.Module) -> None:
+        self._perturbed = {label: onto_simplex(p + torch.empty_like(p).uniform_(-radius, radius)) for label, p in centres.items()}
+
+
+class AdversarialSoftmax(RandomSoftmax):
+    """SDARTS-ADV: δ within ±ε that raises the training loss, found by projected gradient ascent with the supernet in eval mode.
+
+    It is kept only if it did raise the loss; else the step is an unperturbed one.
+
+    Args:
+        first, last: as for :class:`RandomSoftmax`.
+        steps: of the ascent.
+    """
+
+    def __init__(self, first: float = 0.03, last: float = 0.3, steps: int = 7) -> None:
+        super().__init__(first, last)
+        if steps < 1:
+            raise ValueError(f'steps must be at least 1, not {steps}')
+        self.steps = steps
+        self.kept = 0
+        self.tried = 0
+
+    def _perturb(self, centres: dict[str, Tensor], radius: float, loss: Callable[[], Tensor], model: nn.Module) -> None:
+        modes = [(module, module.training) for module in model.modules()]
+        flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+        model.eval()
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        try:
+            with torch.no_grad():
+                self._perturbed = centres
+                plain = loss()
+            # The authors step by 2.5 ε / steps, enough to reach the border from anywhere inside.
+            reach = 2.5 * radius / self.steps
+            current = {label: p.clone() for label, p in centres.items()}
+            for _ in range(self.steps):
+                leaves = {label: value.detach().requires_grad_() for label, value in current.items()}
+                self._perturbed = leaves
+                current_loss = loss()
+                if not current_loss.requires_grad:
+                    break  # the loss depends on no choice
+                gradients = torch.autograd.grad(current_loss, list(leaves.values()), allow_unused=True)
+                for (label, value), gradient in zip(leaves.items(), gradients):
+                    if gradient is not None:
+                        moved = value.detach() + reach * gradient.sign()
+                        inside = centres[label] + (moved - centres[label]).clamp(-radius, radius)
+                        current[label] = onto_simplex(inside)
+            with torch.no_grad():
+                self._perturbed = current
+                risen = bool(loss() > plain)
+        finally:
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
+            for module, training in modes:
+                module.training = training
+        self.tried += 1
+        self.kept += risen
+        self._perturbed = current if risen else {}
