@@ -22,7 +22,7 @@ from nni_darts.errors import InputError
 from nni_darts.genotype import Genotype
 from nni_darts.published import PUBLISHED
 from nni_darts.recipe import Recipe, recipe_names
-from nni_darts.strategies.presets import PRESETS
+from nni_darts.strategies.presets import PRESETS, SELECTIONS
 
 __all__ = ['main']
 
@@ -78,7 +78,7 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, seed: int, ou
     from nni_darts import stages
 
     with _interruptible(output):
-        genotype, result = stages.search(loaded, strategy, seed, output, resume=resume, on_epoch=_print_epoch(loaded.search.epochs))
+        genotype, result = stages.search(loaded, strategy, seed, output, resume=resume, on_epoch=_print_epoch)
     click.echo(genotype.to_text())
     _print_result(result, output)
 
@@ -94,7 +94,7 @@ def retrain(recipe: str, overrides: tuple[str, ...], source: str, seed: int, out
     from nni_darts import stages
 
     with _interruptible(output):
-        result = stages.train_cell(loaded, 'retrain', genotype, seed, output, resume=resume, on_epoch=_print_epoch(loaded.retrain.epochs))
+        result = stages.train_cell(loaded, 'retrain', genotype, seed, output, resume=resume, on_epoch=_print_epoch)
     _print_result(result, output)
 
 
@@ -127,6 +127,9 @@ def strategies() -> None:
     width = max(map(len, PRESETS))
     for entry in PRESETS.values():
         click.echo(f'{entry.name:<{width}}  {entry.summary} ({entry.paper})')
+    click.echo('\nAll but random also with another selection behind the name, for example darts-2nd+pt (darts-pt is darts-1st+pt):')
+    for suffix, (_, summary, paper, _) in SELECTIONS.items():
+        click.echo(f'{"+" + suffix:<{width}}  {summary} ({paper})')
 
 
 @main.command()
@@ -292,17 +295,13 @@ class _interruptible:
             sys.exit(130)
 
 
-def _print_epoch(epochs: int) -> Callable[[dict[str, float]], None]:
-    """A line for each epoch where no progress bar is shown."""
-
-    def show(record: dict[str, float]) -> None:
-        parts = [f'epoch {record["epoch"]}/{epochs}']
-        parts += [
-            f'{name.replace("_", " ")} {record[name]:.4f}' for name in ('train_loss', 'train_accuracy', 'valid_accuracy') if name in record
-        ]
-        click.echo('  '.join([*parts, f'{record["seconds"]:.1f} s']), err=True)
-
-    return show
+def _print_epoch(record: dict[str, float]) -> None:
+    """A line for each epoch."""
+    parts = [f'epoch {record["epoch"]}/{record["of"]}']
+    for name in ('train_loss', 'train_accuracy', 'valid_accuracy'):
+        if name in record:
+            parts.append(f'{name.replace("_", " ")} {record[name]:.4f}')
+    click.echo('  '.join([*parts, f'{record["seconds"]:.1f} s']), err=True)
 
 
 def _print_result(result: dict[str, Any], output: Path) -> None:

@@ -99,7 +99,8 @@ class _Training(_Section):
 class SearchSettings(_Training):
     """How the supernet is trained. ``train_portion`` of the training data is for the weights, the rest for α.
 
-    ``random_samples`` is N of random search. ``settings`` passes keyword arguments to strategies by name, for example
+    ``tuning_epochs`` lie between two decisions of a ``+pt`` strategy. ``random_samples`` is N of random search. ``settings`` passes
+    keyword arguments to strategies by name, for example
     ``{darts-2nd: {hessian: exact}}``.
     """
 
@@ -108,6 +109,7 @@ class SearchSettings(_Training):
     architecture_learning_rate: Rate = 3e-4
     architecture_weight_decay: Decay = 1e-3
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    tuning_epochs: Positive = 5
     random_samples: Positive = 24
     settings: dict[str, dict[str, Any]] = {}
 

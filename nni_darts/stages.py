@@ -26,7 +26,7 @@ from nni_darts.recipe import Recipe, TrainSettings
 from nni_darts.report.cost import network_cost
 from nni_darts.search_spaces import DartsSpace, network_from_genotype
 from nni_darts.strategies.differentiable import DifferentiableStrategy
-from nni_darts.strategies.presets import create_strategy, preset
+from nni_darts.strategies.presets import ALIASES, create_strategy, preset
 from nni_darts.training import ImageClassifier
 from nni_darts.training.run import (
     CHECKPOINT,
@@ -146,10 +146,16 @@ def _search_supernet(
             on_epoch=on_epoch,
             extra=lambda: {'probabilities': strategy.probabilities(), 'genotype': json.loads(_genotype(strategy).to_json())},
         )
+        strategy.on_decision = lambda record: _write_decisions(output, strategy)
         evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=_resume_arguments(output, resume))
         strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
     last = epochs_of(output)[-1]
     return _genotype(strategy), {'valid_accuracy': last['valid_accuracy'], 'seconds': last['total_seconds']}
+
+
+def _write_decisions(output: Path, strategy: DifferentiableStrategy) -> None:
+    """``selection.jsonl``: why this cell. A line for each decision: what was scored, what was chosen, by which margin."""
+    write_text(output / 'selection.jsonl', ''.join(json.dumps(record) + '\n' for record in strategy.architecture.history))
 
 
 def _genotype(strategy: DifferentiableStrategy) -> Genotype:
@@ -164,6 +170,8 @@ def _strategy(recipe: Recipe, name: str) -> Any:
         'warmup_epochs': recipe.search.warmup_epochs,
         'gradient_clip_val': recipe.search.gradient_clip,
     }
+    if '+' in ALIASES.get(name, name):
+        settings['epochs_between'] = recipe.search.tuning_epochs
     try:
         return create_strategy(name, **{**settings, **recipe.search.settings.get(name, {})})
     except (ValueError, TypeError) as error:

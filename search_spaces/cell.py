@@ -70,6 +70,7 @@ class ChoiceNode(MutableModule):
 
     def __init__(self, kind: str, state: int, candidates: Sequence[Sequence[str]], make_operation: MakeOperation) -> None:
         super().__init__()
+        self.group = kind
         self.edges = nn.ModuleList(
             LayerChoice({name: make_operation(name, source) for name in names}, label=operation_label(kind, state, source))
             for source, names in enumerate(candidates)

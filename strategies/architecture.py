@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ['Architecture', 'InputDecision', 'OperationDecision']
+__all__ = ['Architecture', 'InputDecision', 'OperationDecision', 'Topology', 'edge_topology']
 
 INITIAL_SCALE = 1e-3
 
 
 @dataclass(frozen=True)
 class OperationDecision:
-    """One label of NNI's LayerChoice: one of ``names``."""
+    """One label of NNI's LayerChoice: one of ``names``; ``group`` as for :class:`InputDecision`."""
 
     names: tuple[Any, ...]
+    group: str = ''
 
 
 @dataclass(frozen=True)
 class InputDecision:
     """One label of NNI's InputChoice: ``chosen`` of ``candidates`` inputs (None: any number of them).
 
-    ``edges`` lists the labels of the operations on the inputs where these are edges of a cell; such a decision has no α.
+    ``edges`` lists the labels of the operations on the inputs where these are edges of a cell; such a decision has no α. Decisions of
+    different ``group`` are about different cells.
     """
 
     candidates: int
     chosen: int | None
     edges: tuple[str, ...] | None = None
+    group: str = ''
+
+
+@dataclass(frozen=True)
+class Topology:
+    """What modules say of their edges (see :func:`edge_topology`).
+
+    Attributes:
+        edges: label of an InputChoice → labels of the LayerChoices on its inputs.
+        groups: any of these labels → the kind of cell it belongs to.
+    """
+
+    edges: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 class Architecture(nn.Module):
@@ -38,12 +54,26 @@ class Architecture(nn.Module):
 
     It is no submodule of the supernet: the weights' optimizer never sees α; the search's Lightning module holds it, so α is in every
     checkpoint. Values start at 10⁻³·N(0, 1), as in DARTS.
+
+    A selection may take decisions one by one while training goes on; they are part of the state, and the supernet computes them.
+
+    Attributes:
+        decisions: label → what there is to decide, in order.
+        fixed: label of an operation → index of the one that was kept.
+        dropped: label of an InputChoice → indices of inputs that were dropped.
+        history: what a selection wrote down of each decision.
+        masked: (label, index) of an operation or input that is left out just now, to see how much that hurts; the others keep their
+            weights.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.decisions: dict[str, OperationDecision | InputDecision] = {}
         self._alphas = nn.ParameterDict()
+        self.fixed: dict[str, int] = {}
+        self.dropped: dict[str, list[int]] = {}
+        self.history: list[dict[str, Any]] = []
+        self.masked: tuple[str, int] | None = None
 
     def declare(self, label: str, decision: OperationDecision | InputDecision) -> None:
         """Adds a decision; the same label again must mean the same decision.
@@ -80,6 +110,23 @@ class Architecture(nn.Module):
         """The decisions among inputs."""
         return {label: decision for label, decision in self.decisions.items() if isinstance(decision, InputDecision)}
 
+    def remaining(self, label: str) -> list[int]:
+        """The inputs of an InputChoice that are not dropped, nor masked just now."""
+        gone = set(self.dropped.get(label, ()))
+        if self.masked is not None and self.masked[0] == label:
+            gone.add(self.masked[1])
+        return [index for index in range(self.decisions[label].candidates) if index not in gone]
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The decisions taken so far, for the checkpoint."""
+        return {'fixed': self.fixed, 'dropped': self.dropped, 'history': self.history}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Takes up the decisions of a checkpoint."""
+        self.fixed = dict(state['fixed'])
+        self.dropped = {label: list(indices) for label, indices in state['dropped'].items()}
+        self.history = list(state['history'])
+
     def values(self) -> dict[str, list[float]]:
         """α as plain numbers."""
         return {label: self.alpha(label).detach().tolist() for label in self.labels()}
@@ -90,11 +137,19 @@ def _key(label: str) -> str:
     return label.replace('%', '%25').replace('.', '%2E')
 
 
-def edge_topology(modules: Sequence[nn.Module]) -> dict[str, tuple[str, ...]]:
-    """Collects ``topology()`` of all modules that declare one: label of an InputChoice → labels of the LayerChoices on its inputs."""
-    found: dict[str, tuple[str, ...]] = {}
+def edge_topology(modules: Sequence[nn.Module]) -> Topology:
+    """Collects what modules say of themselves.
+
+    A module with a method ``topology()`` returns label of an InputChoice → labels of the LayerChoices on its inputs: the inputs are edges.
+    Its attribute ``group`` names the kind of cell, where there are several.
+    """
+    edges: dict[str, tuple[str, ...]] = {}
+    groups: dict[str, str] = {}
     for module in modules:
         topology = getattr(module, 'topology', None)
         if callable(topology):
-            found.update({label: tuple(edges) for label, edges in topology().items()})
-    return found
+            for label, labels in topology().items():
+                names = [str(name) for name in (label, *labels)]
+                edges[names[0]] = tuple(names[1:])
+                groups |= dict.fromkeys(names, getattr(module, 'group', ''))
+    return Topology(edges, groups)

@@ -6,8 +6,10 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
+import torch
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
@@ -16,9 +18,10 @@ from torchmetrics import Metric
 
 from nni_darts._nni import BaseOneShotLightningModule, Lightning, LightningModule, ModelSpace, OneShotStrategy, no_default_hook
 from nni_darts.strategies.architects import Architect, SecondOrder
-from nni_darts.strategies.architecture import Architecture, edge_topology
+from nni_darts.strategies.architects.randomness import RandomState
+from nni_darts.strategies.architecture import Architecture, Topology, edge_topology
 from nni_darts.strategies.relaxations import Relaxation, Softmax
-from nni_darts.strategies.selections import Magnitude, Selection
+from nni_darts.strategies.selections import Magnitude, Progressive, Selection
 from nni_darts.strategies.supernet import mutation_hook
 
 __all__ = ['DifferentiableModule', 'DifferentiableStrategy']
@@ -40,6 +43,10 @@ class DifferentiableStrategy(OneShotStrategy):
         warmup_epochs: train only the weights for so long.
         gradient_clip_val: clip the weights' gradient to this norm (in the real step, not in the virtual one); None does not clip.
         mutation_hooks: NNI's extra hooks, run before ours.
+
+    Attributes:
+        architecture: α and the decisions taken so far.
+        on_decision: called with the record of each decision of a progressive selection; set it as you like.
 
     The evaluator must be a Lightning one, with a training and a validation loader: α steps draw random batches of the latter. If its
     data module has an ``architecture_dataloader``, they come from there instead.
@@ -78,7 +85,9 @@ class DifferentiableStrategy(OneShotStrategy):
         self.warmup_epochs = warmup_epochs
         self.gradient_clip_val = gradient_clip_val
         self.architecture = Architecture()
-        self._topology: dict[str, tuple[str, ...]] = {}
+        self._topology = Topology()
+        self.on_decision: Callable[[dict[str, Any]], None] = lambda record: None
+        self.validation_loader: Callable[[], Any]
 
     # NNI's hooks ------------------------------------------------------------------------------------------------------------------
 
@@ -102,7 +111,9 @@ class DifferentiableStrategy(OneShotStrategy):
 
     def mutate_evaluator(self, evaluator: Lightning) -> Lightning:
         """Wraps module and loaders of the evaluator."""
-        self._architecture_loader = getattr(evaluator.datamodule, 'architecture_dataloader', None)
+        datamodule = evaluator.datamodule
+        self._architecture_loader = getattr(datamodule, 'architecture_dataloader', None)
+        self.validation_loader = datamodule.val_dataloader if datamodule is not None else lambda: evaluator.val_dataloaders
         return super().mutate_evaluator(evaluator)
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> CombinedLoader:
@@ -135,6 +146,7 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def __init__(self, training_module: LightningModule, strategy: DifferentiableStrategy) -> None:
         super().__init__(training_module)
+        self._search_epochs = 0
         self._strategy = [strategy]  # in a list: a strategy is no state of the module
         self.architecture = strategy.architecture
 
@@ -163,19 +175,21 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
         def silent_loss() -> Tensor:
             with _silent(self.training_module):
-                return self._loss_on(batch[TRAIN], batch_idx)
+                return self.loss_on(batch[TRAIN], batch_idx)
 
-        progress = self.current_epoch / max(1, (self.trainer.max_epochs or 1) - 1)
+        progress = self.current_epoch / max(1, self._search_epochs - 1)
         with (
             _frozen(self.architecture.arch_parameters()),
             relaxation.weight_step(self.architecture, silent_loss, self.model, progress),
         ):
             outputs = self.training_module.training_step(batch[TRAIN], batch_idx)
             self.advance_optimization(_loss(outputs), batch_idx, self.strategy.gradient_clip_val)
-        self.advance_lr_schedulers(batch_idx)
+        if not self.tuning or self.strategy.selection.step_schedule:
+            self.advance_lr_schedulers(batch_idx)
         return outputs
 
-    def _loss_on(self, batch: Any, batch_idx: int) -> Tensor:
+    def loss_on(self, batch: Any, batch_idx: int) -> Tensor:
+        """The evaluator's training loss on a batch."""
         return _loss(self.training_module.training_step(batch, batch_idx))
 
     def _architecture_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -184,8 +198,8 @@ class DifferentiableModule(BaseOneShotLightningModule):
         groups = optimizers[False].param_groups
         with _silent(self.training_module):
             gradients = self.strategy.architect.gradient(
-                lambda: self._loss_on(batch[TRAIN], batch_idx),
-                lambda: self._loss_on(batch[VALID], batch_idx),
+                lambda: self.loss_on(batch[TRAIN], batch_idx),
+                lambda: self.loss_on(batch[VALID], batch_idx),
                 [weight for group in groups for weight in group['params']],
                 alphas,
                 optimizers[False],
@@ -200,6 +214,75 @@ class DifferentiableModule(BaseOneShotLightningModule):
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
         """The evaluator's validation, on the supernet."""
         return self.training_module.validation_step(batch, batch_idx)
+
+    # progressive selections ---------------------------------------------------------------------------------------------------------
+
+    def validation_batches(self, count: int | None) -> list[Any]:
+        """The first ``count`` batches of the validation loader (None: all), on the module's device, the same at every call."""
+        loader = self.strategy.validation_loader()
+        state = RandomState([])  # a loader draws a seed for its workers
+        batches = list(loader if count is None else islice(loader, count))
+        state.restore()
+        return [self.trainer.strategy.batch_to_device(batch) for batch in batches]
+
+    @contextmanager
+    def scoring(self, *, train: bool) -> Iterator[Callable[[], None]]:
+        """The supernet is evaluated without autograd; afterwards modes, buffers and random state are as before.
+
+        Args:
+            train: batch norms use the statistics of each batch.
+
+        Yields:
+            A function that puts buffers and random state back, so that every evaluation starts from the same ones.
+        """
+        modes = [(module, module.training) for module in self.modules()]
+        buffers = list(self.model.buffers())
+        copies = [buffer.clone() for buffer in buffers]
+        state = RandomState({parameter.device for parameter in self.parameters()})
+
+        def rewind() -> None:
+            if buffers:
+                with torch.no_grad():
+                    torch._foreach_copy_(buffers, copies)
+            state.restore()
+
+        try:
+            with torch.no_grad(), _silent(self.training_module):
+                self.model.train(train)
+                yield rewind
+        finally:
+            rewind()
+            for module, training in modes:
+                module.training = training
+
+    def on_fit_start(self) -> None:
+        extra = self.strategy.selection.epochs(self.architecture)
+        self._search_epochs = self.trainer.max_epochs
+        if extra:
+            self.trainer.fit_loop.max_epochs = self._search_epochs + extra
+        super().on_fit_start()
+
+    @property
+    def tuning(self) -> bool:
+        """Whether the search is over and a progressive selection fine-tunes."""
+        return self.current_epoch >= self._search_epochs
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        if self.tuning and not self.strategy.selection.step_schedule:
+            for optimizer in self.trainer.optimizers:
+                if not getattr(optimizer, 'is_arch_optimizer', False):
+                    if self.current_epoch == self._search_epochs:
+                        optimizer.state.clear()  # the authors tune with a new optimizer
+                    for group in optimizer.param_groups:
+                        group['lr'] = self.strategy.selection.learning_rate_factor * group.get('initial_lr', group['lr'])
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        selection = self.strategy.selection
+        if isinstance(selection, Progressive) and selection.is_event(self.current_epoch + 1 - self._search_epochs, self.architecture):
+            for record in selection.decide(self.architecture, self):
+                self.strategy.on_decision(record)
 
     # Lightning calls these on this module; the evaluator's module is inside it.
 

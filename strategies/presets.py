@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nni_darts._nni import OneShotStrategy
 
-__all__ = ['PRESETS', 'Preset', 'create_strategy', 'preset']
+__all__ = ['ALIASES', 'PRESETS', 'SELECTIONS', 'Preset', 'create_strategy', 'preset']
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,50 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 """Name → preset."""
 
 
+SELECTIONS: Mapping[str, tuple[str, str, str, tuple[str, ...]]] = MappingProxyType(
+    {
+        'pt': (
+            'Perturbation',
+            'selected by what the supernet loses without a choice, with fine-tuning between decisions',
+            'Wang et al., ICLR 2021',
+            ('criterion', 'batch_norm', 'batches'),
+        ),
+        'pt-mag': ('ProgressiveMagnitude', 'selected by magnitude, with the same fine-tuning', 'Wang et al., ICLR 2021', ()),
+    }
+)
+"""Suffix of a supernet's name → class of the selection, summary, paper, settings of its own."""
+
+_PROGRESSIVE = ('epochs_between', 'learning_rate_factor', 'step_schedule')
+ALIASES: Mapping[str, str] = MappingProxyType({'darts-pt': 'darts-1st+pt'})
+"""Other names in use."""
+
+
+def _with_selection(base: Preset, suffix: str) -> Preset:
+    chosen, summary, paper, own = SELECTIONS[suffix]
+
+    def build(**settings: Any) -> OneShotStrategy:
+        from nni_darts.strategies import selections
+
+        options = {key: settings.pop(key) for key in (*_PROGRESSIVE, *own) if key in settings}
+        return base.build(selection=getattr(selections, chosen)(**options), **settings)
+
+    return Preset(f'{base.name}+{suffix}', f'{base.summary}; {summary}', f'{base.paper}; {paper}', True, build)
+
+
 def preset(name: str) -> Preset:
-    """Looks a preset up. Raises ValueError that lists the known names."""
-    if name not in PRESETS:
-        raise ValueError(f'unknown strategy {name!r}; known: {", ".join(PRESETS)}')
-    return PRESETS[name]
+    """Looks a preset up: a name of ``PRESETS``, or one of its supernets with ``+pt`` or ``+pt-mag``.
+
+    Raises:
+        ValueError: for any other name; the message lists the known ones.
+    """
+    base, _, suffix = ALIASES.get(name, name).partition('+')
+    if base in PRESETS and not suffix and '+' not in name:
+        return PRESETS[base]
+    if base in PRESETS and PRESETS[base].supernet and suffix in SELECTIONS:
+        return _with_selection(PRESETS[base], suffix)
+    raise ValueError(
+        f'unknown strategy {name!r}; known: {", ".join(PRESETS)}; all but random also with +pt or +pt-mag; darts-pt is darts-1st+pt'
+    )
 
 
 def create_strategy(name: str, **settings: Any) -> OneShotStrategy:

@@ -67,7 +67,7 @@ class RandomSearch(OneShotStrategy):
 
     def _run(self) -> None:
         space = self.model_space.model_space
-        edges = [edge for found in edge_topology(list(space.modules())).values() for edge in found]
+        edges = [edge for found in edge_topology(list(space.modules())).edges.values() for edge in found]
         rng = random.Random(self.seed)
         for _ in range(self.samples):
             sample = random_sample(space.simplify(), edges, rng)

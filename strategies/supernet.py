@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nni_darts._nni import BaseSuperNetModule, InputChoice, LayerChoice, recursive_freeze
-from nni_darts.strategies.architecture import Architecture, InputDecision, OperationDecision
+from nni_darts.strategies.architecture import Architecture, InputDecision, OperationDecision, Topology
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.relaxations.base import weighted_sum
 from nni_darts.strategies.relaxations.subsets import slot_weights, subset_weights, subsets
@@ -22,7 +22,7 @@ class _RelaxedChoice(BaseSuperNetModule):
 
     def __init__(self, choice: LayerChoice | InputChoice, architecture: Architecture) -> None:
         super().__init__()
-        self.label = choice.label
+        self.label = str(choice.label)  # NNI's label is a class of its own, which a checkpoint could not hold
         self._original = [choice]  # in a list: neither its modules nor its mutable belong to this module
         self._shared = [architecture]  # in a list: α is not a parameter of the supernet
 
@@ -58,13 +58,13 @@ class _RelaxedChoice(BaseSuperNetModule):
 class MixedOperation(_RelaxedChoice):
     """A relaxed ``LayerChoice``: the candidates' outputs, weighted by the relaxation. Parameters keep their names."""
 
-    def __init__(self, choice: LayerChoice, architecture: Architecture, relaxation: Relaxation) -> None:
+    def __init__(self, choice: LayerChoice, architecture: Architecture, relaxation: Relaxation, group: str = '') -> None:
         super().__init__(choice, architecture)
         self.names = list(choice.names)
         self.relaxation = relaxation
         for name in self.names:
             self.add_module(str(name), choice[name])
-        architecture.declare(self.label, OperationDecision(tuple(self.names)))
+        architecture.declare(self.label, OperationDecision(tuple(self.names), group))
 
     def candidates(self) -> list[nn.Module]:
         """The candidate modules, in the order of ``names``."""
@@ -72,7 +72,15 @@ class MixedOperation(_RelaxedChoice):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Arguments and result as those of the candidates."""
-        return self.relaxation.mix(self.label, self.architecture.alpha(self.label), self.candidates(), args, kwargs)
+        architecture, candidates = self.architecture, self.candidates()
+        if self.label in architecture.fixed:
+            return candidates[architecture.fixed[self.label]](*args, **kwargs)
+        alpha = architecture.alpha(self.label)
+        if architecture.masked is not None and architecture.masked[0] == self.label:
+            weights = self.relaxation.weights(self.label, alpha)
+            kept = [index for index in range(len(candidates)) if index != architecture.masked[1]]
+            return weighted_sum(weights[kept], [candidates[index](*args, **kwargs) for index in kept])
+        return self.relaxation.mix(self.label, alpha, candidates, args, kwargs)
 
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
         """The chosen candidate with the weights it has here."""
@@ -86,18 +94,19 @@ class SummedInputs(_RelaxedChoice):
     It has no α: the weight of an edge is part of its operations' probabilities, of which ``none`` has one.
     """
 
-    def __init__(self, choice: InputChoice, architecture: Architecture, edges: Sequence[str]) -> None:
+    def __init__(self, choice: InputChoice, architecture: Architecture, edges: Sequence[str], group: str = '') -> None:
         super().__init__(choice, architecture)
         if len(edges) != choice.n_candidates or choice.reduction != 'sum' or not choice.n_chosen:
             raise ValueError(
                 f'the topology of {self.label!r} needs one edge for each of its {choice.n_candidates} inputs, reduction sum and a fixed '
                 f'n_chosen; it has {len(edges)} edges, reduction {choice.reduction} and n_chosen {choice.n_chosen}'
             )
-        architecture.declare(self.label, InputDecision(choice.n_candidates, choice.n_chosen, tuple(edges)))
+        architecture.declare(self.label, InputDecision(choice.n_candidates, choice.n_chosen, tuple(edges), group))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """The sum of the inputs, which have one shape."""
-        return sum(inputs[1:], inputs[0])
+        """The sum of the inputs that are left; they have one shape."""
+        left = [inputs[index] for index in self.architecture.remaining(self.label)]
+        return sum(left[1:], left[0])
 
 
 class MixedInputs(_RelaxedChoice):
@@ -121,22 +130,23 @@ class MixedInputs(_RelaxedChoice):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor | list[Tensor]:
         """The inputs have one shape; the result is shaped like that of the frozen choice."""
-        alpha = self.architecture.alpha(self.label)
+        left = self.architecture.remaining(self.label)
+        alpha, inputs = self.architecture.alpha(self.label)[left], [inputs[index] for index in left]
         if self.reduction in ('sum', 'mean'):
             return weighted_sum(subset_weights(alpha, self.chosen, mean=self.reduction == 'mean'), inputs)
         slots = [weighted_sum(weights, inputs) for weights in slot_weights(alpha, self.chosen)]
         return slots if self.reduction == 'none' else torch.cat(slots, dim=1)
 
 
-def mutation_hook(architecture: Architecture, relaxation: Relaxation, topology: Mapping[str, Sequence[str]]) -> Any:
+def mutation_hook(architecture: Architecture, relaxation: Relaxation, topology: Topology) -> Any:
     """NNI's mutation hook that relaxes LayerChoice and InputChoice; ``topology`` as :func:`edge_topology` collects it."""
 
     def relax(module: nn.Module, name: str, memo: dict[str, Any], kwargs: dict[str, Any]) -> nn.Module | None:
         if isinstance(module, LayerChoice):
-            return MixedOperation(module, architecture, relaxation)
+            return MixedOperation(module, architecture, relaxation, topology.groups.get(module.label, ''))
         if isinstance(module, InputChoice):
-            if module.label in topology:
-                return SummedInputs(module, architecture, topology[module.label])
+            if str(module.label) in topology.edges:
+                return SummedInputs(module, architecture, topology.edges[module.label], topology.groups[module.label])
             return MixedInputs(module, architecture)
         return None
 

@@ -86,7 +86,7 @@ class EpochLog(Checkpoint):
         lines = [line for line in _lines(self.path) if json.loads(line)['epoch'] < trainer.current_epoch + 1]
         seconds = round(time.monotonic() - self._started, 2)
         total = round(seconds + (json.loads(lines[-1])['total_seconds'] if lines else 0), 2)
-        record = {'epoch': trainer.current_epoch + 1, **values, 'seconds': seconds, 'total_seconds': total}
+        record = {'epoch': trainer.current_epoch + 1, 'of': trainer.max_epochs, **values, 'seconds': seconds, 'total_seconds': total}
         detail = self.extra() if self.extra else {}
         write_text(self.path, ''.join(line + '\n' for line in [*lines, json.dumps({**record, **detail})]))
         if self.on_epoch:

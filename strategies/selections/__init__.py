@@ -1,5 +1,6 @@
-"""How an architecture is read out of α."""
+"""How an architecture is read out of a searched supernet."""
 
 from nni_darts.strategies.selections.magnitude import Magnitude, Selection
+from nni_darts.strategies.selections.perturbation import Perturbation, Progressive, ProgressiveMagnitude
 
-__all__ = ['Magnitude', 'Selection']
+__all__ = ['Magnitude', 'Perturbation', 'Progressive', 'ProgressiveMagnitude', 'Selection']

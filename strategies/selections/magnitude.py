@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -12,28 +11,31 @@ from nni_darts.strategies.architecture import Architecture
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.relaxations.subsets import best_subset
 
-__all__ = ['Magnitude', 'Selection']
+__all__ = ['Magnitude', 'Selection', 'operation_tables']
 
 
-class Selection(Protocol):
-    """Reads a discrete architecture out of a searched one."""
+class Selection:
+    """Reads a discrete architecture out of a searched one. This one by magnitude, and all at once at the end.
 
-    def select(self, architecture: Architecture, relaxation: Relaxation) -> dict[str, Any]:
-        """An NNI sample: a value for every label of the architecture."""
-        ...
+    The most probable choice of every label. Where inputs are edges of a cell, a node keeps its strongest edges; an edge is as strong as
+    its most probable operation other than ``none``, and carries that operation. Probabilities come from the softmax over all candidates,
+    ``none`` included. A choice of operation that is no such edge may well become ``none``: there it is the only way to leave a connection
+    out (NAS-Bench-201).
 
+    Attributes:
+        step_schedule: whether the evaluator's learning rate schedule goes on while a selection fine-tunes.
 
-@dataclass(frozen=True)
-class Magnitude:
-    """The most probable choice of every label.
-
-    Where inputs are edges of a cell, a node keeps its strongest edges; an edge is as strong as its most probable operation other than
-    ``none``, and carries that operation. Probabilities come from the softmax over all candidates, ``none`` included. A choice of
-    operation that is no such edge may well become ``none``: there it is the only way to leave a connection out (NAS-Bench-201).
+    Decisions already taken (``architecture.fixed``, ``architecture.dropped``) stand.
     """
 
+    step_schedule = True
+
+    def epochs(self, architecture: Architecture) -> int:
+        """How many epochs of fine-tuning the selection adds to the search."""
+        return 0
+
     def select(self, architecture: Architecture, relaxation: Relaxation) -> dict[str, Any]:
-        """See :class:`Selection`.
+        """An NNI sample: a value for every label of the architecture.
 
         Raises:
             ValueError: if an α is not finite: the search has diverged.
@@ -41,20 +43,30 @@ class Magnitude:
         for label in architecture.labels():
             if not torch.isfinite(architecture.alpha(label)).all():
                 raise ValueError(f'the architecture parameters of {label!r} are not finite: the search has diverged')
-        tables = {
-            label: dict(zip(decision.names, relaxation.probabilities(architecture.alpha(label)).tolist()))
-            for label, decision in architecture.operations().items()
-        }
-        inputs = architecture.inputs()
-        edges = {edge for decision in inputs.values() for edge in decision.edges or ()}
-        sample: dict[str, Any] = {}
-        for label, table in tables.items():
-            eligible = {name: value for name, value in table.items() if name != 'none'} if label in edges else table
-            sample[label] = max(eligible, key=eligible.__getitem__)
-        for label, decision in inputs.items():
+        tables = operation_tables(architecture, relaxation)
+        sample: dict[str, Any] = {label: max(table, key=table.__getitem__) for label, table in tables.items()}
+        for label, decision in architecture.inputs().items():
+            left = architecture.remaining(label)
             if decision.edges is None:
-                chosen = best_subset(architecture.alpha(label), decision.chosen)
+                chosen = best_subset(architecture.alpha(label)[left], decision.chosen)
             else:
-                chosen = sorted(index for _, index in strongest_edges([tables[edge] for edge in decision.edges], decision.chosen))
-            sample[label] = chosen
+                chosen = [index for _, index in strongest_edges([tables[decision.edges[index]] for index in left], decision.chosen)]
+            sample[label] = sorted(left[index] for index in chosen)
         return sample
+
+
+class Magnitude(Selection):
+    """Discretisation by the size of α, after the search: DARTS."""
+
+
+def operation_tables(architecture: Architecture, relaxation: Relaxation) -> dict[str, dict[Any, float]]:
+    """Label → operation → probability, of the operations a decision may choose: a decided one alone, ``none`` not on an edge of a cell."""
+    edges = {edge for decision in architecture.inputs().values() for edge in decision.edges or ()}
+    tables = {}
+    for label, decision in architecture.operations().items():
+        if label in architecture.fixed:
+            tables[label] = {decision.names[architecture.fixed[label]]: 1.0}
+            continue
+        table = dict(zip(decision.names, relaxation.probabilities(architecture.alpha(label)).tolist()))
+        tables[label] = {name: value for name, value in table.items() if label not in edges or name != 'none'}
+    return tables

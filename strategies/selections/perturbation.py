@@ -1,0 +1,231 @@
+"""Perturbation-based selection (Wang et al., ICLR 2021): what the supernet loses without a choice decides, not the size of α."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from nni_darts.strategies.architecture import Architecture, InputDecision
+from nni_darts.strategies.selections.magnitude import Selection, operation_tables
+
+if TYPE_CHECKING:
+    from nni_darts.strategies.differentiable import DifferentiableModule
+
+__all__ = ['Perturbation', 'Progressive', 'ProgressiveMagnitude']
+
+
+class Progressive(Selection):
+    """Takes the decisions one by one after the search, with fine-tuning between them (Wang et al., algorithm 1).
+
+    First the operations: per event one undecided edge of each kind of cell, drawn at random, is decided; decisions of one event apply
+    at once, one after the other. Then the topology: per event one node of each kind with more inputs than it may keep loses inputs one at
+    a time. Ties keep the first candidate, and the first inputs.
+
+    Args:
+        epochs_between: epochs of fine-tuning between two events; after the last one there is one more.
+        learning_rate_factor: the weights' learning rate while tuning, times that at the start of the search. The optimizer starts anew.
+        step_schedule: step the evaluator's learning rate schedule while tuning; the authors build one and never step it.
+
+    Raises:
+        ValueError: for a setting outside its range.
+    """
+
+    def __init__(self, *, epochs_between: int = 5, learning_rate_factor: float = 0.1, step_schedule: bool = False) -> None:
+        if epochs_between < 1:
+            raise ValueError(f'epochs_between must be at least 1, not {epochs_between}')
+        if not learning_rate_factor > 0:
+            raise ValueError(f'learning_rate_factor must be above 0, not {learning_rate_factor}')
+        self.epochs_between = epochs_between
+        self.learning_rate_factor = learning_rate_factor
+        self.step_schedule = step_schedule
+
+    def events(self, architecture: Architecture) -> int:
+        """How many rounds of decisions there are from the start."""
+        return _most(_grouped(architecture, architecture.operations())) + _most(_grouped(architecture, _wide_inputs(architecture)))
+
+    def epochs(self, architecture: Architecture) -> int:
+        """See :class:`Selection`: 14 edges and 3 nodes make 5·(14 + 3 − 1) + 1 = 81 epochs."""
+        events = self.events(architecture)
+        return self.epochs_between * (events - 1) + 1 if events else 0
+
+    def is_event(self, epochs_since_search: int, architecture: Architecture) -> bool:
+        """Whether decisions are due, so many epochs after the search ended."""
+        quotient, rest = divmod(epochs_since_search, self.epochs_between)
+        return epochs_since_search >= 0 and rest == 0 and quotient < self.events(architecture)
+
+    def decide(self, architecture: Architecture, module: DifferentiableModule) -> list[dict[str, Any]]:
+        """One event. Applies the decisions to the architecture and returns what it wrote into ``architecture.history`` of each."""
+        written = []
+        undecided = [label for label in architecture.operations() if label not in architecture.fixed]
+        if undecided:
+            for labels in _grouped(architecture, undecided).values():
+                written.append(self._decide_operation(architecture, labels[_draw(len(labels))], module))
+        else:
+            wide = [
+                label for label, decision in _wide_inputs(architecture).items() if len(architecture.remaining(label)) > _keeps(decision)
+            ]
+            for labels in _grouped(architecture, wide).values():
+                written += self._decide_inputs(architecture, labels[_draw(len(labels))], module)
+        architecture.history += written
+        return written
+
+    def _decide_operation(self, architecture: Architecture, label: str, module: DifferentiableModule) -> dict[str, Any]:
+        names = architecture.operations()[label].names
+        candidates = [names.index(name) for name in operation_tables(architecture, module.strategy.relaxation)[label]]
+        scores = self.score(architecture, label, candidates, module)
+        worst = min(range(len(candidates)), key=scores.__getitem__)  # the loss of this one hurts most; the first of equals
+        architecture.fixed[label] = candidates[worst]
+        others = [score for position, score in enumerate(scores) if position != worst]
+        return {
+            'stage': 'operation',
+            'label': label,
+            'candidates': [str(names[index]) for index in candidates],
+            'scores': scores,
+            'choice': str(names[candidates[worst]]),
+            'margin': min(others) - scores[worst] if others else None,
+        }
+
+    def _decide_inputs(self, architecture: Architecture, label: str, module: DifferentiableModule) -> list[dict[str, Any]]:
+        decision = architecture.inputs()[label]
+        written = []
+        while len(architecture.remaining(label)) > _keeps(decision):
+            candidates = architecture.remaining(label)
+            scores = self.score(architecture, label, candidates, module)
+            # The input whose loss hurts least goes; of equals the last, so that the first stay.
+            best = max(range(len(candidates)), key=lambda position: (scores[position], position))
+            architecture.dropped.setdefault(label, []).append(candidates[best])
+            others = [score for position, score in enumerate(scores) if position != best]
+            written.append(
+                {
+                    'stage': 'topology',
+                    'label': label,
+                    'candidates': candidates,
+                    'scores': scores,
+                    'choice': candidates[best],
+                    'margin': scores[best] - max(others),
+                }
+            )
+        return written
+
+    def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
+        """How good the supernet is without each candidate of a label; larger is better."""
+        raise NotImplementedError
+
+
+class Perturbation(Progressive):
+    """DARTS-PT: a candidate is masked alone, the others keep their weights, and the supernet is validated.
+
+    Args:
+        criterion: validation ``accuracy`` (the evaluator's batches must be (inputs, labels) and its model return logits) or ``loss``.
+        batch_norm: ``train`` normalises with the statistics of each validation batch, as the authors do, ``eval`` with the running ones.
+        batches: how many validation batches are scored on; None takes all.
+        others: as for :class:`Progressive`.
+
+    Scoring changes no weight, buffer or random state.
+    """
+
+    def __init__(
+        self,
+        *,
+        criterion: Literal['accuracy', 'loss'] = 'accuracy',
+        batch_norm: Literal['train', 'eval'] = 'train',
+        batches: int | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        if criterion not in ('accuracy', 'loss'):
+            raise ValueError(f'criterion must be accuracy or loss, not {criterion!r}')
+        if batch_norm not in ('train', 'eval'):
+            raise ValueError(f'batch_norm must be train or eval, not {batch_norm!r}')
+        if batches is not None and batches < 1:
+            raise ValueError(f'batches must be at least 1 or None, not {batches}')
+        self.criterion = criterion
+        self.batch_norm = batch_norm
+        self.batches = batches
+
+    def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
+        """See :class:`Progressive`."""
+        data = module.validation_batches(self.batches)
+        scores = []
+        with module.scoring(train=self.batch_norm == 'train') as rewind:
+            for index in candidates:
+                rewind()
+                with _masked(architecture, label, index):
+                    scores.append(self._validate(module, data))
+        return scores
+
+    def _validate(self, module: DifferentiableModule, data: Sequence[Any]) -> float:
+        """Accuracy, or minus the loss, over all samples: a mean over batches would weigh a small last batch too much."""
+        total, count = torch.zeros((), dtype=torch.float64), 0
+        for index, batch in enumerate(data):
+            if self.criterion == 'accuracy':
+                inputs, labels = batch
+                outputs = module.model(inputs)
+                logits = outputs[0] if isinstance(outputs, tuple) else outputs
+                total += (logits.argmax(dim=1) == labels).sum().double().cpu()
+                size = len(labels)
+            else:
+                size = len(batch[0]) if isinstance(batch, (list, tuple)) else 1
+                total -= size * module.loss_on(batch, index).double().cpu()
+            count += size
+        return float(total) / count
+
+
+class ProgressiveMagnitude(Progressive):
+    """PT-Mag: the same progressive tuning, decided by the size of α (Wang et al., section 4.3)."""
+
+    def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
+        """Minus the probability of an operation; minus the strength of an input."""
+        tables = operation_tables(architecture, module.strategy.relaxation)
+        decision = architecture.decisions[label]
+        if not isinstance(decision, InputDecision):
+            return [-tables[label][decision.names[index]] for index in candidates]
+        if decision.edges is None:
+            return [-float(architecture.alpha(label)[index]) for index in candidates]
+        # A decided edge has one operation; its strength is the probability that α still gives it.
+        relaxation = module.strategy.relaxation
+        scores = []
+        for index in candidates:
+            edge = decision.edges[index]
+            scores.append(-float(relaxation.probabilities(architecture.alpha(edge))[architecture.fixed[edge]]))
+        return scores
+
+
+@contextmanager
+def _masked(architecture: Architecture, label: str, index: int) -> Iterator[None]:
+    architecture.masked = (label, index)
+    try:
+        yield
+    finally:
+        architecture.masked = None
+
+
+def _draw(count: int) -> int:
+    """A number below ``count`` from torch's generator, whose state is in the checkpoint."""
+    return int(torch.randint(count, ()))
+
+
+def _keeps(decision: InputDecision) -> int:
+    return decision.chosen or 1
+
+
+def _wide_inputs(architecture: Architecture) -> dict[str, InputDecision]:
+    """The InputChoices with more inputs than they keep. One that may keep any number is decided by α."""
+    return {
+        label: decision for label, decision in architecture.inputs().items() if decision.chosen and decision.candidates > decision.chosen
+    }
+
+
+def _grouped(architecture: Architecture, labels: Sequence[str] | Mapping[str, Any]) -> dict[str, list[str]]:
+    """Labels by kind of cell, in order."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault(architecture.decisions[label].group, []).append(label)
+    return groups
+
+
+def _most(groups: Mapping[str, Sequence[str]]) -> int:
+    return max(map(len, groups.values()), default=0)

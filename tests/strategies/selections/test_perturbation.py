@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import TensorDataset
+
+from nni_darts import Genotype, stages
+from nni_darts._nni import DataLoader, Lightning, Trainer
+from nni_darts.recipe import Recipe
+from nni_darts.search_spaces import DartsSpace
+from nni_darts.strategies import DifferentiableStrategy, create_strategy
+from nni_darts.strategies.relaxations import Fixed, Softmax
+from nni_darts.strategies.selections import Perturbation, Progressive, ProgressiveMagnitude
+from nni_darts.training import ImageClassifier
+from tests.nni_darts.tiny import overrides, write_images
+from tests.reference.selection import brute_force_score
+from tests.strategies.spaces import TwoLabels
+
+OPERATIONS = ['skip_connect', 'sep_conv_3x3', 'avg_pool_3x3']
+
+
+def loaders(classes: int, *shape: int) -> tuple[DataLoader, DataLoader]:
+    generator = torch.Generator().manual_seed(0)
+
+    def part(count: int) -> TensorDataset:
+        images = torch.randn(count, *shape, generator=generator, dtype=torch.float64)
+        return TensorDataset(images, torch.randint(classes, (count,), generator=generator))
+
+    return DataLoader(part(24), batch_size=8, shuffle=True), DataLoader(part(20), batch_size=8)
+
+
+def fit(strategy: DifferentiableStrategy, space: Any, loader_pair: tuple[DataLoader, DataLoader], epochs: int = 1, classes: int = 4) -> Any:
+    """A search in float64."""
+    torch.manual_seed(1)
+    trainer = Trainer(
+        max_epochs=epochs,
+        accelerator='cpu',
+        precision='64-true',
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    model = strategy.mutate_model(space)
+    evaluator = strategy.mutate_evaluator(Lightning(ImageClassifier(classes, epochs, learning_rate=0.05), trainer, *loader_pair))
+    evaluator.evaluate(model)
+    return evaluator.module
+
+
+def space() -> DartsSpace:
+    return DartsSpace(channels=2, cells=3, nodes=3, num_classes=4, in_channels=1, operations=OPERATIONS)
+
+
+class Checked(Perturbation):
+    """Compares every score with brute force, and everything that scoring must leave alone."""
+
+    def score(self, architecture: Any, label: str, candidates: Any, module: Any) -> list[float]:
+        def everything() -> list[torch.Tensor]:
+            state = [value for optimizer in module.trainer.optimizers for entry in optimizer.state.values() for value in entry.values()]
+            tensors = [*module.parameters(), *module.buffers(), *(value for value in state if isinstance(value, torch.Tensor))]
+            return [tensor.detach().clone() for tensor in tensors] + [torch.get_rng_state()]
+
+        before, modes = everything(), [child.training for child in module.modules()]
+        scores = super().score(architecture, label, candidates, module)
+        assert all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
+        assert modes == [child.training for child in module.modules()]
+        data = module.validation_batches(self.batches)
+        for index, score in zip(candidates, scores):
+            train = self.batch_norm == 'train'
+            expected = brute_force_score(module.model, architecture, data, (label, index), self.criterion, train)
+            assert score == pytest.approx(expected, abs=1e-12)
+        self.checked = getattr(self, 'checked', 0) + len(scores)
+        return scores
+
+
+@pytest.mark.parametrize('batch_norm', ['train', 'eval'])
+@pytest.mark.parametrize('criterion', ['accuracy', 'loss'])
+def test_decisions_are_those_of_brute_force(criterion: str, batch_norm: str) -> None:
+    selection = Checked(criterion=criterion, batch_norm=batch_norm, epochs_between=1)
+    strategy = DifferentiableStrategy(selection=selection)
+    fit(strategy, space(), loaders(4, 1, 8, 8))
+    history = strategy.architecture.history
+    assert Counter(record['stage'] for record in history) == {'operation': 18, 'topology': 6}
+    # Every edge had three operations; in each kind of cell one node dropped one of three inputs and one two of four.
+    assert selection.checked == 18 * 3 + 2 * (3 + 4 + 3)
+    for record in history:
+        scores = record['scores']
+        if record['stage'] == 'operation':
+            assert record['choice'] == record['candidates'][scores.index(min(scores))]  # the first of equals
+            assert record['margin'] == pytest.approx(sorted(scores)[1] - sorted(scores)[0])
+        else:
+            last = len(scores) - 1 - scores[::-1].index(max(scores))  # of equals the first inputs stay
+            assert record['choice'] == record['candidates'][last]
+    sample = strategy.select()
+    genotype = Genotype.from_sample(sample)
+    for record in history:
+        if record['stage'] == 'operation':
+            assert sample[record['label']] == record['choice']
+        else:
+            assert record['choice'] not in sample[record['label']]
+    assert genotype.nodes == 3
+
+
+def test_ties_keep_the_first() -> None:
+    class Same(Progressive):
+        def score(self, architecture: Any, label: str, candidates: Any, module: Any) -> list[float]:
+            return [0.5] * len(candidates)
+
+    strategy = DifferentiableStrategy(selection=Same(epochs_between=1))
+    fit(strategy, space(), loaders(4, 1, 8, 8))
+    sample = strategy.select()
+    assert {sample[label] for label in sample if '_op_' in label} == {OPERATIONS[0]}
+    assert all(sample[label] == [0, 1] for label in sample if '_input_' in label)
+
+
+def test_events_and_epochs_are_those_of_the_paper() -> None:
+    """14 edges and 3 nodes with more than two inputs: 5·(14 + 3 − 1) + 1 = 81 epochs."""
+    strategy = create_strategy('darts-pt')
+    strategy.mutate_model(DartsSpace(channels=1, cells=3, operations=['skip_connect', 'sep_conv_3x3']))
+    selection = strategy.selection
+    assert (selection.events(strategy.architecture), selection.epochs(strategy.architecture)) == (17, 81)
+    events = [epoch for epoch in range(-3, 90) if selection.is_event(epoch, strategy.architecture)]
+    assert events == list(range(0, 81, 5))
+
+
+def test_nas_bench_201_has_no_topology_stage_and_may_choose_none() -> None:
+    from nni.nas.hub.pytorch import NasBench201
+
+    class PreferNone(Progressive):
+        def score(self, architecture: Any, label: str, candidates: Any, module: Any) -> list[float]:
+            return [-1.0 if architecture.operations()[label].names[index] == 'none' else 0.0 for index in candidates]
+
+    strategy = DifferentiableStrategy(selection=PreferNone(epochs_between=1))
+    module = fit(strategy, NasBench201(stem_out_channels=4, num_modules_per_stack=1, num_labels=4), loaders(4, 3, 8, 8))
+    assert set(strategy.select().values()) == {'none'}
+    assert len(strategy.architecture.history) == 6
+    assert module.trainer.current_epoch == 1 + 6  # 1·(6 − 1) + 1
+
+
+def test_none_is_never_kept_on_an_edge_of_a_cell() -> None:
+    strategy = DifferentiableStrategy(selection=Perturbation(epochs_between=1, batches=1))
+    candidates = DartsSpace(channels=2, cells=3, nodes=1, num_classes=4, in_channels=1, operations=['none', *OPERATIONS])
+    fit(strategy, candidates, loaders(4, 1, 8, 8))
+    assert all('none' not in record['candidates'] for record in strategy.architecture.history)
+
+
+@pytest.mark.parametrize('selection', [Perturbation(epochs_between=1), ProgressiveMagnitude(epochs_between=1)])
+def test_a_users_space(selection: Progressive) -> None:
+    class Flat(TwoLabels):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.flatten(1))
+
+    strategy = DifferentiableStrategy(selection=selection)
+    model = Flat()
+    model.last = torch.nn.Linear(8, 4)
+    fit(strategy, model, loaders(4, 6))
+    sample = strategy.select()
+    assert len(sample['features']) == 2 and sample['layer'] in (0, 1, 2)
+    assert [record['label'] for record in strategy.architecture.history] == ['layer', 'features']
+
+
+def test_tuning_uses_a_tenth_of_the_learning_rate_and_a_new_optimizer() -> None:
+    strategy = DifferentiableStrategy(selection=ProgressiveMagnitude(epochs_between=2))
+    rates: list[tuple[int, float, bool]] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, index: int) -> None:
+            optimizer = trainer.optimizers[0]
+            if index == 0:
+                rates.append((trainer.current_epoch, optimizer.param_groups[0]['lr'], bool(optimizer.state)))
+
+    original = strategy.mutate_evaluator
+
+    def watched(evaluator: Lightning) -> Lightning:
+        evaluator.trainer.callbacks.append(Watch())
+        return original(evaluator)
+
+    strategy.mutate_evaluator = watched
+    fit(strategy, DartsSpace(channels=2, cells=3, nodes=1, num_classes=4, in_channels=1, operations=OPERATIONS), loaders(4, 1, 8, 8), 2)
+    tuning = [entry for entry in rates if entry[0] >= 2]
+    assert [epoch for epoch, _, _ in tuning] == [2, 3, 4]  # two events: 2·(2 − 1) + 1
+    assert all(rate == pytest.approx(0.005) for _, rate, _ in tuning)
+    assert [state for _, _, state in rates] == [False, True, False, True, True]
+
+
+def test_progressive_magnitude_keeps_the_most_probable_each_time() -> None:
+    strategy = DifferentiableStrategy(Softmax(), selection=ProgressiveMagnitude(epochs_between=1))
+    fit(strategy, space(), loaders(4, 1, 8, 8))
+    for record in strategy.architecture.history:
+        extreme = min if record['stage'] == 'operation' else max
+        assert record['choice'] == record['candidates'][record['scores'].index(extreme(record['scores']))]
+
+
+def test_fixed_alpha_keeps_alpha_through_the_tuning() -> None:
+    strategy = DifferentiableStrategy(Fixed(), selection=Perturbation(epochs_between=1, batches=1))
+    module = fit(strategy, space(), loaders(4, 1, 8, 8))
+    assert all(not optimizer.state for optimizer in module.trainer.optimizers[1:])
+
+
+@pytest.mark.parametrize('epoch', [1, 3, 6])
+def test_resume_in_the_middle_of_selection_gives_the_same_genotype(epoch: int, tmp_path: Path) -> None:
+    recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), 'search.epochs': 1, 'space.operations': OPERATIONS})
+
+    def stop(record: dict) -> None:
+        if record['epoch'] == epoch + 1:
+            raise KeyError('stop')
+
+    unbroken, _ = stages.search(recipe, 'darts-pt', 1, tmp_path / 'unbroken')
+    with pytest.raises(KeyError):
+        stages.search(recipe, 'darts-pt', 1, tmp_path / 'broken', on_epoch=stop)
+    torch.manual_seed(77)
+    assert stages.search(recipe, 'darts-pt', 1, tmp_path / 'broken', resume=True)[0] == unbroken
+    files = [(tmp_path / name / 'selection.jsonl').read_text() for name in ('broken', 'unbroken')]
+    assert files[0] == files[1]
+    records = [json.loads(line) for line in files[0].splitlines()]
+    assert len(records) == 2 * 5 + 2 * 1
+    assert {'stage', 'label', 'candidates', 'scores', 'choice', 'margin'} == set(records[0])
+
+
+@pytest.mark.parametrize('name', ['darts-pt', 'darts-2nd+pt', 'fixed-alpha+pt', 'sdarts-rs+pt', 'gdas+pt-mag', 'darts-1st+pt-mag'])
+def test_names(name: str) -> None:
+    strategy = create_strategy(name, epochs_between=2)
+    assert strategy.selection.epochs_between == 2
+    assert isinstance(strategy.selection, ProgressiveMagnitude if name.endswith('mag') else Perturbation)
+
+
+@pytest.mark.parametrize('name', ['random+pt', 'darts-1st+', 'darts-1st+px', '+pt', 'darts-pt+pt'])
+def test_wrong_names(name: str) -> None:
+    with pytest.raises(ValueError, match='unknown strategy'):
+        create_strategy(name)
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {'criterion': 'f1'},
+        {'batch_norm': 'none'},
+        {'batches': 0},
+        {'epochs_between': 0},
+        {'learning_rate_factor': 0.0},
+    ],
+)
+def test_settings_outside_their_range(settings: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        Perturbation(**settings)
