@@ -22,7 +22,7 @@ def main() -> None:
     settings = Recipe.load('digits').data
     space = DartsSpace(channels=8, cells=3, nodes=3, num_classes=10, in_channels=1)
     images = ImageDataModule(load_images(settings), settings, train_portion=0.5, batch_size=64, seed=1)
-    trainer = Trainer(max_epochs=EPOCHS, accelerator='auto', devices=1, logger=False, enable_model_summary=False)
+    trainer = Trainer(max_epochs=EPOCHS, devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False)
     evaluator = Lightning(ImageClassifier(num_classes=10, epochs=EPOCHS), trainer, datamodule=images)
     strategy = create_strategy('darts-2nd', learning_rate=3e-3)
 

@@ -200,6 +200,8 @@ def read_genotype(source: str) -> Genotype:
     if source in PUBLISHED:
         return PUBLISHED[source]
     path = Path(source)
+    if (path / 'genotype.json').is_file():
+        path = path / 'genotype.json'
     if path.is_file():
         try:
             text = path.read_text('utf-8').strip()

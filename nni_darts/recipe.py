@@ -32,7 +32,7 @@ class _Section(BaseModel):
 
 
 Portion = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]
 Rate = Annotated[float, Field(gt=0, lt=1000)]
 Decay = Annotated[float, Field(ge=0, lt=1000)]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
@@ -60,6 +60,10 @@ class DataSettings(_Section):
             raise ValueError(f'unknown data set {self.name!r}; known: {", ".join(DATA_NAMES)}, or your own code as module:function')
         if self.name in ('imagenet', 'npz', 'folder') and not self.path:
             raise ValueError(f'data set {self.name} needs data.path')
+        if self.name == 'folder' and self.image_size is None:
+            raise ValueError('data set folder needs data.image_size: pictures are scaled and cropped in the middle to that square')
+        if self.image_size is not None and self.name not in ('folder', 'imagenet'):
+            raise ValueError(f'data.image_size is for folders of pictures; {self.name} has images of one size already')
         return self
 
 
@@ -95,6 +99,12 @@ class _Training(_Section):
     weight_decay: Decay = 3e-4
     gradient_clip: Annotated[float, Field(gt=0)] | None = 5.0
 
+    @model_validator(mode='after')
+    def _falling(self) -> _Training:
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(f'min_learning_rate {self.min_learning_rate} is above learning_rate {self.learning_rate}')
+        return self
+
 
 class SearchSettings(_Training):
     """How the supernet is trained. ``train_portion`` of the training data is for the weights, the rest for α.
@@ -112,6 +122,12 @@ class SearchSettings(_Training):
     tuning_epochs: Positive = 5
     random_samples: Positive = 24
     settings: dict[str, dict[str, Any]] = {}
+
+    @model_validator(mode='after')
+    def _trains_alpha(self) -> SearchSettings:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f'warmup_epochs {self.warmup_epochs} leave none of {self.epochs} epochs to train α')
+        return self
 
 
 class TrainSettings(_Training):
@@ -240,6 +256,8 @@ def _read(name: str) -> tuple[str, str]:
 
 
 def _pairs(overrides: Iterable[str] | Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    if isinstance(overrides, str):
+        overrides = [overrides]
     if isinstance(overrides, Mapping):
         yield from ((str(key), value) for key, value in overrides.items())
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import random
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -60,22 +61,67 @@ def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> 
     Raises:
         InputError: if the folder holds another run, or this one and it is not to be resumed, or files of the same names.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'cannot make the folder {output}: {error.strerror}') from None
     run = {**what, 'recipe': recipe.to_dict()}
     kept = sorted(file.name for file in output.iterdir() if file.name in (RESULT, GENOTYPE, WEIGHTS, METRICS, CHECKPOINT, 'cell-0'))
-    before = json.loads((output / RUN).read_text('utf-8')) if (output / RUN).exists() else None
+    before = _read_json(output / RUN) if (output / RUN).exists() and kept else None
     if before is None and kept:
         raise InputError(f'{output} already holds {kept[0]}, which is not of a run that could go on; choose another folder')
     if before is not None and kept:
         if not resume:
             raise InputError(f'{output} already holds a run: go on with it with --resume, or choose another folder')
-        different = [key for key in run if run[key] != before.get(key)]
+        different = _differences(run, before)
         if different:
-            raise InputError(f'{output} holds a run with another {" and ".join(different)}: a resumed run keeps its settings')
+            raise InputError(f'{output} holds a run with another {", ".join(different)}: a resumed run keeps its settings')
         if RESULT in kept:
-            return json.loads((output / RESULT).read_text('utf-8'))['result']
+            return _read_json(output / RESULT)['result']
+        _check_checkpoint(output)
     _write_json(output / RUN, run)
     return None
+
+
+def _differences(one: Any, other: Any, path: str = '') -> list[str]:
+    """The dotted keys under which two pieces of plain data differ."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return [] if one == other else [path]
+    return [found for key in one for found in _differences(one[key], other.get(key), f'{path}.{key}'.lstrip('.'))]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text('utf-8'))
+    except (OSError, ValueError) as error:
+        raise InputError(f'{path} is damaged ({error}); start again in another folder') from None
+
+
+def _check_checkpoint(output: Path) -> None:
+    """Finds damage before Lightning runs into it."""
+    if (output / CHECKPOINT).exists():
+        try:
+            torch.load(output / CHECKPOINT, map_location='meta', weights_only=True)
+            if not epochs_of(output):
+                raise ValueError(f'{METRICS} is missing')
+        except Exception as error:  # torch, zipfile and pickle have a dozen kinds for a damaged file
+            reason = str(error).splitlines()[0][:100]
+            raise InputError(f'the checkpoint in {output} is damaged ({reason}); start again in another folder') from None
+
+
+def preflight(recipe: Recipe, strategies: Iterable[str], data: ImageData) -> None:
+    """Builds what the stages will build, without training: strategies, transforms, splits.
+
+    Raises:
+        InputError: for anything in the recipe that does not fit.
+    """
+    for name in strategies:
+        if preset(name).supernet:
+            _strategy(recipe, name)
+    parts = [(recipe.search, recipe.search.train_portion, 0)]
+    parts += [(settings, 1 - settings.validation_portion, settings.cutout) for settings in (recipe.select, recipe.retrain)]
+    for settings, portion, cutout in parts:
+        ImageDataModule(data, recipe.data, train_portion=portion, batch_size=settings.batch_size, seed=1, cutout=cutout)
 
 
 def search(
@@ -106,7 +152,7 @@ def search(
     data = load_images(recipe.data)
     finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
     if finished is not None:
-        return Genotype.from_json((output / GENOTYPE).read_text('utf-8')), finished
+        return Genotype.from_json(json.dumps(_read_json(output / GENOTYPE))), finished
     run = _search_supernet if chosen.supernet else _search_cells
     genotype, measured = run(recipe, strategy, seed, output, data, resume, on_epoch)
     write_text(output / GENOTYPE, genotype.to_json() + '\n')
@@ -170,6 +216,11 @@ def _strategy(recipe: Recipe, name: str) -> Any:
         'warmup_epochs': recipe.search.warmup_epochs,
         'gradient_clip_val': recipe.search.gradient_clip,
     }
+    for other in recipe.search.settings:
+        try:
+            preset(other)
+        except ValueError as error:
+            raise InputError(f'search.settings: {error}') from None
     if '+' in ALIASES.get(name, name):
         settings['epochs_between'] = recipe.search.tuning_epochs
     try:

@@ -156,8 +156,8 @@ def preset(name: str) -> Preset:
     Raises:
         ValueError: for any other name; the message lists the known ones.
     """
-    base, _, suffix = ALIASES.get(name, name).partition('+')
-    if base in PRESETS and not suffix and '+' not in name:
+    base, _, suffix = str(ALIASES.get(name, name)).partition('+')
+    if base in PRESETS and not suffix and '+' not in str(name):
         return PRESETS[base]
     if base in PRESETS and PRESETS[base].supernet and suffix in SELECTIONS:
         return _with_selection(PRESETS[base], suffix)

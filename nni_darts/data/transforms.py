@@ -40,10 +40,12 @@ def training_transform(data: ImageData, settings: DataSettings, cutout: int = 0)
     """What training images go through: augmentation as ``settings.augment`` says, normalisation, cutout of that length (0: none).
 
     Raises:
-        InputError: for cutout on images smaller than its square.
+        InputError: for cutout or padding larger than the images.
     """
     if cutout > min(data.size):
         raise InputError(f'cutout {cutout} is larger than the images, {data.size[0]}×{data.size[1]}')
+    if settings.augment in ('crop', 'crop-flip') and settings.pad > min(data.size):
+        raise InputError(f'data.pad {settings.pad} is larger than the images, {data.size[0]}×{data.size[1]}')
     steps: list[nn.Module] = []
     if settings.augment == 'imagenet':
         steps += [v2.RandomResizedCrop(data.size), v2.RandomHorizontalFlip(), v2.ColorJitter(0.4, 0.4, 0.4, 0.2)]

@@ -83,6 +83,8 @@ class SearchAndRetrain(Tuner):
                     raise InputError(f'classArgs.{name} must be a whole number from {least}, not {value!r}')
             self.retrain_runs = retrain_runs
             self._ledger = Ledger(max_retries, GRACE_SECONDS)
+            if not isinstance(set, (Mapping, list, tuple)):
+                raise InputError(f'classArgs.set must be a mapping such as {{search.epochs: 5}}, not {set!r}')
             self.recipe = Recipe.load(recipe, set)
             found = unsendable(self.recipe.to_dict())
             if found is not None:

@@ -6,6 +6,8 @@ import inspect
 import json
 import os
 import shutil
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,12 +47,19 @@ def check_experiment(path: Path) -> Findings:
     if not isinstance(config, dict):
         raise InputError(f'{path} is not an NNI experiment: a mapping with searchSpace, trialCommand, tuner, trainingService')
     findings = Findings()
+    if not isinstance(config.get('trainingService'), (dict, list)):
+        findings.errors.append(f'trainingService must be a mapping such as {{platform: local}}, not {config.get("trainingService")!r}')
+        return findings
+    concurrency = config.get('trialConcurrency')
+    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
+        findings.errors.append(f'trialConcurrency must be a whole number from 1, not {concurrency!r}')
+        return findings
     _check_nni(path, findings)
     protocol = _check_tuner(config, path, findings)
     _check_services(config, path, findings)
     if protocol is not None:
         _check_amount(config, protocol, findings)
-        _check_data(config, protocol.recipe, path, findings)
+        _check_data(config, protocol.recipe, protocol.strategies, path, findings)
     return findings
 
 
@@ -58,10 +67,14 @@ def _check_nni(path: Path, findings: Findings) -> None:
     """NNI's own validation, which nnictl would run."""
     if find_spec('pkg_resources') is None:
         findings.errors.append("nnictl needs pkg_resources, which setuptools 81 dropped: pip install 'setuptools<81'")
-    from nni.experiment.config import ExperimentConfig
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # setuptools' notice about pkg_resources
+        from nni.experiment.config import ExperimentConfig
 
     try:
-        ExperimentConfig.load(path).validate()
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            ExperimentConfig.load(path).validate()
     except Exception as error:  # NNI raises whatever its checks run into
         findings.errors.append(f'NNI refuses {path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}')
 
@@ -74,6 +87,9 @@ def _check_tuner(config: dict[str, Any], path: Path, findings: Findings) -> Prot
     if not tuner.get('codeDirectory'):
         findings.errors.append('tuner.codeDirectory must be given, for example "." (NNI wants it for a class by name)')
     arguments = tuner.get('classArgs') or {}
+    if not isinstance(arguments, dict):
+        findings.errors.append(f'tuner.classArgs must be a mapping such as {{recipe: digits}}, not {arguments!r}')
+        return None
     allowed = [name for name in inspect.signature(SearchAndRetrain).parameters]
     unknown = [str(name) for name in arguments if name not in allowed]
     if unknown:
@@ -119,7 +135,9 @@ def _check_services(config: dict[str, Any], path: Path, findings: Findings) -> N
             break
     platforms = [service.get('platform') for service in _services(config)]
     command = str(config.get('trialCommand', '')).split()
-    if 'local' in platforms and command and shutil.which(command[0]) is None:
+    if 'nni-darts trial' not in ' '.join(command):
+        findings.errors.append(f'trialCommand must be nni-darts trial, not {" ".join(command)!r}')
+    elif 'local' in platforms and shutil.which(command[0]) is None:
         findings.errors.append(f'trialCommand: no program {command[0]!r} on PATH; activate the environment this package is installed in')
     if 'remote' in platforms:
         if not config.get('nniManagerIp'):
@@ -145,14 +163,17 @@ def _check_amount(config: dict[str, Any], protocol: Protocol, findings: Findings
         findings.errors.append(f'maxTrialNumber is {most}, but {total} trials are needed; leave it out, the experiment ends by itself')
 
 
-def _check_data(config: dict[str, Any], recipe: Recipe, path: Path, findings: Findings) -> None:
+def _check_data(config: dict[str, Any], recipe: Recipe, strategies: Sequence[str], path: Path, findings: Findings) -> None:
+    """The data, and what the stages will build from it."""
     if any(service.get('platform') != 'local' for service in _services(config)):
         return
     from nni_darts.data import load_images
+    from nni_darts.stages import preflight
 
     with _inside(path.parent / str(config.get('trialCodeDirectory') or '.')):
         try:
             data = load_images(recipe.data)
+            preflight(recipe, strategies, data)
         except InputError as error:
             findings.errors.append(str(error))
             return

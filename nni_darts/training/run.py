@@ -70,17 +70,17 @@ class EpochLog(Checkpoint):
         self.path = path
         self.on_epoch = on_epoch
         self.extra = extra
-        self._started = 0.0
+        self._started = self._rate = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._started = time.monotonic()
+        self._rate = trainer.optimizers[0].param_groups[0]['lr']
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         values = {name: round(float(value), 6) for name, value in trainer.callback_metrics.items()}
-        rate = trainer.optimizers[0].param_groups[0]['lr']
         if not np.isfinite(values.get('train_loss', 0.0)):
             raise ArithmeticError(
-                f'the training loss is {values["train_loss"]} in epoch {trainer.current_epoch + 1} at learning rate {rate:.4g}: '
+                f'the training loss is {values["train_loss"]} in epoch {trainer.current_epoch + 1} at learning rate {self._rate:.4g}: '
                 'the training has diverged; lower the learning rate'
             )
         lines = [line for line in _lines(self.path) if json.loads(line)['epoch'] < trainer.current_epoch + 1]

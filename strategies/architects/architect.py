@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nni_darts.strategies.architects.gradient import architecture_gradient
+from nni_darts.strategies.architects.gradient import architecture_gradient, check_options
 
 __all__ = ['Architect', 'FirstOrder', 'SecondOrder']
 
@@ -60,6 +60,9 @@ class SecondOrder:
     hessian: Literal['finite_difference', 'exact'] = 'finite_difference'
     epsilon: float = 0.01
     clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        check_options(self.hessian, self.epsilon, self.clip_norm)
 
     def gradient(
         self,

@@ -71,17 +71,12 @@ def architecture_gradient(
     """
     if order not in (1, 2):
         raise ValueError(f'order must be 1 or 2, not {order!r}')
-    if hessian not in HESSIANS:
-        raise ValueError(f'hessian must be one of {", ".join(HESSIANS)}, not {hessian!r}')
-    if not (math.isfinite(epsilon) and epsilon > 0):
-        raise ValueError(f'epsilon must be a number above 0, not {epsilon!r}')
+    check_options(hessian, epsilon, clip_norm)
     rates = list(learning_rate) if isinstance(learning_rate, Sequence) else [learning_rate] * len(weights)
     if len(rates) != len(weights) or not all(math.isfinite(rate) and rate >= 0 for rate in rates):
         raise ValueError(
             f'learning_rate must be a number of at least 0, or one for each of the {len(weights)} weights, not {learning_rate!r}'
         )
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(f'clip_norm must be above 0 or None, not {clip_norm!r}')
     for name, tensors in (('weights', weights), ('alphas', alphas)):
         if any(not tensor.is_leaf for tensor in tensors):
             raise ValueError(f'{name} must be leaf tensors, such as parameters')
@@ -134,6 +129,16 @@ def architecture_gradient(
                 product = _difference_product(repeated_train_loss, reached, alphas, vector, epsilon, restore)
         after_valid.restore()
         return list(torch._foreach_sub(result, product))
+
+
+def check_options(hessian: str, epsilon: float, clip_norm: float | None) -> None:
+    """Raises ValueError that names the option outside its range."""
+    if hessian not in HESSIANS:
+        raise ValueError(f'hessian must be one of {", ".join(HESSIANS)}, not {hessian!r}')
+    if not (isinstance(epsilon, (int, float)) and math.isfinite(epsilon) and epsilon > 0):
+        raise ValueError(f'epsilon must be a number above 0, not {epsilon!r}')
+    if clip_norm is not None and not (isinstance(clip_norm, (int, float)) and clip_norm > 0):
+        raise ValueError(f'clip_norm must be above 0 or None, not {clip_norm!r}')
 
 
 def _exact_product(

@@ -69,6 +69,10 @@ def test_a_recipe_cannot_be_changed() -> None:
         ('search.epochs', 'section.key=value'),
         ('search.epochs=[', 'not valid YAML'),
         ('search.settings={darts-2nd: 3}', 'search.settings'),
+        ('search.warmup_epochs=8', 'none of 8 epochs'),
+        ('search.min_learning_rate=5', 'above learning_rate'),
+        ('data.image_size=32', 'digits has images of one size'),
+        ('retrain.channels=100000000', 'retrain.channels'),
     ],
 )
 def test_mistakes_are_one_sentence_that_names_them(override: str, names: str) -> None:

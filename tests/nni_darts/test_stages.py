@@ -129,7 +129,7 @@ def test_nothing_is_overwritten(tiny: Recipe, images: Path, tmp_path: Path) -> N
     with pytest.raises(InputError, match='seed'):
         stages.train_cell(tiny, 'select', tiny.random_cells(1)[0], 2, tmp_path, resume=True)
     other = Recipe.load('digits', {**overrides(images), 'retrain.channels': 5})
-    with pytest.raises(InputError, match='recipe'):
+    with pytest.raises(InputError, match='recipe.retrain.channels'):
         stages.train_cell(other, 'select', tiny.random_cells(1)[0], 1, tmp_path, resume=True)
 
 
@@ -145,6 +145,22 @@ def test_a_run_that_never_started_does_not_block_its_folder(tiny: Recipe, images
     with pytest.raises(InputError, match='momentum'):
         stages.search(odd, 'darts-1st', 1, tmp_path)
     stages.search(tiny, 'darts-1st', 1, tmp_path)
+
+
+@pytest.mark.parametrize('damage', ['last.ckpt', 'metrics.jsonl', 'run.json'])
+def test_damaged_files_are_one_sentence(damage: str, tiny: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(Stop):
+        stages.search(tiny, 'darts-1st', 1, tmp_path, on_epoch=stop_at(2))
+    (tmp_path / damage).write_bytes((tmp_path / damage).read_bytes()[:20])
+    with pytest.raises(InputError, match='damaged') as error:
+        stages.search(tiny, 'darts-1st', 1, tmp_path, resume=True)
+    assert '\n' not in str(error.value)
+
+
+def test_a_folder_that_cannot_be_made(tiny: Recipe, tmp_path: Path) -> None:
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(InputError, match='cannot make'):
+        stages.search(tiny, 'darts-1st', 1, tmp_path / 'file' / 'out')
 
 
 def test_only_retraining_touches_test_data(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,8 @@ def test_statistics_are_those_of_the_pixels() -> None:
         ({'train_labels': np.zeros(20, int)}, 'two classes'),
         ({'train_labels': -np.ones(20, int)}, '0 or more'),
         ({'test_labels': np.arange(8)}, 'up to 7'),
+        ({'train_labels': np.arange(20) % 4 * 5}, 'no training image has label 1'),
+        ({'train_images': np.zeros((0, 6, 6, 3), np.uint8)}, 'no images'),
         ({'test_images': np.zeros((8, 5, 5, 3), np.uint8)}, 'test images'),
     ],
 )
@@ -117,15 +119,55 @@ def test_missing_data_says_what_to_do(name: str, tmp_path: Path) -> None:
     assert str(tmp_path) in str(error.value) and '\n' not in str(error.value)
 
 
+def folder(path: Path, size: int = 8) -> DataSettings:
+    return DataSettings(name='folder', path=str(path), image_size=size)
+
+
 def test_a_folder_of_class_folders(tmp_path: Path) -> None:
     folders(tmp_path)
-    data = load_images(DataSettings(name='folder', path=str(tmp_path)))
+    (tmp_path / '.ipynb_checkpoints').mkdir()
+    data = load_images(folder(tmp_path))
     assert (len(data.train), len(data.test), data.num_classes, data.size) == (8, 2, 2, (8, 8))
-    image = evaluation_transform(data, DataSettings(name='folder', path=str(tmp_path)))(data.train[0][0])
+    image = evaluation_transform(data, folder(tmp_path))(data.train[0][0])
     assert image.shape == (3, 8, 8)
 
 
-@pytest.mark.parametrize('held_out', ['test', 'val'])
+def test_a_train_folder_alone_is_the_data(tmp_path: Path) -> None:
+    folders(tmp_path / 'train')
+    assert load_images(folder(tmp_path)).num_classes == 2
+    folders(tmp_path / 'evaluation')
+    with pytest.raises(InputError, match='none called test, val, valid, validation'):
+        load_images(folder(tmp_path))
+
+
+def test_sixteen_bit_grey_levels_are_scaled(tmp_path: Path) -> None:
+    folders(tmp_path)
+    ramp = (np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8)
+    Image.fromarray(ramp).save(tmp_path / 'cat' / '0.png')
+    pixels = np.asarray(load_images(folder(tmp_path)).train.dataset[0][0])
+    assert np.array_equal(pixels[..., 0], (ramp >> 8).astype(np.uint8))
+
+
+@pytest.mark.parametrize('position', [0, 3])
+@pytest.mark.parametrize('content', [b'', b'garbage', b'\x89PNG\r\n\x1a\n\x00\x00'])
+def test_a_damaged_image_is_named(content: bytes, position: int, tmp_path: Path) -> None:
+    folders(tmp_path)
+    (tmp_path / 'cat' / f'{position}.png').write_bytes(content)
+    with pytest.raises(InputError, match=rf'{position}\.png is not a readable image'):
+        data = load_images(folder(tmp_path))
+        for part in (data.train, data.test):
+            for index in range(len(part)):
+                part[index]
+
+
+def test_layouts_of_arrays() -> None:
+    from nni_darts.data.images import _channels_last
+
+    assert _channels_last((9, 32, 32, 3)) and _channels_last((9, 8, 8, 5)) and not _channels_last((9, 5, 8, 8))
+    assert not _channels_last((9, 3, 32, 32)) and _channels_last((9, 3, 3, 1))
+
+
+@pytest.mark.parametrize('held_out', ['test', 'val', 'validation'])
 def test_a_folder_with_train_and_test(held_out: str, tmp_path: Path) -> None:
     folders(tmp_path / 'train')
     folders(tmp_path / held_out, count=2)
@@ -140,16 +182,16 @@ def test_a_folder_with_train_and_test(held_out: str, tmp_path: Path) -> None:
 
 def test_wrong_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match='no folder'):
-        load_images(DataSettings(name='folder', path=str(tmp_path / 'none')))
+        load_images(folder(tmp_path / 'none'))
     with pytest.raises(InputError, match='class folders'):
-        load_images(DataSettings(name='folder', path=str(tmp_path)))
+        load_images(folder(tmp_path))
     folders(tmp_path, ('only',))
     with pytest.raises(InputError, match='two class'):
-        load_images(DataSettings(name='folder', path=str(tmp_path)))
+        load_images(folder(tmp_path))
     folders(tmp_path / 'x' / 'train')
     folders(tmp_path / 'x' / 'test', ('cat', 'fox'))
     with pytest.raises(InputError, match='dog, fox'):
-        load_images(DataSettings(name='folder', path=str(tmp_path / 'x')))
+        load_images(folder(tmp_path / 'x'))
 
 
 def test_the_users_own_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,10 +202,23 @@ def test_the_users_own_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         '    labels = np.array([0, 1] * 3)\n'
         '    return dict(train_images=images, train_labels=labels, test_images=images, test_labels=labels)\n'
         'def wrong(): return 3\n'
+        'def fails(): raise KeyError(7)\n'
+        'number = 3\n'
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert load_images(DataSettings(name='mine:load')).size == (4, 4)
-    for name, names in (('mine:wrong', 'must return'), ('mine:absent', 'no function'), ('nowhere:load', 'no module')):
+    (tmp_path / 'odd.py').write_text('import absent_thing')
+    (tmp_path / 'bad.py').write_text('def (')
+    cases = {
+        'mine:wrong': 'must return',
+        'mine:absent': 'no function',
+        'mine:fails': r'KeyError: 7 \(.*mine.py:',
+        'mine:number': 'not callable',
+        'nowhere:load': 'no module',
+        'odd:load': 'absent_thing',
+        'bad:load': 'invalid syntax',
+    }
+    for name, names in cases.items():
         with pytest.raises(InputError, match=names):
             load_images(DataSettings(name=name))
 
@@ -225,6 +280,16 @@ def test_cutout_zeroes_a_square_clipped_at_the_border() -> None:
 def test_cutout_larger_than_the_image_is_an_error() -> None:
     with pytest.raises(InputError, match='cutout 16'):
         training_transform(load_images(DIGITS), DIGITS, 16)
+
+
+def test_padding_larger_than_the_image_is_an_error() -> None:
+    with pytest.raises(InputError, match='data.pad 100'):
+        training_transform(load_images(DIGITS), DataSettings(name='digits', augment='crop', pad=100))
+
+
+def test_an_impossible_split_of_the_digits() -> None:
+    with pytest.raises(InputError, match='test_portion'):
+        load_images(DataSettings(name='digits', test_portion=0.999))
 
 
 def test_too_few_images(tmp_path: Path) -> None:
