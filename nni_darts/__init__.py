@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nni_darts._lazy import lazy_names
 
 if TYPE_CHECKING:
     from nni_darts.genotype import DARTS_OPERATIONS, Genotype
@@ -20,12 +21,4 @@ _HOMES = {
     'Recipe': 'nni_darts.recipe',
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -23,7 +23,7 @@ from nni_darts.data import ImageData, ImageDataModule, ImageShape, load_images
 from nni_darts.errors import InputError
 from nni_darts.files import write_text
 from nni_darts.genotype import Genotype
-from nni_darts.recipe import Recipe, TrainSettings
+from nni_darts.recipe import Recipe, SearchSettings, TrainSettings
 from nni_darts.report.cost import network_cost
 from nni_darts.search_spaces import DartsSpace, network_from_genotype
 from nni_darts.strategies.differentiable import DifferentiableStrategy
@@ -177,10 +177,7 @@ def _search_supernet(
     module = ImageClassifier(
         data.num_classes,
         settings.epochs,
-        learning_rate=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        min_learning_rate=settings.min_learning_rate,
+        **_optimisation(settings),
     )
     datamodule = ImageDataModule(data, recipe.data, train_portion=settings.train_portion, batch_size=settings.batch_size, seed=seed)
     with quiet_lightning():
@@ -293,11 +290,8 @@ def train_cell(
     module = ImageClassifier(
         data.num_classes,
         settings.epochs,
-        learning_rate=settings.learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
+        **_optimisation(settings),
         schedule=settings.schedule,
-        min_learning_rate=settings.min_learning_rate,
         decay=settings.decay,
         auxiliary_weight=settings.auxiliary_weight,
         label_smoothing=settings.label_smoothing,
@@ -345,6 +339,11 @@ def cost_of(genotype: Genotype, recipe: Recipe, data: ImageShape | ImageData, st
         image_size=data.size,
     )
     return {'parameters': cost.parameters, 'multiply_adds': cost.multiply_adds}
+
+
+def _optimisation(settings: SearchSettings | TrainSettings) -> dict[str, float]:
+    """What a search and a training from scratch tell the classifier alike."""
+    return settings.model_dump(include={'learning_rate', 'momentum', 'weight_decay', 'min_learning_rate'})
 
 
 def _resume_arguments(output: Path, resume: bool) -> dict[str, Any]:

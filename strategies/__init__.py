@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nni_darts._lazy import lazy_names
 
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableStrategy
@@ -19,12 +20,4 @@ _HOMES = {
     'create_strategy': 'nni_darts.strategies.presets',
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

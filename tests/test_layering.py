@@ -12,13 +12,22 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HOMES = {'nni_darts.search_spaces': ROOT / 'search_spaces', 'nni_darts.strategies': ROOT / 'strategies', 'nni_darts': ROOT / 'nni_darts'}
 
-BASE = {'nni_darts', 'nni_darts._nni', 'nni_darts.genotype', 'nni_darts.errors', 'nni_darts.files', 'nni_darts.candidates'}
+BASE = {
+    'nni_darts',
+    'nni_darts._nni',
+    'nni_darts._lazy',
+    'nni_darts.genotype',
+    'nni_darts.errors',
+    'nni_darts.files',
+    'nni_darts.candidates',
+}
 """What everybody may import: the package's lazy root, NNI, genotypes and candidates, the error class, atomic writing."""
 
 ALLOWED = {
     'nni_darts.genotype': set(),
     'nni_darts.errors': set(),
     'nni_darts.files': set(),
+    'nni_darts._lazy': set(),
     'nni_darts.candidates': {'nni_darts.genotype'},
     'nni_darts.published': {'nni_darts.genotype'},
     'nni_darts.search_spaces': BASE,

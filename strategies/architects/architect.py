@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -14,8 +14,12 @@ from nni_darts.strategies.architects.gradient import architecture_gradient, chec
 __all__ = ['Architect', 'FirstOrder', 'SecondOrder']
 
 
-class Architect(Protocol):
+class Architect:
     """Computes the gradient that α's optimizer then follows."""
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments for :func:`architecture_gradient`."""
+        raise NotImplementedError
 
     def gradient(
         self,
@@ -29,33 +33,23 @@ class Architect(Protocol):
         learning_rate: float | Sequence[float],
     ) -> list[Tensor]:
         """Arguments and result as for :func:`architecture_gradient`."""
-        ...
-
-
-@dataclass(frozen=True)
-class FirstOrder:
-    """``∇α L_v(w, α)``: DARTS with ξ = 0."""
-
-    def gradient(
-        self,
-        train_loss: Callable[[], Tensor],
-        valid_loss: Callable[[], Tensor],
-        weights: Sequence[Tensor],
-        alphas: Sequence[Tensor],
-        optimizer: Optimizer,
-        *,
-        buffers: Sequence[Tensor],
-        learning_rate: float | Sequence[float],
-    ) -> list[Tensor]:
-        """See :class:`Architect`."""
         return architecture_gradient(
-            train_loss, valid_loss, weights, alphas, optimizer, buffers=buffers, learning_rate=learning_rate, order=1
+            train_loss, valid_loss, weights, alphas, optimizer, buffers=buffers, learning_rate=learning_rate, **self.options()
         )
 
 
 @dataclass(frozen=True)
-class SecondOrder:
-    """The gradient through one virtual step of the weights. Options as for :func:`architecture_gradient`."""
+class FirstOrder(Architect):
+    """``∇α L_v(w, α)``: DARTS with ξ = 0."""
+
+    def options(self) -> dict[str, Any]:
+        """See :class:`Architect`."""
+        return {'order': 1}
+
+
+@dataclass(frozen=True)
+class SecondOrder(Architect):
+    """The gradient through one virtual step of the weights. Options as for :func:`architecture_gradient`, checked at once."""
 
     hessian: Literal['finite_difference', 'exact'] = 'finite_difference'
     epsilon: float = 0.01
@@ -64,27 +58,6 @@ class SecondOrder:
     def __post_init__(self) -> None:
         check_options(self.hessian, self.epsilon, self.clip_norm)
 
-    def gradient(
-        self,
-        train_loss: Callable[[], Tensor],
-        valid_loss: Callable[[], Tensor],
-        weights: Sequence[Tensor],
-        alphas: Sequence[Tensor],
-        optimizer: Optimizer,
-        *,
-        buffers: Sequence[Tensor],
-        learning_rate: float | Sequence[float],
-    ) -> list[Tensor]:
+    def options(self) -> dict[str, Any]:
         """See :class:`Architect`."""
-        return architecture_gradient(
-            train_loss,
-            valid_loss,
-            weights,
-            alphas,
-            optimizer,
-            buffers=buffers,
-            learning_rate=learning_rate,
-            hessian=self.hessian,
-            epsilon=self.epsilon,
-            clip_norm=self.clip_norm,
-        )
+        return {'order': 2, **asdict(self)}
