@@ -258,6 +258,8 @@ class DifferentiableModule(BaseOneShotLightningModule):
     def on_fit_start(self) -> None:
         extra = self.strategy.selection.epochs(self.architecture)
         self._search_epochs = self.trainer.max_epochs
+        if extra and self._search_epochs < 1:
+            raise ValueError('a progressive selection follows the search: give the Trainer max_epochs, the number of epochs to search')
         if extra:
             self.trainer.fit_loop.max_epochs = self._search_epochs + extra
         super().on_fit_start()
