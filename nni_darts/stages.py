@@ -40,9 +40,8 @@ from nni_darts.training.run import (
     quiet_lightning,
 )
 
-__all__ = ['STAGES', 'cost_of', 'search', 'train_cell']
+__all__ = ['cost_of', 'preflight', 'search', 'train_cell']
 
-STAGES = ('search', 'select', 'retrain')
 RUN, RESULT, GENOTYPE, WEIGHTS = 'run.json', 'result.json', 'genotype.json', 'weights.pt'
 
 

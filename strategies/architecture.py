@@ -127,10 +127,6 @@ class Architecture(nn.Module):
         self.dropped = {label: list(indices) for label, indices in state['dropped'].items()}
         self.history = list(state['history'])
 
-    def values(self) -> dict[str, list[float]]:
-        """α as plain numbers."""
-        return {label: self.alpha(label).detach().tolist() for label in self.labels()}
-
 
 def _key(label: str) -> str:
     """A parameter's name must not contain a dot."""
