@@ -8,15 +8,17 @@ from nni_darts._lazy import lazy_names
 
 if TYPE_CHECKING:
     from nni_darts.genotype import DARTS_OPERATIONS, Genotype
+    from nni_darts.nasbench201 import NasBench201Genotype
     from nni_darts.published import PUBLISHED
     from nni_darts.recipe import Recipe
 
 __version__ = '0.1.0'
-__all__ = ['DARTS_OPERATIONS', 'PUBLISHED', 'Genotype', 'Recipe', '__version__']
+__all__ = ['DARTS_OPERATIONS', 'PUBLISHED', 'Genotype', 'NasBench201Genotype', 'Recipe', '__version__']
 
 _HOMES = {
     'DARTS_OPERATIONS': 'nni_darts.genotype',
     'Genotype': 'nni_darts.genotype',
+    'NasBench201Genotype': 'nni_darts.nasbench201',
     'PUBLISHED': 'nni_darts.published',
     'Recipe': 'nni_darts.recipe',
 }

@@ -19,7 +19,7 @@ import click
 
 from nni_darts import __version__
 from nni_darts.errors import InputError
-from nni_darts.genotype import Genotype
+from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_text
 from nni_darts.published import PUBLISHED
 from nni_darts.recipe import Recipe, recipe_names
 from nni_darts.strategies.presets import PRESETS, SELECTIONS
@@ -191,7 +191,7 @@ def trial() -> None:
     run_trial()
 
 
-def read_genotype(source: str) -> Genotype:
+def read_genotype(source: str) -> AnyGenotype:
     """A genotype from a published name, a file (JSON or the literature's text) or a code.
 
     Raises:
@@ -204,12 +204,11 @@ def read_genotype(source: str) -> Genotype:
         path = path / 'genotype.json'
     if path.is_file():
         try:
-            text = path.read_text('utf-8').strip()
-            return Genotype.from_json(text) if text.startswith('{') else Genotype.from_text(text)
+            return genotype_from_text(path.read_text('utf-8'))
         except (ValueError, OSError) as error:
             raise InputError(f'{path}: {error}') from None
     try:
-        return Genotype.from_code(source)
+        return genotype_from_text(source) if source.startswith('|') else genotype_from_code(source)
     except ValueError:
         raise InputError(f'no genotype {source!r}: give a file, a code from a result, or one of {", ".join(PUBLISHED)}') from None
 

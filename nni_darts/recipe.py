@@ -20,6 +20,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from nni_darts.candidates import REDUCED, Candidates, edge_candidates
 from nni_darts.errors import InputError
 from nni_darts.genotype import DARTS_OPERATIONS, Genotype
+from nni_darts.genotypes import AnyGenotype
+from nni_darts.nasbench201 import NasBench201Genotype
 
 __all__ = ['DATA_NAMES', 'DataSettings', 'Recipe', 'SearchSettings', 'SpaceSettings', 'TrainSettings', 'load_yaml', 'recipe_names']
 
@@ -68,9 +70,9 @@ class DataSettings(_Section):
 
 
 class SpaceSettings(_Section):
-    """The supernet that is searched: ``darts`` with any ``operations`` and ``nodes``, or ``s1`` … ``s5``, which have their own."""
+    """The supernet that is searched: ``darts`` with any ``operations`` and ``nodes``, or another space, which has its own."""
 
-    name: Literal['darts', 's1', 's2', 's3', 's4', 's5'] = 'darts'
+    name: Literal['darts', 's1', 's2', 's3', 's4', 's5', 'nasbench201'] = 'darts'
     channels: Positive
     cells: Annotated[int, Field(ge=3)]
     nodes: Annotated[int, Field(ge=1, le=6)] = 4
@@ -81,13 +83,23 @@ class SpaceSettings(_Section):
     def _operations(self) -> SpaceSettings:
         edge_candidates(self.operations, self.nodes)
         if self.name != 'darts' and (self.nodes != 4 or self.operations != DARTS_OPERATIONS):
-            raise ValueError(f'the space {self.name} has four nodes and operations of its own; leave nodes and operations out')
+            raise ValueError(f'the space {self.name} has operations of its own and four nodes; set nodes to 4 and leave operations out')
+        if self.name == 'nasbench201' and self.stem != 'cifar':
+            raise ValueError(f'the space nasbench201 has the stem cifar, not {self.stem}')
         return self
 
     @property
     def candidates(self) -> Candidates:
         """The operations on each edge."""
+        if self.name == 'nasbench201':
+            raise ValueError('cells of nasbench201 are no pairs of cells')
         return REDUCED[self.name] if self.name in REDUCED else edge_candidates(self.operations, self.nodes)
+
+    def random_cell(self, rng: random.Random) -> AnyGenotype:
+        """A cell of this space, drawn uniformly."""
+        if self.name == 'nasbench201':
+            return NasBench201Genotype.random(rng)
+        return Genotype.random(rng, nodes=self.nodes, operations=self.candidates)
 
 
 class _Training(_Section):
@@ -169,7 +181,18 @@ class Recipe(_Section):
     def _selectable(self) -> Recipe:
         if not self.select.validation_portion:
             raise ValueError('select.validation_portion must be above 0: the best cell is picked by validation')
+        if self.space.name == 'nasbench201':
+            self._check_nasbench201()
         return self
+
+    def _check_nasbench201(self) -> None:
+        for name in ('space', 'retrain', 'select'):
+            section = getattr(self, name)
+            if section.cells % 3:
+                raise ValueError(f'{name}.cells must be a multiple of 3 in nasbench201, which has three stages, not {section.cells}')
+            for key in ('auxiliary_weight', 'drop_path'):
+                if getattr(section, key, 0):
+                    raise ValueError(f'{name}.{key} must be 0 in nasbench201: its networks have no such thing')
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, source: str = 'recipe') -> Recipe:
@@ -211,10 +234,10 @@ class Recipe(_Section):
         """Plain data that :meth:`from_dict` reads back."""
         return self.model_dump(mode='json')
 
-    def random_cells(self, seed: int) -> list[Genotype]:
+    def random_cells(self, seed: int) -> list[AnyGenotype]:
         """The N cells that random search trains under this seed."""
         rng = random.Random(seed)
-        return [Genotype.random(rng, nodes=self.space.nodes, operations=self.space.operations) for _ in range(self.search.random_samples)]
+        return [self.space.random_cell(rng) for _ in range(self.search.random_samples)]
 
 
 def recipe_names() -> list[str]:

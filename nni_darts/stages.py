@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import platform
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,10 @@ from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, Sequenti
 from nni_darts.data import ImageData, ImageDataModule, ImageShape, load_images
 from nni_darts.errors import InputError
 from nni_darts.files import write_text
-from nni_darts.genotype import Genotype
+from nni_darts.genotypes import AnyGenotype, genotype_from_sample, genotype_from_text
 from nni_darts.recipe import Recipe, SearchSettings, TrainSettings
 from nni_darts.report.cost import network_cost
-from nni_darts.search_spaces import DartsSpace, network_from_genotype
+from nni_darts.search_spaces import DartsSpace, NasBench201Space, network_from_genotype
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.presets import ALIASES, create_strategy, preset
 from nni_darts.training import ImageClassifier
@@ -42,7 +43,7 @@ from nni_darts.training.run import (
 
 __all__ = ['cost_of', 'preflight', 'search', 'train_cell']
 
-RUN, RESULT, GENOTYPE, WEIGHTS = 'run.json', 'result.json', 'genotype.json', 'weights.pt'
+RUN, RESULT, GENOTYPE, WEIGHTS, BY_MAGNITUDE = 'run.json', 'result.json', 'genotype.json', 'weights.pt', 'magnitude.json'
 
 
 def seed_everything(seed: int) -> None:
@@ -116,7 +117,9 @@ def preflight(recipe: Recipe, strategies: Iterable[str], data: ImageData) -> Non
     """
     for name in strategies:
         if preset(name).supernet:
-            _strategy(recipe, name)
+            strategy = _strategy(recipe, name)
+            with _as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
+                strategy.mutate_model(create_space(recipe, data))
     parts = [(recipe.search, recipe.search.train_portion, 0)]
     parts += [(settings, 1 - settings.validation_portion, settings.cutout) for settings in (recipe.select, recipe.retrain)]
     for settings, portion, cutout in parts:
@@ -125,7 +128,7 @@ def preflight(recipe: Recipe, strategies: Iterable[str], data: ImageData) -> Non
 
 def search(
     recipe: Recipe, strategy: str, seed: int, output: Path, *, resume: bool = False, on_epoch: OnEpoch | None = None
-) -> tuple[Genotype, dict[str, Any]]:
+) -> tuple[AnyGenotype, dict[str, Any]]:
     """Searches a cell with the strategy of that name.
 
     Args:
@@ -151,7 +154,7 @@ def search(
     data = load_images(recipe.data)
     finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
     if finished is not None:
-        return Genotype.from_json(json.dumps(_read_json(output / GENOTYPE))), finished
+        return genotype_from_text(json.dumps(_read_json(output / GENOTYPE))), finished
     run = _search_supernet if chosen.supernet else _search_cells
     genotype, measured = run(recipe, strategy, seed, output, data, resume, on_epoch)
     write_text(output / GENOTYPE, genotype.to_json() + '\n')
@@ -160,18 +163,10 @@ def search(
 
 def _search_supernet(
     recipe: Recipe, name: str, seed: int, output: Path, data: ImageData, resume: bool, on_epoch: OnEpoch | None
-) -> tuple[Genotype, dict[str, Any]]:
+) -> tuple[AnyGenotype, dict[str, Any]]:
     settings = recipe.search
     seed_everything(seed)
-    space = DartsSpace(
-        recipe.space.channels,
-        recipe.space.cells,
-        data.num_classes,
-        data.channels,
-        recipe.space.nodes,
-        recipe.space.stem,
-        recipe.space.candidates,
-    )
+    space = create_space(recipe, data)
     strategy = _strategy(recipe, name)
     module = ImageClassifier(
         data.num_classes,
@@ -191,8 +186,21 @@ def _search_supernet(
         strategy.on_decision = lambda record: _write_decisions(output, strategy)
         evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=_resume_arguments(output, resume))
         strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
+    by_magnitude = strategy.architecture.by_magnitude
+    if by_magnitude is not None:
+        write_text(output / BY_MAGNITUDE, genotype_from_sample(by_magnitude).to_json() + '\n')
     last = epochs_of(output)[-1]
     return _genotype(strategy), {'valid_accuracy': last['valid_accuracy'], 'seconds': last['total_seconds']}
+
+
+def create_space(recipe: Recipe, data: ImageShape | ImageData) -> DartsSpace | NasBench201Space:
+    """The space that the recipe names, for this data."""
+    settings = recipe.space
+    if settings.name == 'nasbench201':
+        return NasBench201Space(settings.channels, settings.cells, data.num_classes, data.channels)
+    return DartsSpace(
+        settings.channels, settings.cells, data.num_classes, data.channels, settings.nodes, settings.stem, settings.candidates
+    )
 
 
 def _write_decisions(output: Path, strategy: DifferentiableStrategy) -> None:
@@ -200,8 +208,8 @@ def _write_decisions(output: Path, strategy: DifferentiableStrategy) -> None:
     write_text(output / 'selection.jsonl', ''.join(json.dumps(record) + '\n' for record in strategy.architecture.history))
 
 
-def _genotype(strategy: DifferentiableStrategy) -> Genotype:
-    return Genotype.from_sample(strategy.select())
+def _genotype(strategy: DifferentiableStrategy) -> AnyGenotype:
+    return genotype_from_sample(strategy.select())
 
 
 def _strategy(recipe: Recipe, name: str) -> Any:
@@ -219,10 +227,8 @@ def _strategy(recipe: Recipe, name: str) -> Any:
             raise InputError(f'search.settings: {error}') from None
     if '+' in ALIASES.get(name, name):
         settings['epochs_between'] = recipe.search.tuning_epochs
-    try:
+    with _as_input_error(f'search.settings of {name}'):
         return create_strategy(name, **{**settings, **recipe.search.settings.get(name, {})})
-    except (ValueError, TypeError) as error:
-        raise InputError(f'search.settings of {name}: {error}') from None
 
 
 class _InProcess(SequentialExecutionEngine):
@@ -235,9 +241,9 @@ class _InProcess(SequentialExecutionEngine):
 
 def _search_cells(
     recipe: Recipe, name: str, seed: int, output: Path, data: ImageData, resume: bool, on_epoch: OnEpoch | None
-) -> tuple[Genotype, dict[str, Any]]:
+) -> tuple[AnyGenotype, dict[str, Any]]:
     """Random search: the cells one after the other through the select stage, best by validation."""
-    best: tuple[Genotype, dict[str, Any]] | None = None
+    best: tuple[AnyGenotype, dict[str, Any]] | None = None
     seconds = 0.0
     for index, genotype in enumerate(recipe.random_cells(seed)):
         result = train_cell(recipe, 'select', genotype, seed, output / f'cell-{index}', resume=resume, on_epoch=on_epoch)
@@ -251,7 +257,7 @@ def _search_cells(
 def train_cell(
     recipe: Recipe,
     stage: str,
-    genotype: Genotype,
+    genotype: AnyGenotype,
     seed: int,
     output: Path,
     *,
@@ -276,16 +282,17 @@ def train_cell(
     if finished is not None:
         return finished
     seed_everything(seed)
-    network = network_from_genotype(
-        genotype,
-        settings.channels,
-        settings.cells,
-        data.num_classes,
-        in_channels=data.channels,
-        stem=recipe.space.stem,
-        auxiliary=settings.auxiliary_weight > 0,
-        pool_batch_norm=settings.pool_batch_norm,
-    )
+    with _as_input_error(stage):
+        network = network_from_genotype(
+            genotype,
+            settings.channels,
+            settings.cells,
+            data.num_classes,
+            in_channels=data.channels,
+            stem=recipe.space.stem,
+            auxiliary=settings.auxiliary_weight > 0,
+            pool_batch_norm=settings.pool_batch_norm,
+        )
     module = ImageClassifier(
         data.num_classes,
         settings.epochs,
@@ -325,19 +332,29 @@ def train_cell(
     return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
 
 
-def cost_of(genotype: Genotype, recipe: Recipe, data: ImageShape | ImageData, stage: str = 'retrain') -> dict[str, int]:
+def cost_of(genotype: AnyGenotype, recipe: Recipe, data: ImageShape | ImageData, stage: str = 'retrain') -> dict[str, int]:
     """Parameters and multiply-adds (for one image) of the network that a stage trains."""
     settings: TrainSettings = getattr(recipe, stage)
-    cost = network_cost(
-        genotype,
-        channels=settings.channels,
-        cells=settings.cells,
-        num_classes=data.num_classes,
-        in_channels=data.channels,
-        stem=recipe.space.stem,
-        image_size=data.size,
-    )
+    with _as_input_error(stage):
+        cost = network_cost(
+            genotype,
+            channels=settings.channels,
+            cells=settings.cells,
+            num_classes=data.num_classes,
+            in_channels=data.channels,
+            stem=recipe.space.stem,
+            image_size=data.size,
+        )
     return {'parameters': cost.parameters, 'multiply_adds': cost.multiply_adds}
+
+
+@contextmanager
+def _as_input_error(what: str) -> Iterator[None]:
+    """A value that does not fit is the user's: one sentence that says where."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise InputError(f'{what}: {error}') from None
 
 
 def _optimisation(settings: SearchSettings | TrainSettings) -> dict[str, float]:

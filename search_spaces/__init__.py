@@ -1,7 +1,9 @@
 """What can be chosen: model spaces made of NNI's LayerChoice and InputChoice. Knows no strategy."""
 
 from nni_darts.genotype import DARTS_OPERATIONS
-from nni_darts.search_spaces.cnn import DartsSpace, network_from_genotype
+from nni_darts.search_spaces.cnn import DartsSpace
+from nni_darts.search_spaces.nasbench201 import NasBench201Space
+from nni_darts.search_spaces.networks import network_from_genotype
 from nni_darts.search_spaces.reduced import S1, S2, S3, S4, S5
 
-__all__ = ['DARTS_OPERATIONS', 'S1', 'S2', 'S3', 'S4', 'S5', 'DartsSpace', 'network_from_genotype']
+__all__ = ['DARTS_OPERATIONS', 'S1', 'S2', 'S3', 'S4', 'S5', 'DartsSpace', 'NasBench201Space', 'network_from_genotype']

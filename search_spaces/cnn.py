@@ -16,9 +16,9 @@ from nni_darts._nni import ModelSpace, current_model
 from nni_darts.candidates import Candidates, edge_candidates
 from nni_darts.genotype import DARTS_OPERATIONS, Genotype
 from nni_darts.search_spaces.cell import Cell, ChoiceNode, FixedNode
-from nni_darts.search_spaces.operations import create_operation
+from nni_darts.search_spaces.operations import create_operation, suited_layout
 
-__all__ = ['AuxiliaryHead', 'DartsSpace', 'Network', 'network_from_genotype']
+__all__ = ['AuxiliaryHead', 'DartsSpace', 'Network', 'darts_network']
 
 Stem = Literal['cifar', 'imagenet']
 STEMS = ('cifar', 'imagenet')
@@ -116,7 +116,7 @@ class _CellNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """(B, in_channels, H, W) → logits (B, num_classes); while training with an auxiliary head, the pair (logits, its logits)."""
-        older = self.stem(images)
+        older = self.stem(suited_layout(images))
         previous = self.stem_reduction(older) if hasattr(self, 'stem_reduction') else older
         auxiliary = None
         for index, cell in enumerate(self.cells):
@@ -147,7 +147,7 @@ class DartsSpace(_CellNetwork, ModelSpace):
         stem: ``cifar`` (keeps height and width) or ``imagenet`` (divides them by 8 before the first cell's output).
         operations: names of the candidates on every edge, or a table of them (see ``nni_darts.candidates``).
 
-    Under ``model_context(sample)`` it is a network with fresh weights and affine batch norm, as :func:`network_from_genotype` builds
+    Under ``model_context(sample)`` it is a network with fresh weights and affine batch norm, as :func:`darts_network` builds
     it; ``freeze(sample)`` keeps the weights of the space, whose batch norms are not affine.
 
     Raises:
@@ -185,7 +185,7 @@ class DartsSpace(_CellNetwork, ModelSpace):
 
 
 class Network(_CellNetwork):
-    """The network of one genotype. Arguments as in :func:`network_from_genotype`."""
+    """The network of one genotype. Arguments as in :func:`darts_network`."""
 
     def __init__(
         self,
@@ -234,7 +234,7 @@ class Network(_CellNetwork):
                 module.drop_path = probability
 
 
-def network_from_genotype(
+def darts_network(
     genotype: Genotype,
     channels: int = 36,
     cells: int = 20,

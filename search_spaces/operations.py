@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from nni_darts.genotype import OPERATION_NAMES
 
-__all__ = ['BatchNorm2d', 'FactorizedReduce', 'Noise', 'ReLUConvBN', 'Zero', 'create_operation']
+__all__ = ['BatchNorm2d', 'FactorizedReduce', 'Noise', 'ReLUConvBN', 'Zero', 'create_operation', 'suited_layout']
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -159,3 +159,11 @@ def create_operation(name: str, channels: int, stride: int, *, affine: bool, poo
     if name not in _FACTORIES:
         raise ValueError(f'unknown operation {name!r}; known: {", ".join(OPERATION_NAMES)}')
     return _FACTORIES[name](channels, stride, affine)
+
+
+def suited_layout(images: Tensor) -> Tensor:
+    """The images in the memory layout in which the device's convolutions and pools are fast; what follows keeps it.
+
+    On the CPU that is channels_last, above all for depthwise convolutions. Values are the same, sums may round differently.
+    """
+    return images.contiguous(memory_format=torch.channels_last) if images.device.type == 'cpu' else images

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ['Architecture', 'InputDecision', 'OperationDecision', 'Topology', 'edge_topology']
+__all__ = ['Architecture', 'InputDecision', 'Mask', 'OperationDecision', 'Topology', 'edge_topology']
 
 INITIAL_SCALE = 1e-3
 
@@ -26,14 +26,26 @@ class OperationDecision:
 class InputDecision:
     """One label of NNI's InputChoice: ``chosen`` of ``candidates`` inputs (None: any number of them).
 
-    ``edges`` lists the labels of the operations on the inputs where these are edges of a cell; such a decision has no α. Decisions of
-    different ``group`` are about different cells.
+    ``edges`` lists the labels of the operations on the inputs where these are edges of a cell; such a decision has no α unless edges are
+    ``weighted`` (PC-DARTS' β). Decisions of different ``group`` are about different cells.
     """
 
     candidates: int
     chosen: int | None
     edges: tuple[str, ...] | None = None
     group: str = ''
+    weighted: bool = False
+
+
+class Mask(NamedTuple):
+    """An operation or input that is left out for a while.
+
+    The others keep their weights, or, if ``renormalise``, share that of an operation left out in proportion to theirs.
+    """
+
+    label: str
+    index: int
+    renormalise: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,8 +74,8 @@ class Architecture(nn.Module):
         fixed: label of an operation → index of the one that was kept.
         dropped: label of an InputChoice → indices of inputs that were dropped.
         history: what a selection wrote down of each decision.
-        masked: (label, index) of an operation or input that is left out just now, to see how much that hurts; the others keep their
-            weights.
+        masked: what is left out just now, to see how much that hurts.
+        by_magnitude: the NNI sample that magnitude would have chosen when the search ended and a progressive selection began.
     """
 
     def __init__(self) -> None:
@@ -73,7 +85,9 @@ class Architecture(nn.Module):
         self.fixed: dict[str, int] = {}
         self.dropped: dict[str, list[int]] = {}
         self.history: list[dict[str, Any]] = []
-        self.masked: tuple[str, int] | None = None
+        self.masked: Mask | None = None
+        self.by_magnitude: dict[str, Any] | None = None
+        self._edges: dict[str, tuple[str, int]] = {}
 
     def declare(self, label: str, decision: OperationDecision | InputDecision) -> None:
         """Adds a decision; the same label again must mean the same decision.
@@ -86,7 +100,9 @@ class Architecture(nn.Module):
                 raise ValueError(f'label {label!r} is used for two different choices: {self.decisions[label]} and {decision}')
             return
         self.decisions[label] = decision
-        if isinstance(decision, OperationDecision) or decision.edges is None:
+        if isinstance(decision, InputDecision):
+            self._edges |= {edge: (label, index) for index, edge in enumerate(decision.edges or ())}
+        if isinstance(decision, OperationDecision) or decision.edges is None or decision.weighted:
             size = len(decision.names) if isinstance(decision, OperationDecision) else decision.candidates
             self._alphas[_key(label)] = nn.Parameter(INITIAL_SCALE * torch.randn(size))
 
@@ -113,19 +129,28 @@ class Architecture(nn.Module):
     def remaining(self, label: str) -> list[int]:
         """The inputs of an InputChoice that are not dropped, nor masked just now."""
         gone = set(self.dropped.get(label, ()))
-        if self.masked is not None and self.masked[0] == label:
-            gone.add(self.masked[1])
+        if self.masked is not None and self.masked.label == label:
+            gone.add(self.masked.index)
         return [index for index in range(self.decisions[label].candidates) if index not in gone]
+
+    def is_cut(self, label: str) -> bool:
+        """Whether the operations of that label stand on an input that is dropped, or masked just now: nothing reads them."""
+        if label not in self._edges:
+            return False
+        choice, index = self._edges[label]
+        masked = self.masked is not None and self.masked.label == choice and self.masked.index == index
+        return masked or index in self.dropped.get(choice, ())
 
     def get_extra_state(self) -> dict[str, Any]:
         """The decisions taken so far, for the checkpoint."""
-        return {'fixed': self.fixed, 'dropped': self.dropped, 'history': self.history}
+        return {'fixed': self.fixed, 'dropped': self.dropped, 'history': self.history, 'by_magnitude': self.by_magnitude}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes up the decisions of a checkpoint."""
         self.fixed = dict(state['fixed'])
         self.dropped = {label: list(indices) for label, indices in state['dropped'].items()}
         self.history = list(state['history'])
+        self.by_magnitude = state['by_magnitude']
 
 
 def _key(label: str) -> str:

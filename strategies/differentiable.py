@@ -47,6 +47,7 @@ class DifferentiableStrategy(OneShotStrategy):
     Attributes:
         architecture: α and the decisions taken so far.
         on_decision: called with the record of each decision of a progressive selection; set it as you like.
+        on_scored: called with the label of the choice being scored, and on how many batches it has been so far.
 
     The evaluator must be a Lightning one, with a training and a validation loader: α steps draw random batches of the latter. If its
     data module has an ``architecture_dataloader``, they come from there instead.
@@ -87,6 +88,7 @@ class DifferentiableStrategy(OneShotStrategy):
         self.architecture = Architecture()
         self._topology = Topology()
         self.on_decision: Callable[[dict[str, Any]], None] = lambda record: None
+        self.on_scored: Callable[[str, int], None] = lambda label, batches: None
         self.validation_loader: Callable[[], Any]
 
     # NNI's hooks ------------------------------------------------------------------------------------------------------------------
@@ -217,41 +219,31 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     # progressive selections ---------------------------------------------------------------------------------------------------------
 
-    def validation_batches(self, count: int | None) -> list[Any]:
+    def validation_batches(self, count: int | None) -> Iterator[Any]:
         """The first ``count`` batches of the validation loader (None: all), on the module's device, the same at every call."""
-        loader = self.strategy.validation_loader()
-        state = RandomState([])  # a loader draws a seed for its workers
-        batches = list(loader if count is None else islice(loader, count))
-        state.restore()
-        return [self.trainer.strategy.batch_to_device(batch) for batch in batches]
+        for batch in islice(self.strategy.validation_loader(), count):
+            yield self.trainer.strategy.batch_to_device(batch)
 
     @contextmanager
-    def scoring(self, *, train: bool) -> Iterator[Callable[[], None]]:
+    def scoring(self, *, train: bool) -> Iterator[Rewind]:
         """The supernet is evaluated without autograd; afterwards modes, buffers and random state are as before.
 
         Args:
             train: batch norms use the statistics of each batch.
 
         Yields:
-            A function that puts buffers and random state back, so that every evaluation starts from the same ones.
+            A function to call before each evaluation.
         """
         modes = [(module, module.training) for module in self.modules()]
-        buffers = list(self.model.buffers())
-        copies = [buffer.clone() for buffer in buffers]
-        state = RandomState({parameter.device for parameter in self.parameters()})
-
-        def rewind() -> None:
-            if buffers:
-                with torch.no_grad():
-                    torch._foreach_copy_(buffers, copies)
-            state.restore()
-
+        before = RandomState({parameter.device for parameter in self.parameters()})
+        rewind = Rewind(self.model)
         try:
             with torch.no_grad(), _silent(self.training_module):
                 self.model.train(train)
                 yield rewind
         finally:
             rewind()
+            before.restore()
             for module, training in modes:
                 module.training = training
 
@@ -282,6 +274,8 @@ class DifferentiableModule(BaseOneShotLightningModule):
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
         selection = self.strategy.selection
+        if isinstance(selection, Progressive) and self.current_epoch + 1 == self._search_epochs:
+            self.architecture.by_magnitude = Magnitude().select(self.architecture, self.strategy.relaxation)
         if isinstance(selection, Progressive) and selection.is_event(self.current_epoch + 1 - self._search_epochs, self.architecture):
             for record in selection.decide(self.architecture, self):
                 self.strategy.on_decision(record)
@@ -299,6 +293,26 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.training_module.on_validation_epoch_end()
+
+
+class Rewind:
+    """Puts a supernet's buffers back, and the random state, so that every evaluation starts from the same ones."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._buffers = list(model.buffers())
+        self._copies = [buffer.clone() for buffer in self._buffers]
+        self._devices = {parameter.device for parameter in model.parameters()}
+        self.keep_random_state()
+
+    def keep_random_state(self) -> None:
+        """From now on it is the present random state that is put back: the next batch draws other numbers."""
+        self._state = RandomState(self._devices)
+
+    def __call__(self) -> None:
+        if self._buffers:
+            with torch.no_grad():
+                torch._foreach_copy_(self._buffers, self._copies)
+        self._state.restore()
 
 
 def _loss(outputs: Any) -> Tensor:

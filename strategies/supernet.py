@@ -14,10 +14,10 @@ from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.relaxations.base import weighted_sum
 from nni_darts.strategies.relaxations.subsets import slot_weights, subset_weights, subsets
 
-__all__ = ['MixedInputs', 'MixedOperation', 'SummedInputs', 'mutation_hook']
+__all__ = ['MixedInputs', 'MixedOperation', 'RelaxedChoice', 'SummedInputs', 'mutation_hook']
 
 
-class _RelaxedChoice(BaseSuperNetModule):
+class RelaxedChoice(BaseSuperNetModule):
     """What the relaxed modules share. NNI's one-shot protocol: nothing is resampled, the selection exports for all at once."""
 
     def __init__(self, choice: LayerChoice | InputChoice, architecture: Architecture) -> None:
@@ -55,7 +55,7 @@ class _RelaxedChoice(BaseSuperNetModule):
         return f'label={self.label!r}'
 
 
-class MixedOperation(_RelaxedChoice):
+class MixedOperation(RelaxedChoice):
     """A relaxed ``LayerChoice``: the candidates' outputs, weighted by the relaxation. Parameters keep their names."""
 
     def __init__(self, choice: LayerChoice, architecture: Architecture, relaxation: Relaxation, group: str = '') -> None:
@@ -63,7 +63,9 @@ class MixedOperation(_RelaxedChoice):
         self.names = list(choice.names)
         self.relaxation = relaxation
         for name in self.names:
-            self.add_module(str(name), choice[name])
+            self.add_module(str(name), relaxation.candidate(choice[name]))
+        # In a dict, which registers no modules: where something smaller is searched, the choice's own module is frozen, with fresh weights.
+        self._replaced = {name: choice[name] for name in self.names if getattr(self, str(name)) is not choice[name]}
         architecture.declare(self.label, OperationDecision(tuple(self.names), group))
 
     def candidates(self) -> list[nn.Module]:
@@ -72,44 +74,54 @@ class MixedOperation(_RelaxedChoice):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Arguments and result as those of the candidates."""
+        if self.architecture.is_cut(self.label):
+            return args[0].new_zeros(())  # nothing reads it
+        return self.relaxation.around(self._compute, args, kwargs)
+
+    def _compute(self, *args: Any, **kwargs: Any) -> Tensor:
         architecture, candidates = self.architecture, self.candidates()
         if self.label in architecture.fixed:
             return candidates[architecture.fixed[self.label]](*args, **kwargs)
-        alpha = architecture.alpha(self.label)
-        if architecture.masked is not None and architecture.masked[0] == self.label:
-            weights = self.relaxation.weights(self.label, alpha)
-            kept = [index for index in range(len(candidates)) if index != architecture.masked[1]]
-            return weighted_sum(weights[kept], [candidates[index](*args, **kwargs) for index in kept])
-        return self.relaxation.mix(self.label, alpha, candidates, args, kwargs)
+        mask = architecture.masked
+        left_out = mask if mask is not None and mask.label == self.label else None
+        return self.relaxation.mix(self.label, architecture.alpha(self.label), candidates, args, kwargs, left_out)
 
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
-        """The chosen candidate with the weights it has here."""
+        """The chosen candidate, with the weights it has here unless the relaxation searched something else in its place."""
         chosen = self._original[0].choice.freeze(sample)
-        return recursive_freeze(getattr(self, str(chosen)), sample)[0]
+        return recursive_freeze(self._replaced.get(chosen, getattr(self, str(chosen))), sample)[0]
 
 
-class SummedInputs(_RelaxedChoice):
+class SummedInputs(RelaxedChoice):
     """A relaxed ``InputChoice`` whose inputs are edges: all are summed, and their operations' strengths decide which stay.
 
-    It has no α: the weight of an edge is part of its operations' probabilities, of which ``none`` has one.
+    It has no α unless edges are ``weighted``: the weight of an edge is part of its operations' probabilities, of which ``none`` has one.
+    The weights of PC-DARTS, softmax(β) over all inputs, stay what they are when an input is left out.
     """
 
-    def __init__(self, choice: InputChoice, architecture: Architecture, edges: Sequence[str], group: str = '') -> None:
+    def __init__(
+        self, choice: InputChoice, architecture: Architecture, edges: Sequence[str], group: str = '', *, weighted: bool = False
+    ) -> None:
         super().__init__(choice, architecture)
         if len(edges) != choice.n_candidates or choice.reduction != 'sum' or not choice.n_chosen:
             raise ValueError(
                 f'the topology of {self.label!r} needs one edge for each of its {choice.n_candidates} inputs, reduction sum and a fixed '
                 f'n_chosen; it has {len(edges)} edges, reduction {choice.reduction} and n_chosen {choice.n_chosen}'
             )
-        architecture.declare(self.label, InputDecision(choice.n_candidates, choice.n_chosen, tuple(edges), group))
+        self.weighted = weighted
+        architecture.declare(self.label, InputDecision(choice.n_candidates, choice.n_chosen, tuple(edges), group, weighted))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """The sum of the inputs that are left; they have one shape."""
-        left = [inputs[index] for index in self.architecture.remaining(self.label)]
-        return sum(left[1:], left[0])
+        left = self.architecture.remaining(self.label)
+        terms = [inputs[index] for index in left]
+        if self.weighted:
+            weights = torch.softmax(self.architecture.alpha(self.label), dim=0).unbind()
+            return weighted_sum([weights[index] for index in left], terms)
+        return sum(terms[1:], terms[0])
 
 
-class MixedInputs(_RelaxedChoice):
+class MixedInputs(RelaxedChoice):
     """A relaxed ``InputChoice`` with an α of its own: the expectation of what the frozen one computes.
 
     The subsets that could be chosen have probability P(S) ∝ exp(Σ_{i ∈ S} α_i). So a choice of two whose inputs are all ones gives
@@ -146,7 +158,8 @@ def mutation_hook(architecture: Architecture, relaxation: Relaxation, topology: 
             return MixedOperation(module, architecture, relaxation, topology.groups.get(module.label, ''))
         if isinstance(module, InputChoice):
             if str(module.label) in topology.edges:
-                return SummedInputs(module, architecture, topology.edges[module.label], topology.groups[module.label])
+                edges, group = topology.edges[module.label], topology.groups[module.label]
+                return SummedInputs(module, architecture, edges, group, weighted=relaxation.weighted_edges)
             return MixedInputs(module, architecture)
         return None
 

@@ -20,6 +20,8 @@ BASE = {
     'nni_darts.errors',
     'nni_darts.files',
     'nni_darts.candidates',
+    'nni_darts.nasbench201',
+    'nni_darts.genotypes',
 }
 """What everybody may import: the package's lazy root, NNI, genotypes and candidates, the error class, atomic writing."""
 
@@ -29,6 +31,8 @@ ALLOWED = {
     'nni_darts.files': set(),
     'nni_darts._lazy': set(),
     'nni_darts.candidates': {'nni_darts.genotype'},
+    'nni_darts.nasbench201': {'nni_darts.errors'},
+    'nni_darts.genotypes': {'nni_darts.genotype', 'nni_darts.nasbench201'},
     'nni_darts.published': {'nni_darts.genotype'},
     'nni_darts.search_spaces': BASE,
     'nni_darts.strategies': BASE,
@@ -42,6 +46,7 @@ everything but experiment and cli."""
 TORCH_FREE = (
     'nni_darts',
     'nni_darts.genotype',
+    'nni_darts.genotypes',
     'nni_darts.recipe',
     'nni_darts.experiment.tuner',
     'nni_darts.experiment.trial',

@@ -15,7 +15,7 @@ import requests
 
 from nni_darts.errors import InputError
 from nni_darts.experiment.manager import Manager
-from nni_darts.genotype import Genotype
+from nni_darts.genotypes import genotype_from_code
 from nni_darts.recipe import Recipe
 
 __all__ = ['run_trial']
@@ -66,7 +66,7 @@ def run_trial() -> None:
         arch = genotype.code()
     else:
         arch = job['arch']
-        result = stages.train_cell(recipe, job['stage'], Genotype.from_code(arch), job['seed'], output, resume=True, on_epoch=on_epoch)
+        result = stages.train_cell(recipe, job['stage'], genotype_from_code(arch), job['seed'], output, resume=True, on_epoch=on_epoch)
     _report(nni.report_final_result, final_metric(result, job['key'], arch))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nni_darts.genotype import Genotype
+from nni_darts.genotypes import AnyGenotype
 from nni_darts.search_spaces import network_from_genotype
 
 __all__ = ['Cost', 'network_cost']
@@ -23,7 +23,7 @@ class Cost:
 
 
 def network_cost(
-    genotype: Genotype,
+    genotype: AnyGenotype,
     *,
     channels: int,
     cells: int,

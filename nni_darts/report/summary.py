@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from nni_darts.files import write_text
-from nni_darts.genotype import Genotype
+from nni_darts.genotypes import genotype_from_code
 
 if TYPE_CHECKING:
     from nni_darts.experiment.ledger import Standing
@@ -87,8 +87,8 @@ def _strategy_row(protocol: Protocol, jobs: Sequence[Job], results: Mapping[str,
         'multiply_adds': retrained[0].get('multiply_adds') if retrained else None,
         'search_seconds': round(sum(searching), 1),
         'code': code,
-        'genotype': json.loads(Genotype.from_code(code).to_json()) if code else None,
-        'text': Genotype.from_code(code).to_text() if code else '',
+        'genotype': json.loads(genotype_from_code(code).to_json()) if code else None,
+        'text': genotype_from_code(code).to_text() if code else '',
     }
 
 

@@ -17,13 +17,14 @@ class RandomState:
     """
 
     def __init__(self, devices: Iterable[torch.device]) -> None:
+        self._devices = sorted(set(devices), key=str)
         self._cpu = torch.get_rng_state()
-        self._others: list[tuple[torch.device, Tensor]] = []
-        for device in sorted(set(devices), key=str):
-            if device.type == 'cuda':
-                self._others.append((device, torch.cuda.get_rng_state(device)))
-            elif device.type == 'mps':
-                self._others.append((device, torch.mps.get_rng_state()))
+        self._others = _states(self._devices)
+
+    def is_current(self) -> bool:
+        """Whether no random number was drawn since."""
+        now = [torch.get_rng_state(), *(state for _, state in _states(self._devices))]
+        return all(map(torch.equal, now, [self._cpu, *(state for _, state in self._others)]))
 
     def restore(self) -> None:
         """Puts the generators back."""
@@ -33,3 +34,13 @@ class RandomState:
                 torch.cuda.set_rng_state(state, device)
             else:
                 torch.mps.set_rng_state(state)
+
+
+def _states(devices: Iterable[torch.device]) -> list[tuple[torch.device, Tensor]]:
+    states = []
+    for device in devices:
+        if device.type == 'cuda':
+            states.append((device, torch.cuda.get_rng_state(device)))
+        elif device.type == 'mps':
+            states.append((device, torch.mps.get_rng_state()))
+    return states

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from nni_darts.strategies.architecture import Architecture
+    from nni_darts.strategies.architecture import Architecture, Mask
 
 __all__ = ['Relaxation', 'weighted_sum']
 
 
-def weighted_sum(weights: Tensor, outputs: Sequence[Tensor]) -> Tensor:
+def weighted_sum(weights: Tensor | Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
     """``Σ_i weights[i] · outputs[i]``; the outputs have one shape."""
-    terms = [weight * output for weight, output in zip(weights.unbind(), outputs)]
+    terms = [weight * output for weight, output in zip(weights, outputs, strict=True)]
     return sum(terms[1:], terms[0])
 
 
@@ -28,9 +28,11 @@ class Relaxation:
 
     Attributes:
         trains_alpha: whether α moves at all.
+        weighted_edges: whether the edges into a node have weights of their own.
     """
 
     trains_alpha = True
+    weighted_edges = False
 
     def probabilities(self, alpha: Tensor) -> Tensor:
         """α (candidates,) → probability of each candidate (candidates,): what a selection ranks."""
@@ -40,9 +42,26 @@ class Relaxation:
         """The factor of each candidate's output in this forward pass: (candidates,)"""
         return self.probabilities(alpha)
 
-    def mix(self, label: str, alpha: Tensor, candidates: Sequence[nn.Module], args: Any, kwargs: Any) -> Tensor:
-        """The output of a relaxed LayerChoice, given its candidates and their arguments."""
-        return weighted_sum(self.weights(label, alpha), [module(*args, **kwargs) for module in candidates])
+    def mix(self, label: str, alpha: Tensor, candidates: Sequence[nn.Module], args: Any, kwargs: Any, mask: Mask | None = None) -> Tensor:
+        """The output of a relaxed LayerChoice, given its candidates and their arguments.
+
+        Args:
+            mask: the candidate that is left out, if one is. It is not computed, and which one it is stays on the host.
+        """
+        weights = list(self.weights(label, alpha).unbind())
+        kept = [index for index in range(len(candidates)) if mask is None or index != mask.index]
+        if mask is not None and mask.renormalise:
+            rest = 1 - weights[mask.index]
+            weights = [weight / rest for weight in weights]
+        return weighted_sum([weights[index] for index in kept], [candidates[index](*args, **kwargs) for index in kept])
+
+    def candidate(self, module: nn.Module) -> nn.Module:
+        """What is searched in the place of a candidate: here the candidate."""
+        return module
+
+    def around(self, compute: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
+        """Calls what computes an edge with its arguments, whether its operation is still mixed or decided."""
+        return compute(*args, **kwargs)
 
     @contextmanager
     def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nni_darts.strategies.relaxations.base import Relaxation
 
 if TYPE_CHECKING:
-    from nni_darts.strategies.architecture import Architecture
+    from nni_darts.strategies.architecture import Architecture, Mask
 
 __all__ = ['Gumbel']
 
@@ -36,8 +36,10 @@ class Gumbel(Relaxation):
         self.temperature = first
         self._draws: dict[str, tuple[set[int], Tensor, int]] = {}
 
-    def mix(self, label: str, alpha: Tensor, candidates: Sequence[nn.Module], args: Any, kwargs: Any) -> Tensor:
-        """The drawn candidate's output; while evaluating, that of the most probable one."""
+    def mix(self, label: str, alpha: Tensor, candidates: Sequence[nn.Module], args: Any, kwargs: Any, mask: Mask | None = None) -> Tensor:
+        """The drawn candidate's output; while evaluating that of the most probable one, and without one candidate that of the others."""
+        if mask is not None:
+            return super().mix(label, alpha, candidates, args, kwargs, mask)
         if not torch.is_grad_enabled():
             return candidates[int(alpha.argmax())](*args, **kwargs)
         soft, index = self._draw(label, alpha, id(candidates[0]))

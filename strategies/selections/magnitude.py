@@ -11,16 +11,16 @@ from nni_darts.strategies.architecture import Architecture
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.relaxations.subsets import best_subset
 
-__all__ = ['Magnitude', 'Selection', 'operation_tables']
+__all__ = ['Magnitude', 'Selection', 'edge_weights', 'operation_tables']
 
 
 class Selection:
     """Reads a discrete architecture out of a searched one. This one by magnitude, and all at once at the end.
 
     The most probable choice of every label. Where inputs are edges of a cell, a node keeps its strongest edges; an edge is as strong as
-    its most probable operation other than ``none``, and carries that operation. Probabilities come from the softmax over all candidates,
-    ``none`` included. A choice of operation that is no such edge may well become ``none``: there it is the only way to leave a connection
-    out (NAS-Bench-201).
+    its most probable operation other than ``none`` (times the edge's weight, where it has one), and carries that operation.
+    Probabilities come from the softmax over all candidates, ``none`` included. A choice of operation that is no such edge may well
+    become ``none``: there it is the only way to leave a connection out (NAS-Bench-201).
 
     Attributes:
         step_schedule: whether the evaluator's learning rate schedule goes on while a selection fine-tunes.
@@ -50,13 +50,27 @@ class Selection:
             if decision.edges is None:
                 chosen = best_subset(architecture.alpha(label)[left], decision.chosen)
             else:
-                chosen = [index for _, index in strongest_edges([tables[decision.edges[index]] for index in left], decision.chosen)]
+                factors = edge_weights(architecture, label)
+                edges = [_scaled(tables[decision.edges[index]], factors[index]) for index in left]
+                chosen = [index for _, index in strongest_edges(edges, decision.chosen)]
             sample[label] = sorted(left[index] for index in chosen)
         return sample
 
 
 class Magnitude(Selection):
     """Discretisation by the size of α, after the search: DARTS."""
+
+
+def edge_weights(architecture: Architecture, label: str) -> list[float]:
+    """What each input of a node is multiplied by: softmax(β) where edges have weights (PC-DARTS), else one."""
+    decision = architecture.inputs()[label]
+    if not decision.weighted:
+        return [1.0] * decision.candidates
+    return torch.softmax(architecture.alpha(label).detach(), dim=0).tolist()
+
+
+def _scaled(table: dict[Any, float], factor: float) -> dict[Any, float]:
+    return {name: factor * value for name, value in table.items()}
 
 
 def operation_tables(architecture: Architecture, relaxation: Relaxation) -> dict[str, dict[Any, float]]:

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import Tensor
 
-from nni_darts.strategies.architecture import Architecture, InputDecision
-from nni_darts.strategies.selections.magnitude import Selection, operation_tables
+from nni_darts.strategies.architecture import Architecture, InputDecision, Mask
+from nni_darts.strategies.selections.magnitude import Selection, edge_weights, operation_tables
+from nni_darts.strategies.selections.sharing import SharedResults
 
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
@@ -122,9 +124,13 @@ class Perturbation(Progressive):
         criterion: validation ``accuracy`` (the evaluator's batches must be (inputs, labels) and its model return logits) or ``loss``.
         batch_norm: ``train`` normalises with the statistics of each validation batch, as the authors do, ``eval`` with the running ones.
         batches: how many validation batches are scored on; None takes all.
+        renormalise: divide the weights of an edge's other operations by their sum. The authors do not.
         others: as for :class:`Progressive`.
 
-    Scoring changes no weight, buffer or random state.
+    Scoring changes no weight, buffer or random state. Every candidate sees the same random numbers (dropout masks, noise).
+
+    For each batch, whatever does not depend on the choice being scored is computed once for all candidates
+    (:class:`~nni_darts.strategies.selections.sharing.SharedResults`); the scores are those of full passes, bit for bit.
     """
 
     def __init__(
@@ -133,6 +139,7 @@ class Perturbation(Progressive):
         criterion: Literal['accuracy', 'loss'] = 'accuracy',
         batch_norm: Literal['train', 'eval'] = 'train',
         batches: int | None = None,
+        renormalise: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -145,33 +152,39 @@ class Perturbation(Progressive):
         self.criterion = criterion
         self.batch_norm = batch_norm
         self.batches = batches
+        self.renormalise = renormalise
 
     def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
-        """See :class:`Progressive`."""
-        data = module.validation_batches(self.batches)
-        scores = []
-        with module.scoring(train=self.batch_norm == 'train') as rewind:
-            for index in candidates:
-                rewind()
-                with _masked(architecture, label, index):
-                    scores.append(self._validate(module, data))
-        return scores
+        """See :class:`Progressive`. The accuracy, or minus the loss, over all samples: a mean over batches would weigh a small last
+        batch too much."""
+        values: list[Tensor] = []
+        sizes: list[int] = []
+        with module.scoring(train=self.batch_norm == 'train') as rewind, SharedResults(module.model, architecture, label) as shared:
+            for index, batch in enumerate(module.validation_batches(self.batches)):
+                shared.begin(batch)
+                scores = []
+                for candidate in candidates:
+                    rewind()
+                    with _masked(architecture, Mask(label, candidate, self.renormalise)):
+                        scores.append(self._validate(module, batch, index))
+                values.append(torch.stack(scores))
+                sizes.append(_size(batch))
+                rewind.keep_random_state()
+                module.strategy.on_scored(label, index + 1)
+        # One transfer for all: nothing before waits for the device. Sums over samples, exact where they count.
+        totals = torch.stack(values).cpu().double()
+        if self.criterion == 'loss':
+            totals *= torch.tensor(sizes, dtype=torch.float64)[:, None]
+        return (totals.sum(dim=0) / sum(sizes)).tolist()
 
-    def _validate(self, module: DifferentiableModule, data: Sequence[Any]) -> float:
-        """Accuracy, or minus the loss, over all samples: a mean over batches would weigh a small last batch too much."""
-        total, count = torch.zeros((), dtype=torch.float64), 0
-        for index, batch in enumerate(data):
-            if self.criterion == 'accuracy':
-                inputs, labels = batch
-                outputs = module.model(inputs)
-                logits = outputs[0] if isinstance(outputs, tuple) else outputs
-                total += (logits.argmax(dim=1) == labels).sum().double().cpu()
-                size = len(labels)
-            else:
-                size = len(batch[0]) if isinstance(batch, (list, tuple)) else 1
-                total -= size * module.loss_on(batch, index).double().cpu()
-            count += size
-        return float(total) / count
+    def _validate(self, module: DifferentiableModule, batch: Any, index: int) -> Tensor:
+        """How many samples of a batch are right, or minus its mean loss: a scalar on the batch's device."""
+        if self.criterion == 'loss':
+            return -module.loss_on(batch, index)
+        inputs, labels = batch
+        outputs = module.model(inputs)
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        return (logits.argmax(dim=1) == labels).sum()
 
 
 class ProgressiveMagnitude(Progressive):
@@ -186,21 +199,25 @@ class ProgressiveMagnitude(Progressive):
         if decision.edges is None:
             return [-float(architecture.alpha(label)[index]) for index in candidates]
         # A decided edge has one operation; its strength is the probability that α still gives it.
-        relaxation = module.strategy.relaxation
+        relaxation, factors = module.strategy.relaxation, edge_weights(architecture, label)
         scores = []
         for index in candidates:
             edge = decision.edges[index]
-            scores.append(-float(relaxation.probabilities(architecture.alpha(edge))[architecture.fixed[edge]]))
+            scores.append(-factors[index] * float(relaxation.probabilities(architecture.alpha(edge))[architecture.fixed[edge]]))
         return scores
 
 
 @contextmanager
-def _masked(architecture: Architecture, label: str, index: int) -> Iterator[None]:
-    architecture.masked = (label, index)
+def _masked(architecture: Architecture, mask: Mask) -> Iterator[None]:
+    architecture.masked = mask
     try:
         yield
     finally:
         architecture.masked = None
+
+
+def _size(batch: Any) -> int:
+    return len(batch[0]) if isinstance(batch, (list, tuple)) else 1
 
 
 def _draw(count: int) -> int:

@@ -80,7 +80,7 @@ def test_random_cells_stay_in_the_space(name: str) -> None:
 def test_recipes_name_the_space(name: str) -> None:
     recipe = Recipe.load('digits', {'space.name': name, 'space.nodes': 4})
     assert recipe.space.candidates == REDUCED[name]
-    with pytest.raises(ValueError, match='leave nodes'):
+    with pytest.raises(ValueError, match='set nodes to 4'):
         Recipe.load('digits', {'space.name': name, 'space.nodes': 3})
 
 

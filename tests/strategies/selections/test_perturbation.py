@@ -71,7 +71,7 @@ class Checked(Perturbation):
         scores = super().score(architecture, label, candidates, module)
         assert all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
         assert modes == [child.training for child in module.modules()]
-        data = module.validation_batches(self.batches)
+        data = list(module.validation_batches(self.batches))
         for index, score in zip(candidates, scores):
             train = self.batch_norm == 'train'
             expected = brute_force_score(module.model, architecture, data, (label, index), self.criterion, train)

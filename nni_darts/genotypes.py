@@ -1,0 +1,42 @@
+"""Cells of every kind, read from what they are written down as. No torch in here.
+
+:class:`~nni_darts.genotype.Genotype` and :class:`~nni_darts.nasbench201.NasBench201Genotype` share ``to_json``, ``to_text``, ``to_sample``
+and ``code``; here is the way back for whoever does not know which of them it will be.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from nni_darts.genotype import Genotype
+from nni_darts.nasbench201 import NasBench201Genotype, edge_label
+
+__all__ = ['AnyGenotype', 'genotype_from_code', 'genotype_from_sample', 'genotype_from_text']
+
+AnyGenotype = Genotype | NasBench201Genotype
+
+
+def genotype_from_text(text: str) -> AnyGenotype:
+    """Reads JSON or the literature's text. Raises ValueError for anything else."""
+    text = text.strip()
+    if text.startswith('|'):
+        return NasBench201Genotype.from_text(text)
+    if not text.startswith('{'):
+        return Genotype.from_text(text)
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        fields = {}  # the message of the parser below is as good as any
+    return (NasBench201Genotype if 'nasbench201' in fields else Genotype).from_json(text)
+
+
+def genotype_from_code(code: str) -> AnyGenotype:
+    """Reads the short code of any kind of cell. Raises ValueError for anything else."""
+    return (NasBench201Genotype if code.startswith('nb201.') else Genotype).from_code(code)
+
+
+def genotype_from_sample(sample: Mapping[str, Any]) -> AnyGenotype:
+    """The cell of an NNI sample of one of our spaces. Raises ValueError if labels are missing."""
+    return (NasBench201Genotype if edge_label(1, 0) in sample else Genotype).from_sample(sample)

@@ -1,0 +1,171 @@
+"""The search space of NAS-Bench-201 (Dong & Yang, ICLR 2020, section 2.1): a small cell, stacked in three stages.
+
+The same code gives the search space and, from a genotype, the network to train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from nni_darts._nni import Categorical, LayerChoice, ModelSpace, current_model
+from nni_darts.nasbench201 import EDGES, OPERATIONS, NasBench201Genotype, edge_label
+from nni_darts.search_spaces.operations import ReLUConvBN, create_operation, suited_layout
+
+__all__ = ['NasBench201Network', 'NasBench201Space', 'nasbench201_network']
+
+STAGES = 3
+
+_KERNEL_SIZES = {'nor_conv_1x1': 1, 'nor_conv_3x3': 3}
+
+MakeEdge = Callable[[int, int, int], nn.Module]
+"""(node, source, channels) → what is on that edge"""
+
+
+def _operation(name: str, channels: int, *, affine: bool) -> nn.Module:
+    """The candidate called ``name``: (B, channels, H, W) → the same shape. There is no batch norm after the pool, unlike in DARTS."""
+    if name in _KERNEL_SIZES:
+        return ReLUConvBN(channels, channels, _KERNEL_SIZES[name], affine=affine)
+    return create_operation(name, channels, 1, affine=affine, pool_batch_norm=False)
+
+
+class _Cell(nn.Module):
+    """Four nodes: 0 is the input, each other one the sum of its edges from all nodes before, the last one the output."""
+
+    def __init__(self, channels: int, make_edge: MakeEdge) -> None:
+        super().__init__()
+        self.edges = nn.ModuleList(make_edge(node, source, channels) for node, source in EDGES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C, H, W)"""
+        states = [x]
+        for (node, source), edge in zip(EDGES, self.edges):
+            output = edge(states[source])
+            if node == len(states):
+                states.append(output)
+            else:
+                states[node] = states[node] + output
+        return states[-1]
+
+
+class _ResidualReduction(nn.Module):
+    """Between stages: halves height and width and changes the channels (a basic block of He et al., CVPR 2016, pre-activated)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            ReLUConvBN(out_channels, out_channels, 3),
+        )
+        # The benchmark's images have even sides. At the end of an odd one the pool averages what is left, so that both branches agree.
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), nn.Conv2d(in_channels, out_channels, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C', ⌈H / 2⌉, ⌈W / 2⌉)"""
+        return self.shortcut(x) + self.residual(x)
+
+
+class _StagedNetwork(nn.Module):
+    """What the space and the network share: how cells are stacked, and the forward pass."""
+
+    def _build(self, make_edge: MakeEdge, *, channels: int, cells: int, num_classes: int, in_channels: int) -> None:
+        for name, value in (('channels', channels), ('num_classes', num_classes), ('in_channels', in_channels)):
+            if value < 1:
+                raise ValueError(f'{name} must be at least 1, not {value}')
+        if cells < STAGES or cells % STAGES:
+            raise ValueError(
+                f'cells must be a multiple of {STAGES} (as many in each of the {STAGES} stages) and at least {STAGES}, not {cells}'
+            )
+        # Batch norm here, in the residual blocks and in the head is affine in search, too, as in the benchmark's code for searching:
+        # only the candidates' batch norms are not.
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+        self.cells = nn.ModuleList()
+        for stage in range(STAGES):
+            if stage:
+                self.cells.append(_ResidualReduction(channels, 2 * channels))
+                channels = 2 * channels
+            self.cells.extend(_Cell(channels, make_edge) for _ in range(cells // STAGES))
+        self.head = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
+        self.classifier = nn.Linear(channels, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, in_channels, H, W) → logits (B, num_classes)"""
+        x = self.stem(suited_layout(images))
+        for cell in self.cells:
+            x = cell(x)
+        return self.classifier(self.head(x).mean(dim=(2, 3)))
+
+
+class NasBench201Space(_StagedNetwork, ModelSpace):
+    """The search space of NAS-Bench-201 as an NNI ``ModelSpace``.
+
+    Every edge of the cell is a ``LayerChoice`` of the five operations; all cells share the six labels (``edge_1_0``, …). ``none`` is a
+    choice like the others: it alone leaves a connection out, so there are no choices of inputs.
+
+    Args:
+        channels: C, channels of the first stage; each further stage doubles them.
+        cells: cells to search, a third of them in each stage; the two residual blocks between stages are not counted.
+        num_classes: number of classes.
+        in_channels: channels of the images.
+
+    The defaults are the benchmark's networks. Under ``model_context(sample)`` it is a network with fresh weights and affine batch norm,
+    as :func:`nasbench201_network` builds it; ``freeze(sample)`` keeps the weights of the space, whose candidates' batch norms are not
+    affine.
+
+    Raises:
+        ValueError: for sizes that make no network.
+    """
+
+    def __init__(self, channels: int = 16, cells: int = 15, num_classes: int = 10, in_channels: int = 3) -> None:
+        super().__init__()
+        sample = current_model()  # not None: NNI is building one model of the space, not the space itself
+
+        def make_edge(node: int, source: int, channels: int) -> nn.Module:
+            label = edge_label(node, source)
+            if sample is not None:  # LayerChoice would build all candidates and throw four away
+                chosen = Categorical(list(OPERATIONS), label=label).freeze(sample)
+                return _operation(chosen, channels, affine=True)
+            return LayerChoice({name: _operation(name, channels, affine=False) for name in OPERATIONS}, label=label)
+
+        self._build(make_edge, channels=channels, cells=cells, num_classes=num_classes, in_channels=in_channels)
+
+
+class NasBench201Network(_StagedNetwork):
+    """The network of one cell. Arguments as in :func:`nasbench201_network`."""
+
+    def __init__(
+        self, genotype: NasBench201Genotype, *, channels: int, cells: int, num_classes: int, in_channels: int, affine: bool
+    ) -> None:
+        super().__init__()
+        chosen = dict(zip(EDGES, genotype.operations))
+
+        def make_edge(node: int, source: int, channels: int) -> nn.Module:
+            return _operation(chosen[node, source], channels, affine=affine)
+
+        self._build(make_edge, channels=channels, cells=cells, num_classes=num_classes, in_channels=in_channels)
+        self.genotype = genotype
+
+
+def nasbench201_network(
+    genotype: NasBench201Genotype,
+    channels: int = 16,
+    cells: int = 15,
+    num_classes: int = 10,
+    *,
+    in_channels: int = 3,
+    affine: bool = True,
+) -> NasBench201Network:
+    """The network to train: (B, in_channels, H, W) → logits (B, num_classes).
+
+    Args:
+        genotype: any cell of NAS-Bench-201.
+        channels, cells, num_classes, in_channels: as for :class:`NasBench201Space`.
+        affine: whether the batch norms of the cells have scale and shift.
+
+    Raises:
+        ValueError: for sizes that make no network.
+    """
+    return NasBench201Network(genotype, channels=channels, cells=cells, num_classes=num_classes, in_channels=in_channels, affine=affine)

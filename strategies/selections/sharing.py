@@ -1,0 +1,130 @@
+"""What the candidates of one decision have in common is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nni_darts.strategies.architects.randomness import RandomState
+from nni_darts.strategies.architecture import Architecture, InputDecision
+from nni_darts.strategies.supernet import RelaxedChoice
+
+__all__ = ['SharedResults']
+
+
+class SharedResults:
+    """Within the block, a module that is given the same tensors again, and does not hold the choice being scored, is not run again.
+
+    So of a supernet that is evaluated without one candidate after the other, the part before the first changed cell is computed once
+    for each batch, and so are in that cell the edges that do not read a changed node, the candidates of the changed edge, and the edges
+    in the next cell that read what lies before. It works for any model: what is the same follows from the identity of the tensors that
+    go from module to module. Results are those of a full pass, bit for bit.
+
+    A module is run every time if it holds the choice (its parts may still be shared), draws random numbers, or gets anything but
+    tensors that are known to be the same. Buffers that a module would update (the running statistics of batch norm) stay as the first
+    run leaves them.
+
+    Args:
+        model: the supernet; no gradients may be needed within the block.
+        architecture: its decisions.
+        label: the choice that is scored.
+    """
+
+    def __init__(self, model: nn.Module, architecture: Architecture, label: str) -> None:
+        self._model = model
+        decision = architecture.decisions[label]
+        labels = {label, *(decision.edges or ())} if isinstance(decision, InputDecision) else {label}
+        self._always = {module for module in model.modules() if _holds(module, labels)}
+        self._devices = {parameter.device for parameter in model.parameters()}
+        self._results: dict[tuple[Any, ...], tuple[Any, list[tuple[Tensor, int]]]] = {}
+        self._known: dict[int, tuple[Tensor, int]] = {}
+        self._inside = False
+        self._patched: list[nn.Module] = []
+
+    def __enter__(self) -> SharedResults:
+        for module in self._model.modules():
+            if 'forward' not in vars(module) and not isinstance(module, torch.jit.ScriptModule):
+                module.forward = partial(self._run, module, module.forward)
+                self._patched.append(module)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for module in self._patched:
+            del module.forward
+        self.begin(None)
+
+    def begin(self, batch: Any) -> None:
+        """Forgets all results; the tensors of this batch are the same for all candidates."""
+        self._results.clear()
+        self._known.clear()
+        for tensor in _tensors(batch):
+            self._know(tensor)
+
+    def _know(self, tensor: Tensor) -> None:
+        # Kept, so that no other tensor can get its id; its version tells whether it was written to since.
+        self._known[id(tensor)] = tensor, tensor._version
+
+    def _is_known(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._known and self._known[id(tensor)][1] == tensor._version
+
+    def _run(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._inside or module in self._always:
+            return forward(*args, **kwargs)
+        given = [args, kwargs]
+        if not _only_tensors(given) or not all(map(self._is_known, _tensors(given))):
+            return forward(*args, **kwargs)
+        key = (module, _shape(given))
+        if key in self._results:
+            result, versions = self._results[key]
+            if all(tensor._version == version for tensor, version in versions):
+                return result
+        before = RandomState(self._devices)
+        self._inside = True
+        try:
+            result = forward(*args, **kwargs)
+        finally:
+            self._inside = False
+        if not before.is_current():
+            self._always.add(module)
+            return result
+        if _only_tensors(result):
+            self._results[key] = result, [(tensor, tensor._version) for tensor in _tensors(result)]
+            for tensor in _tensors(result):
+                self._know(tensor)
+        return result
+
+
+def _holds(module: nn.Module, labels: set[str]) -> bool:
+    return any(isinstance(child, RelaxedChoice) and child.label in labels for child in module.modules())
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in nested lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from _tensors(entry)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+def _only_tensors(value: Any) -> bool:
+    if isinstance(value, dict):
+        return _only_tensors(list(value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_only_tensors, value))
+    return isinstance(value, Tensor)
+
+
+def _shape(value: Any) -> Any:
+    """A key for nested lists, tuples and dicts of tensors: equal for the same tensors in the same places."""
+    if isinstance(value, dict):
+        return tuple((key, _shape(entry)) for key, entry in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_shape, value))
+    return id(value)
