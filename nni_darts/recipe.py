@@ -121,7 +121,8 @@ class _Training(_Section):
 class SearchSettings(_Training):
     """How the supernet is trained. ``train_portion`` of the training data is for the weights, the rest for α.
 
-    ``tuning_epochs`` lie between two decisions of a ``+pt`` strategy. ``random_samples`` is N of random search. ``settings`` passes
+    α rests for ``warmup_epochs``; left out, for as long as the strategy's authors let it (pc-darts: 30 % of the search, others not at
+    all). ``tuning_epochs`` lie between two decisions of a ``+pt`` strategy. ``random_samples`` is N of random search. ``settings`` passes
     keyword arguments to strategies by name, for example
     ``{darts-2nd: {hessian: exact}}``.
     """
@@ -130,14 +131,14 @@ class SearchSettings(_Training):
     train_portion: Annotated[float, Field(gt=0, lt=1)] = 0.5
     architecture_learning_rate: Rate = 3e-4
     architecture_weight_decay: Decay = 1e-3
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: Annotated[int, Field(ge=0)] | None = None
     tuning_epochs: Positive = 5
     random_samples: Positive = 24
     settings: dict[str, dict[str, Any]] = {}
 
     @model_validator(mode='after')
     def _trains_alpha(self) -> SearchSettings:
-        if self.warmup_epochs >= self.epochs:
+        if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
             raise ValueError(f'warmup_epochs {self.warmup_epochs} leave none of {self.epochs} epochs to train α')
         return self
 

@@ -217,7 +217,6 @@ def _strategy(recipe: Recipe, name: str) -> Any:
     settings: dict[str, Any] = {
         'learning_rate': recipe.search.architecture_learning_rate,
         'weight_decay': recipe.search.architecture_weight_decay,
-        'warmup_epochs': recipe.search.warmup_epochs,
         'gradient_clip_val': recipe.search.gradient_clip,
     }
     for other in recipe.search.settings:
@@ -225,6 +224,8 @@ def _strategy(recipe: Recipe, name: str) -> Any:
             preset(other)
         except ValueError as error:
             raise InputError(f'search.settings: {error}') from None
+    if recipe.search.warmup_epochs is not None:
+        settings['warmup_epochs'] = recipe.search.warmup_epochs
     if '+' in ALIASES.get(name, name):
         settings['epochs_between'] = recipe.search.tuning_epochs
     with _as_input_error(f'search.settings of {name}'):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -71,10 +71,12 @@ class Architecture(nn.Module):
 
     Attributes:
         decisions: label → what there is to decide, in order.
+        edges: label of the operations on an edge of a cell → (label of the InputChoice it is an input of, which input).
         fixed: label of an operation → index of the one that was kept.
         dropped: label of an InputChoice → indices of inputs that were dropped.
         history: what a selection wrote down of each decision.
         masked: what is left out just now, to see how much that hurts.
+        memory: what a selection remembers from epoch to epoch: plain data.
         by_magnitude: the NNI sample that magnitude would have chosen when the search ended and a progressive selection began.
     """
 
@@ -86,8 +88,9 @@ class Architecture(nn.Module):
         self.dropped: dict[str, list[int]] = {}
         self.history: list[dict[str, Any]] = []
         self.masked: Mask | None = None
+        self.memory: dict[str, Any] = {}
         self.by_magnitude: dict[str, Any] | None = None
-        self._edges: dict[str, tuple[str, int]] = {}
+        self.edges: dict[str, tuple[str, int]] = {}
 
     def declare(self, label: str, decision: OperationDecision | InputDecision) -> None:
         """Adds a decision; the same label again must mean the same decision.
@@ -101,7 +104,7 @@ class Architecture(nn.Module):
             return
         self.decisions[label] = decision
         if isinstance(decision, InputDecision):
-            self._edges |= {edge: (label, index) for index, edge in enumerate(decision.edges or ())}
+            self.edges |= {edge: (label, index) for index, edge in enumerate(decision.edges or ())}
         if isinstance(decision, OperationDecision) or decision.edges is None or decision.weighted:
             size = len(decision.names) if isinstance(decision, OperationDecision) else decision.candidates
             self._alphas[_key(label)] = nn.Parameter(INITIAL_SCALE * torch.randn(size))
@@ -126,6 +129,13 @@ class Architecture(nn.Module):
         """The decisions among inputs."""
         return {label: decision for label, decision in self.decisions.items() if isinstance(decision, InputDecision)}
 
+    def grouped(self, labels: Iterable[str]) -> dict[str, list[str]]:
+        """Labels by kind of cell, in order."""
+        groups: dict[str, list[str]] = {}
+        for label in labels:
+            groups.setdefault(self.decisions[label].group, []).append(label)
+        return groups
+
     def remaining(self, label: str) -> list[int]:
         """The inputs of an InputChoice that are not dropped, nor masked just now."""
         gone = set(self.dropped.get(label, ()))
@@ -135,21 +145,28 @@ class Architecture(nn.Module):
 
     def is_cut(self, label: str) -> bool:
         """Whether the operations of that label stand on an input that is dropped, or masked just now: nothing reads them."""
-        if label not in self._edges:
+        if label not in self.edges:
             return False
-        choice, index = self._edges[label]
+        choice, index = self.edges[label]
         masked = self.masked is not None and self.masked.label == choice and self.masked.index == index
         return masked or index in self.dropped.get(choice, ())
 
     def get_extra_state(self) -> dict[str, Any]:
         """The decisions taken so far, for the checkpoint."""
-        return {'fixed': self.fixed, 'dropped': self.dropped, 'history': self.history, 'by_magnitude': self.by_magnitude}
+        return {
+            'fixed': self.fixed,
+            'dropped': self.dropped,
+            'history': self.history,
+            'memory': self.memory,
+            'by_magnitude': self.by_magnitude,
+        }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Takes up the decisions of a checkpoint."""
         self.fixed = dict(state['fixed'])
         self.dropped = {label: list(indices) for label, indices in state['dropped'].items()}
         self.history = list(state['history'])
+        self.memory = dict(state['memory'])
         self.by_magnitude = state['by_magnitude']
 
 

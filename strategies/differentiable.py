@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 from torchmetrics import Metric
 
 from nni_darts._nni import BaseOneShotLightningModule, Lightning, LightningModule, ModelSpace, OneShotStrategy, no_default_hook
@@ -21,7 +21,7 @@ from nni_darts.strategies.architects import Architect, SecondOrder
 from nni_darts.strategies.architects.randomness import RandomState
 from nni_darts.strategies.architecture import Architecture, Topology, edge_topology
 from nni_darts.strategies.relaxations import Relaxation, Softmax
-from nni_darts.strategies.selections import Magnitude, Progressive, Selection
+from nni_darts.strategies.selections import Magnitude, Selection
 from nni_darts.strategies.supernet import mutation_hook
 
 __all__ = ['DifferentiableModule', 'DifferentiableStrategy']
@@ -40,7 +40,7 @@ class DifferentiableStrategy(OneShotStrategy):
         architect: how the gradient of α is found.
         selection: how the architecture is read out at the end.
         learning_rate, betas, weight_decay: of α's Adam.
-        warmup_epochs: train only the weights for so long.
+        warmup_epochs: train only the weights for so long; a number below 1 is a part of the search.
         gradient_clip_val: clip the weights' gradient to this norm (in the real step, not in the virtual one); None does not clip.
         mutation_hooks: NNI's extra hooks, run before ours.
 
@@ -65,7 +65,7 @@ class DifferentiableStrategy(OneShotStrategy):
         learning_rate: float = 3e-4,
         betas: tuple[float, float] = (0.5, 0.999),
         weight_decay: float = 1e-3,
-        warmup_epochs: int = 0,
+        warmup_epochs: float = 0,
         gradient_clip_val: float | None = 5.0,
         mutation_hooks: list[Callable[..., Any]] | None = None,
     ) -> None:
@@ -122,8 +122,15 @@ class DifferentiableStrategy(OneShotStrategy):
         """Pairs of a training and a validation batch; an epoch is one pass over the training batches."""
         train = train_dataloader_fn()
         valid = self._architecture_loader() if self._architecture_loader is not None else _shuffled(val_dataloader_fn())
-        mode = 'min_size' if _length(valid) >= _length(train) else 'max_size_cycle'
-        return CombinedLoader({TRAIN: train, VALID: valid}, mode)
+        self._growing = [_GrowingBatches(loader) for loader in (train, valid)]
+        self.grow_batches()
+        return _Pairs({TRAIN: train, VALID: valid}, 'min_size')
+
+    def grow_batches(self) -> None:
+        """Brings training batches to the size that the selection wants by now."""
+        growth = self.selection.batch_growth(self.architecture)
+        for batches in self._growing:
+            batches.grow(growth)
 
     # results ----------------------------------------------------------------------------------------------------------------------
 
@@ -172,7 +179,7 @@ class DifferentiableModule(BaseOneShotLightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
         """One step of α (after the warm-up), then one of the weights."""
         relaxation = self.strategy.relaxation
-        if relaxation.trains_alpha and self.current_epoch >= self.strategy.warmup_epochs:
+        if relaxation.trains_alpha and self.current_epoch >= self._warmup_epochs:
             self._architecture_step(batch, batch_idx)
 
         def silent_loss() -> Tensor:
@@ -257,6 +264,11 @@ class DifferentiableModule(BaseOneShotLightningModule):
         super().on_fit_start()
 
     @property
+    def _warmup_epochs(self) -> int:
+        given = self.strategy.warmup_epochs
+        return round(given * self._search_epochs) if given < 1 else int(given)
+
+    @property
     def tuning(self) -> bool:
         """Whether the search is over and a progressive selection fine-tunes."""
         return self.current_epoch >= self._search_epochs
@@ -273,12 +285,12 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
-        selection = self.strategy.selection
-        if isinstance(selection, Progressive) and self.current_epoch + 1 == self._search_epochs:
-            self.architecture.by_magnitude = Magnitude().select(self.architecture, self.strategy.relaxation)
-        if isinstance(selection, Progressive) and selection.is_event(self.current_epoch + 1 - self._search_epochs, self.architecture):
+        selection, finished = self.strategy.selection, self.current_epoch + 1
+        selection.observe(finished, self._search_epochs, self.architecture, self.strategy.relaxation)
+        for _ in range(selection.rounds_due(finished, self._search_epochs, self.architecture)):
             for record in selection.decide(self.architecture, self):
                 self.strategy.on_decision(record)
+        self.strategy.grow_batches()
 
     # Lightning calls these on this module; the evaluator's module is inside it.
 
@@ -293,6 +305,49 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.training_module.on_validation_epoch_end()
+
+
+class _Pairs(CombinedLoader):
+    """Training and validation batches side by side, as many as there are training batches; validation batches come round again."""
+
+    def __iter__(self) -> _Pairs:
+        self._choose_mode()
+        return super().__iter__()
+
+    def __len__(self) -> int:
+        self._choose_mode()
+        return super().__len__()
+
+    def _choose_mode(self) -> None:
+        # Lightning has no mode for this; which of two fits changes where batches grow.
+        loaders = self.iterables
+        self._mode = 'min_size' if _length(loaders[VALID]) >= _length(loaders[TRAIN]) else 'max_size_cycle'
+
+
+class _GrowingBatches:
+    """The batches of a loader, made larger from the next epoch on."""
+
+    def __init__(self, loader: Any) -> None:
+        sampler = getattr(loader, 'batch_sampler', None)
+        self._sampler = sampler if isinstance(sampler, BatchSampler) else None
+        if self._sampler is not None:
+            self._size, self._drop_last = self._sampler.batch_size, self._sampler.drop_last
+
+    def grow(self, growth: int) -> None:
+        """Makes batches larger by so many samples than they were at first.
+
+        Raises:
+            ValueError: if the loader's batches cannot be made larger.
+        """
+        if self._sampler is None:
+            if growth:
+                raise ValueError('this strategy makes batches larger: it needs loaders with a batch_size (or batch_increase: 0)')
+            return
+        self._sampler.batch_size = self._size + growth
+        count = len(self._sampler.sampler)
+        # Batch norm cannot normalise a batch of one.
+        alone = growth and count % self._sampler.batch_size == 1 and count > self._sampler.batch_size
+        self._sampler.drop_last = bool(self._drop_last or alone)
 
 
 class Rewind:

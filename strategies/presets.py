@@ -52,17 +52,26 @@ def _darts_2nd(**settings: Any) -> OneShotStrategy:
     return _differentiable(architect=SecondOrder(**options), **settings)
 
 
-def _first_order_with(relaxation: str, *options: str) -> Callable[..., OneShotStrategy]:
-    """First-order DARTS with another relaxation; ``options`` are settings that go to it."""
+def _first_order_with(relaxation: str, *options: str, **defaults: Any) -> Callable[..., OneShotStrategy]:
+    """First-order DARTS with another relaxation; ``options`` are settings that go to it, ``defaults`` the strategy's own."""
 
     def build(**settings: Any) -> OneShotStrategy:
         from nni_darts.strategies import relaxations
         from nni_darts.strategies.architects import FirstOrder
 
         chosen = {key: settings.pop(key) for key in options if key in settings}
-        return _differentiable(architect=FirstOrder(), relaxation=getattr(relaxations, relaxation)(**chosen), **settings)
+        return _differentiable(architect=FirstOrder(), relaxation=getattr(relaxations, relaxation)(**chosen), **{**defaults, **settings})
 
     return build
+
+
+def _sgas(**settings: Any) -> OneShotStrategy:
+    from nni_darts.strategies.architects import FirstOrder
+    from nni_darts.strategies.selections import Greedy
+
+    names = ('greedy_criterion', 'decision_start', 'decision_every', 'batch_increase', 'history')
+    chosen = {key: settings.pop(key) for key in names if key in settings}
+    return _differentiable(architect=FirstOrder(), selection=Greedy(operations=settings.pop('selection', None), **chosen), **settings)
 
 
 def _random(**settings: Any) -> OneShotStrategy:
@@ -113,6 +122,14 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 True,
                 _first_order_with('Gumbel', 'first', 'last'),
             ),
+            Preset(
+                'pc-darts',
+                'a quarter of the channels is searched, and edges have weights of their own',
+                'Xu et al., ICLR 2020',
+                True,
+                _first_order_with('PartialChannels', 'portion', 'edge_weights', warmup_epochs=0.3),
+            ),
+            Preset('sgas', 'edges are decided one by one while the search goes on', 'Li et al., CVPR 2020', True, _sgas),
             Preset('random', 'random cells, trained one by one; the best stays', 'Liu et al., ICLR 2019, section 3', False, _random),
         )
     }
@@ -126,7 +143,7 @@ SELECTIONS: Mapping[str, tuple[str, str, str, tuple[str, ...]]] = MappingProxyTy
             'Perturbation',
             'selected by what the supernet loses without a choice, with fine-tuning between decisions',
             'Wang et al., ICLR 2021',
-            ('criterion', 'batch_norm', 'batches'),
+            ('criterion', 'batch_norm', 'batches', 'renormalise'),
         ),
         'pt-mag': ('ProgressiveMagnitude', 'selected by magnitude, with the same fine-tuning', 'Wang et al., ICLR 2021', ()),
     }

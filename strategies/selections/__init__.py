@@ -1,6 +1,7 @@
 """How an architecture is read out of a searched supernet."""
 
+from nni_darts.strategies.selections.greedy import Greedy
 from nni_darts.strategies.selections.magnitude import Magnitude, Selection
 from nni_darts.strategies.selections.perturbation import Perturbation, Progressive, ProgressiveMagnitude
 
-__all__ = ['Magnitude', 'Perturbation', 'Progressive', 'ProgressiveMagnitude', 'Selection']
+__all__ = ['Greedy', 'Magnitude', 'Perturbation', 'Progressive', 'ProgressiveMagnitude', 'Selection']

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -10,6 +10,9 @@ from nni_darts.genotype import strongest_edges
 from nni_darts.strategies.architecture import Architecture
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.relaxations.subsets import best_subset
+
+if TYPE_CHECKING:
+    from nni_darts.strategies.differentiable import DifferentiableModule
 
 __all__ = ['Magnitude', 'Selection', 'edge_weights', 'operation_tables']
 
@@ -32,6 +35,25 @@ class Selection:
 
     def epochs(self, architecture: Architecture) -> int:
         """How many epochs of fine-tuning the selection adds to the search."""
+        return 0
+
+    def observe(self, finished: int, search_epochs: int, architecture: Architecture, relaxation: Relaxation) -> None:
+        """Called after each epoch, before decisions, with the number of epochs that are finished and that of the search."""
+
+    def rounds_due(self, finished: int, search_epochs: int, architecture: Architecture) -> int:
+        """How many rounds of decisions are due after so many epochs."""
+        return 0
+
+    def decide(self, architecture: Architecture, module: DifferentiableModule) -> list[dict[str, Any]]:
+        """One round. Applies the decisions to the architecture and returns what it wrote into ``architecture.history`` of each."""
+        raise NotImplementedError
+
+    def decisions(self, architecture: Architecture) -> int:
+        """How many decisions will have been written down at the end."""
+        return 0
+
+    def batch_growth(self, architecture: Architecture) -> int:
+        """By how much training batches are larger now than they were at the start."""
         return 0
 
     def select(self, architecture: Architecture, relaxation: Relaxation) -> dict[str, Any]:
@@ -75,12 +97,11 @@ def _scaled(table: dict[Any, float], factor: float) -> dict[Any, float]:
 
 def operation_tables(architecture: Architecture, relaxation: Relaxation) -> dict[str, dict[Any, float]]:
     """Label → operation → probability, of the operations a decision may choose: a decided one alone, ``none`` not on an edge of a cell."""
-    edges = {edge for decision in architecture.inputs().values() for edge in decision.edges or ()}
     tables = {}
     for label, decision in architecture.operations().items():
         if label in architecture.fixed:
             tables[label] = {decision.names[architecture.fixed[label]]: 1.0}
             continue
         table = dict(zip(decision.names, relaxation.probabilities(architecture.alpha(label)).tolist()))
-        tables[label] = {name: value for name, value in table.items() if label not in edges or name != 'none'}
+        tables[label] = {name: value for name, value in table.items() if label not in architecture.edges or name != 'none'}
     return tables

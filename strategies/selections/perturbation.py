@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from nni_darts.strategies.architecture import Architecture, InputDecision, Mask
-from nni_darts.strategies.selections.magnitude import Selection, edge_weights, operation_tables
+from nni_darts.strategies.relaxations import Relaxation
+from nni_darts.strategies.selections.magnitude import Magnitude, Selection, edge_weights, operation_tables
 from nni_darts.strategies.selections.sharing import SharedResults
 
 if TYPE_CHECKING:
@@ -46,35 +47,46 @@ class Progressive(Selection):
 
     def events(self, architecture: Architecture) -> int:
         """How many rounds of decisions there are from the start."""
-        return _most(_grouped(architecture, architecture.operations())) + _most(_grouped(architecture, _wide_inputs(architecture)))
+        return _most(architecture.grouped(architecture.operations())) + _most(architecture.grouped(_wide_inputs(architecture)))
 
     def epochs(self, architecture: Architecture) -> int:
         """See :class:`Selection`: 14 edges and 3 nodes make 5·(14 + 3 − 1) + 1 = 81 epochs."""
         events = self.events(architecture)
         return self.epochs_between * (events - 1) + 1 if events else 0
 
-    def is_event(self, epochs_since_search: int, architecture: Architecture) -> bool:
-        """Whether decisions are due, so many epochs after the search ended."""
-        quotient, rest = divmod(epochs_since_search, self.epochs_between)
-        return epochs_since_search >= 0 and rest == 0 and quotient < self.events(architecture)
+    def observe(self, finished: int, search_epochs: int, architecture: Architecture, relaxation: Relaxation) -> None:
+        """Notes what magnitude would choose as the search ends."""
+        if finished == search_epochs:
+            architecture.by_magnitude = Magnitude().select(architecture, relaxation)
+
+    def rounds_due(self, finished: int, search_epochs: int, architecture: Architecture) -> int:
+        """The first event is at the end of the search."""
+        quotient, rest = divmod(finished - search_epochs, self.epochs_between)
+        return int(rest == 0 and 0 <= quotient < self.events(architecture))
+
+    def decisions(self, architecture: Architecture) -> int:
+        """Every operation, and every input that is dropped."""
+        dropped = sum(decision.candidates - _keeps(decision) for decision in _wide_inputs(architecture).values())
+        return len(architecture.operations()) + dropped
 
     def decide(self, architecture: Architecture, module: DifferentiableModule) -> list[dict[str, Any]]:
-        """One event. Applies the decisions to the architecture and returns what it wrote into ``architecture.history`` of each."""
+        """See :class:`Selection`."""
         written = []
         undecided = [label for label in architecture.operations() if label not in architecture.fixed]
         if undecided:
-            for labels in _grouped(architecture, undecided).values():
-                written.append(self._decide_operation(architecture, labels[_draw(len(labels))], module))
+            for labels in architecture.grouped(undecided).values():
+                written.append(self.decide_operation(architecture, labels[_draw(len(labels))], module))
         else:
             wide = [
                 label for label, decision in _wide_inputs(architecture).items() if len(architecture.remaining(label)) > _keeps(decision)
             ]
-            for labels in _grouped(architecture, wide).values():
+            for labels in architecture.grouped(wide).values():
                 written += self._decide_inputs(architecture, labels[_draw(len(labels))], module)
         architecture.history += written
         return written
 
-    def _decide_operation(self, architecture: Architecture, label: str, module: DifferentiableModule) -> dict[str, Any]:
+    def decide_operation(self, architecture: Architecture, label: str, module: DifferentiableModule) -> dict[str, Any]:
+        """Keeps one operation of a label; returns what there is to write down."""
         names = architecture.operations()[label].names
         candidates = [names.index(name) for name in operation_tables(architecture, module.strategy.relaxation)[label]]
         scores = self.score(architecture, label, candidates, module)
@@ -234,14 +246,6 @@ def _wide_inputs(architecture: Architecture) -> dict[str, InputDecision]:
     return {
         label: decision for label, decision in architecture.inputs().items() if decision.chosen and decision.candidates > decision.chosen
     }
-
-
-def _grouped(architecture: Architecture, labels: Sequence[str] | Mapping[str, Any]) -> dict[str, list[str]]:
-    """Labels by kind of cell, in order."""
-    groups: dict[str, list[str]] = {}
-    for label in labels:
-        groups.setdefault(architecture.decisions[label].group, []).append(label)
-    return groups
 
 
 def _most(groups: Mapping[str, Sequence[str]]) -> int:

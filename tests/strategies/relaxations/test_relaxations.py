@@ -181,7 +181,7 @@ def test_every_preset_searches(name: str, tmp_path: Path) -> None:
     """A few steps on digits; α moves, unless the method says it does not."""
     from nni_darts.recipe import Recipe
 
-    recipe = Recipe.load('digits', overrides(write_images(tmp_path / 'images.npz')))
+    recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), 'space.channels': 4})
     genotype, result = stages.search(recipe, name, 1, tmp_path / 'out')
     assert genotype.nodes == 2 and 0 <= result['valid_accuracy'] <= 1
     import json

@@ -15,7 +15,7 @@ from nni_darts._nni import DataLoader, Lightning, Trainer
 from nni_darts.recipe import Recipe
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
-from nni_darts.strategies.relaxations import Fixed, Softmax
+from nni_darts.strategies.relaxations import Fixed, PartialChannels, Softmax
 from nni_darts.strategies.selections import Perturbation, Progressive, ProgressiveMagnitude
 from nni_darts.training import ImageClassifier
 from tests.nni_darts.tiny import overrides, write_images
@@ -74,7 +74,9 @@ class Checked(Perturbation):
         data = list(module.validation_batches(self.batches))
         for index, score in zip(candidates, scores):
             train = self.batch_norm == 'train'
-            expected = brute_force_score(module.model, architecture, data, (label, index), self.criterion, train)
+            mask = (label, index, self.renormalise)
+            portion = getattr(module.strategy.relaxation, 'portion', 1)
+            expected = brute_force_score(module.model, architecture, data, mask, self.criterion, train, portion)
             assert score == pytest.approx(expected, abs=1e-12)
         self.checked = getattr(self, 'checked', 0) + len(scores)
         return scores
@@ -108,6 +110,21 @@ def test_decisions_are_those_of_brute_force(criterion: str, batch_norm: str) -> 
     assert genotype.nodes == 3
 
 
+def test_renormalised_scores_are_those_of_brute_force() -> None:
+    selection = Checked(criterion='loss', renormalise=True, epochs_between=1)
+    fit(DifferentiableStrategy(selection=selection), space(), loaders(4, 1, 8, 8))
+    assert selection.checked == 18 * 3 + 2 * (3 + 4 + 3)
+
+
+@pytest.mark.parametrize('edge_weights', [True, False])
+def test_partial_channels_are_scored_like_brute_force(edge_weights: bool) -> None:
+    selection = Checked(criterion='loss', epochs_between=1)
+    partial = DartsSpace(channels=4, cells=3, nodes=3, num_classes=4, in_channels=1, operations=OPERATIONS)
+    strategy = DifferentiableStrategy(PartialChannels(2, edge_weights=edge_weights), selection=selection)
+    fit(strategy, partial, loaders(4, 1, 7, 7))
+    assert selection.checked == 18 * 3 + 2 * (3 + 4 + 3)
+
+
 def test_ties_keep_the_first() -> None:
     class Same(Progressive):
         def score(self, architecture: Any, label: str, candidates: Any, module: Any) -> list[float]:
@@ -126,7 +143,7 @@ def test_events_and_epochs_are_those_of_the_paper() -> None:
     strategy.mutate_model(DartsSpace(channels=1, cells=3, operations=['skip_connect', 'sep_conv_3x3']))
     selection = strategy.selection
     assert (selection.events(strategy.architecture), selection.epochs(strategy.architecture)) == (17, 81)
-    events = [epoch for epoch in range(-3, 90) if selection.is_event(epoch, strategy.architecture)]
+    events = [epoch for epoch in range(-3, 90) if selection.rounds_due(50 + epoch, 50, strategy.architecture)]
     assert events == list(range(0, 81, 5))
 
 

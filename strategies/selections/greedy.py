@@ -1,0 +1,171 @@
+"""SGAS: edges are decided greedily while the search goes on (Li et al., CVPR 2020)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from nni_darts.strategies.architecture import Architecture
+from nni_darts.strategies.relaxations import Relaxation
+from nni_darts.strategies.selections.magnitude import Selection
+from nni_darts.strategies.selections.perturbation import Progressive, ProgressiveMagnitude
+
+if TYPE_CHECKING:
+    from nni_darts.strategies.differentiable import DifferentiableModule
+
+__all__ = ['Greedy']
+
+
+class Greedy(Selection):
+    """Fixes one edge of each kind of cell at a time, the one with the best score, until every node has its inputs.
+
+    The score is the product of an edge's importance (the probability of anything but ``none``), the certainty of its choice (one minus
+    the normalised entropy of the other operations' probabilities) and, under criterion 2, its stability (the overlap of these
+    probabilities with those of the last epochs); each is scaled to [0, 1] over all edges of the kind first. A decided edge keeps its
+    most probable operation and never changes again; once a node has as many decided edges as it keeps inputs, its other edges go.
+    Ties keep the first.
+
+    Args:
+        greedy_criterion: 1, or 2 with stability.
+        decision_start, decision_every: in a search of 50 epochs decisions fall at the end of epoch 10, 15, … (counted from 1), as
+            published (9 and 5 counted from 0); in a shorter or longer search at the same parts of it.
+        batch_increase: by how much training batches grow after each decision, as computing gets cheaper.
+        history: epochs whose probabilities stability looks back on.
+        operations: decides the operation on the edge that is due; by magnitude unless given.
+
+    Raises:
+        ValueError: for a setting outside its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        greedy_criterion: Literal[1, 2] = 1,
+        decision_start: int = 9,
+        decision_every: int = 5,
+        batch_increase: int = 8,
+        history: int = 4,
+        operations: Progressive | None = None,
+    ) -> None:
+        if greedy_criterion not in (1, 2):
+            raise ValueError(f'greedy_criterion must be 1 or 2, not {greedy_criterion!r}')
+        for name, value, least in (
+            ('decision_start', decision_start, 0),
+            ('decision_every', decision_every, 1),
+            ('batch_increase', batch_increase, 0),
+            ('history', history, 1),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f'{name} must be a whole number from {least}, not {value!r}')
+        if decision_start >= _PUBLISHED_EPOCHS:
+            raise ValueError(f'decision_start must be below {_PUBLISHED_EPOCHS}, not {decision_start}')
+        self.greedy_criterion = greedy_criterion
+        self.decision_start = decision_start
+        self.decision_every = decision_every
+        self.batch_increase = batch_increase
+        self.history = history
+        self.operations = operations or ProgressiveMagnitude()
+
+    def rounds(self, architecture: Architecture) -> int:
+        """How many rounds of decisions there are."""
+        return max(self._to_decide(architecture), default=0)
+
+    def _to_decide(self, architecture: Architecture) -> list[int]:
+        """For each kind of cell how many labels get decided; the other edges go."""
+        counts = []
+        for labels in architecture.grouped(architecture.operations()).values():
+            choices = {architecture.edges[label][0] for label in labels if label in architecture.edges}
+            alone = sum(label not in architecture.edges for label in labels)
+            counts.append(alone + sum(architecture.inputs()[choice].chosen for choice in choices))
+        return counts
+
+    def rounds_due(self, finished: int, search_epochs: int, architecture: Architecture) -> int:
+        """See the arguments ``decision_start`` and ``decision_every``; what does not fit into the search comes closer together."""
+        rounds = self.rounds(architecture)
+        every = min(self.decision_every, (_PUBLISHED_EPOCHS - 1 - self.decision_start) / max(1, rounds - 1))
+        due = [math.ceil((self.decision_start + index * every + 1) * search_epochs / _PUBLISHED_EPOCHS - 1e-9) for index in range(rounds)]
+        return due.count(finished)
+
+    def decisions(self, architecture: Architecture) -> int:
+        """An edge and its operation make two."""
+        return 2 * sum(self._to_decide(architecture))
+
+    def batch_growth(self, architecture: Architecture) -> int:
+        """See the argument ``batch_increase``."""
+        return self.batch_increase * architecture.memory.get('rounds', 0)
+
+    def observe(self, finished: int, search_epochs: int, architecture: Architecture, relaxation: Relaxation) -> None:
+        """Keeps the probabilities of the last epochs."""
+        now = {label: _without_none(architecture, relaxation, label)[1].tolist() for label in architecture.operations()}
+        architecture.memory['probabilities'] = [*architecture.memory.get('probabilities', []), now][-self.history - 1 :]
+
+    def decide(self, architecture: Architecture, module: DifferentiableModule) -> list[dict[str, Any]]:
+        """See :class:`Selection`."""
+        written = []
+        for labels in architecture.grouped(architecture.operations()).values():
+            undecided = [label for label in labels if label not in architecture.fixed and not architecture.is_cut(label)]
+            if not undecided:
+                continue
+            table = dict(zip(labels, self._scores(architecture, module.strategy.relaxation, labels)))
+            scores = [table[label] for label in undecided]
+            best = max(range(len(scores)), key=lambda index: (scores[index], -index))
+            others = [score for index, score in enumerate(scores) if index != best]
+            written.append(
+                {
+                    'stage': 'edge',
+                    'label': undecided[best],
+                    'candidates': undecided,
+                    'scores': scores,
+                    'choice': undecided[best],
+                    'margin': scores[best] - max(others) if others else None,
+                }
+            )
+            written.append(self.operations.decide_operation(architecture, undecided[best], module))
+            self._drop_what_is_not_needed(architecture, undecided[best])
+        architecture.memory['rounds'] = architecture.memory.get('rounds', 0) + 1
+        architecture.history += written
+        return written
+
+    def _drop_what_is_not_needed(self, architecture: Architecture, decided: str) -> None:
+        if decided not in architecture.edges:
+            return
+        choice, _ = architecture.edges[decided]
+        decision = architecture.inputs()[choice]
+        open_inputs = [index for index, edge in enumerate(decision.edges) if edge not in architecture.fixed]
+        if len(decision.edges) - len(open_inputs) == decision.chosen:
+            architecture.dropped[choice] = open_inputs
+
+    def _scores(self, architecture: Architecture, relaxation: Relaxation, labels: Sequence[str]) -> list[float]:
+        importance, certainty, stability = [], [], []
+        for label in labels:
+            present, others = _without_none(architecture, relaxation, label)
+            importance.append(present)
+            entropy = -(others * others.clamp(min=1e-12).log()).sum() / math.log(len(others)) if len(others) > 1 else others.new_zeros(())
+            certainty.append(float(1 - entropy))
+            before = [others.new_tensor(epoch[label]) for epoch in architecture.memory.get('probabilities', [])[:-1]]
+            overlaps = [float(torch.minimum(others, past).sum()) for past in before]
+            stability.append(sum(overlaps) / len(overlaps) if overlaps else 1.0)
+        parts = [_unit(importance), _unit(certainty)] + ([_unit(stability)] if self.greedy_criterion == 2 else [])
+        return [math.prod(values) for values in zip(*parts)]
+
+
+_PUBLISHED_EPOCHS = 50
+
+
+def _without_none(architecture: Architecture, relaxation: Relaxation, label: str) -> tuple[float, Tensor]:
+    """The probability of anything but ``none``, and the other operations' given that. Off the edges of a cell ``none`` is a choice."""
+    probabilities = relaxation.probabilities(architecture.alpha(label).detach()).cpu()
+    names = architecture.operations()[label].names
+    kept = [index for index, name in enumerate(names) if name != 'none' or label not in architecture.edges]
+    present = probabilities[kept].sum()
+    return float(present), probabilities[kept] / present
+
+
+def _unit(values: Sequence[float]) -> list[float]:
+    """Scales to [0, 1]; what is equal everywhere says nothing and becomes one."""
+    low, high = min(values), max(values)
+    return [(value - low) / (high - low) if high > low else 1.0 for value in values]
