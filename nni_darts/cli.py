@@ -20,6 +20,7 @@ import click
 from nni_darts import __version__
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_text
+from nni_darts.nasbench201 import NasBench201Genotype, Table, query_nats_bench
 from nni_darts.published import PUBLISHED
 from nni_darts.recipe import Recipe, recipe_names
 from nni_darts.strategies.presets import PRESETS, SELECTIONS
@@ -78,7 +79,7 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, seed: int, ou
     from nni_darts import stages
 
     with _interruptible(output):
-        genotype, result = stages.search(loaded, strategy, seed, output, resume=resume, on_epoch=_print_epoch)
+        genotype, result = stages.search(loaded, strategy, seed, output, resume=resume, on_epoch=_print_epoch, on_decision=_print_decision)
     click.echo(genotype.to_text())
     _print_result(result, output)
 
@@ -119,6 +120,30 @@ def cost(source: str, recipe: str, overrides: tuple[str, ...], as_json: bool) ->
     else:
         for name, value in result.items():
             click.echo(f'{name.replace("_", "-"):>13}  {value:,}')
+
+
+@main.command()
+@click.argument('source', metavar='ARCH')
+@click.option('--table', type=click.Path(path_type=Path, dir_okay=False), help='The benchmark as a .csv or .csv.gz with a column arch_str.')
+@click.option('--nats-bench', type=click.Path(path_type=Path, file_okay=False), help='Or a folder of NATS-Bench (pip install nats_bench).')
+@click.option('--json', 'as_json', is_flag=True, help='Print one JSON object.')
+def query(source: str, table: Path | None, nats_bench: Path | None, as_json: bool) -> None:
+    """What the authors of NAS-Bench-201 measured of a cell: accuracies in per cent.
+
+    ARCH is the benchmark's text ('|nor_conv_3x3~0|+|…|'), a genotype.json or the code from a result.
+    """
+    genotype = read_genotype(source)
+    if not isinstance(genotype, NasBench201Genotype):
+        raise InputError(f'{source} is a pair of cells; the benchmark knows only cells of the space nasbench201')
+    if (table is None) == (nats_bench is None):
+        raise InputError('give either --table or --nats-bench: where the measurements are')
+    values = Table.read(table).query(genotype) if table else query_nats_bench(nats_bench, genotype)
+    if as_json:
+        click.echo(json.dumps({'arch': genotype.to_text(), **values}))
+    else:
+        click.echo(genotype.to_text())
+        for name, value in values.items():
+            click.echo(f'{name:>16}  {value:.2f}')
 
 
 @main.command()
@@ -302,7 +327,16 @@ def _print_epoch(record: dict[str, float]) -> None:
     for name in ('train_loss', 'train_accuracy', 'valid_accuracy'):
         if name in record:
             parts.append(f'{name.replace("_", " ")} {record[name]:.4f}')
+    if 'of_decisions' in record:
+        parts.append(f'decisions {record["decisions"]}/{record["of_decisions"]}')
     click.echo('  '.join([*parts, f'{record["seconds"]:.1f} s']), err=True)
+
+
+def _print_decision(record: dict[str, Any]) -> None:
+    """A line for each decision of a selection."""
+    what = {'operation': 'keeps', 'topology': 'drops input', 'edge': 'is decided:'}[record['stage']]
+    margin = '' if record['margin'] is None else f'  margin {record["margin"]:.4f}'
+    click.echo(f'  {record["label"]} {what} {record["choice"]}{margin}', err=True)
 
 
 def _print_result(result: dict[str, Any], output: Path) -> None:

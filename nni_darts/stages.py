@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +33,7 @@ from nni_darts.training import ImageClassifier
 from nni_darts.training.run import (
     CHECKPOINT,
     METRICS,
+    DecisionBar,
     OnEpoch,
     create_trainer,
     epochs_of,
@@ -42,6 +43,9 @@ from nni_darts.training.run import (
 )
 
 __all__ = ['cost_of', 'preflight', 'search', 'train_cell']
+
+OnDecision = Callable[[dict[str, Any]], None]
+"""Called with the record of a decision."""
 
 RUN, RESULT, GENOTYPE, WEIGHTS, BY_MAGNITUDE = 'run.json', 'result.json', 'genotype.json', 'weights.pt', 'magnitude.json'
 
@@ -127,7 +131,14 @@ def preflight(recipe: Recipe, strategies: Iterable[str], data: ImageData) -> Non
 
 
 def search(
-    recipe: Recipe, strategy: str, seed: int, output: Path, *, resume: bool = False, on_epoch: OnEpoch | None = None
+    recipe: Recipe,
+    strategy: str,
+    seed: int,
+    output: Path,
+    *,
+    resume: bool = False,
+    on_epoch: OnEpoch | None = None,
+    on_decision: OnDecision | None = None,
 ) -> tuple[AnyGenotype, dict[str, Any]]:
     """Searches a cell with the strategy of that name.
 
@@ -138,6 +149,7 @@ def search(
         output: folder for results and checkpoint.
         resume: go on from the checkpoint there, if there is one.
         on_epoch: called with each epoch's measurements.
+        on_decision: called with each decision that a selection takes during or after the search: its line of ``selection.jsonl``.
 
     Returns:
         The genotype, and the result: validation accuracy of what was searched, cost of the found network at retraining size, seconds
@@ -155,14 +167,23 @@ def search(
     finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
     if finished is not None:
         return genotype_from_text(json.dumps(_read_json(output / GENOTYPE))), finished
-    run = _search_supernet if chosen.supernet else _search_cells
-    genotype, measured = run(recipe, strategy, seed, output, data, resume, on_epoch)
+    if chosen.supernet:
+        genotype, measured = _search_supernet(recipe, strategy, seed, output, data, resume, on_epoch, on_decision)
+    else:
+        genotype, measured = _search_cells(recipe, seed, output, resume, on_epoch)
     write_text(output / GENOTYPE, genotype.to_json() + '\n')
     return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)})
 
 
 def _search_supernet(
-    recipe: Recipe, name: str, seed: int, output: Path, data: ImageData, resume: bool, on_epoch: OnEpoch | None
+    recipe: Recipe,
+    name: str,
+    seed: int,
+    output: Path,
+    data: ImageData,
+    resume: bool,
+    on_epoch: OnEpoch | None,
+    on_decision: OnDecision | None,
 ) -> tuple[AnyGenotype, dict[str, Any]]:
     settings = recipe.search
     seed_everything(seed)
@@ -181,9 +202,21 @@ def _search_supernet(
             accelerator=recipe.accelerator,
             precision=recipe.precision,
             on_epoch=on_epoch,
-            extra=lambda: {'probabilities': strategy.probabilities(), 'genotype': json.loads(_genotype(strategy).to_json())},
+            extra=lambda: {
+                **_decided(strategy),
+                'probabilities': strategy.probabilities(),
+                'genotype': json.loads(_genotype(strategy).to_json()),
+            },
         )
-        strategy.on_decision = lambda record: _write_decisions(output, strategy)
+        bar = DecisionBar()
+
+        def decided(record: dict[str, Any]) -> None:
+            bar.close()
+            _write_decisions(output, strategy)
+            if on_decision:
+                on_decision(record)
+
+        strategy.on_scored, strategy.on_decision = bar.scored, decided
         evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=_resume_arguments(output, resume))
         strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
     by_magnitude = strategy.architecture.by_magnitude
@@ -201,6 +234,15 @@ def create_space(recipe: Recipe, data: ImageShape | ImageData) -> DartsSpace | N
     return DartsSpace(
         settings.channels, settings.cells, data.num_classes, data.channels, settings.nodes, settings.stem, settings.candidates
     )
+
+
+def _decided(strategy: DifferentiableStrategy) -> dict[str, Any]:
+    """How far a selection that decides one by one has come, and how clear its last decision was; nothing for other selections."""
+    total, history = strategy.selection.decisions(strategy.architecture), strategy.architecture.history
+    if not total:
+        return {}
+    margin = history[-1]['margin'] if history else None
+    return {'decisions': len(history), 'of_decisions': total, **({} if margin is None else {'margin': margin})}
 
 
 def _write_decisions(output: Path, strategy: DifferentiableStrategy) -> None:
@@ -240,9 +282,7 @@ class _InProcess(SequentialExecutionEngine):
         self.dispatch_model_event(TrainingEndEvent(model, ModelStatus.Trained))
 
 
-def _search_cells(
-    recipe: Recipe, name: str, seed: int, output: Path, data: ImageData, resume: bool, on_epoch: OnEpoch | None
-) -> tuple[AnyGenotype, dict[str, Any]]:
+def _search_cells(recipe: Recipe, seed: int, output: Path, resume: bool, on_epoch: OnEpoch | None) -> tuple[AnyGenotype, dict[str, Any]]:
     """Random search: the cells one after the other through the select stage, best by validation."""
     best: tuple[AnyGenotype, dict[str, Any]] | None = None
     seconds = 0.0

@@ -47,7 +47,8 @@ class DifferentiableStrategy(OneShotStrategy):
     Attributes:
         architecture: α and the decisions taken so far.
         on_decision: called with the record of each decision of a progressive selection; set it as you like.
-        on_scored: called with the label of the choice being scored, and on how many batches it has been so far.
+        on_scored: called with the label of the choice being scored, on how many batches it has been, and on how many it will be (None: the
+            loader does not say).
 
     The evaluator must be a Lightning one, with a training and a validation loader: α steps draw random batches of the latter. If its
     data module has an ``architecture_dataloader``, they come from there instead.
@@ -88,7 +89,7 @@ class DifferentiableStrategy(OneShotStrategy):
         self.architecture = Architecture()
         self._topology = Topology()
         self.on_decision: Callable[[dict[str, Any]], None] = lambda record: None
-        self.on_scored: Callable[[str, int], None] = lambda label, batches: None
+        self.on_scored: Callable[[str, int, int | None], None] = lambda label, batches, total: None
         self.validation_loader: Callable[[], Any]
 
     # NNI's hooks ------------------------------------------------------------------------------------------------------------------
@@ -230,6 +231,12 @@ class DifferentiableModule(BaseOneShotLightningModule):
         """The first ``count`` batches of the validation loader (None: all), on the module's device, the same at every call."""
         for batch in islice(self.strategy.validation_loader(), count):
             yield self.trainer.strategy.batch_to_device(batch)
+
+    def count_validation_batches(self, count: int | None) -> int | None:
+        """How many batches :meth:`validation_batches` yields, if the loader says."""
+        length = _length(self.strategy.validation_loader())
+        shortest = length if count is None else min(count, length)
+        return None if math.isinf(shortest) else int(shortest)
 
     @contextmanager
     def scoring(self, *, train: bool) -> Iterator[Rewind]:

@@ -17,12 +17,23 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, TQDMProgressBar
+from tqdm.auto import tqdm
 
 from nni_darts._nni import Trainer
 from nni_darts.errors import InputError
 from nni_darts.files import write_text
 
-__all__ = ['EpochLog', 'OnEpoch', 'RandomStates', 'create_trainer', 'epochs_of', 'last_checkpoint', 'peak_memory_mib', 'quiet_lightning']
+__all__ = [
+    'DecisionBar',
+    'EpochLog',
+    'OnEpoch',
+    'RandomStates',
+    'create_trainer',
+    'epochs_of',
+    'last_checkpoint',
+    'peak_memory_mib',
+    'quiet_lightning',
+]
 
 OnEpoch = Callable[[dict[str, float]], None]
 """Called after each epoch with its measurements."""
@@ -63,7 +74,7 @@ class EpochLog(Checkpoint):
     Args:
         path: the file; lines of epochs that a resumed run repeats are replaced.
         on_epoch: called with the measurements.
-        extra: further measurements of the epoch, asked for after it.
+        extra: further measurements of the epoch, asked for after it; ``on_epoch`` gets the numbers among them.
     """
 
     def __init__(self, path: Path, on_epoch: OnEpoch | None = None, extra: Callable[[], dict[str, Any]] | None = None) -> None:
@@ -90,7 +101,7 @@ class EpochLog(Checkpoint):
         detail = self.extra() if self.extra else {}
         write_text(self.path, ''.join(line + '\n' for line in [*lines, json.dumps({**record, **detail})]))
         if self.on_epoch:
-            self.on_epoch(record)
+            self.on_epoch(record | {name: value for name, value in detail.items() if isinstance(value, (int, float))})
 
 
 def _lines(path: Path) -> list[str]:
@@ -100,6 +111,29 @@ def _lines(path: Path) -> list[str]:
 def epochs_of(folder: Path) -> list[dict[str, Any]]:
     """The measurements of the epochs that ran in this folder, now or before a resume."""
     return [json.loads(line) for line in _lines(folder / METRICS)]
+
+
+class DecisionBar:
+    """On a terminal, a bar for each choice that a selection scores."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
+
+    def scored(self, label: str, batches: int, total: int | None) -> None:
+        """Shows on how many validation batches a choice has been scored."""
+        if not sys.stderr.isatty():
+            return
+        if self._bar is None:
+            self._bar = tqdm(total=total, desc=f'scoring {label}', unit='batch', leave=False, file=sys.stderr)
+        self._bar.update(batches - self._bar.n)
+        if batches == total:
+            self.close()
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
 
 class _Bar(TQDMProgressBar):

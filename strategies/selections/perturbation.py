@@ -169,6 +169,7 @@ class Perturbation(Progressive):
     def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
         """See :class:`Progressive`. The accuracy, or minus the loss, over all samples: a mean over batches would weigh a small last
         batch too much."""
+        total = module.count_validation_batches(self.batches)
         values: list[Tensor] = []
         sizes: list[int] = []
         with module.scoring(train=self.batch_norm == 'train') as rewind, SharedResults(module.model, architecture, label) as shared:
@@ -182,7 +183,7 @@ class Perturbation(Progressive):
                 values.append(torch.stack(scores))
                 sizes.append(_size(batch))
                 rewind.keep_random_state()
-                module.strategy.on_scored(label, index + 1)
+                module.strategy.on_scored(label, index + 1, total)
         # One transfer for all: nothing before waits for the device. Sums over samples, exact where they count.
         totals = torch.stack(values).cpu().double()
         if self.criterion == 'loss':

@@ -118,3 +118,39 @@ def test_every_command_has_help() -> None:
         assert run(name, '--help').returncode == 0
     assert 'darts-2nd' in run('strategies').stdout
     assert 'imagenet' in run('recipes').stdout
+
+
+CELL = '|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|'
+
+
+def test_query_of_nas_bench_201(tmp_path: Path) -> None:
+    table = tmp_path / 'table.csv'
+    table.write_text(f'arch_str,c10_test\n{CELL},94.36\n')
+    assert '94.36' in run('query', CELL, '--table', table).stdout
+    assert json.loads(run('query', 'nb201.333133', '--table', table, '--json').stdout) == {'arch': CELL, 'c10_test': 94.36}
+    (tmp_path / 'genotype.json').write_text(json.dumps({'nasbench201': CELL}))
+    assert run('query', tmp_path, '--table', table).stdout.startswith(CELL)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'names'),
+    [
+        (['DARTS_V2', '--table', 'x'], 'is a pair of cells'),
+        (['nb201.333133'], '--table or --nats-bench'),
+        (['nb201.333133', '--table', 'missing.csv'], 'no table missing.csv'),
+        (['nb201.333133', '--nats-bench', 'missing'], 'no folder missing'),
+        (['nb201.9', '--table', 'x'], 'no genotype'),
+        (['|a~0|', '--table', 'x'], 'no genotype'),
+    ],
+)
+def test_queries_that_cannot_be_answered(arguments: list[str], names: str) -> None:
+    answer = run('query', *arguments)
+    assert answer.returncode == 2 and names in answer.stderr and len(answer.stderr.splitlines()) == 1
+
+
+def test_decisions_are_printed(tiny: list[str], tmp_path: Path) -> None:
+    fast = ['--set', 'search.epochs=1', '--set', 'space.nodes=1', '--set', 'search.settings={sgas+pt: {batches: 1}}']
+    found = run('search', *tiny, *fast, '--strategy', 'sgas+pt', '--output', tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr.count(' is decided: ') == found.stderr.count(' keeps ') == 4
+    assert 'decisions 8/8' in found.stderr

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from nni_darts import Genotype, stages
+from nni_darts import Genotype, NasBench201Genotype, stages
 from nni_darts.errors import InputError
+from nni_darts.genotypes import genotype_from_code, genotype_from_text
 from nni_darts.recipe import Recipe
 from nni_darts.search_spaces import network_from_genotype
 from tests.nni_darts.tiny import overrides, recipe, write_images
@@ -209,3 +210,73 @@ def test_unknown_strategies_and_settings(images: Path, tmp_path: Path) -> None:
     odd = Recipe.load('digits', {**overrides(images), 'search.settings': {'darts-1st': {'momentum': 1}}})
     with pytest.raises(InputError, match='momentum'):
         stages.search(odd, 'darts-1st', 1, tmp_path / 'b')
+
+
+def in_nasbench201(images: Path, **changes: object) -> Recipe:
+    space = {'space': {'name': 'nasbench201', 'channels': 2, 'cells': 3}}
+    return Recipe.load('digits', {**overrides(images), **space, **changes})
+
+
+@pytest.mark.parametrize('strategy', ['darts-1st', 'fixed-alpha+pt', 'random'])
+def test_nasbench201_goes_all_the_way(strategy: str, images: Path, tmp_path: Path) -> None:
+    recipe = in_nasbench201(images)
+    genotype, _ = stages.search(recipe, strategy, 1, tmp_path / 'search')
+    assert isinstance(genotype, NasBench201Genotype)
+    assert genotype_from_text((tmp_path / 'search' / 'genotype.json').read_text()) == genotype
+    assert genotype_from_code(genotype.code()) == genotype
+    assert stages.search(recipe, strategy, 1, tmp_path / 'search', resume=True)[0] == genotype
+    result = stages.train_cell(recipe, 'retrain', genotype, 1, tmp_path / 'retrain')
+    assert 0 <= result['test_accuracy'] <= 1 and result['parameters'] > 0
+
+
+def test_cells_that_do_not_fit_the_sizes(images: Path, tmp_path: Path) -> None:
+    recipe = Recipe.load('digits', {**overrides(images), 'retrain.cells': 5})
+    with pytest.raises(InputError, match='retrain: cells must be a multiple of 3'):
+        stages.train_cell(recipe, 'retrain', NasBench201Genotype.from_code('nb201.333333'), 1, tmp_path)
+    for key in ('retrain.auxiliary_weight', 'retrain.drop_path'):
+        with pytest.raises(InputError, match=f'{key} must be 0'):
+            in_nasbench201(images, **{key: 0.4})
+    with pytest.raises(InputError, match=r'retrain\.cells must be a multiple of 3'):
+        in_nasbench201(images, **{'retrain.cells': 4})
+
+
+def test_random_search_draws_from_the_space_of_the_recipe(images: Path) -> None:
+    recipe = Recipe.load('digits', {**overrides(images), 'space': {'name': 's2', 'channels': 2, 'cells': 3}, 'search.random_samples': 20})
+    used = {name for cell in recipe.random_cells(1) for kind in ('normal', 'reduce') for name, _ in cell.cell(kind)[0]}
+    assert used == {'skip_connect', 'sep_conv_3x3'}
+
+
+def test_preflight_builds_what_a_strategy_makes_of_the_space(images: Path) -> None:
+    from nni_darts.data import load_images
+
+    narrow = Recipe.load('digits', {**overrides(images), 'space.channels': 6})
+    with pytest.raises(InputError, match='pc-darts in the space darts: .* cannot be divided by 4'):
+        stages.preflight(narrow, ['darts-1st', 'pc-darts'], load_images(narrow.data))
+
+
+def test_decisions_are_reported_and_written_down(images: Path, tmp_path: Path) -> None:
+    recipe = Recipe.load(
+        'digits', {**overrides(images), 'search.epochs': 1, 'space.nodes': 1, 'search.settings': {'darts-pt': {'batches': 1}}}
+    )
+    epochs: list[dict] = []
+    decisions: list[dict] = []
+    genotype, _ = stages.search(recipe, 'darts-pt', 1, tmp_path, on_epoch=epochs.append, on_decision=decisions.append)
+    assert [(epoch['epoch'], epoch['decisions'], epoch['of_decisions']) for epoch in epochs] == [(1, 2, 4), (2, 4, 4), (3, 4, 4)]
+    assert all(isinstance(value, (int, float)) for epoch in epochs for value in epoch.values())
+    assert decisions == [json.loads(line) for line in (tmp_path / 'selection.jsonl').read_text().splitlines()]
+    # What magnitude would have chosen as the search ended, from the same supernet.
+    by_magnitude = Genotype.from_json((tmp_path / 'magnitude.json').read_text())
+    first = json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[0])['probabilities']
+    for kind in ('normal', 'reduce'):
+        for name, source in by_magnitude.cell(kind)[0]:
+            table = {key: value for key, value in first[f'{kind}_op_2_{source}'].items() if key != 'none'}
+            assert name == max(table, key=table.__getitem__)
+
+
+@pytest.mark.parametrize(('strategy', 'warm'), [('pc-darts', 3), ('darts-1st', 0)])
+def test_alpha_rests_as_long_as_the_method_says(strategy: str, warm: int, images: Path, tmp_path: Path) -> None:
+    """PC-DARTS: 15 of 50 epochs, so 3 of 10."""
+    recipe = Recipe.load('digits', {**overrides(images), 'search.epochs': 10, 'space.channels': 4, 'space.nodes': 1})
+    stages.search(recipe, strategy, 1, tmp_path)
+    tables = [json.loads(line)['probabilities'] for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert [before == after for before, after in zip(tables, tables[1:])].count(True) == max(0, warm - 1)
