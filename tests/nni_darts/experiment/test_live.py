@@ -17,7 +17,7 @@ from tests.nni_darts.tiny import overrides, write_images
 
 pytestmark = pytest.mark.nni
 
-STRATEGIES, SEEDS = ['darts-1st', 'darts-2nd', 'random'], [1, 2]
+STRATEGIES, SEEDS = ['darts-pt', 'darts-2nd', 'random'], [1, 2]
 
 
 class Story:
@@ -162,6 +162,10 @@ def test_intermediate_results_of_every_stage(story: Story) -> None:
         if trial.metric is not None:
             assert finals[trial.id] == 1
             wanted = 1 if trial.parameters['stage'] == 'select' else 2
+            if trial.key.startswith('search darts-pt'):
+                wanted += 6  # five edges and one node with three inputs, an epoch of tuning after each
+                assert [record['decisions'] for record in epochs[trial.id]] == [0, 2, 4, 6, 8, 10, 12, 12]
+                assert {record['of_decisions'] for record in epochs[trial.id]} == {12}
             assert {record['epoch'] for record in epochs[trial.id]} == set(range(1, wanted + 1))
             assert {'default', 'train_loss', 'train_accuracy'} <= set(epochs[trial.id][-1])
             assert epochs[trial.id][-1]['default'] == pytest.approx(trial.metric['default'])

@@ -12,8 +12,9 @@ from torch.utils.data import TensorDataset
 
 from nni_darts import Genotype, stages
 from nni_darts._nni import DataLoader, Lightning, Trainer
+from nni_darts.candidates import REDUCED
 from nni_darts.recipe import Recipe
-from nni_darts.search_spaces import DartsSpace
+from nni_darts.search_spaces import S1, DartsSpace
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.relaxations import Fixed, PartialChannels, Softmax
 from nni_darts.strategies.selections import Perturbation, Progressive, ProgressiveMagnitude
@@ -123,6 +124,15 @@ def test_partial_channels_are_scored_like_brute_force(edge_weights: bool) -> Non
     strategy = DifferentiableStrategy(PartialChannels(2, edge_weights=edge_weights), selection=selection)
     fit(strategy, partial, loaders(4, 1, 7, 7))
     assert selection.checked == 18 * 3 + 2 * (3 + 4 + 3)
+
+
+def test_operations_that_differ_from_edge_to_edge() -> None:
+    """S1: two operations on each edge; none of the names has the same place everywhere."""
+    selection = Checked(criterion='loss', batches=1, epochs_between=1)
+    strategy = DifferentiableStrategy(selection=selection)
+    fit(strategy, S1(2, 3, 4, 1), loaders(4, 1, 8, 8))
+    assert selection.checked == 2 * (14 * 2 + 3 + (4 + 3) + (5 + 4 + 3))
+    Genotype.from_sample(strategy.select()).to_sample(REDUCED['s1'])
 
 
 def test_ties_keep_the_first() -> None:

@@ -1,0 +1,40 @@
+"""Every strategy in one real experiment, as someone gets it who edits that word of the quickstart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from nni_darts.strategies.presets import PRESETS, SELECTIONS
+from tests.nni_darts.experiment.live import launched
+from tests.nni_darts.tiny import overrides, write_images
+
+pytestmark = [pytest.mark.nni, pytest.mark.slow]
+
+NAMES = [*PRESETS, *(f'{name}+{suffix}' for name, preset in PRESETS.items() if preset.supernet for suffix in SELECTIONS)]
+
+
+@pytest.mark.parametrize('space', ['darts', 'nasbench201'])
+def test_every_strategy_ends_with_a_retrained_cell(space: str, tmp_path: Path) -> None:
+    small = {'search.epochs': 1, 'space.nodes': 2, 'space.channels': 4, 'retrain.epochs': 1, 'search.random_samples': 1}
+    if space == 'nasbench201':
+        small |= {'space.name': space, 'space.nodes': 4, 'space.cells': 3}
+    settings = {**overrides(write_images(tmp_path / 'images.npz')), **small}
+    strategies = {'strategy': {'_type': 'choice', '_value': NAMES}}
+    with launched(tmp_path, searchSpace=strategies, classArgs={'recipe': 'digits', 'set': settings}) as experiment:
+        experiment.wait(lambda: experiment.manager.status() == 'DONE', 3600)
+        trials = experiment.trials()
+        intermediate = {
+            trial.key: [value for value in experiment.manager.reported(trial.id)[0]]
+            for trial in trials
+            if trial.metric is not None and trial.key.startswith('search ')
+        }
+    results = Counter(trial.key for trial in trials if trial.metric is not None)
+    expected = {f'select {name} 1' for name in NAMES if name != 'random'} | {'select random 1.1'}
+    expected |= {f'search {name} 1' for name in NAMES if name != 'random'} | {f'retrain {name} 1' for name in NAMES}
+    assert set(results) == expected and set(results.values()) == {1}
+    for key, epochs in intermediate.items():
+        if '+' in key or 'sgas' in key:
+            assert epochs[-1]['decisions'] == epochs[-1]['of_decisions'] > 0
