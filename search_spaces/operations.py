@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_darts.genotype import OPERATION_NAMES
+from nni_darts.search_spaces.convolutions import DepthwiseConv2d, PointwiseConv2d
 
 __all__ = ['BatchNorm2d', 'FactorizedReduce', 'Noise', 'ReLUConvBN', 'Zero', 'create_operation', 'suited_layout']
 
@@ -67,10 +68,13 @@ class FactorizedReduce(nn.Module):
         self.bn = BatchNorm2d(out_channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = functional.relu(x)
+        return self.bn(self.reduce(functional.relu(x)))
+
+    def reduce(self, x: Tensor) -> Tensor:
+        """The convolutions alone, on what went through the ReLU."""
         # An odd side has one pixel more to keep than to shift to: the shifted convolution sees a zero there.
         shifted = functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
-        return self.bn(torch.cat([self.conv_1(x), self.conv_2(shifted)], dim=1))
+        return torch.cat([self.conv_1(x), self.conv_2(shifted)], dim=1)
 
 
 class ReLUConvBN(nn.Sequential):
@@ -85,11 +89,10 @@ class ReLUConvBN(nn.Sequential):
 
 
 def _separable_layer(channels: int, kernel_size: int, stride: int, dilation: int, affine: bool) -> list[nn.Module]:
-    padding = dilation * (kernel_size - 1) // 2
     return [
         nn.ReLU(),
-        nn.Conv2d(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False),
-        nn.Conv2d(channels, channels, 1, bias=False),
+        DepthwiseConv2d(channels, kernel_size, stride, dilation),
+        PointwiseConv2d(channels, channels),
         BatchNorm2d(channels, affine=affine),
     ]
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
@@ -20,6 +20,7 @@ from nni_darts._nni import BaseOneShotLightningModule, Lightning, LightningModul
 from nni_darts.strategies.architects import Architect, SecondOrder
 from nni_darts.strategies.architects.randomness import RandomState
 from nni_darts.strategies.architecture import Architecture, Topology, edge_topology
+from nni_darts.strategies.fast import accelerate
 from nni_darts.strategies.relaxations import Relaxation, Softmax
 from nni_darts.strategies.selections import Magnitude, Selection
 from nni_darts.strategies.supernet import mutation_hook
@@ -41,6 +42,8 @@ class DifferentiableStrategy(OneShotStrategy):
         selection: how the architecture is read out at the end.
         learning_rate, betas, weight_decay: of α's Adam.
         warmup_epochs: train only the weights for so long; a number below 1 is a part of the search.
+        execution: ``fast`` computes cells of our convolutional spaces fast where the relaxation allows it, with the same result up to
+            rounding; ``plain`` every candidate by itself.
         gradient_clip_val: clip the weights' gradient to this norm (in the real step, not in the virtual one); None does not clip.
         mutation_hooks: NNI's extra hooks, run before ours.
 
@@ -68,6 +71,7 @@ class DifferentiableStrategy(OneShotStrategy):
         weight_decay: float = 1e-3,
         warmup_epochs: float = 0,
         gradient_clip_val: float | None = 5.0,
+        execution: Literal['fast', 'plain'] = 'fast',
         mutation_hooks: list[Callable[..., Any]] | None = None,
     ) -> None:
         super().__init__(mutation_hooks=mutation_hooks)
@@ -80,6 +84,9 @@ class DifferentiableStrategy(OneShotStrategy):
                 raise ValueError(f'{name} must be at least {least}, not {value!r}')
         if gradient_clip_val is not None and not gradient_clip_val > 0:
             raise ValueError(f'gradient_clip_val must be above 0 or None, not {gradient_clip_val!r}')
+        if execution not in ('fast', 'plain'):
+            raise ValueError(f'execution must be fast or plain, not {execution!r}')
+        self.execution = execution
         self.relaxation = relaxation or Softmax()
         self.architect = architect or SecondOrder()
         self.selection = selection or Magnitude()
@@ -102,6 +109,8 @@ class DifferentiableStrategy(OneShotStrategy):
         model = super().mutate_model(model)
         if not self.architecture.decisions:
             raise ValueError('the model space has no LayerChoice or InputChoice to search')
+        if self.execution == 'fast':
+            accelerate(model, self.architecture, self.relaxation)
         return model
 
     def default_mutation_hooks(self) -> list[Callable[..., Any]]:

@@ -16,7 +16,7 @@ from tests.reference.selection import masked_forward
 
 def supernet(relaxation: Relaxation, channels: int = 4, **options: int) -> tuple[DifferentiableStrategy, nn.Module]:
     torch.manual_seed(0)
-    strategy = DifferentiableStrategy(relaxation)
+    strategy = DifferentiableStrategy(relaxation, execution='plain')
     model = strategy.mutate_model(DartsSpace(channels, 3, 4, 1, **{'nodes': 2, **options})).double()
     strategy.architecture.double()
     for alpha in strategy.arch_parameters():

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nni_darts.search_spaces.convolutions import DepthwiseConv2d, PointwiseConv2d
+
+LAYOUTS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_format}
+
+
+def image(layout: str, *shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(*shape, dtype=torch.float64, generator=generator).contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
+
+
+def plain(module: nn.Conv2d, x: Tensor) -> Tensor:
+    return functional.conv2d(x, module.weight, None, module.stride, module.padding, module.dilation, module.groups)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize(('kernel_size', 'dilation', 'stride'), list(itertools.product((3, 5, 7), (1, 2, 3), (1, 2))))
+def test_depthwise_values_and_gradients(kernel_size: int, dilation: int, stride: int, layout: str) -> None:
+    for channels, height, width in itertools.product((1, 4), (1, 2, 5, 8), (1, 3, 8)):
+        module = DepthwiseConv2d(channels, kernel_size, stride, dilation).double()
+        x = image(layout, 3, channels, height, width)
+        output, expected = module(x), plain(module, x)
+        assert torch.allclose(output, expected, rtol=1e-12, atol=1e-14)
+        weight = torch.randn_like(output)
+        gradients = torch.autograd.grad(output, [x, module.weight], weight)
+        for gradient, other in zip(gradients, torch.autograd.grad(expected, [x, module.weight], weight)):
+            assert gradient.shape == other.shape and torch.allclose(gradient, other, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize('frozen', ['input', 'weight'])
+def test_only_the_gradients_that_are_wanted(frozen: str) -> None:
+    module, x = DepthwiseConv2d(4, 5, dilation=2).double(), image('channels_last', 2, 4, 6, 6)
+    (x if frozen == 'input' else module.weight).requires_grad_(False)
+    kept = module.weight if frozen == 'input' else x
+    expected = torch.autograd.grad(plain(module, x).sin().sum(), kept)[0]
+    assert torch.allclose(torch.autograd.grad(module(x).sin().sum(), kept)[0], expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize('dilation', [1, 2])
+def test_gradients_can_be_differentiated_again(dilation: int) -> None:
+    module, x = DepthwiseConv2d(2, 3, dilation=dilation).double(), image('channels_last', 1, 2, 4, 5)
+
+    def compute(x: Tensor, weight: Tensor) -> Tensor:
+        return torch.func.functional_call(module, {'weight': weight}, (x,)).square()
+
+    assert torch.autograd.gradcheck(compute, (x, module.weight))
+    assert torch.autograd.gradgradcheck(compute, (x, module.weight))
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_pointwise(layout: str) -> None:
+    module, x = PointwiseConv2d(3, 5).double(), image(layout, 2, 3, 4, 6)
+    output, expected = module(x), plain(module, x)
+    assert torch.allclose(output, expected, rtol=1e-12, atol=1e-14)
+    assert output.is_contiguous(memory_format=torch.channels_last) or layout == 'contiguous'
+    for gradient, other in zip(
+        torch.autograd.grad(output.square().sum(), [x, module.weight]), torch.autograd.grad(expected.square().sum(), [x, module.weight])
+    ):
+        assert torch.allclose(gradient, other, rtol=1e-12, atol=1e-13)
+
+
+def test_autocast_goes_the_usual_way() -> None:
+    x = image('channels_last', 2, 4, 6, 6).detach().float()
+    with torch.autocast('cpu', torch.bfloat16):
+        for module in (DepthwiseConv2d(4, 5), PointwiseConv2d(4, 4)):
+            output = module(x)
+            assert output.dtype == torch.bfloat16
+            output.float().sum().backward()
+            assert module.weight.grad is not None and module.weight.grad.dtype == torch.float32
