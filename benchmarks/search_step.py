@@ -1,0 +1,274 @@
+"""What does one step of a search cost, in time, memory and number of operations?
+
+The same batch goes through one whole bilevel step (α on a validation batch, then the weights) of
+
+- ``nni``: NNI 3.0's own ``DARTS`` strategy on the DARTS space of its hub, first order;
+- ``plain``: every candidate by itself, NCHW, all gradients in every pass and a copy of the model for the virtual step, as published;
+- ``fast``: ours.
+
+Each runs in a process of its own, which keeps its peak memory apart; the processes take turns, step by step, and medians are printed.
+``aten_ops`` counts the operations of a step: on a GPU, launches.
+
+    python -m benchmarks.search_step
+
+Times vary between machines; the ratios are what counts.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.common import benchmark, print_table
+
+WAYS = (('nni', 1), ('plain', 1), ('plain', 2), ('fast', 1), ('fast', 2))
+
+
+@benchmark
+@click.option('--channels', default=16, show_default=True)
+@click.option('--cells', default=8, show_default=True)
+@click.option('--nodes', default=4, show_default=True, help='NNI has 4 always.')
+@click.option('--batch-size', default=64, show_default=True)
+@click.option('--size', default=32, show_default=True, help='Height and width of the images.')
+@click.option('--stem', default='cifar', type=click.Choice(['cifar', 'imagenet']), show_default=True)
+@click.option('--repeats', default=5, show_default=True)
+@click.option('--threads', default=2, show_default=True)
+@click.option('--only', multiple=True, metavar='NAME:ORDER', help='Measure only these, for example plain:2. Repeatable.')
+@click.option('--worker', hidden=True)
+def main(worker: str | None, only: Sequence[str], repeats: int, quick: bool, json_file: Path | None, **sizes: Any) -> None:
+    """Time, memory and operations of one search step."""
+    if worker:
+        _work(*worker.split(':'), **sizes)
+        return
+    if quick:
+        sizes |= {'channels': 4, 'cells': 3, 'batch_size': 8, 'size': 16}
+        repeats = 2
+    ways = [(name, order) for name, order in WAYS if not only or f'{name}:{order}' in only]
+    arguments = [part for key, value in sizes.items() for part in (f'--{key.replace("_", "-")}', str(value))]
+    processes = [_start(f'{name}:{order}', arguments) for name, order in ways]
+    steps: list[list[dict[str, float]]] = [[] for _ in ways]
+    for turn in range(repeats + 1):
+        for process, measured in zip(processes, steps):
+            process.stdin.write('step\n')
+            process.stdin.flush()
+            answer = json.loads(process.stdout.readline())
+            if turn:  # the first one warms up
+                measured.append(answer)
+    rows = []
+    for (name, order), process, measured in zip(ways, processes, steps):
+        process.stdin.write('count\n')
+        process.stdin.close()
+        counted = json.loads(process.stdout.readline())
+        process.wait()
+        medians = {key: statistics.median(step[key] for step in measured) for key in ('wall_s', 'cpu_s')}
+        rows.append({'name': name, 'order': order, **medians, 'peak_mib': measured[-1]['peak_mib'], 'aten_ops': counted['aten_ops']})
+    print_table(rows, json_file)
+    ours = {row['order']: row for row in rows if row['name'] == 'fast'}
+    for row in rows:
+        if row['name'] != 'fast' and row['order'] in ours:
+            mine = ours[row['order']]
+            parts = [f'{key} {row[key] / mine[key]:.2f}' for key in ('wall_s', 'cpu_s', 'peak_mib', 'aten_ops')]
+            click.echo(f'{row["name"]} / fast, order {row["order"]}: {", ".join(parts)}')
+    if len(ours) == 2:
+        click.echo(f'fast, order 2 / order 1: wall_s {ours[2]["wall_s"] / ours[1]["wall_s"]:.2f}')
+
+
+def _start(worker: str, arguments: Sequence[str]) -> subprocess.Popen:
+    command = [sys.executable, '-W', 'ignore', '-m', 'benchmarks.search_step', '--worker', worker, *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def _work(name: str, order: str, **sizes: Any) -> None:
+    """A process that makes a step whenever it is told to, and at the end one whose operations it counts."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Counter(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            Counter.count += 1
+            return function(*args, **(kwargs or {}))
+
+    torch.set_num_threads(sizes.pop('threads'))
+    torch.manual_seed(0)
+    step = {'nni': _nni, 'plain': _plain, 'fast': _fast}[name](int(order), **sizes)
+    for line in sys.stdin:
+        if line.strip() == 'count':
+            with Counter():
+                step()
+            print(json.dumps({'aten_ops': Counter.count}), flush=True)
+            return
+        wall, cpu = time.perf_counter(), time.process_time()
+        step()
+        used = {'wall_s': time.perf_counter() - wall, 'cpu_s': time.process_time() - cpu}
+        print(json.dumps({**used, 'peak_mib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}), flush=True)
+
+
+def _batches(batch_size: int, size: int, stem: str) -> list[Any]:
+    import torch
+
+    return [(torch.randn(batch_size, 3, size, size), torch.arange(batch_size) % 10) for _ in range(2)]
+
+
+def _fast(order: int, *, channels: int, cells: int, nodes: int, batch_size: int, size: int, stem: str) -> Callable[[], None]:
+    import torch
+    from torch.nn import functional
+
+    from nni_darts.search_spaces import DartsSpace
+    from nni_darts.strategies import create_strategy
+
+    strategy = create_strategy('darts-1st' if order == 1 else 'darts-2nd')
+    model = strategy.mutate_model(DartsSpace(channels, cells, nodes=nodes, stem=stem))
+    weights, alphas = list(model.parameters()), strategy.arch_parameters()
+    optimizer, adam = _optimizers(weights, alphas)
+    train, valid = _batches(batch_size, size, stem)
+
+    def loss(batch: Any) -> Any:
+        return functional.cross_entropy(model(batch[0]), batch[1])
+
+    def step() -> None:
+        gradients = strategy.architect.gradient(
+            lambda: loss(train), lambda: loss(valid), weights, alphas, optimizer, buffers=list(model.buffers()), learning_rate=0.025
+        )
+        for alpha, gradient in zip(alphas, gradients):
+            alpha.grad = gradient
+        adam.step()
+        for alpha in alphas:
+            alpha.requires_grad_(False)
+        optimizer.zero_grad()
+        loss(train).backward()
+        torch.nn.utils.clip_grad_norm_(weights, 5)
+        optimizer.step()
+        for alpha in alphas:
+            alpha.requires_grad_(True)
+
+    return step
+
+
+def _plain(order: int, *, channels: int, cells: int, nodes: int, batch_size: int, size: int, stem: str) -> Callable[[], None]:
+    import copy
+
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    from nni_darts.search_spaces import DartsSpace, cnn
+    from nni_darts.search_spaces.convolutions import DepthwiseConv2d, PointwiseConv2d
+    from nni_darts.strategies import create_strategy
+
+    cnn.suited_layout = lambda images: images
+    strategy = create_strategy('darts-1st', execution='plain')
+    model = strategy.mutate_model(DartsSpace(channels, cells, nodes=nodes, stem=stem))
+    for module in model.modules():
+        if isinstance(module, (DepthwiseConv2d, PointwiseConv2d)):
+            module.__class__ = nn.Conv2d
+    weights, alphas = list(model.parameters()), strategy.arch_parameters()
+    optimizer, adam = _optimizers(weights, alphas)
+    train, valid = _batches(batch_size, size, stem)
+
+    def backward(network: nn.Module, batch: Any) -> None:
+        functional.cross_entropy(network(batch[0]), batch[1]).backward()
+
+    def zero() -> None:
+        for tensor in (*weights, *alphas):
+            tensor.grad = None
+
+    def second_order() -> list[Any]:
+        zero()
+        backward(model, train)
+        # The copy shares α with the model, since α is no part of it.
+        shifted = copy.deepcopy(model, {id(strategy.architecture): strategy.architecture})
+        with torch.no_grad():
+            for target, weight in zip(shifted.parameters(), weights):
+                momentum = optimizer.state[weight].get('momentum_buffer') if weight in optimizer.state else None
+                direction = weight.grad + 3e-4 * weight + (0 if momentum is None else 0.9 * momentum)
+                target.sub_(0.025 * direction)
+                target.grad = None
+        zero()
+        backward(shifted, valid)
+        gradients = [alpha.grad.clone() for alpha in alphas]
+        vector = [parameter.grad.clone() for parameter in shifted.parameters()]
+        radius = 0.01 / torch.cat([part.flatten() for part in vector]).norm()
+        sides = []
+        for scale in (radius, -2 * radius):
+            with torch.no_grad():
+                for weight, part in zip(weights, vector):
+                    weight.add_(scale * part)
+            zero()
+            backward(model, train)
+            sides.append([alpha.grad.clone() for alpha in alphas])
+        with torch.no_grad():
+            for weight, part in zip(weights, vector):
+                weight.add_(radius * part)
+        return [g - 0.025 * (p - n) / (2 * radius) for g, p, n in zip(gradients, *sides)]
+
+    def step() -> None:
+        if order == 2:
+            gradients = second_order()
+            for alpha, gradient in zip(alphas, gradients):
+                alpha.grad = gradient
+        else:
+            zero()
+            backward(model, valid)
+        adam.step()
+        zero()
+        backward(model, train)
+        torch.nn.utils.clip_grad_norm_(weights, 5)
+        optimizer.step()
+
+    return step
+
+
+def _nni(order: int, *, channels: int, cells: int, nodes: int, batch_size: int, size: int, stem: str) -> Callable[[], None]:
+    import torch
+    from nni.nas.hub.pytorch import DARTS as Hub
+    from nni.nas.oneshot.pytorch.strategy import DARTS
+    from torch.nn import functional
+
+    import nni_darts._nni  # noqa: F401  (imports nni.nas quietly)
+
+    strategy = DARTS()
+    model = strategy.mutate_model(Hub(width=channels, num_cells=cells, dataset='cifar' if stem == 'cifar' else 'imagenet'))
+    alphas = list(strategy._arch_parameters.values())
+    known = {id(alpha) for alpha in alphas}
+    weights = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    optimizer, adam = _optimizers(weights, alphas)
+    train, valid = _batches(batch_size, size, stem)
+
+    def backward(batch: Any) -> None:
+        output = model(batch[0])
+        logits = output[0] if isinstance(output, tuple) else output
+        functional.cross_entropy(logits, batch[1]).backward()
+
+    def step() -> None:
+        # As its Lightning module does: every pass differentiates everything.
+        adam.zero_grad()
+        backward(valid)
+        adam.step()
+        optimizer.zero_grad()
+        backward(train)
+        torch.nn.utils.clip_grad_norm_(weights, 5)
+        optimizer.step()
+
+    return step
+
+
+def _optimizers(weights: Any, alphas: Any) -> tuple[Any, Any]:
+    import torch
+
+    sgd = torch.optim.SGD(weights, 0.025, 0.9, weight_decay=3e-4)
+    return sgd, torch.optim.Adam(alphas, 3e-4, (0.5, 0.999), weight_decay=1e-3)
+
+
+if __name__ == '__main__':
+    main()
