@@ -178,6 +178,7 @@ class Perturbation(Progressive):
                 scores = []
                 for candidate in candidates:
                     rewind()
+                    shared.begin_pass()
                     with _masked(architecture, Mask(label, candidate, self.renormalise)):
                         scores.append(self._validate(module, batch, index))
                 values.append(torch.stack(scores))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nni_darts.strategies.architects.randomness import RandomState
 from nni_darts.strategies.architecture import Architecture, InputDecision
-from nni_darts.strategies.supernet import RelaxedChoice
+from nni_darts.strategies.supernet import MixedOperation, RelaxedChoice
 
 __all__ = ['SharedResults']
 
@@ -23,6 +23,9 @@ class SharedResults:
     for each batch, and so are in that cell the edges that do not read a changed node, the candidates of the changed edge, and the edges
     in the next cell that read what lies before. It works for any model: what is the same follows from the identity of the tensors that
     go from module to module. Results are those of a full pass, bit for bit.
+
+    Within one pass, too, edges that are not decided share what their candidates compute alike of one state: its ReLU, its pools, and
+    those pools' batch norms where they have no scale and take the batch's statistics.
 
     A module is run every time if it holds the choice (its parts may still be shared), draws random numbers, or gets anything but
     tensors that are known to be the same. Buffers that a module would update (the running statistics of batch norm) stay as the first
@@ -42,6 +45,8 @@ class SharedResults:
         self._devices = {parameter.device for parameter in model.parameters()}
         self._results: dict[tuple[Any, ...], tuple[Any, list[tuple[Tensor, int]]]] = {}
         self._known: dict[int, tuple[Tensor, int]] = {}
+        self._alike = dict(_alike(model, architecture))
+        self._pass: dict[tuple[Any, ...], tuple[Tensor, int, Tensor, int]] = {}
         self._inside = False
         self._patched: list[nn.Module] = []
 
@@ -63,6 +68,11 @@ class SharedResults:
         self._known.clear()
         for tensor in _tensors(batch):
             self._know(tensor)
+        self.begin_pass()
+
+    def begin_pass(self) -> None:
+        """Another candidate is left out now."""
+        self._pass.clear()
 
     def _know(self, tensor: Tensor) -> None:
         # Kept, so that no other tensor can get its id; its version tells whether it was written to since.
@@ -72,11 +82,13 @@ class SharedResults:
         return id(tensor) in self._known and self._known[id(tensor)][1] == tensor._version
 
     def _run(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if self._inside or module in self._always:
+        if module in self._always:
             return forward(*args, **kwargs)
+        if self._inside:
+            return self._run_in_pass(module, forward, *args, **kwargs)
         given = [args, kwargs]
         if not _only_tensors(given) or not all(map(self._is_known, _tensors(given))):
-            return forward(*args, **kwargs)
+            return self._run_in_pass(module, forward, *args, **kwargs)
         key = (module, _shape(given))
         if key in self._results:
             result, versions = self._results[key]
@@ -96,6 +108,35 @@ class SharedResults:
             for tensor in _tensors(result):
                 self._know(tensor)
         return result
+
+    def _run_in_pass(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if module not in self._alike or kwargs or len(args) != 1:
+            return forward(*args, **kwargs)
+        (given,) = args
+        key = (self._alike[module], id(given))
+        if key in self._pass:
+            kept, version, result, result_version = self._pass[key]
+            if kept._version == version and result._version == result_version:
+                return result
+        result = forward(given)
+        self._pass[key] = given, given._version, result, result._version  # the input is kept, so that its id stays its own
+        return result
+
+
+def _alike(model: nn.Module, architecture: Architecture) -> Iterator[tuple[nn.Module, Any]]:
+    """Modules that have no parameters and compute the same if they are set up the same, with what they are set up with.
+
+    Only those in candidates of choices that are not decided: there every output goes through a multiplication, so that nobody can write
+    to what others read.
+    """
+    for choice in model.modules():
+        if isinstance(choice, MixedOperation) and choice.label not in architecture.fixed:
+            for module in choice.modules():
+                if type(module) in (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d):
+                    yield module, (type(module), module.extra_repr())
+                elif isinstance(module, nn.BatchNorm2d) and not module.affine and module.training:
+                    if type(module).forward is nn.BatchNorm2d.forward:
+                        yield module, (nn.BatchNorm2d, module.eps)
 
 
 def _holds(module: nn.Module, labels: set[str]) -> bool:

@@ -93,6 +93,8 @@ def outputs(architecture: Any, model: nn.Module, batches: list[Tensor], masks: l
         for mask in masks:
             torch.manual_seed(5)
             architecture.masked = mask
+            if shared is not None:
+                shared.begin_pass()
             results.append(model(batch))
             architecture.masked = None
     return results
@@ -154,3 +156,18 @@ def test_only_what_changes_is_computed_again(monkeypatch: pytest.MonkeyPatch) ->
     assert below('cells.1.nodes.2.edges.3', 'cells.2.preprocess_1', 'cells.2.nodes.0.edges.1', 'cells.3') <= four
     assert three == below('cells.2.nodes.1.edges.2')
     assert below('cells.1.nodes.2.edges.3') and below('cells.2.nodes.0.edges.0')
+
+
+def test_edges_share_what_has_no_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    architecture, model = supernet('darts')
+    calls = Counter[str]()
+    original = nn.MaxPool2d.forward
+
+    def counting(self: nn.MaxPool2d, x: Tensor) -> Tensor:
+        calls['pool'] += 1
+        return original(self, x)
+
+    monkeypatch.setattr(nn.MaxPool2d, 'forward', counting)
+    with SharedResults(model, architecture, 'normal_op_2_0') as shared:
+        outputs(architecture, model, [torch.randn(8, 1, 8, 8, dtype=torch.float64)], [Mask('normal_op_2_0', 0)], shared)
+    assert calls['pool'] == 4 * 4  # four cells, in each of which four states are read by nine edges
