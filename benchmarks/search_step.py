@@ -114,7 +114,7 @@ def _work(name: str, order: str, **sizes: Any) -> None:
         print(json.dumps({**used, 'peak_mib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}), flush=True)
 
 
-def _batches(batch_size: int, size: int, stem: str) -> list[Any]:
+def _batches(batch_size: int, size: int) -> list[Any]:
     import torch
 
     return [(torch.randn(batch_size, 3, size, size), torch.arange(batch_size) % 10) for _ in range(2)]
@@ -131,7 +131,7 @@ def _fast(order: int, *, channels: int, cells: int, nodes: int, batch_size: int,
     model = strategy.mutate_model(DartsSpace(channels, cells, nodes=nodes, stem=stem))
     weights, alphas = list(model.parameters()), strategy.arch_parameters()
     optimizer, adam = _optimizers(weights, alphas)
-    train, valid = _batches(batch_size, size, stem)
+    train, valid = _batches(batch_size, size)
 
     def loss(batch: Any) -> Any:
         return functional.cross_entropy(model(batch[0]), batch[1])
@@ -174,7 +174,7 @@ def _plain(order: int, *, channels: int, cells: int, nodes: int, batch_size: int
             module.__class__ = nn.Conv2d
     weights, alphas = list(model.parameters()), strategy.arch_parameters()
     optimizer, adam = _optimizers(weights, alphas)
-    train, valid = _batches(batch_size, size, stem)
+    train, valid = _batches(batch_size, size)
 
     def backward(network: nn.Module, batch: Any) -> None:
         functional.cross_entropy(network(batch[0]), batch[1]).backward()
@@ -243,7 +243,7 @@ def _nni(order: int, *, channels: int, cells: int, nodes: int, batch_size: int, 
     known = {id(alpha) for alpha in alphas}
     weights = [parameter for parameter in model.parameters() if id(parameter) not in known]
     optimizer, adam = _optimizers(weights, alphas)
-    train, valid = _batches(batch_size, size, stem)
+    train, valid = _batches(batch_size, size)
 
     def backward(batch: Any) -> None:
         output = model(batch[0])

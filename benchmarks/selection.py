@@ -23,7 +23,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from benchmarks.common import benchmark, print_table
-from nni_darts._nni import DataLoader, Lightning, Trainer
+from nni_darts._nni import DataLoader
 from nni_darts.genotype import DARTS_OPERATIONS
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy
@@ -31,9 +31,9 @@ from nni_darts.strategies.architects import FirstOrder
 from nni_darts.strategies.architecture import Architecture
 from nni_darts.strategies.differentiable import DifferentiableModule
 from nni_darts.strategies.selections import Perturbation
-from nni_darts.training import ImageClassifier
 from nni_darts.training.run import quiet_lightning
 from tests.reference.selection import brute_force_score
+from tests.strategies.fitting import fit
 
 
 class Measured(Perturbation):
@@ -48,7 +48,7 @@ class Measured(Perturbation):
 
     def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
         """The scores of the fast way."""
-        images, labels = next(iter(module.validation_batches(1)))
+        images, labels = next(module.validation_batches(1)[0])
         data = [(images.contiguous(memory_format=self.layout), labels)]
 
         def plain() -> list[float]:
@@ -89,18 +89,7 @@ def main(batch_size: int, layout: str, quick: bool, json_file: Path | None) -> N
         return DataLoader(TensorDataset(torch.randn(batch_size, 3, size, size), torch.arange(batch_size) % 10), batch_size=batch_size)
 
     with quiet_lightning():
-        trainer = Trainer(
-            max_epochs=1,
-            accelerator='cpu',
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
-        model = strategy.mutate_model(space)
-        evaluator = strategy.mutate_evaluator(Lightning(ImageClassifier(10, 1, learning_rate=0.025), trainer, loader(), loader()))
-        evaluator.evaluate(model)
+        fit(strategy, space, (loader(), loader()), classes=10, learning_rate=0.025, precision='32-true')
     rows = [{'name': name, 'wall_s': selection.wall[name], 'cpu_s': selection.cpu[name]} for name in ('plain', 'fast')]
     print_table(rows, json_file)
     ratio = selection.wall['plain'] / selection.wall['fast']

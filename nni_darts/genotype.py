@@ -75,6 +75,17 @@ def strongest_edges(probabilities: Sequence[Mapping[str, float]], keep: int) -> 
     return [(name, index) for _, name, index in best[:keep]]
 
 
+def json_object(text: str, form: str) -> dict[str, Any]:
+    """Parses a JSON object. Raises ValueError for anything else; ``form`` is the sentence that says what it must be."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'this genotype is not valid JSON: {error}') from None
+    if not isinstance(value, dict):
+        raise ValueError(f'{form}, not {type(value).__name__}')
+    return value
+
+
 @dataclass(frozen=True)
 class Genotype:
     """A pair of cells in the format of the literature: for each node two ``(operation, input)`` pairs, one node after the other.
@@ -132,13 +143,7 @@ class Genotype:
     @classmethod
     def from_json(cls, text: str) -> Genotype:
         """Reads :meth:`to_json`'s text. Raises ValueError that says what is missing, unknown or wrong."""
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f'this genotype is not valid JSON: {error}') from None
-        if not isinstance(value, dict):
-            raise ValueError(f'a genotype in JSON is an object with {_FIELD_TEXT}, not {type(value).__name__}')
-        return cls(**_checked_fields(value))
+        return cls(**_checked_fields(json_object(text, f'a genotype in JSON is an object with {_FIELD_TEXT}')))
 
     # the literature's text ------------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from nni_darts.errors import InputError
+from nni_darts.genotype import json_object
 
 __all__ = ['EDGES', 'OPERATIONS', 'NasBench201Genotype', 'Table', 'edge_label', 'query_nats_bench']
 
@@ -100,12 +101,7 @@ class NasBench201Genotype:
     @classmethod
     def from_json(cls, text: str) -> NasBench201Genotype:
         """Reads :meth:`to_json`'s text. Raises ValueError that says what is missing, unknown or wrong."""
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f'this genotype is not valid JSON: {error}') from None
-        if not isinstance(value, dict):
-            raise ValueError(f'a NAS-Bench-201 genotype in JSON is an object with the key {_FIELD}, not {type(value).__name__}')
+        value = json_object(text, f'a NAS-Bench-201 genotype in JSON is an object with the key {_FIELD}')
         for key in value:
             if key != _FIELD:
                 raise ValueError(f'a NAS-Bench-201 genotype has no field {key[:40]!r}; it has the key {_FIELD}')

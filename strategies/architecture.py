@@ -148,8 +148,11 @@ class Architecture(nn.Module):
         if label not in self.edges:
             return False
         choice, index = self.edges[label]
-        masked = self.masked is not None and self.masked.label == choice and self.masked.index == index
-        return masked or index in self.dropped.get(choice, ())
+        return index not in self.remaining(choice)
+
+    def edge_weights(self, label: str) -> Tensor:
+        """What each input of a node with weighted edges is multiplied by, softmax(β): (candidates,)"""
+        return torch.softmax(self.alpha(label), dim=0)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The decisions taken so far, for the checkpoint."""

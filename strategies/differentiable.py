@@ -110,7 +110,7 @@ class DifferentiableStrategy(OneShotStrategy):
         if not self.architecture.decisions:
             raise ValueError('the model space has no LayerChoice or InputChoice to search')
         if self.execution == 'fast':
-            accelerate(model, self.architecture, self.relaxation)
+            accelerate(model, self.relaxation)
         return model
 
     def default_mutation_hooks(self) -> list[Callable[..., Any]]:
@@ -236,16 +236,15 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     # progressive selections ---------------------------------------------------------------------------------------------------------
 
-    def validation_batches(self, count: int | None) -> Iterator[Any]:
-        """The first ``count`` batches of the validation loader (None: all), on the module's device, the same at every call."""
-        for batch in islice(self.strategy.validation_loader(), count):
-            yield self.trainer.strategy.batch_to_device(batch)
+    def validation_batches(self, count: int | None) -> tuple[Iterator[Any], int | None]:
+        """The first ``count`` batches of the validation loader (None: all), on the module's device, and how many they are.
 
-    def count_validation_batches(self, count: int | None) -> int | None:
-        """How many batches :meth:`validation_batches` yields, if the loader says."""
-        length = _length(self.strategy.validation_loader())
-        shortest = length if count is None else min(count, length)
-        return None if math.isinf(shortest) else int(shortest)
+        The number is None if the loader does not say.
+        """
+        loader = self.strategy.validation_loader()
+        number = min(_length(loader), math.inf if count is None else count)
+        batches = map(self.trainer.strategy.batch_to_device, islice(loader, count))
+        return batches, None if math.isinf(number) else int(number)
 
     @contextmanager
     def scoring(self, *, train: bool) -> Iterator[Rewind]:

@@ -21,7 +21,6 @@ from torch.nn import functional
 
 from nni_darts.search_spaces.cell import Cell, ChoiceNode
 from nni_darts.search_spaces.operations import FactorizedReduce, Noise, Zero
-from nni_darts.strategies.architecture import Architecture
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.supernet import MixedOperation, SummedInputs
 
@@ -30,19 +29,18 @@ __all__ = ['FastCell', 'accelerate']
 Pool = nn.MaxPool2d | nn.AvgPool2d
 
 
-def accelerate(model: nn.Module, architecture: Architecture, relaxation: Relaxation) -> int:
-    """Replaces the cells of a supernet that can be computed fast, in place; returns how many.
+def accelerate(model: nn.Module, relaxation: Relaxation) -> None:
+    """Replaces the cells of a supernet that can be computed fast, in place.
 
     A relaxation must mix candidates by weights (softmax and what differs from it only in its weights), and edges have no weights of
     their own; other supernets stay as they are.
     """
     plain = type(relaxation)
     if plain.mix is not Relaxation.mix or plain.around is not Relaxation.around or relaxation.weighted_edges:
-        return 0
+        return
     found = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children() if _is_suited(child)]
     for parent, name, child in found:
-        setattr(parent, name, FastCell(child, architecture, relaxation))
-    return len(found)
+        setattr(parent, name, FastCell(child))
 
 
 def _is_suited(cell: nn.Module) -> bool:
@@ -59,16 +57,16 @@ def _is_suited(cell: nn.Module) -> bool:
 class FastCell(Cell):
     """A relaxed cell. Takes over the modules of the plain one."""
 
-    def __init__(self, cell: Cell, architecture: Architecture, relaxation: Relaxation) -> None:
+    def __init__(self, cell: Cell) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(cell.__dict__)
-        self._shared = [architecture]  # in a list: α is not a parameter of the supernet
-        self.relaxation = relaxation
 
     def forward(self, older: Tensor, previous: Tensor) -> Tensor:
         """As for :class:`Cell`."""
-        architecture = self._shared[0]
-        if architecture.masked is not None or not _is_relaxed(self):
+        if not all(isinstance(node, ChoiceNode) for node in self.nodes):
+            return super().forward(older, previous)  # a frozen copy of a supernet has fixed nodes
+        architecture = self.nodes[0].inputs.architecture
+        if architecture.masked is not None:
             return super().forward(older, previous)  # scoring shares results among plain modules
         states = [self.preprocess_0(older), self.preprocess_1(previous)]
         norms = _Norms()
@@ -85,22 +83,16 @@ class FastCell(Cell):
         """Adds to the nodes' sums what the edges from one state carry there."""
         source = _Source(state, norms)
         for edge, total in edges:
-            decided = self._shared[0].fixed.get(edge.label)
+            decided = edge.architecture.fixed.get(edge.label)
             candidates = edge.candidates()
             if decided is not None:
                 source.add(candidates[decided], None, None, total)
                 continue
-            weights = self.relaxation.weights(edge.label, self._shared[0].alpha(edge.label))
+            weights = edge.relaxation.weights(edge.label, edge.architecture.alpha(edge.label))
             # A row for each candidate: what its last batch norm takes. Contiguous, as batch norm's backward wants it in channels_last.
             rows = weights.unsqueeze(1).repeat(1, state.shape[1]).unbind()
             for candidate, weight, row in zip(candidates, weights.unbind(), rows):
                 source.add(candidate, weight, row, total)
-        source.finish()
-
-
-def _is_relaxed(cell: Cell) -> bool:
-    """A frozen copy of a supernet has fixed nodes."""
-    return all(isinstance(node, ChoiceNode) for node in cell.nodes)
 
 
 class _Sum:
@@ -128,10 +120,12 @@ class _Sum:
 
 
 class _Norms:
-    """Batch norms with a weight that is not theirs; what they count is brought up to date for all at once."""
+    """Batch norms with a weight that is not theirs; what they count, and what one computed for others, is written for all at once."""
 
     def __init__(self) -> None:
         self._counters: list[Tensor] = []
+        self._followers: list[Tensor] = []
+        self._leaders: list[Tensor] = []
 
     def __call__(self, norm: nn.BatchNorm2d, x: Tensor, weight: Tensor | None) -> Tensor:
         batch_statistics = norm.training or norm.running_mean is None
@@ -139,14 +133,19 @@ class _Norms:
             self._counters.append(norm.num_batches_tracked)
         return functional.batch_norm(x, norm.running_mean, norm.running_var, weight, None, batch_statistics, norm.momentum, norm.eps)
 
-    def follow(self, norm: nn.BatchNorm2d) -> None:
-        """Counts for a batch norm whose statistics are copied from another one."""
+    def follow(self, norm: nn.BatchNorm2d, leader: nn.BatchNorm2d) -> None:
+        """Another batch norm has normalised the same: its running statistics are this one's, too."""
         self._counters.append(norm.num_batches_tracked)
+        self._followers += [norm.running_mean, norm.running_var]
+        self._leaders += [leader.running_mean, leader.running_var]
 
     def finish(self) -> None:
-        """Counts this batch."""
+        """Counts this batch and copies running statistics."""
         if self._counters:
             torch._foreach_add_(self._counters, 1)
+        if self._followers:
+            with torch.no_grad():
+                torch._foreach_copy_(self._followers, self._leaders)
 
 
 class _Source:
@@ -158,7 +157,6 @@ class _Source:
         self._relu: Tensor | None = None
         self._pooled: dict[Any, Tensor] = {}
         self._normed: dict[Any, tuple[nn.BatchNorm2d, Tensor]] = {}
-        self._copies: list[tuple[Tensor, Tensor]] = []
 
     def relu(self) -> Tensor:
         """ReLU of the state."""
@@ -207,17 +205,9 @@ class _Source:
             self._normed[key] = norm, self.norms(norm, pooled, None)
             total.add(self._normed[key][1], weight)
         else:
-            first, normed = self._normed[key]
-            self.norms.follow(norm)
-            self._copies += [(norm.running_mean, first.running_mean), (norm.running_var, first.running_var)]
+            leader, normed = self._normed[key]
+            self.norms.follow(norm, leader)
             total.add(normed, weight)
-
-    def finish(self) -> None:
-        """Gives the running statistics that were computed once to all batch norms they are of."""
-        if self._copies:
-            targets, sources = zip(*self._copies)
-            with torch.no_grad():
-                torch._foreach_copy_(list(targets), list(sources))
 
 
 def _is_foldable(module: nn.Module) -> bool:

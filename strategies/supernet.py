@@ -108,15 +108,14 @@ class SummedInputs(RelaxedChoice):
                 f'the topology of {self.label!r} needs one edge for each of its {choice.n_candidates} inputs, reduction sum and a fixed '
                 f'n_chosen; it has {len(edges)} edges, reduction {choice.reduction} and n_chosen {choice.n_chosen}'
             )
-        self.weighted = weighted
         architecture.declare(self.label, InputDecision(choice.n_candidates, choice.n_chosen, tuple(edges), group, weighted))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """The sum of the inputs that are left; they have one shape."""
         left = self.architecture.remaining(self.label)
         terms = [inputs[index] for index in left]
-        if self.weighted:
-            weights = torch.softmax(self.architecture.alpha(self.label), dim=0).unbind()
+        if self.architecture.decisions[self.label].weighted:
+            weights = self.architecture.edge_weights(self.label).unbind()
             return weighted_sum([weights[index] for index in left], terms)
         return sum(terms[1:], terms[0])
 

@@ -31,7 +31,7 @@ ALLOWED = {
     'nni_darts.files': set(),
     'nni_darts._lazy': set(),
     'nni_darts.candidates': {'nni_darts.genotype'},
-    'nni_darts.nasbench201': {'nni_darts.errors'},
+    'nni_darts.nasbench201': {'nni_darts.errors', 'nni_darts.genotype'},
     'nni_darts.genotypes': {'nni_darts.genotype', 'nni_darts.nasbench201'},
     'nni_darts.published': {'nni_darts.genotype'},
     'nni_darts.search_spaces': BASE,

@@ -53,12 +53,13 @@ class PartialChannels(Relaxation):
             return compute(*args, **kwargs)
         features, *others = args
         part = features.shape[1] // self.portion
-        searched = compute(features[:, :part].contiguous(), *others, **kwargs)
+        # One dense copy for all candidates, in the layout of the features.
+        searched = compute(features[:, :part].clone(), *others, **kwargs)
         passed = features[:, part:]
         if passed.shape[2:] != searched.shape[2:]:
             passed = functional.max_pool2d(passed, 2, 2, ceil_mode=True)
         # Shuffled so that the next operation, too, searches some of the channels that went around this one.
-        return torch.cat([searched, passed], dim=1).unflatten(1, (self.portion, -1)).transpose(1, 2).flatten(1, 2)
+        return torch.channel_shuffle(torch.cat([searched, passed], dim=1), self.portion)
 
 
 _LAYERS = (nn.Conv2d, nn.BatchNorm2d)

@@ -88,7 +88,7 @@ def edge_weights(architecture: Architecture, label: str) -> list[float]:
     decision = architecture.inputs()[label]
     if not decision.weighted:
         return [1.0] * decision.candidates
-    return torch.softmax(architecture.alpha(label).detach(), dim=0).tolist()
+    return architecture.edge_weights(label).tolist()
 
 
 def _scaled(table: dict[Any, float], factor: float) -> dict[Any, float]:

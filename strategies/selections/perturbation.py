@@ -169,11 +169,11 @@ class Perturbation(Progressive):
     def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
         """See :class:`Progressive`. The accuracy, or minus the loss, over all samples: a mean over batches would weigh a small last
         batch too much."""
-        total = module.count_validation_batches(self.batches)
         values: list[Tensor] = []
         sizes: list[int] = []
         with module.scoring(train=self.batch_norm == 'train') as rewind, SharedResults(module.model, architecture, label) as shared:
-            for index, batch in enumerate(module.validation_batches(self.batches)):
+            batches, total = module.validation_batches(self.batches)
+            for index, batch in enumerate(batches):
                 shared.begin(batch)
                 scores = []
                 for candidate in candidates:

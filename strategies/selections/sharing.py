@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -66,20 +66,19 @@ class SharedResults:
         """Forgets all results; the tensors of this batch are the same for all candidates."""
         self._results.clear()
         self._known.clear()
-        for tensor in _tensors(batch):
-            self._know(tensor)
+        self._know(leaf for leaf in _leaves(batch) if isinstance(leaf, Tensor))
         self.begin_pass()
 
     def begin_pass(self) -> None:
         """Another candidate is left out now."""
         self._pass.clear()
 
-    def _know(self, tensor: Tensor) -> None:
+    def _know(self, tensors: Iterable[Tensor]) -> None:
         # Kept, so that no other tensor can get its id; its version tells whether it was written to since.
-        self._known[id(tensor)] = tensor, tensor._version
+        self._known |= {id(tensor): (tensor, tensor._version) for tensor in tensors}
 
-    def _is_known(self, tensor: Tensor) -> bool:
-        return id(tensor) in self._known and self._known[id(tensor)][1] == tensor._version
+    def _is_known(self, value: Any) -> bool:
+        return id(value) in self._known and self._known[id(value)][1] == value._version
 
     def _run(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if module in self._always:
@@ -87,7 +86,7 @@ class SharedResults:
         if self._inside:
             return self._run_in_pass(module, forward, *args, **kwargs)
         given = [args, kwargs]
-        if not _only_tensors(given) or not all(map(self._is_known, _tensors(given))):
+        if not all(map(self._is_known, _leaves(given))):
             return self._run_in_pass(module, forward, *args, **kwargs)
         key = (module, _shape(given))
         if key in self._results:
@@ -103,10 +102,10 @@ class SharedResults:
         if not before.is_current():
             self._always.add(module)
             return result
-        if _only_tensors(result):
-            self._results[key] = result, [(tensor, tensor._version) for tensor in _tensors(result)]
-            for tensor in _tensors(result):
-                self._know(tensor)
+        leaves = list(_leaves(result))
+        if all(isinstance(leaf, Tensor) for leaf in leaves):
+            self._results[key] = result, [(tensor, tensor._version) for tensor in leaves]
+            self._know(leaves)
         return result
 
     def _run_in_pass(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -143,23 +142,15 @@ def _holds(module: nn.Module, labels: set[str]) -> bool:
     return any(isinstance(child, RelaxedChoice) and child.label in labels for child in module.modules())
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in nested lists, tuples and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for entry in value:
-            yield from _tensors(entry)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
-
-
-def _only_tensors(value: Any) -> bool:
+def _leaves(value: Any) -> Iterator[Any]:
+    """What nested lists, tuples and dicts hold."""
     if isinstance(value, dict):
-        return _only_tensors(list(value.values()))
+        value = list(value.values())
     if isinstance(value, (list, tuple)):
-        return all(map(_only_tensors, value))
-    return isinstance(value, Tensor)
+        for entry in value:
+            yield from _leaves(entry)
+    else:
+        yield value
 
 
 def _shape(value: Any) -> Any:

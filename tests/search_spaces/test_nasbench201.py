@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from nni_darts._nni import DataLoader, Lightning, Trainer, model_context
+from nni_darts._nni import DataLoader, model_context
 from nni_darts.nasbench201 import EDGES, OPERATIONS, NasBench201Genotype, edge_label
 from nni_darts.search_spaces.nasbench201 import NasBench201Space, nasbench201_network
 from nni_darts.strategies import create_strategy
-from nni_darts.training import ImageClassifier
+from tests.strategies import fitting
 
 SMALL = {'channels': 4, 'cells': 3, 'num_classes': 5}
 LABELS = [edge_label(*edge) for edge in EDGES]
@@ -189,21 +189,8 @@ def fit(strategy: Any, space: Any) -> Any:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(16, 3, 8, 8, generator=generator, dtype=torch.float64)
     data = TensorDataset(images, torch.randint(5, (16,), generator=generator))
-    trainer = Trainer(
-        max_epochs=1,
-        accelerator='cpu',
-        precision='64-true',
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    model = strategy.mutate_model(space)
     loaders = DataLoader(data, batch_size=8, shuffle=True), DataLoader(data, batch_size=8)
-    evaluator = strategy.mutate_evaluator(Lightning(ImageClassifier(5, 1, learning_rate=0.05), trainer, *loaders))
-    evaluator.evaluate(model)
-    return evaluator.module
+    return fitting.fit(strategy, space, loaders, classes=5)
 
 
 def test_a_search_ends_in_a_cell() -> None:

@@ -11,16 +11,16 @@ import torch
 from torch.utils.data import TensorDataset
 
 from nni_darts import Genotype, stages
-from nni_darts._nni import DataLoader, Lightning, Trainer
+from nni_darts._nni import DataLoader, Lightning
 from nni_darts.candidates import REDUCED
 from nni_darts.recipe import Recipe
 from nni_darts.search_spaces import S1, DartsSpace
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.relaxations import Fixed, PartialChannels, Softmax
 from nni_darts.strategies.selections import Perturbation, Progressive, ProgressiveMagnitude
-from nni_darts.training import ImageClassifier
 from tests.nni_darts.tiny import overrides, write_images
 from tests.reference.selection import brute_force_score
+from tests.strategies import fitting
 from tests.strategies.spaces import TwoLabels
 
 OPERATIONS = ['skip_connect', 'sep_conv_3x3', 'avg_pool_3x3']
@@ -39,20 +39,7 @@ def loaders(classes: int, *shape: int) -> tuple[DataLoader, DataLoader]:
 def fit(strategy: DifferentiableStrategy, space: Any, loader_pair: tuple[DataLoader, DataLoader], epochs: int = 1, classes: int = 4) -> Any:
     """A search in float64."""
     torch.manual_seed(1)
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator='cpu',
-        precision='64-true',
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    model = strategy.mutate_model(space)
-    evaluator = strategy.mutate_evaluator(Lightning(ImageClassifier(classes, epochs, learning_rate=0.05), trainer, *loader_pair))
-    evaluator.evaluate(model)
-    return evaluator.module
+    return fitting.fit(strategy, space, loader_pair, epochs=epochs, classes=classes)
 
 
 def space() -> DartsSpace:
@@ -72,7 +59,7 @@ class Checked(Perturbation):
         scores = super().score(architecture, label, candidates, module)
         assert all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
         assert modes == [child.training for child in module.modules()]
-        data = list(module.validation_batches(self.batches))
+        data = list(module.validation_batches(self.batches)[0])
         for index, score in zip(candidates, scores):
             train = self.batch_norm == 'train'
             mask = (label, index, self.renormalise)

@@ -1,0 +1,36 @@
+"""A search that runs in the calling process: for tests of what happens in it, and for benchmarks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nni_darts._nni import DataLoader, Lightning, Trainer
+from nni_darts.strategies import DifferentiableStrategy
+from nni_darts.training import ImageClassifier
+
+
+def fit(
+    strategy: DifferentiableStrategy,
+    space: Any,
+    loaders: tuple[DataLoader, DataLoader],
+    *,
+    epochs: int = 1,
+    classes: int,
+    learning_rate: float = 0.05,
+    precision: str = '64-true',
+) -> Any:
+    """Searches the space with a training and a validation loader; returns the strategy's Lightning module."""
+    trainer = Trainer(
+        max_epochs=epochs,
+        accelerator='cpu',
+        precision=precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    model = strategy.mutate_model(space)
+    evaluator = strategy.mutate_evaluator(Lightning(ImageClassifier(classes, epochs, learning_rate=learning_rate), trainer, *loaders))
+    evaluator.evaluate(model)
+    return evaluator.module
