@@ -120,14 +120,19 @@ def preflight(recipe: Recipe, strategies: Iterable[str], data: ImageData) -> Non
         InputError: for anything in the recipe that does not fit.
     """
     for name in strategies:
-        if preset(name).supernet:
-            strategy = _strategy(recipe, name)
-            with _as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
-                strategy.mutate_model(create_space(recipe, data))
+        _check_strategy(recipe, name, data)
     parts = [(recipe.search, recipe.search.train_portion, 0)]
     parts += [(settings, 1 - settings.validation_portion, settings.cutout) for settings in (recipe.select, recipe.retrain)]
     for settings, portion, cutout in parts:
         ImageDataModule(data, recipe.data, train_portion=portion, batch_size=settings.batch_size, seed=1, cutout=cutout)
+
+
+def _check_strategy(recipe: Recipe, name: str, data: ImageData) -> None:
+    """Builds the supernet that a strategy would search, on torch's meta device: nothing is allocated."""
+    if preset(name).supernet:
+        strategy = _strategy(recipe, name)
+        with _as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
+            strategy.mutate_model(create_space(recipe, data))
 
 
 def search(
@@ -164,6 +169,7 @@ def search(
     except ValueError as error:
         raise InputError(str(error)) from None
     data = load_images(recipe.data)
+    _check_strategy(recipe, strategy, data)
     finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
     if finished is not None:
         return genotype_from_text(json.dumps(_read_json(output / GENOTYPE))), finished

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 __all__ = ['ALIASES', 'PRESETS', 'SELECTIONS', 'Preset', 'create_strategy', 'preset']
 
 
+Parts = dict[str, Any]
+"""Keyword arguments of a strategy's class."""
+
+
 @dataclass(frozen=True)
 class Preset:
     """One word for the YAML.
@@ -22,115 +26,121 @@ class Preset:
         name: the word.
         summary: one line.
         paper: where the method comes from.
+        parts: (settings of its own, a selection that is to take the place of its own or None) → what the strategy is made of.
+        own: names of the settings of its own.
         supernet: whether it searches one supernet; otherwise it draws cells to be trained one by one.
-        build: keyword settings → strategy.
     """
 
     name: str
     summary: str
     paper: str
-    supernet: bool
-    build: Callable[..., OneShotStrategy]
+    parts: Callable[[Parts, Any], Parts]
+    own: tuple[str, ...] = ()
+    supernet: bool = True
+
+    def create(self, **settings: Any) -> OneShotStrategy:
+        """The strategy with these settings: of its own, and arguments of its class. Raises ValueError for any other."""
+        if self.supernet:
+            from nni_darts.strategies.differentiable import DifferentiableStrategy as Strategy
+        else:
+            from nni_darts.strategies.random_search import RandomSearch as Strategy
+        allowed = [*self.own, *(name for name in inspect.signature(Strategy.__init__).parameters if name != 'self')]
+        for name in settings:
+            if name not in allowed:
+                raise ValueError(f'this strategy has no setting {name!r}; it has {", ".join(allowed)}')
+        own = {name: settings.pop(name) for name in self.own if name in settings}
+        return Strategy(**{**self.parts(own, None), **settings})
 
 
-def _differentiable(**settings: Any) -> OneShotStrategy:
-    from nni_darts.strategies.differentiable import DifferentiableStrategy
-
-    return DifferentiableStrategy(**_known(settings, DifferentiableStrategy))
-
-
-def _darts_1st(**settings: Any) -> OneShotStrategy:
+def _darts_1st(own: Parts, selection: Any) -> Parts:
     from nni_darts.strategies.architects import FirstOrder
 
-    return _differentiable(architect=FirstOrder(), **settings)
+    return {'architect': FirstOrder(), 'selection': selection}
 
 
-def _darts_2nd(**settings: Any) -> OneShotStrategy:
+def _darts_2nd(own: Parts, selection: Any) -> Parts:
     from nni_darts.strategies.architects import SecondOrder
 
-    options = {key: settings.pop(key) for key in ('hessian', 'epsilon', 'clip_norm') if key in settings}
-    return _differentiable(architect=SecondOrder(**options), **settings)
+    return {'architect': SecondOrder(**own), 'selection': selection}
 
 
-def _first_order_with(relaxation: str, *options: str, **defaults: Any) -> Callable[..., OneShotStrategy]:
-    """First-order DARTS with another relaxation; ``options`` are settings that go to it, ``defaults`` the strategy's own."""
+def _first_order_with(relaxation: str, **defaults: Any) -> Callable[[Parts, Any], Parts]:
+    """First-order DARTS with another relaxation, which takes the preset's own settings; ``defaults`` are the strategy's."""
 
-    def build(**settings: Any) -> OneShotStrategy:
+    def parts(own: Parts, selection: Any) -> Parts:
         from nni_darts.strategies import relaxations
-        from nni_darts.strategies.architects import FirstOrder
 
-        chosen = {key: settings.pop(key) for key in options if key in settings}
-        return _differentiable(architect=FirstOrder(), relaxation=getattr(relaxations, relaxation)(**chosen), **{**defaults, **settings})
+        return {**_darts_1st({}, selection), 'relaxation': getattr(relaxations, relaxation)(**own), **defaults}
 
-    return build
+    return parts
 
 
-def _sgas(**settings: Any) -> OneShotStrategy:
-    from nni_darts.strategies.architects import FirstOrder
+def _sgas(own: Parts, selection: Any) -> Parts:
     from nni_darts.strategies.selections import Greedy
 
-    names = ('greedy_criterion', 'decision_start', 'decision_every', 'batch_increase', 'history')
-    chosen = {key: settings.pop(key) for key in names if key in settings}
-    return _differentiable(architect=FirstOrder(), selection=Greedy(operations=settings.pop('selection', None), **chosen), **settings)
-
-
-def _random(**settings: Any) -> OneShotStrategy:
-    from nni_darts.strategies.random_search import RandomSearch
-
-    return RandomSearch(**_known(settings, RandomSearch))
-
-
-def _known(settings: Mapping[str, Any], strategy: type) -> dict[str, Any]:
-    allowed = [name for name in inspect.signature(strategy.__init__).parameters if name != 'self']
-    for name in settings:
-        if name not in allowed:
-            raise ValueError(f'this strategy has no setting {name!r}; it has {", ".join(allowed)}')
-    return dict(settings)
+    return _darts_1st({}, Greedy(operations=selection, **own))
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         entry.name: entry
         for entry in (
-            Preset('darts-1st', 'DARTS, first order: α follows its validation gradient', 'Liu et al., ICLR 2019', True, _darts_1st),
-            Preset('darts-2nd', 'DARTS, second order: α looks one weight step ahead', 'Liu et al., ICLR 2019', True, _darts_2nd),
+            Preset('darts-1st', 'DARTS, first order: α follows its validation gradient', 'Liu et al., ICLR 2019', _darts_1st),
+            Preset(
+                'darts-2nd',
+                'DARTS, second order: α looks one weight step ahead',
+                'Liu et al., ICLR 2019',
+                _darts_2nd,
+                ('hessian', 'epsilon', 'clip_norm'),
+            ),
             Preset(
                 'fixed-alpha',
                 'uniform α that never moves; magnitude then keeps the first of equals, so this is a baseline for other selections',
                 'Wang et al., ICLR 2021',
-                True,
                 _first_order_with('Fixed'),
             ),
             Preset(
                 'sdarts-rs',
                 'DARTS whose weights learn under a randomly perturbed α',
                 'Chen & Hsieh, ICML 2020',
-                True,
-                _first_order_with('RandomSoftmax', 'first', 'last'),
+                _first_order_with('RandomSoftmax'),
+                ('first', 'last'),
             ),
             Preset(
                 'sdarts-adv',
                 'DARTS whose weights learn under the perturbation of α that hurts most',
                 'Chen & Hsieh, ICML 2020',
-                True,
-                _first_order_with('AdversarialSoftmax', 'first', 'last', 'steps'),
+                _first_order_with('AdversarialSoftmax'),
+                ('first', 'last', 'steps'),
             ),
             Preset(
                 'gdas',
                 'one sampled operation on each edge at a time',
                 'Dong & Yang, CVPR 2019',
-                True,
-                _first_order_with('Gumbel', 'first', 'last'),
+                _first_order_with('Gumbel'),
+                ('first', 'last'),
             ),
             Preset(
                 'pc-darts',
                 'a quarter of the channels is searched, and edges have weights of their own',
                 'Xu et al., ICLR 2020',
-                True,
-                _first_order_with('PartialChannels', 'portion', 'edge_weights', warmup_epochs=0.3),
+                _first_order_with('PartialChannels', warmup_epochs=0.3),
+                ('portion', 'edge_weights'),
             ),
-            Preset('sgas', 'edges are decided one by one while the search goes on', 'Li et al., CVPR 2020', True, _sgas),
-            Preset('random', 'random cells, trained one by one; the best stays', 'Liu et al., ICLR 2019, section 3', False, _random),
+            Preset(
+                'sgas',
+                'edges are decided one by one while the search goes on',
+                'Li et al., CVPR 2020',
+                _sgas,
+                ('greedy_criterion', 'decision_start', 'decision_every', 'batch_increase', 'history'),
+            ),
+            Preset(
+                'random',
+                'random cells, trained one by one; the best stays',
+                'Liu et al., ICLR 2019, section 3',
+                lambda own, selection: {},
+                supernet=False,
+            ),
         )
     }
 )
@@ -157,14 +167,15 @@ ALIASES: Mapping[str, str] = MappingProxyType({'darts-pt': 'darts-1st+pt'})
 
 def _with_selection(base: Preset, suffix: str) -> Preset:
     chosen, summary, paper, own = SELECTIONS[suffix]
+    mine = (*_PROGRESSIVE, *own)
 
-    def build(**settings: Any) -> OneShotStrategy:
+    def parts(own: Parts, selection: Any) -> Parts:
         from nni_darts.strategies import selections
 
-        options = {key: settings.pop(key) for key in (*_PROGRESSIVE, *own) if key in settings}
-        return base.build(selection=getattr(selections, chosen)(**options), **settings)
+        options = {name: own.pop(name) for name in mine if name in own}
+        return base.parts(own, getattr(selections, chosen)(**options))
 
-    return Preset(f'{base.name}+{suffix}', f'{base.summary}; {summary}', f'{base.paper}; {paper}', True, build)
+    return Preset(f'{base.name}+{suffix}', f'{base.summary}; {summary}', f'{base.paper}; {paper}', parts, (*base.own, *mine))
 
 
 def preset(name: str) -> Preset:
@@ -189,4 +200,4 @@ def create_strategy(name: str, **settings: Any) -> OneShotStrategy:
     Raises:
         ValueError: for an unknown name or setting; the message lists the known ones.
     """
-    return preset(name).build(**settings)
+    return preset(name).create(**settings)

@@ -154,3 +154,20 @@ def test_decisions_are_printed(tiny: list[str], tmp_path: Path) -> None:
     assert found.returncode == 0, found.stderr
     assert found.stderr.count(' is decided: ') == found.stderr.count(' keeps ') == 4
     assert 'decisions 8/8' in found.stderr
+
+
+@pytest.mark.parametrize(
+    ('strategy', 'change', 'names'),
+    [
+        ('pc-darts', 'space.channels=6', 'pc-darts in the space darts: pc-darts searches 1/4 of the channels'),
+        ('pc-darts', 'search.settings={pc-darts: {portions: 2}}', "no setting 'portions'; it has portion, edge_weights, "),
+        ('darts-pt', 'search.settings={darts-pt: {criteria: loss}}', "no setting 'criteria'; it has epochs_between, "),
+        ('sgas', 'search.settings={sgas: {greedy_criterion: 3}}', 'greedy_criterion must be 1 or 2, not 3'),
+    ],
+)
+def test_a_strategy_that_does_not_fit_leaves_nothing_behind(
+    strategy: str, change: str, names: str, tiny: list[str], tmp_path: Path
+) -> None:
+    answer = run('search', *tiny, '--set', change, '--strategy', strategy, '--output', tmp_path / 'out')
+    assert answer.returncode == 2 and names in answer.stderr and len(answer.stderr.splitlines()) == 1
+    assert not (tmp_path / 'out').exists()
