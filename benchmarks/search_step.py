@@ -130,7 +130,7 @@ def _fast(order: int, *, channels: int, cells: int, nodes: int, batch_size: int,
     strategy = create_strategy('darts-1st' if order == 1 else 'darts-2nd')
     model = strategy.mutate_model(DartsSpace(channels, cells, nodes=nodes, stem=stem))
     weights, alphas = list(model.parameters()), strategy.arch_parameters()
-    optimizer, adam = _optimizers(weights, alphas)
+    optimizer, adam = _optimizers(weights, alphas, foreach=True)
     train, valid = _batches(batch_size, size)
 
     def loss(batch: Any) -> Any:
@@ -147,7 +147,7 @@ def _fast(order: int, *, channels: int, cells: int, nodes: int, batch_size: int,
             alpha.requires_grad_(False)
         optimizer.zero_grad()
         loss(train).backward()
-        torch.nn.utils.clip_grad_norm_(weights, 5)
+        torch.nn.utils.clip_grad_norm_(weights, 5, foreach=True)
         optimizer.step()
         for alpha in alphas:
             alpha.requires_grad_(True)
@@ -263,11 +263,11 @@ def _nni(order: int, *, channels: int, cells: int, nodes: int, batch_size: int, 
     return step
 
 
-def _optimizers(weights: Any, alphas: Any) -> tuple[Any, Any]:
+def _optimizers(weights: Any, alphas: Any, foreach: bool | None = None) -> tuple[Any, Any]:
     import torch
 
-    sgd = torch.optim.SGD(weights, 0.025, 0.9, weight_decay=3e-4)
-    return sgd, torch.optim.Adam(alphas, 3e-4, (0.5, 0.999), weight_decay=1e-3)
+    sgd = torch.optim.SGD(weights, 0.025, 0.9, weight_decay=3e-4, foreach=foreach)
+    return sgd, torch.optim.Adam(alphas, 3e-4, (0.5, 0.999), weight_decay=1e-3, foreach=foreach)
 
 
 if __name__ == '__main__':

@@ -1,15 +1,15 @@
 """The two convolutions that a separable one is made of, with gradients from the kernels that are fast.
 
-On the CPU in channels_last, oneDNN has fast depthwise kernels for every forward pass, but for gradients only without dilation, and for
-those of weights only up to three columns; elsewhere they are 5 to 15 times slower (torch 2.14, AVX2 and AVX-512). So here
+On the CPU in channels_last, oneDNN has fast depthwise kernels for every forward pass, but its gradients are 5 to 30 times slower with
+dilation, with more than three columns, or on small images (torch 2.14, AVX-512). So here
 
 - the gradient of the input is a forward pass with the kernel turned round;
-- the gradient of a dilated kernel is computed on the four interleaved quarters of image and gradient, which are not dilated;
-- that of a wide kernel is computed in strips of at most three columns;
+- that of the kernel is a forward pass, too: each image convolved with its gradient;
+- kernels lose the border that does not reach a small image;
 - a 1×1 convolution is a matrix product.
 
-Whatever else comes (other devices, strides, layouts, a gradient to be differentiated again) goes the usual way. Values are the same, sums
-may round differently.
+Whatever else comes (other devices, other layouts, autocast, a gradient to be differentiated again) goes the usual way. Values are the same;
+sums may round differently.
 """
 
 from __future__ import annotations
@@ -20,9 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ['DepthwiseConv2d', 'PointwiseConv2d']
-
-_FAST_COLUMNS = 3
+__all__ = [
+    'DepthwiseConv2d',
+    'PointwiseConv2d',
+    'depthwise',
+    'depthwise_input_gradient',
+    'depthwise_weight_gradient',
+    'depthwise_with_gradients',
+]
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -39,9 +44,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C, ⌈H / stride⌉, ⌈W / stride⌉)"""
-        if self.stride == (1, 1) and self.dilation[0] <= 2 and _is_fast(x) and torch.is_grad_enabled():
-            return _Depthwise.apply(x, self.weight, self.dilation[0])
-        return super().forward(x)
+        return depthwise_with_gradients(x, self.weight, self.stride[0], self.dilation[0])
 
 
 class PointwiseConv2d(nn.Conv2d):
@@ -52,75 +55,132 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C', H, W)"""
-        if _is_fast(x):
+        if _is_cpu(x):
             return functional.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1)).permute(0, 3, 1, 2)
         return super().forward(x)
 
 
-def _is_fast(x: Tensor) -> bool:
+def depthwise_with_gradients(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+    """As :func:`depthwise`, for autograd."""
+    if _is_cpu(x) and torch.is_grad_enabled():
+        return _Depthwise.apply(x, weight, stride, dilation)
+    return depthwise(x, weight, stride, dilation)
+
+
+def depthwise(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+    """(B, C, H, W), (C, 1, k, k) → (B, C, ⌈H / stride⌉, ⌈W / stride⌉)"""
+    weight = reaching(weight, x, dilation)
+    return functional.conv2d(x, weight, None, stride, _padding(weight, dilation), dilation, weight.shape[0])
+
+
+def reaching(weight: Tensor, x: Tensor, dilation: int) -> Tensor:
+    """The middle of kernels that reaches any pixel of an image so small that their border does not: oneDNN is slow with such a border."""
+    radius = weight.shape[-1] // 2
+    reached = (max(x.shape[2:]) - 1) // dilation
+    return weight if radius <= reached else weight[..., radius - reached : radius + reached + 1, radius - reached : radius + reached + 1]
+
+
+def depthwise_input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+    """The gradient of :func:`depthwise` in x, shaped like x, from the gradient of its result."""
+    if _is_cpu(x) and stride == 1:
+        return depthwise(gradient, weight.flip(2, 3), 1, dilation)
+    return _usual_gradients(gradient, x, weight, stride, dilation, [True, False])[0]
+
+
+def depthwise_weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+    """The gradient of :func:`depthwise` in its weight, (C, 1, k, k), from the gradient of its result."""
+    near = reaching(weight, x, dilation)
+    if _is_cpu(x) and gradient.shape[2:].numel() > 1 and (near.shape[-1], stride, dilation) != (3, 1, 1):
+        result = _weight_gradient(gradient, x, near.shape[-1], stride, dilation)
+    else:
+        result = _usual_gradients(gradient, x, near, stride, dilation, [False, True])[1]
+    border = (weight.shape[-1] - near.shape[-1]) // 2
+    return functional.pad(result, (border,) * 4) if border else result
+
+
+def _is_cpu(x: Tensor) -> bool:
     return x.device.type == 'cpu' and x.is_contiguous(memory_format=torch.channels_last) and not torch.is_autocast_enabled('cpu')
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.dilation = dilation
-        return _convolve(x, weight, dilation)
+        ctx.geometry = stride, dilation
+        return depthwise(x, weight, stride, dilation)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
-        wanted = [*ctx.needs_input_grad[:2], False]
+        of_input, of_weight = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():  # to be differentiated again: in operations that can be
-            padding = [_padding(weight, ctx.dilation)] * 2
-            dilation = [ctx.dilation] * 2
-            results = torch.ops.aten.convolution_backward(
-                gradient, x, weight, None, [1, 1], padding, dilation, False, [0, 0], weight.shape[0], wanted
-            )
-            return results[0], results[1], None
+            return *_usual_gradients(gradient, x, weight, *ctx.geometry, [of_input, of_weight]), None, None
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        of_input = _convolve(gradient, weight.flip(2, 3), ctx.dilation) if wanted[0] else None
-        of_weight = _weight_gradient(x, gradient, weight, ctx.dilation) if wanted[1] else None
-        return of_input, of_weight, None
+        return (
+            depthwise_input_gradient(gradient, x, weight, *ctx.geometry) if of_input else None,
+            depthwise_weight_gradient(gradient, x, weight, *ctx.geometry) if of_weight else None,
+            None,
+            None,
+        )
+
+
+def grouped_pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    """Matrices of several groups at once: (n, G, I), (G, O, I) → (n, G, O)"""
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.einsum('ngi,goi->ngo', x, weight)
+    return _GroupedPointwise.apply(x, weight)
+
+
+class _GroupedPointwise(torch.autograd.Function):
+    """Products written where they belong: autograd's own would transpose every result."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _by_group(x, weight.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_input, of_weight = ctx.needs_input_grad
+        if torch.is_grad_enabled():
+            return torch.einsum('ngo,goi->ngi', gradient, weight), torch.einsum('ngo,ngi->goi', gradient, x)
+        return (
+            _by_group(gradient, weight) if of_input else None,
+            torch.bmm(gradient.permute(1, 2, 0), x.transpose(0, 1)) if of_weight else None,
+        )
+
+
+def _by_group(x: Tensor, matrices: Tensor) -> Tensor:
+    result = x.new_empty(*x.shape[:2], matrices.shape[2])
+    torch.bmm(x.transpose(0, 1), matrices, out=result.transpose(0, 1))
+    return result
 
 
 def _padding(weight: Tensor, dilation: int) -> int:
     return dilation * (weight.shape[-1] - 1) // 2
 
 
-def _convolve(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    return functional.conv2d(x, weight, None, 1, _padding(weight, dilation), dilation, weight.shape[0])
-
-
-def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    """Σ over samples and pixels of shifted image · gradient: (C, 1, k, k)"""
-    if dilation == 2:
-        x, gradient = _quarters(x), _quarters(gradient)
-    size, padding = weight.shape[-1], _padding(weight, 1)
-    if size <= _FAST_COLUMNS:
-        return _strip(x, gradient, weight, padding)
-    padded = functional.pad(x, (padding,) * 4)
-    width, strips = gradient.shape[3], []
-    for left in range(0, size, _FAST_COLUMNS):
-        columns = weight[..., left : left + _FAST_COLUMNS]
-        part = padded[..., left : left + width + columns.shape[-1] - 1].contiguous(memory_format=torch.channels_last)
-        strips.append(_strip(part, gradient, columns, 0))
-    return torch.cat(strips, dim=3)
-
-
-def _strip(x: Tensor, gradient: Tensor, weight: Tensor, padding: int) -> Tensor:
-    _, result, _ = torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, [1, 1], [padding] * 2, [1, 1], False, [0, 0], weight.shape[0], [False, True, False]
+def _usual_gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, wanted: list[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    padding = [_padding(weight, dilation)] * 2
+    results = torch.ops.aten.convolution_backward(
+        gradient, x, weight, None, [stride] * 2, padding, [dilation] * 2, False, [0, 0], weight.shape[0], [*wanted, False]
     )
-    return result
+    return results[0], results[1]
 
 
-def _quarters(x: Tensor) -> Tensor:
-    """(B, C, H, W) → (4B, C, ⌈H / 2⌉, ⌈W / 2⌉): even and odd rows and columns. What is missing of an odd side is zero."""
-    b, c, h, w = x.shape
-    if h % 2 or w % 2:
-        x = functional.pad(x, (0, w % 2, 0, h % 2))
-        h, w = h + h % 2, w + w % 2
-    x = x.permute(0, 2, 3, 1).reshape(b, h // 2, 2, w // 2, 2, c).permute(2, 4, 0, 1, 3, 5)
-    return x.reshape(4 * b, h // 2, w // 2, c).permute(0, 3, 1, 2)
+def _weight_gradient(gradient: Tensor, x: Tensor, size: int, stride: int, dilation: int) -> Tensor:
+    """Σ over samples and pixels of gradient · shifted image: the image of each sample and channel convolved with its gradient.
+
+    Stride and dilation change places: neighbours of the gradient are ``stride`` pixels apart in the image, shifts ``dilation``.
+    """
+    batch, channels = x.shape[:2]
+    images = x.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1).unsqueeze(0)
+    kernels = gradient.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1).unsqueeze(1)
+    padding = dilation * (size - 1) // 2
+    result = functional.conv2d(images, kernels, None, dilation, padding, stride, batch * channels)
+    # An image that a stride does not divide leaves room for further shifts.
+    result = result[0, :, :size, :size].permute(1, 2, 0).reshape(size, size, batch, channels)
+    return result.sum(2).permute(2, 0, 1).unsqueeze(1)

@@ -44,6 +44,7 @@ class DifferentiableStrategy(OneShotStrategy):
         warmup_epochs: train only the weights for so long; a number below 1 is a part of the search.
         execution: ``fast`` computes cells of our convolutional spaces fast where the relaxation allows it, with the same result up to
             rounding; ``plain`` every candidate by itself.
+        checkpoint: keep less of each fast cell in memory for backward, and compute it again there.
         gradient_clip_val: clip the weights' gradient to this norm (in the real step, not in the virtual one); None does not clip.
         mutation_hooks: NNI's extra hooks, run before ours.
 
@@ -72,6 +73,7 @@ class DifferentiableStrategy(OneShotStrategy):
         warmup_epochs: float = 0,
         gradient_clip_val: float | None = 5.0,
         execution: Literal['fast', 'plain'] = 'fast',
+        checkpoint: bool = False,
         mutation_hooks: list[Callable[..., Any]] | None = None,
     ) -> None:
         super().__init__(mutation_hooks=mutation_hooks)
@@ -87,6 +89,7 @@ class DifferentiableStrategy(OneShotStrategy):
         if execution not in ('fast', 'plain'):
             raise ValueError(f'execution must be fast or plain, not {execution!r}')
         self.execution = execution
+        self.checkpoint = checkpoint
         self.relaxation = relaxation or Softmax()
         self.architect = architect or SecondOrder()
         self.selection = selection or Magnitude()
@@ -110,7 +113,7 @@ class DifferentiableStrategy(OneShotStrategy):
         if not self.architecture.decisions:
             raise ValueError('the model space has no LayerChoice or InputChoice to search')
         if self.execution == 'fast':
-            accelerate(model, self.relaxation)
+            accelerate(model, self.relaxation, checkpoint=self.checkpoint)
         return model
 
     def default_mutation_hooks(self) -> list[Callable[..., Any]]:

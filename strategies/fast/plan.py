@@ -1,0 +1,254 @@
+"""What a relaxed cell has to compute, sorted by state: which candidates on the edges that leave it can be computed together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nni_darts.search_spaces.cell import Cell
+from nni_darts.search_spaces.convolutions import DepthwiseConv2d, PointwiseConv2d
+from nni_darts.search_spaces.operations import FactorizedReduce, Zero
+from nni_darts.strategies.fast.folded import EPS, is_foldable
+
+__all__ = ['Group', 'Leaving', 'Other', 'Plan', 'Pool', 'Stage', 'nchw', 'nhwc', 'running_statistics']
+
+
+def nchw(x: Tensor) -> Tensor:
+    """A view: (B, H, W, C) → (B, C, H, W)"""
+    return x.permute(0, 3, 1, 2)
+
+
+def nhwc(x: Tensor) -> Tensor:
+    """(B, C, H, W) → (B, H, W, C), contiguous: nothing to do in channels_last."""
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Depthwise convolution, 1×1 convolution and batch norm, of several edges."""
+
+    depthwise: tuple[DepthwiseConv2d, ...]
+    pointwise: tuple[PointwiseConv2d, ...]
+    norms: tuple[nn.BatchNorm2d, ...]
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Stride and dilation of the depthwise convolutions."""
+        return self.depthwise[0].stride[0], self.depthwise[0].dilation[0]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A separable (two stages) or dilated (one) convolution, on each edge from one state that has it as a candidate.
+
+    Attributes:
+        places: of those edges among the edges from the state, in order.
+        positions: where their weights are among those of the cell.
+        whole: whether they are all edges.
+    """
+
+    places: tuple[int, ...]
+    positions: tuple[int, ...]
+    stages: tuple[Stage, ...]
+    whole: bool
+
+    @property
+    def thinned(self) -> bool:
+        """Whether it reads every second pixel only, and so is a convolution without stride and dilation on the others."""
+        return self.stages[0].steps == (2, 2)
+
+    def steps(self, stage: int) -> tuple[int, int]:
+        """Stride and dilation, on what it reads."""
+        return (1, 1) if self.thinned else self.stages[stage].steps
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool and its batch norm, on each edge from one state that has it; None stands for the others' norms."""
+
+    pool: nn.MaxPool2d | nn.AvgPool2d
+    norms: tuple[nn.BatchNorm2d | None, ...]
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Other:
+    """Any other candidate on one edge, computed by its own module."""
+
+    module: nn.Module
+    place: int
+    position: int
+
+
+@dataclass
+class Leaving:
+    """What leaves one state.
+
+    Attributes:
+        first: the first node that may read it; all nodes after that may, too, and there is one edge to each.
+        stride: of the candidates.
+        edges: k, how many those are.
+        stride: of all candidates.
+        skips: where each edge's weight of an identity is among those of the cell; empty if no edge has one.
+        reductions: skips that halve the size.
+        positions, places: of all groups, one after the other.
+        bank: positions of skips and pools: (P, k)
+    """
+
+    first: int
+    edges: int
+    stride: int
+    groups: list[Group] = field(default_factory=list)
+    pools: list[Pool] = field(default_factory=list)
+    skips: tuple[int, ...] = ()
+    reductions: list[Other] = field(default_factory=list)
+    others: list[Other] = field(default_factory=list)
+    positions: Tensor | None = None
+    places: Tensor | None = None
+    bank: Tensor | None = None
+
+
+_MISSING, _DECIDED = 0, 1
+
+Candidates = list[tuple[nn.Module, int]]
+"""Operations that an edge computes, and where their weights are."""
+
+
+class Plan:
+    """What a cell has to compute, by state, while no further edge is decided.
+
+    Attributes:
+        labels: of the edges that are still mixed; weights of their candidates are those of the cell, in this order after ``constants``.
+        constants: the weights of what is missing and of what is decided.
+        offered: state → edge → what is computed there.
+        others: modules that compute a candidate by themselves.
+    """
+
+    def __init__(self, cell: Cell, like: Tensor) -> None:
+        architecture = cell.nodes[0].edges[0].architecture
+        self.nodes, self.training, self.concat = len(cell.nodes), cell.training, cell.concat
+        self.constants = like.new_tensor([0.0, 1.0])
+        self.labels: list[str] = []
+        self.offered: list[list[Candidates]] = [[] for _ in range(1 + self.nodes)]
+        position = len(self.constants)
+        for node in cell.nodes:
+            for state, edge in enumerate(node.edges):
+                here: Candidates = []
+                if not architecture.is_cut(edge.label):
+                    candidates, decided = edge.candidates(), architecture.fixed.get(edge.label)
+                    if decided is not None:
+                        here = [(candidates[decided], _DECIDED)]
+                    else:
+                        self.labels.append(edge.label)
+                        here = [(candidate, position + index) for index, candidate in enumerate(candidates)]
+                        position += len(here)
+                self.offered[state].append(here)
+        stride = max(_stride(candidate) for candidate in cell.nodes[0].edges[0].candidates())
+        self.leaving = [
+            _arranged(max(0, state - 1), edges, stride if state < 2 else 1, like.device) for state, edges in enumerate(self.offered)
+        ]
+        stages = [stage for leaving in self.leaving for group in leaving.groups for stage in group.stages]
+        self._modules = [module for stage in stages for module in (*stage.depthwise, *stage.pointwise)]
+        self.others = [other.module for leaving in self.leaving for other in leaving.others]
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is computed with, in the order in which gradients are returned."""
+        return [module.weight for module in self._modules] + [
+            weight for leaving in self.leaving for other in (*leaving.reductions, *leaving.others) for weight in other.module.parameters()
+        ]
+
+
+def _arranged(first: int, edges: Sequence[Candidates], stride: int, device: torch.device) -> Leaving:
+    """Sorts what the edges from a state compute by what is computed together."""
+    leaving = Leaving(first, len(edges), stride)
+    groups: dict[Any, list[tuple[int, int, list[Stage]]]] = {}
+    pools: dict[Any, dict[int, tuple[nn.Sequential, int]]] = {}
+    skips = [_MISSING] * len(edges)
+    for place, candidates in enumerate(edges):
+        for module, position in candidates:
+            stages = _stages(module)
+            if isinstance(module, Zero):
+                continue
+            if isinstance(module, nn.Identity):
+                skips[place] = position
+            elif _is_pool(module):
+                pools.setdefault(type(module[0]), {})[place] = module, position
+            elif stages:
+                key = tuple((stage.depthwise[0].kernel_size, stage.steps) for stage in stages)
+                groups.setdefault(key, []).append((place, position, stages))
+            elif _is_reduction(module):
+                leaving.reductions.append(Other(module, place, position))
+            else:
+                leaving.others.append(Other(module, place, position))
+    for found in groups.values():
+        places, positions, stages = zip(*found)
+        joined = tuple(
+            Stage(
+                *(tuple(chain.from_iterable(parts)) for parts in zip(*((stage.depthwise, stage.pointwise, stage.norms) for stage in same)))
+            )
+            for same in zip(*stages)
+        )
+        leaving.groups.append(Group(places, positions, joined, len(places) == len(edges)))
+    for found in pools.values():
+        entries = [found.get(place, (None, _MISSING)) for place in range(len(edges))]
+        pool = next(module[0] for module, _ in entries if module is not None)
+        norms = tuple(None if module is None else module[1] for module, _ in entries)
+        leaving.pools.append(Pool(pool, norms, tuple(position for _, position in entries)))
+    leaving.skips = tuple(skips) if any(skips) else ()
+    leaving.positions = torch.tensor(
+        [position for group in leaving.groups for position in group.positions], dtype=torch.long, device=device
+    )
+    leaving.places = torch.tensor([place for group in leaving.groups for place in group.places], dtype=torch.long, device=device)
+    rows = [*([leaving.skips] if leaving.skips else []), *(entry.positions for entry in leaving.pools)]
+    leaving.bank = torch.tensor(rows, dtype=torch.long, device=device).view(len(rows), len(edges))
+    return leaving
+
+
+def _stride(candidate: nn.Module) -> int:
+    strides = [module.stride for module in candidate.modules() if isinstance(module, Zero | nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d)]
+    return max((max(stride) if isinstance(stride, tuple) else stride for stride in strides), default=1)
+
+
+def _stages(module: nn.Module) -> list[Stage]:
+    """The stages of a separable or dilated convolution; none if it is something else."""
+    if not isinstance(module, nn.Sequential) or len(module) not in (4, 8):
+        return []
+    stages = []
+    for start in range(0, len(module), 4):
+        relu, spatial, pointwise, norm = module[start : start + 4]
+        kinds = isinstance(relu, nn.ReLU), isinstance(spatial, DepthwiseConv2d), isinstance(pointwise, PointwiseConv2d), is_foldable(norm)
+        if not all(kinds) or (start and spatial.stride != (1, 1)):
+            return []
+        stages.append(Stage((spatial,), (pointwise,), (norm,)))
+    return stages
+
+
+def _is_pool(module: nn.Module) -> bool:
+    return (
+        isinstance(module, nn.Sequential)
+        and len(module) == 2
+        and isinstance(module[0], nn.MaxPool2d | nn.AvgPool2d)
+        and (module[0].kernel_size, module[0].padding) == (3, 1)
+        and is_foldable(module[1])
+    )
+
+
+def _is_reduction(module: nn.Module) -> bool:
+    """Whether it is a skip that halves the size; with as many channels in each half."""
+    return isinstance(module, FactorizedReduce) and module.conv_1.out_channels == module.conv_2.out_channels and is_foldable(module.bn)
+
+
+def running_statistics(leaving: Leaving, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Of skips and pools on each edge, means and 1 / √(variance + ε), (P, k, C); those of what has no batch norm are 0 and 1."""
+    shape = len(leaving.bank), leaving.edges, like.shape[-1]
+    mean, var = like.new_zeros(shape), like.new_full(shape, 1 - EPS)
+    for row, entry in enumerate(leaving.pools, int(bool(leaving.skips))):
+        for place, norm in enumerate(entry.norms):
+            if norm is not None:
+                mean[row, place], var[row, place] = norm.running_mean, norm.running_var
+    return mean, torch.rsqrt(var + EPS)

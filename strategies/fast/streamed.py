@@ -1,0 +1,541 @@
+"""A cell as one node of autograd's graph, computed piece by piece: for large images and batches on the CPU.
+
+Time is spent there on moving numbers to and from memory. So
+
+- a batch norm is part of the 1×1 convolution before it (:mod:`.folded`): what is normalised, and its weighted copy, never exist;
+- backward keeps only what depthwise convolutions gave, and computes the rest again from that;
+- a batch goes through in pieces that stay in the processor's caches from one operation to the next.
+
+Images are (B, H, W, C) in here, and y is what a piece of a batch is while H and W do not matter: (n, G, C) for G edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nni_darts.search_spaces.cell import Cell
+from nni_darts.search_spaces.convolutions import depthwise, depthwise_input_gradient, depthwise_weight_gradient
+from nni_darts.strategies.fast.folded import EPS, FoldedNorm, Moments, RunningStatistics
+from nni_darts.strategies.fast.plan import Group, Leaving, Other, Plan, nchw, nhwc, running_statistics
+
+__all__ = ['streamed']
+
+PIECE_BYTES = 2**21
+"""How much of a state's widest intermediate result is computed at a time."""
+
+
+def streamed(
+    cell: Cell, plan: Plan, running: RunningStatistics, weights: Tensor, older: Tensor, previous: Tensor, *, checkpoint: bool = False
+) -> Tensor:
+    """What a cell computes from its two preprocessed inputs, and from the weights of its candidates as the plan orders them.
+
+    Args:
+        running: takes new running statistics.
+        checkpoint: keep nothing for backward, and compute it again there.
+    """
+    keep = torch.is_grad_enabled()
+    return _CellFunction.apply(cell, plan, running, keep, checkpoint, weights, older, previous, *plan.parameters())
+
+
+def _compute(
+    plan: Plan, running: RunningStatistics | None, keep: bool, weights: Tensor, *tensors: Tensor
+) -> tuple[Tensor, list[_StatePass]]:
+    """The cell's output (B, H, W, C), and for each state what backward needs, if that is to be kept."""
+    states, parameters = [nhwc(tensors[0]), nhwc(tensors[1])], iter(tensors[2:])
+    passes: list[_StatePass] = []
+    batch, height, width, channels = states[0].shape
+    stride = plan.leaving[0].stride
+    nodes = states[0].new_empty(plan.nodes, batch, (height - 1) // stride + 1, (width - 1) // stride + 1, channels)
+    for state, leaving in enumerate(plan.leaving):
+        if state >= 2:
+            states.append(nodes[state - 2])
+        passes.append(_StatePass(leaving, states[state], weights, parameters, plan.training, running, keep))
+        passes[-1].add_to(nodes[leaving.first :], fresh=state == 0)
+        if not keep:
+            passes.clear()
+    states.append(nodes[-1])
+    return torch.cat([states[index] for index in plan.concat], dim=3), passes
+
+
+_NOTHING = (None,) * 5
+"""The gradients of a cell's inputs that are no tensors."""
+
+
+class _CellFunction(torch.autograd.Function):
+    """(weights of the candidates, two states, parameters) → the cell's output."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, cell: Cell, plan: Plan, running: RunningStatistics, keep: bool, checkpoint: bool, weights: Tensor, *tensors: Tensor
+    ) -> Tensor:
+        output, ctx.passes = _compute(plan, running, keep and not checkpoint, weights, *tensors)
+        ctx.cell, ctx.plan = cell, plan
+        ctx.save_for_backward(weights, *tensors)
+        return nchw(output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            return *_NOTHING, *_differentiable_gradients(ctx, gradient)
+        plan, weights = ctx.plan, ctx.saved_tensors[0]
+        passes = ctx.passes or _compute(plan, None, True, *ctx.saved_tensors)[1]
+        wanted = any(ctx.needs_input_grad[len(_NOTHING) + 3 :])
+        gradient = nhwc(gradient).unflatten(3, (len(plan.concat), -1))
+        of_weights = torch.zeros_like(weights)
+        of_nodes = gradient.new_zeros(plan.nodes, *gradient.shape[:3], gradient.shape[4])
+        of_states: list[Any] = [None, None, *of_nodes]
+        for position, index in enumerate(plan.concat):
+            if index >= 2:
+                of_states[index] += gradient[..., position, :]
+        results: list[Tensor | None] = []
+        others: list[Tensor | None] = []
+        for state in reversed(range(len(plan.leaving))):
+            leaving = plan.leaving[state]
+            image, of_convolutions, of_others = passes[state].backward(of_nodes[leaving.first :], of_weights, wanted)
+            results[:0], others[:0] = of_convolutions, of_others
+            if state >= 2:
+                of_states[state] += image
+            else:
+                of_states[state] = image
+        for position, index in enumerate(plan.concat):
+            if index < 2:
+                of_states[index] = of_states[index] + gradient[..., position, :]
+        return *_NOTHING, of_weights, nchw(of_states[0]), nchw(of_states[1]), *results, *others
+
+
+class _StatePass:
+    """What leaves one state, for one batch: the forward pass, and what backward needs of it.
+
+    Args:
+        x: the state.
+        weights: of all candidates of the cell.
+        parameters: from which those of the convolutions are taken, in the order of the plan.
+        training: whether batch norms use the batch's statistics.
+        running: takes new running statistics; None: this batch has been noted before.
+        keep: whether there will be a backward pass.
+    """
+
+    def __init__(
+        self,
+        leaving: Leaving,
+        x: Tensor,
+        weights: Tensor,
+        parameters: Iterator[Tensor],
+        training: bool,
+        running: RunningStatistics | None,
+        keep: bool,
+    ) -> None:
+        self.leaving, self.groups, self.x, self.training = leaving, leaving.groups, x, training
+        self.channels = x.shape[3]
+        self.size = [(side - 1) // leaving.stride + 1 for side in x.shape[1:3]]
+        self.count = x.shape[0] * self.size[0] * self.size[1]
+        if training and self.count == 1:
+            raise ValueError('batch norm cannot train on one number for each channel: use larger batches or images')
+        widest = max((len(group.places) for group in self.groups), default=1) * x[0].numel() * x.element_size()
+        images = max(1, PIECE_BYTES // widest)
+        self.pieces = [slice(first, first + images) for first in range(0, x.shape[0], images)]
+        self.keep = keep
+        self.bank = _Bank(leaving, weights, training)
+        self.others = [_OtherPass(other, x, weights[other.position], running, keep) for other in (*leaving.reductions, *leaving.others)]
+        self._gather(parameters)
+        self._convolve(weights[leaving.positions], running)
+        self.bank.finish(self.count, running)
+
+    def _gather(self, parameters: Iterator[Tensor]) -> None:
+        """Joins the parameters of each group, and the 1×1 convolutions of all first and of all last stages."""
+        joined: tuple[list[Tensor], list[Tensor]] = [], []
+        self.kernels: list[list[Tensor]] = []
+        self.slices: list[list[slice]] = []
+        for group in self.groups:
+            self.kernels.append([])
+            self.slices.append([])
+            for number, stage in enumerate(group.stages):
+                self.kernels[-1].append(torch.cat([next(parameters) for _ in stage.depthwise]))
+                matrices = joined[number == len(group.stages) - 1]
+                self.slices[-1].append(slice(len(matrices), len(matrices) + len(group.places)))
+                matrices += [next(parameters) for _ in stage.pointwise]
+        self.matrices = [torch.stack(matrices).flatten(2) if matrices else None for matrices in joined]
+
+    def _fold(self, last: bool, moments: Moments | None, factors: Tensor | None, running: RunningStatistics | None) -> FoldedNorm | None:
+        if self.matrices[last] is None:
+            return None
+        stages = [stage for group in self.groups for stage in (group.stages[-1:] if last else group.stages[:-1])]
+        norms = [norm for stage in stages for norm in stage.norms]
+        return FoldedNorm(self.matrices[last], norms, self.count, moments, factors, running)
+
+    # forward ------------------------------------------------------------------------------------------------------------------------
+
+    def _convolve(self, factors: Tensor, running: RunningStatistics | None) -> None:
+        moments = [
+            Moments(len(matrices), self.channels, self.x) if matrices is not None and self.training else None for matrices in self.matrices
+        ]
+
+        def spatial(index: int, stage: int, image: Tensor) -> Tensor:
+            group = self.groups[index]
+            y = depthwise(nchw(image), self.kernels[index][stage], *group.steps(stage))
+            y = nhwc(y).view(-1, len(group.places), self.channels)
+            last = stage == len(group.stages) - 1
+            if moments[last] is not None:
+                moments[last].add(self.slices[index][stage], y)
+            return y
+
+        self.inner, self.outer = [], []  # piece → group → y, of the first and of the last depthwise convolution
+        for piece in self.pieces:
+            image = self.x[piece]
+            spread = _Spread(image)
+            self.inner.append([spatial(index, 0, spread(group)) for index, group in enumerate(self.groups)])
+            self.bank.take(image)
+        self.first = self._fold(False, moments[False], None, running)
+        for inner in self.inner:
+            self.outer.append(
+                [
+                    spatial(index, 1, self._image(self._middle(index, y))) if len(self.groups[index].stages) == 2 else y
+                    for index, y in enumerate(inner)
+                ]
+            )
+            if not self.keep:
+                inner.clear()
+        self.last = self._fold(True, moments[True], factors, running)
+
+    def _image(self, y: Tensor) -> Tensor:
+        """(n, G, C) → (b, H, W, G·C)"""
+        return y.view(-1, *self.size, y.shape[1] * y.shape[2])
+
+    def _middle(self, index: int, y: Tensor) -> Tensor:
+        """What the second depthwise convolution reads, from what the first one gave."""
+        groups = self.slices[index][0]
+        z = torch.empty_like(y)
+        torch.bmm(y.transpose(0, 1), self.first.matrix[groups], out=z.transpose(0, 1))
+        return z.add_(self.first.bias[groups]).relu_()
+
+    def add_to(self, nodes: Tensor, *, fresh: bool) -> None:
+        """Adds what leaves the state to the k nodes that may read it, (k, B, H', W', C); ``fresh``: they hold nothing yet."""
+        bias = self.bank.bias
+        if self.last is not None:
+            bias = bias.index_add(0, self.leaving.places, self.last.bias)
+        bias = bias.unsqueeze(1)
+        for number, piece in enumerate(self.pieces):
+            target = nodes[:, piece].view(len(nodes), -1, self.channels)
+            if fresh:
+                target.copy_(bias)
+            else:
+                target += bias
+            self.bank.add_to(number, target)
+            for group, slices, y in zip(self.groups, self.slices, self.outer[number]):
+                matrix = self.last.matrix[slices[-1]]
+                if group.whole:
+                    target.baddbmm_(y.transpose(0, 1), matrix)
+                else:
+                    for position, place in enumerate(group.places):
+                        target[place].addmm_(y[:, position], matrix[position])
+        for other in self.others:
+            other.add_to(nodes)
+
+    # backward -----------------------------------------------------------------------------------------------------------------------
+
+    def backward(self, gradient: Tensor, of_weights: Tensor, wanted: bool) -> tuple[Tensor, list[Tensor | None], list[Tensor | None]]:
+        """From the gradient of the k nodes, (k, B, H', W', C).
+
+        Args:
+            of_weights: to which that of the weights is added.
+            wanted: whether those of parameters are computed.
+
+        Returns:
+            The gradients of the state (B, H, W, C), of the convolutions' parameters in the order of the plan, and of other parameters.
+        """
+        k = len(gradient)
+        pieces = [gradient[:, piece].view(k, -1, self.channels) for piece in self.pieces]
+        total = gradient.new_zeros(k, self.channels)
+        cross = None if self.last is None else torch.zeros_like(self.last.matrix)
+        for number, g in enumerate(pieces):
+            total += g.sum(1)
+            for index, y in enumerate(self.outer[number]):
+                cross[self.slices[index][-1]].baddbmm_(y.permute(1, 2, 0), self._reaching(index, g))
+            self.bank.gather(number, g)
+        self.bank.conclude(self.count, total, of_weights)
+        if self.last is not None:
+            self.last.backward(cross, total[self.leaving.places])
+            of_weights.index_add_(0, self.leaving.positions, self.last.of_factors)
+        of_kernels = [[torch.zeros_like(kernel) for kernel in kernels] for kernels in self.kernels] if wanted else []
+        between = self._backward_between(pieces, of_kernels)
+        result = torch.empty_like(self.x)
+        for number, (piece, g) in enumerate(zip(self.pieces, pieces)):
+            image = self.x[piece]
+            spread = _Spread(image)
+            for index, (group, y) in enumerate(zip(self.groups, self.inner[number])):
+                if len(group.stages) == 2:
+                    inner = self.first.input_gradient(self.slices[index][0], between[number].pop(0).transpose(0, 1), y)
+                else:
+                    inner = self.last.input_gradient(self.slices[index][0], self._reaching(index, g), y)
+                of_image = self._backward_spatial(index, 0, inner, spread(group), of_kernels)
+                spread.collect(group, of_image)
+            part = spread.gradient()
+            self.bank.add_gradient(number, g, image, part)
+            result[piece] = part
+        of_others = [part for other in self.others for part in other.backward(gradient[other.place], result, of_weights, wanted)]
+        return result, self._of_parameters(of_kernels), of_others
+
+    def _reaching(self, index: int, g: Tensor) -> Tensor:
+        """The gradients of the nodes that a group's edges lead to: (k, n, C) → (G, n, C)"""
+        group = self.groups[index]
+        return g if group.whole else g[list(group.places)]
+
+    def _backward_spatial(self, index: int, stage: int, gradient: Tensor, image: Tensor, of_kernels: list[list[Tensor]]) -> Tensor:
+        """Through a depthwise convolution of ``image``: (n, G, C) → (b, H, W, G·C)"""
+        arguments = nchw(self._image(gradient)), nchw(image), self.kernels[index][stage], *self.groups[index].steps(stage)
+        if of_kernels:
+            of_kernels[index][stage] += depthwise_weight_gradient(*arguments)
+        return nhwc(depthwise_input_gradient(*arguments))
+
+    def _backward_between(self, pieces: Sequence[Tensor], of_kernels: list[list[Tensor]]) -> list[list[Tensor]]:
+        """Back to between the stages of those that have two: piece → group → gradient of what the first batch norm gave, (n, G, C)"""
+        if self.first is None:
+            return [[] for _ in pieces]
+        result = []
+        cross = torch.zeros_like(self.first.matrix)
+        total = torch.zeros_like(self.first.bias)
+        for number, g in enumerate(pieces):
+            here = []
+            for index, (group, slices) in enumerate(zip(self.groups, self.slices)):
+                if len(group.stages) == 2:
+                    y = self.inner[number][index]
+                    middle = self._middle(index, y)
+                    outer = self.last.input_gradient(slices[1], self._reaching(index, g), self.outer[number][index])
+                    reached = self._backward_spatial(index, 1, outer, self._image(middle), of_kernels).view_as(middle)
+                    here.append(torch.ops.aten.threshold_backward(reached, middle, 0))
+                    total[slices[0]] += here[-1].sum(0)
+                    cross[slices[0]].baddbmm_(y.permute(1, 2, 0), here[-1].transpose(0, 1))
+            result.append(here)
+        self.first.backward(cross, total)
+        return result
+
+    def _of_parameters(self, of_kernels: list[list[Tensor]]) -> list[Tensor | None]:
+        result: list[Tensor | None] = []
+        for index, group in enumerate(self.groups):
+            for number, stage in enumerate(group.stages):
+                if not of_kernels:
+                    result += [None] * (2 * len(stage.norms))
+                    continue
+                folded = self.last if number == len(group.stages) - 1 else self.first
+                result += of_kernels[index][number].split(self.channels)
+                result += folded.of_weight[self.slices[index][number]].unsqueeze(3).unsqueeze(4).unbind()
+        return result
+
+
+class _Spread:
+    """ReLU of a piece of a state, as often side by side as a group has edges."""
+
+    def __init__(self, image: Tensor) -> None:
+        self._image = image
+        self._relu = functional.relu(image)
+        self._copies: dict[Any, Tensor] = {}
+        self._gradients: dict[Any, Tensor] = {}
+
+    def __call__(self, group: Group) -> Tensor:
+        """(b, H, W, G·C); of every second pixel, where a group reads no others."""
+        key = len(group.places), group.thinned
+        if key not in self._copies:
+            relu = self._relu[:, ::2, ::2] if group.thinned else self._relu
+            self._copies[key] = relu.unsqueeze(3).expand(*relu.shape[:3], key[0], -1).flatten(3)
+        return self._copies[key]
+
+    def collect(self, group: Group, gradient: Tensor) -> None:
+        """Takes the gradient of what it gave to a group."""
+        key = len(group.places), group.thinned
+        if key in self._gradients:
+            self._gradients[key] += gradient
+        else:
+            self._gradients[key] = gradient
+
+    def gradient(self) -> Tensor:
+        """That of the state: (b, H, W, C)"""
+        total = torch.zeros_like(self._image)
+        for (count, thinned), gradient in self._gradients.items():
+            target = total[:, ::2, ::2] if thinned else total
+            for part in gradient.unflatten(3, (count, -1)).unbind(3):
+                target += part
+        return torch.ops.aten.threshold_backward(total, self._relu, 0)
+
+
+class _Bank:
+    """Skips and pools of all edges from one state: mixtures of the state itself and of its normalised pools.
+
+    Attributes:
+        bias: what is added to each of the k nodes besides: (k, C)
+    """
+
+    def __init__(self, leaving: Leaving, weights: Tensor, training: bool) -> None:
+        self.leaving = leaving
+        self.training = training
+        self.rows = weights[leaving.bank]  # (P, k)
+        self.skips = int(bool(leaving.skips))
+        self.pieces: list[Tensor] = []  # of x and pools, (P, n, C); in training normalised, once the moments are known
+        self.maxima: list[Tensor] = []
+
+    def take(self, image: Tensor) -> None:
+        """A piece of the state."""
+        found = [image] if self.skips else []
+        for entry in self.leaving.pools:
+            if isinstance(entry.pool, nn.MaxPool2d):
+                pooled, indices = torch.ops.aten.max_pool2d_with_indices(nchw(image), 3, entry.pool.stride, 1)
+                self.maxima.append(indices)
+            else:
+                pooled = functional.avg_pool2d(nchw(image), 3, entry.pool.stride, 1, count_include_pad=False)
+            found.append(nhwc(pooled))
+        self.pieces.append(torch.stack(found).flatten(1, 3) if found else image.new_empty(0, 1, image.shape[3]))
+
+    def finish(self, count: int, running: RunningStatistics | None) -> None:
+        """After all pieces: normalises."""
+        channels = self.pieces[0].shape[2]
+        self.bias = self.rows.new_zeros(self.rows.shape[1], channels)
+        pools = self.leaving.pools
+        if not self.training:
+            # Every edge has running statistics of its own.
+            self.mean, self.deviation = running_statistics(self.leaving, self.pieces[0])
+            self.scales = self.rows.unsqueeze(2) * self.deviation
+            self.bias = -(self.scales * self.mean).sum(0)
+        elif pools:
+            parts = [piece[self.skips :] for piece in self.pieces]
+            mean = sum(part.sum(1).double() for part in parts) / count
+            var = sum((part - mean.to(part.dtype).unsqueeze(1)).square_().sum(1).double() for part in parts) / count
+            inverse = torch.rsqrt(var + EPS)
+            for entry, m, v in zip(pools, mean, inverse):
+                norms = [norm for norm in entry.norms if norm is not None]
+                if running is not None:
+                    running.add(norms, m.expand(len(norms), -1), v.expand(len(norms), -1))
+            self.deviation = inverse.to(self.rows.dtype).unsqueeze(1)
+            shift = mean.to(self.rows.dtype).unsqueeze(1)
+            for part in parts:
+                part.sub_(shift).mul_(self.deviation)
+
+    def add_to(self, number: int, target: Tensor) -> None:
+        """Adds to a piece of the nodes, (k, n, C)."""
+        if not self.training:
+            for part, scales in zip(self.pieces[number], self.scales):
+                target.addcmul_(part, scales.unsqueeze(1))
+        elif len(self.rows):
+            target.view(len(target), -1).addmm_(self.rows.t(), self.pieces[number].flatten(1))
+
+    def gather(self, number: int, g: Tensor) -> None:
+        """Backward, first: takes a piece of the gradient of the nodes, (k, n, C)."""
+        if number == 0:
+            self.of_rows = torch.zeros_like(self.rows)
+            self.of_mixed = g.new_zeros(2, len(self.leaving.pools), g.shape[2])
+        piece = self.pieces[number]
+        if not len(piece):
+            return
+        if not self.training:
+            for row, (part, deviation) in enumerate(zip(piece, self.deviation)):
+                self.of_rows[row] += ((g * part).sum(1) * deviation).sum(1)
+            return
+        flat = g.view(len(g), -1)
+        self.of_rows.addmm_(piece.flatten(1), flat.t())
+        if self.leaving.pools:
+            mixed = self._mixed(flat, piece)[self.skips :]
+            self.of_mixed[0] += mixed.sum(1)
+            self.of_mixed[1] += (mixed * piece[self.skips :]).sum(1)
+
+    def _mixed(self, flat: Tensor, piece: Tensor) -> Tensor:
+        """What of the nodes' gradient comes back to x and each normalised pool."""
+        return (self.rows @ flat).view(piece.shape)
+
+    def conclude(self, count: int, total: Tensor, of_weights: Tensor) -> None:
+        """After all pieces: adds to the gradient of the weights; ``total`` is that of the nodes, added up: (k, C)"""
+        if not self.training:
+            self.of_rows -= (total * self.mean * self.deviation).sum(2)
+        self.of_mixed /= count
+        of_weights.index_add_(0, self.leaving.bank.flatten(), self.of_rows.flatten())
+
+    def add_gradient(self, number: int, g: Tensor, image: Tensor, result: Tensor) -> None:
+        """Adds to the gradient of a piece of the state, (b, H, W, C)."""
+        piece = self.pieces[number]
+        if not len(piece):
+            return
+        if self.training:
+            mixed = self._mixed(g.view(len(g), -1), piece)
+            if self.leaving.pools:
+                pools = mixed[self.skips :]
+                pools.sub_(self.of_mixed[0].unsqueeze(1)).addcmul_(piece[self.skips :], self.of_mixed[1].unsqueeze(1), value=-1)
+                pools.mul_(self.deviation)
+        else:
+            mixed = torch.stack([(g * scales.unsqueeze(1)).sum(0) for scales in self.scales])
+        if self.skips:
+            result += mixed[0].view_as(result)
+        stride = self.leaving.stride
+        size = [len(image), *((side - 1) // stride + 1 for side in image.shape[1:3]), image.shape[3]]
+        maxima = iter(self.maxima[number * self._max_pools : (number + 1) * self._max_pools])
+        for entry, part in zip(self.leaving.pools, mixed[self.skips :]):
+            arguments = nchw(part.view(size)), nchw(image), [3, 3], [stride] * 2, [1, 1]
+            if isinstance(entry.pool, nn.MaxPool2d):
+                back = torch.ops.aten.max_pool2d_with_indices_backward(*arguments, [1, 1], False, next(maxima))
+            else:
+                back = torch.ops.aten.avg_pool2d_backward(*arguments, False, False, None)
+            result += nhwc(back)
+
+    @property
+    def _max_pools(self) -> int:
+        return len(self.maxima) // len(self.pieces)
+
+
+class _OtherPass:
+    """A candidate that its own module computes, with a graph of its own."""
+
+    def __init__(self, other: Other, x: Tensor, weight: Tensor, running: RunningStatistics | None, keep: bool) -> None:
+        self.place, self._position, self._weight = other.place, other.position, weight
+        # What has been noted before goes to copies.
+        buffers = {} if running is not None else {name: buffer.clone() for name, buffer in other.module.named_buffers()}
+        with torch.set_grad_enabled(keep):
+            self._image = x.detach().requires_grad_(keep)
+            self._output = torch.func.functional_call(other.module, buffers, (nchw(self._image),)).permute(0, 2, 3, 1)
+        self._parameters = list(other.module.parameters())
+
+    def add_to(self, nodes: Tensor) -> None:
+        """Adds to its node."""
+        nodes[self.place].addcmul_(self._output.detach(), self._weight)
+
+    def backward(self, g: Tensor, of_image: Tensor, of_weights: Tensor, wanted: bool) -> list[Tensor | None]:
+        """From the gradient of the node: adds to those of state and weights, and returns those of its parameters."""
+        of_weights[self._position] += (g * self._output.detach()).sum()
+        inputs = [self._image, *(parameter for parameter in self._parameters if wanted and parameter.requires_grad)]
+        image, *parts = torch.autograd.grad(self._output, inputs, g * self._weight, retain_graph=True, allow_unused=True)
+        if image is not None:
+            of_image += image
+        found = iter(parts)
+        return [next(found) if wanted and parameter.requires_grad else None for parameter in self._parameters]
+
+
+class _PlainNodes(nn.Module):
+    """A cell without its preprocessing, in operations that can be differentiated twice."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self.nodes = cell.nodes
+
+    def forward(self, plan: Plan, weights: Tensor, older: Tensor, previous: Tensor) -> Tensor:
+        states, terms = [older, previous], [[] for _ in range(plan.nodes)]
+        for state, edges in enumerate(plan.offered):
+            if state >= 2:
+                states.append(sum(terms[state - 2]))
+            for node, candidates in enumerate(edges, plan.leaving[state].first):
+                terms[node] += [weights[position] * module(states[state]) for module, position in candidates]
+        states.append(sum(terms[-1]))
+        return torch.cat([states[index] for index in plan.concat], dim=1)
+
+
+def _differentiable_gradients(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
+    """All gradients, to be differentiated again: through the plain execution."""
+    wanted = ctx.needs_input_grad[len(_NOTHING) :]
+    weights, older, previous, *parameters = ctx.saved_tensors
+    plain = _PlainNodes(ctx.cell)
+    saved = {id(own): parameter for own, parameter in zip(ctx.plan.parameters(), parameters)}
+    tensors: dict[str, Tensor] = {name: saved.get(id(own), own) for name, own in plain.named_parameters()}
+    tensors |= {name: buffer.clone() for name, buffer in plain.named_buffers()}  # the running statistics have seen this batch
+    output = torch.func.functional_call(plain, tensors, (ctx.plan, weights, older, previous))
+    inputs = [tensor for tensor, want in zip(ctx.saved_tensors, wanted) if want]
+    found = iter(torch.autograd.grad(output, inputs, gradient, create_graph=True, allow_unused=True))
+    return [next(found) if want else None for want in wanted]
