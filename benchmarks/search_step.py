@@ -6,12 +6,14 @@ The same batch goes through one whole bilevel step (α on a validation batch, th
 - ``plain``: every candidate by itself, NCHW, all gradients in every pass and a copy of the model for the virtual step, as published;
 - ``fast``: ours.
 
-Each runs in a process of its own, which keeps its peak memory apart; the processes take turns, step by step, and medians are printed.
-``aten_ops`` counts the operations of a step: on a GPU, launches.
+Each of the others is paired with ours: two processes take turns, step by step, and medians are compared. Peak memory is each process'
+own. ``aten_ops`` counts the operations of a step that compute something (no views): on a GPU, launches; ours are counted the way a GPU
+would be given them, the batch in one piece.
 
     python -m benchmarks.search_step
 
-Times vary between machines; the ratios are what counts.
+Times vary between machines; the ratios are what counts. ``--digits`` measures the step of the recipe ``digits``; ``--growth`` prints
+another table: how the cost of our step grows with cells, channels, batch and nodes.
 """
 
 from __future__ import annotations
@@ -30,7 +32,16 @@ import click
 
 from benchmarks.common import benchmark, print_table
 
-WAYS = (('nni', 1), ('plain', 1), ('plain', 2), ('fast', 1), ('fast', 2))
+OTHERS = ('nni:1', 'plain:1', 'plain:2')
+DIGITS = {'channels': 8, 'cells': 3, 'nodes': 3, 'batch_size': 64, 'size': 8}
+QUICK = {'channels': 4, 'cells': 3, 'batch_size': 8, 'size': 16}
+GROWTH = {'channels': 16, 'cells': 5, 'nodes': 4, 'batch_size': 16, 'size': 32}
+GROWN: dict[str, tuple[int, ...]] = {
+    'cells': (3, 5, 8, 14),
+    'channels': (8, 16, 32, 64),
+    'batch_size': (8, 16, 32, 64),
+    'nodes': (2, 3, 4, 5),
+}
 
 
 @benchmark
@@ -42,44 +53,77 @@ WAYS = (('nni', 1), ('plain', 1), ('plain', 2), ('fast', 1), ('fast', 2))
 @click.option('--stem', default='cifar', type=click.Choice(['cifar', 'imagenet']), show_default=True)
 @click.option('--repeats', default=5, show_default=True)
 @click.option('--threads', default=2, show_default=True)
-@click.option('--only', multiple=True, metavar='NAME:ORDER', help='Measure only these, for example plain:2. Repeatable.')
+@click.option('--only', multiple=True, metavar='NAME:ORDER', help=f'Compare only with these of {", ".join(OTHERS)}. Repeatable.')
+@click.option('--digits', is_flag=True, help='The sizes of the recipe digits; NNI is left out, since its cells have four nodes.')
+@click.option('--growth', is_flag=True, help='How our first-order step grows.')
 @click.option('--worker', hidden=True)
-def main(worker: str | None, only: Sequence[str], repeats: int, quick: bool, json_file: Path | None, **sizes: Any) -> None:
+def main(
+    worker: str | None, only: Sequence[str], digits: bool, growth: bool, repeats: int, quick: bool, json_file: Path | None, **sizes: Any
+) -> None:
     """Time, memory and operations of one search step."""
     if worker:
         _work(*worker.split(':'), **sizes)
         return
+    others = list(only or OTHERS)
     if quick:
-        sizes |= {'channels': 4, 'cells': 3, 'batch_size': 8, 'size': 16}
+        sizes |= QUICK
         repeats = 2
-    ways = [(name, order) for name, order in WAYS if not only or f'{name}:{order}' in only]
+    if digits:
+        sizes |= DIGITS
+        others = [other for other in others if not other.startswith('nni')]
+    if growth:
+        _growth(repeats, {**sizes, **(QUICK if quick else GROWTH)}, json_file)
+        return
+    rows, ratios = [], []
+    for other in others:
+        pair = _measure((other, f'fast:{other[-1]}'), repeats, sizes)
+        rows += [row for row in pair if row not in rows]
+        parts = [f'{key} {pair[0][key] / pair[1][key]:.2f}' for key in ('wall_s', 'cpu_s', 'peak_mib', 'aten_ops')]
+        ratios.append(f'{other} / fast: {", ".join(parts)}')
+    pair = _measure(('fast:2', 'fast:1'), repeats, sizes)
+    ratios.append(f'fast:2 / fast:1: wall_s {pair[0]["wall_s"] / pair[1]["wall_s"]:.2f}')
+    print_table(rows, json_file)
+    for line in ratios:
+        click.echo(line)
+
+
+def _growth(repeats: int, sizes: dict[str, Any], json_file: Path | None) -> None:
+    rows = []
+    for name, values in GROWN.items():
+        for value in values:
+            (row,) = _measure(('fast:1',), repeats, {**sizes, name: value})
+            rows.append({'grown': name, 'value': value, **{key: row[key] for key in ('wall_s', 'peak_mib', 'aten_ops')}})
+    print_table(rows, json_file)
+
+
+def _measure(ways: Sequence[str], repeats: int, sizes: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each way; their processes take turns."""
     arguments = [part for key, value in sizes.items() for part in (f'--{key.replace("_", "-")}', str(value))]
-    processes = [_start(f'{name}:{order}', arguments) for name, order in ways]
+    processes = [_start(way, arguments) for way in ways]
     steps: list[list[dict[str, float]]] = [[] for _ in ways]
     for turn in range(repeats + 1):
         for process, measured in zip(processes, steps):
-            process.stdin.write('step\n')
-            process.stdin.flush()
-            answer = json.loads(process.stdout.readline())
+            answer = _ask(process, 'step')
             if turn:  # the first one warms up
                 measured.append(answer)
     rows = []
-    for (name, order), process, measured in zip(ways, processes, steps):
-        process.stdin.write('count\n')
+    for way, process, measured in zip(ways, processes, steps):
+        counted = _ask(process, 'count')
         process.stdin.close()
-        counted = json.loads(process.stdout.readline())
         process.wait()
         medians = {key: statistics.median(step[key] for step in measured) for key in ('wall_s', 'cpu_s')}
-        rows.append({'name': name, 'order': order, **medians, 'peak_mib': measured[-1]['peak_mib'], 'aten_ops': counted['aten_ops']})
-    print_table(rows, json_file)
-    ours = {row['order']: row for row in rows if row['name'] == 'fast'}
-    for row in rows:
-        if row['name'] != 'fast' and row['order'] in ours:
-            mine = ours[row['order']]
-            parts = [f'{key} {row[key] / mine[key]:.2f}' for key in ('wall_s', 'cpu_s', 'peak_mib', 'aten_ops')]
-            click.echo(f'{row["name"]} / fast, order {row["order"]}: {", ".join(parts)}')
-    if len(ours) == 2:
-        click.echo(f'fast, order 2 / order 1: wall_s {ours[2]["wall_s"] / ours[1]["wall_s"]:.2f}')
+        name, order = way.split(':')
+        rows.append({'name': name, 'order': int(order), **medians, 'peak_mib': measured[-1]['peak_mib'], **counted})
+    return rows
+
+
+def _ask(process: subprocess.Popen, word: str) -> dict[str, float]:
+    process.stdin.write(f'{word}\n')
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    if not answer:
+        raise click.ClickException(f'a process ended: {" ".join(map(str, process.args))}')
+    return json.loads(answer)
 
 
 def _start(worker: str, arguments: Sequence[str]) -> subprocess.Popen:
@@ -92,11 +136,26 @@ def _work(name: str, order: str, **sizes: Any) -> None:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
+    from nni_darts.strategies import fast
+
+    aten = torch.ops.aten
+    # Views that aten does not mark as such, and memory without contents.
+    computing_nothing = {
+        aten.detach.default,
+        aten._unsafe_view.default,
+        aten.empty.memory_format,
+        aten.empty_like.default,
+        aten.new_empty.default,
+        aten.empty_strided.default,
+        aten.new_empty_strided.default,
+        aten.lift_fresh.default,
+    }
+
     class Counter(TorchDispatchMode):
         count = 0
 
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            Counter.count += 1
+            Counter.count += not function.is_view and function not in computing_nothing
             return function(*args, **(kwargs or {}))
 
     torch.set_num_threads(sizes.pop('threads'))
@@ -104,6 +163,7 @@ def _work(name: str, order: str, **sizes: Any) -> None:
     step = {'nni': _nni, 'plain': _plain, 'fast': _fast}[name](int(order), **sizes)
     for line in sys.stdin:
         if line.strip() == 'count':
+            fast.LARGE = 2**60
             with Counter():
                 step()
             print(json.dumps({'aten_ops': Counter.count}), flush=True)
