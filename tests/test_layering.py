@@ -21,6 +21,7 @@ BASE = {
     'nni_darts.files',
     'nni_darts.candidates',
     'nni_darts.nasbench201',
+    'nni_darts.recurrent',
     'nni_darts.genotypes',
 }
 """What everybody may import: the package's lazy root, NNI, genotypes and candidates, the error class, atomic writing."""
@@ -32,8 +33,9 @@ ALLOWED = {
     'nni_darts._lazy': set(),
     'nni_darts.candidates': {'nni_darts.genotype'},
     'nni_darts.nasbench201': {'nni_darts.errors', 'nni_darts.genotype'},
-    'nni_darts.genotypes': {'nni_darts.genotype', 'nni_darts.nasbench201'},
-    'nni_darts.published': {'nni_darts.genotype'},
+    'nni_darts.recurrent': {'nni_darts.genotype'},
+    'nni_darts.genotypes': {'nni_darts.genotype', 'nni_darts.nasbench201', 'nni_darts.recurrent'},
+    'nni_darts.published': {'nni_darts.genotype', 'nni_darts.recurrent'},
     'nni_darts.search_spaces': BASE,
     'nni_darts.strategies': BASE,
     'nni_darts.data': BASE | {'nni_darts.recipe'},
