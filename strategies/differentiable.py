@@ -21,6 +21,7 @@ from nni_darts.strategies.architects import Architect, SecondOrder
 from nni_darts.strategies.architects.randomness import RandomState
 from nni_darts.strategies.architecture import Architecture, Topology, edge_topology
 from nni_darts.strategies.fast import accelerate
+from nni_darts.strategies.fast_recurrent import accelerate_recurrent
 from nni_darts.strategies.relaxations import Relaxation, Softmax
 from nni_darts.strategies.selections import Magnitude, Selection
 from nni_darts.strategies.supernet import mutation_hook
@@ -42,7 +43,7 @@ class DifferentiableStrategy(OneShotStrategy):
         selection: how the architecture is read out at the end.
         learning_rate, betas, weight_decay: of α's Adam.
         warmup_epochs: train only the weights for so long; a number below 1 is a part of the search.
-        execution: ``fast`` computes cells of our convolutional spaces fast where the relaxation allows it, with the same result up to
+        execution: ``fast`` computes cells of our spaces fast where the relaxation allows it, with the same result up to
             rounding; ``plain`` every candidate by itself.
         gradient_clip_val: clip the weights' gradient to this norm (in the real step, not in the virtual one); None does not clip.
         mutation_hooks: NNI's extra hooks, run before ours.
@@ -111,6 +112,7 @@ class DifferentiableStrategy(OneShotStrategy):
             raise ValueError('the model space has no LayerChoice or InputChoice to search')
         if self.execution == 'fast':
             accelerate(model, self.relaxation)
+            accelerate_recurrent(model, self.relaxation)
         return model
 
     def default_mutation_hooks(self) -> list[Callable[..., Any]]:
