@@ -55,6 +55,7 @@ class FastRecurrentCell(RecurrentCell):
     def __init__(self, cell: RecurrentCell) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(cell.__dict__)
+        self._scratch = _Scratch()
 
     def forward(self, words: Tensor, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """As for :class:`RecurrentCell`."""
@@ -74,7 +75,11 @@ class FastRecurrentCell(RecurrentCell):
         gate, update = first.chunk(2, dim=-1)
         states = [self.norms[0](hidden + torch.sigmoid(gate) * (torch.tanh(update) - hidden))]
         for node, norm, (kept, weights) in zip(self.nodes, self.norms[1:], self._weights):
-            states.append(norm(_NodeState.apply(node.weight, mask, weights, *(states[index] for index in kept))))
+            inputs = [states[index] for index in kept]
+            if hidden.device.type == 'cpu':
+                states.append(norm(_NodeState.apply(self._scratch, node.weight, mask, weights, *inputs)))
+            else:  # memory is cheap to come by, and a device should not wait for numbers of the host
+                states.append(norm(_node_state(node.weight, mask, weights, inputs)))
         return torch.stack([states[index] for index in self.concat]).mean(dim=0)
 
 
@@ -102,32 +107,51 @@ def _node_state(matrix: Tensor, mask: Tensor | None, weights: Tensor, states: Se
     return (stacked + torch.sigmoid(gate) * (mixed - stacked)).sum(dim=0)
 
 
-def _products(matrix: Tensor, mask: Tensor | None, states: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """What the matrix reads and what it makes of it: (inputs, B, hidden) and (inputs, B, 2·hidden)"""
-    read = states[0].new_empty(len(states), *states[0].shape)
+class _Scratch:
+    """Memory for what is computed on the way, the same for all nodes and time steps: to get fresh memory takes longer than to compute."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0)
+
+    def __call__(self, count: int, like: Tensor) -> Tensor:
+        """(count, *like.shape) with anything in it; valid until the next call."""
+        memory = self._memory
+        if len(memory) < count or memory.shape[1:] != like.shape or memory.dtype != like.dtype:
+            self._memory = memory = like.new_empty(count, *like.shape)
+        return memory[:count]
+
+
+def _products(
+    scratch: _Scratch, spare: int, matrix: Tensor, mask: Tensor | None, states: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Sequence[Tensor]]:
+    """What the matrix reads and what its two halves make of it, each (inputs, B, hidden) and contiguous; spare memory (B, hidden)."""
+    inputs = len(states)
+    memory = scratch(3 * inputs + spare, states[0])
+    read, gates, updates, rest = memory.split([inputs, inputs, inputs, spare])
     for state, place in zip(states, read):
         if mask is None:
             place.copy_(state)
         else:
             torch.mul(state, mask, out=place)
-    return read, (read.flatten(0, 1) @ matrix).view(*read.shape[:2], -1)
+    for half, products in zip(matrix.chunk(2, dim=1), (gates, updates)):
+        torch.mm(read.flatten(0, 1), half, out=products.flatten(0, 1))
+    return read, gates, updates, rest.unbind()
 
 
 class _NodeState(torch.autograd.Function):
     """A node's state from its matrix (hidden, 2·hidden), the mask (B, hidden) or None, weights (inputs, activations), states (B, hidden).
 
-    Only these are kept for the derivative, which computes the product again: that takes less time than to write it into fresh memory at
-    every time step and to read it back. What is left of an edge is computed while its numbers are in the processor's cache.
+    Only these are kept for the derivative, which computes the products again: that takes less time than to write them into fresh memory
+    at every time step and to read them back. What is left of an edge is computed while its numbers are in the processor's cache.
     """
 
     @staticmethod
-    def forward(context: Any, matrix: Tensor, mask: Tensor | None, weights: Tensor, *states: Tensor) -> Tensor:
+    def forward(context: Any, scratch: _Scratch, matrix: Tensor, mask: Tensor | None, weights: Tensor, *states: Tensor) -> Tensor:
+        context.scratch = scratch
         context.save_for_backward(matrix, mask, weights, *states)
-        _, products = _products(matrix, mask, states)
-        hidden = matrix.shape[0]
-        total, mixed, other = (torch.zeros_like(states[0]) for _ in range(3))
-        for state, both, (tanh, relu, sigmoid, identity) in zip(states, products, weights.tolist()):
-            gate, update = both[:, :hidden], both[:, hidden:]
+        _, gates, updates, (mixed, other) = _products(scratch, 2, matrix, mask, states)
+        total = torch.zeros_like(states[0])
+        for state, gate, update, (tanh, relu, sigmoid, identity) in zip(states, gates, updates, weights.tolist()):
             whole = tanh + relu + sigmoid + identity
             torch.tanh(update, out=mixed).mul_(tanh)
             mixed.add_(torch.sigmoid(update, out=other), alpha=sigmoid)
@@ -139,53 +163,64 @@ class _NodeState(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         matrix, mask, weights, *states = context.saved_tensors
-        of_matrix, of_weights, *of_states = _NodeStateBackward.apply(context.needs_input_grad, *gradients, matrix, mask, weights, *states)
-        return of_matrix, None, of_weights, *of_states
+        _, needs_matrix, _, needs_weights, *_ = context.needs_input_grad
+        of_matrix, of_weights, *of_states = _NodeStateBackward.apply(
+            context.scratch, needs_matrix, needs_weights, *gradients, matrix, mask, weights, *states
+        )
+        return None, of_matrix, None, of_weights, *of_states
 
 
 class _NodeStateBackward(torch.autograd.Function):
-    """The derivative of :class:`_NodeState`. Itself differentiable once more, by autograd."""
+    """The derivative of :class:`_NodeState`. Its own derivative, which only exact Hessians need, is autograd's."""
 
     @staticmethod
     def forward(
-        context: Any, needed: Sequence[bool], gradient: Tensor, matrix: Tensor, mask: Tensor | None, weights: Tensor, *states: Tensor
+        context: Any,
+        scratch: _Scratch,
+        needs_matrix: bool,
+        needs_weights: bool,
+        gradient: Tensor,
+        matrix: Tensor,
+        mask: Tensor | None,
+        weights: Tensor,
+        *states: Tensor,
     ) -> tuple[Tensor | None, ...]:
         context.save_for_backward(gradient, matrix, mask, weights, *states)
-        needs_matrix, _, needs_weights, *_ = needed
-        hidden = matrix.shape[0]
-        read, products = _products(matrix, mask, states)
-        of_states = torch.empty_like(read)
+        read, gates, updates, (gate, mixed, tanhs, sigmoids, other) = _products(scratch, 5, matrix, mask, states)
+        of_states = [torch.empty_like(state) for state in states]
         of_weights = torch.empty_like(weights) if needs_weights else None
-        gate, mixed, tanhs, sigmoids, relus = (torch.empty_like(gradient) for _ in range(5))
-        for index, (state, both, (tanh, relu, sigmoid, identity), of_state) in enumerate(
-            zip(states, products, weights.tolist(), of_states)
-        ):
+        edges = zip(states, gates, updates, weights.tolist(), of_states)
+        for index, (state, of_gate, update, (tanh, relu, sigmoid, identity), of_state) in enumerate(edges):
             whole = tanh + relu + sigmoid + identity
-            of_gate, update = both[:, :hidden], both[:, hidden:]
             torch.sigmoid(of_gate, out=gate)
             torch.tanh(update, out=tanhs)
             torch.sigmoid(update, out=sigmoids)
-            torch.clamp_min(update, 0, out=relus)
             through = torch.mul(gate, gradient, out=of_gate)  # what reaches the activations
             torch.sub(gradient, through, out=of_state)  # what reaches the state past them
             if of_weights is not None:
+                relus = torch.clamp_min(update, 0, out=other)
                 reached = [torch.sum(torch.mul(through, values, out=mixed)) for values in (tanhs, relus, sigmoids, update)]
                 of_weights[index] = torch.stack(reached) + torch.sum(torch.mul(of_state, state, out=mixed))
             of_state.mul_(whole)
-            torch.mul(tanhs, tanh, out=mixed).add_(sigmoids, alpha=sigmoid).add_(relus, alpha=relu)
+            torch.mul(tanhs, tanh, out=mixed).add_(sigmoids, alpha=sigmoid).add_(torch.clamp_min(update, 0, out=other), alpha=relu)
             mixed.add_(update, alpha=identity).add_(state, alpha=-whole).mul_(through)
-            slope = tanhs.square_().mul_(-tanh).add_(tanh + identity).add_(relus.sign_(), alpha=relu)
-            slope.addcmul_(sigmoids, sigmoids.neg().add_(1), value=sigmoid)
+            slope = tanhs.square_().mul_(-tanh).add_(tanh + identity).add_(other.sign_(), alpha=relu)
+            slope.add_(sigmoids, alpha=sigmoid).addcmul_(sigmoids, sigmoids, value=-sigmoid)
             torch.mul(slope, through, out=update)
             torch.mul(mixed, gate.neg_().add_(1), out=of_gate)
-        flat = products.flatten(0, 1)
-        of_matrix = read.flatten(0, 1).T @ flat if needs_matrix else None
-        of_read = torch.mm(flat, matrix.T, out=read.view(-1, hidden)).view_as(read)
-        if mask is None:
-            of_states.add_(of_read)
-        else:
-            of_states.addcmul_(of_read, mask)
-        return of_matrix, of_weights, *of_states.unbind()
+        flat, halves, of_matrix = read.flatten(0, 1), (gates.flatten(0, 1), updates.flatten(0, 1)), None
+        if needs_matrix:
+            of_matrix = torch.empty_like(matrix)
+            for half, place in zip(halves, of_matrix.chunk(2, dim=1)):
+                torch.mm(flat.T, half, out=place)
+        first, second = (half.T for half in matrix.chunk(2, dim=1))
+        of_read = torch.mm(halves[0], first, out=flat).addmm_(halves[1], second).view_as(read)
+        for of_state, part in zip(of_states, of_read):
+            if mask is None:
+                of_state.add_(part)
+            else:
+                of_state.addcmul_(part, mask)
+        return of_matrix, of_weights, *of_states
 
     @staticmethod
     @once_differentiable
@@ -195,8 +230,7 @@ class _NodeStateBackward(torch.autograd.Function):
             gradient, matrix, weights, *states = (tensor.detach().requires_grad_() for tensor in (gradient, matrix, weights, *states))
             inputs = [matrix, weights, *states]
             first = torch.autograd.grad(_node_state(matrix, mask, weights, states), inputs, gradient, create_graph=True)
-            reached = [(value, other) for value, other in zip(first, gradients) if other is not None]
-            values, others = zip(*reached)
+            values, others = zip(*((value, other) for value, other in zip(first, gradients) if other is not None))
             second = torch.autograd.grad(values, [gradient, *inputs], others, allow_unused=True)
         of_gradient, of_matrix, of_weights, *of_states = second
-        return None, of_gradient, of_matrix, None, of_weights, *of_states
+        return None, None, None, of_gradient, of_matrix, None, of_weights, *of_states

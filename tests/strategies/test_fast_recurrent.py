@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from nni_darts.search_spaces import DartsRnnSpace, Dropouts
 from nni_darts.strategies import DifferentiableStrategy
-from nni_darts.strategies.fast_recurrent import FastRecurrentCell, _NodeState
+from nni_darts.strategies.fast_recurrent import FastRecurrentCell, _node_state, _NodeState, _Scratch
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, RandomSoftmax, Softmax
 
 Made = tuple[DifferentiableStrategy, nn.Module]
@@ -122,7 +122,8 @@ def test_the_written_derivatives(masked: bool) -> None:
     mask = torch.tensor([[0.0, 2.0, 2.0], [2.0, 0.0, 2.0]], dtype=torch.float64) if masked else None
 
     def node(matrix: Tensor, weights: Tensor, *states: Tensor) -> Tensor:
-        return _NodeState.apply(matrix, mask, weights, *states)
+        return _NodeState.apply(_Scratch(), matrix, mask, weights, *states)
 
+    torch.testing.assert_close(node(*arguments), _node_state(arguments[0], mask, arguments[1], arguments[2:]))
     assert torch.autograd.gradcheck(node, arguments)
     assert torch.autograd.gradgradcheck(node, arguments)
