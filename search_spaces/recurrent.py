@@ -27,6 +27,7 @@ from nni_darts.recurrent import ACTIVATIONS, KIND, RnnGenotype
 __all__ = [
     'DartsRnnSpace',
     'Dropouts',
+    'Encoded',
     'RecurrentCell',
     'RecurrentChoiceNode',
     'RecurrentNetwork',
@@ -63,6 +64,14 @@ class Dropouts:
         for field in fields(self):
             if not 0 <= getattr(self, field.name) < 1:
                 raise ValueError(f'the {field.name} dropout must lie in [0, 1), not {getattr(self, field.name)!r}')
+
+
+class Encoded(NamedTuple):
+    """What a recurrent network makes of words, for T time steps and a batch of B. Attributes as for :class:`RecurrentOutput`."""
+
+    hidden: Tensor
+    outputs: Tensor
+    dropped: Tensor
 
 
 class RecurrentOutput(NamedTuple):
@@ -247,6 +256,11 @@ class _RecurrentNetwork(nn.Module):
 
     def forward(self, tokens: Tensor, hidden: Tensor | None = None) -> RecurrentOutput:
         """tokens: (T, B), whole numbers below the vocabulary; hidden: (B, hidden), zeros if None."""
+        encoded = self.encode(tokens, hidden)
+        return RecurrentOutput(self.decoder(encoded.dropped.flatten(0, 1)), *encoded)
+
+    def encode(self, tokens: Tensor, hidden: Tensor | None = None) -> Encoded:
+        """The same without logits, which are large: a loss can do with ``decoder`` and a few rows at a time."""
         words = self.embedding(tokens)
         batch = tokens.shape[1]
         mask = None
@@ -263,7 +277,7 @@ class _RecurrentNetwork(nn.Module):
         dropped = outputs
         if self.training and self.dropouts.output:
             dropped = outputs * _mask(outputs, (1, batch, self.hidden), self.dropouts.output)
-        return RecurrentOutput(self.decoder(dropped.flatten(0, 1)), hidden, outputs, dropped)
+        return Encoded(hidden, outputs, dropped)
 
 
 def _check_sizes(vocabulary: int, embedding: int, hidden: int) -> None:
