@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-__all__ = ['ACCURACY', 'PERPLEXITY', 'Metric']
+__all__ = ['ACCURACY', 'METRICS', 'PERPLEXITY', 'Metric']
 
 T = TypeVar('T')
 
@@ -46,3 +47,5 @@ class Metric:
 
 ACCURACY = Metric('accuracy', 'maximize', percent=True)
 PERPLEXITY = Metric('perplexity', 'minimize', percent=False)
+METRICS: Mapping[str, Metric] = MappingProxyType({metric.name: metric for metric in (ACCURACY, PERPLEXITY)})
+"""Name → metric."""

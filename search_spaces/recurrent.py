@@ -195,16 +195,16 @@ class RecurrentCell(nn.Module):
         embedding, hidden: units of a word and of a state.
         nodes: the nodes, in order.
         concat: the states whose mean is the output.
-        batch_norm: normalise every state over the batch. Each state has its own running statistics (the authors' one module for all of
-            them computes the same while training, but evaluates every state with the statistics of all).
+        batch_norm: normalise every state over the batch, all with one module, as the authors do. While training that makes no difference;
+            in evaluation every state is scaled by the statistics of all. With statistics of its own for each, evaluation has been seen
+            to diverge: what damps the state from one time step to the next is then gone.
     """
 
     def __init__(self, embedding: int, hidden: int, nodes: Sequence[nn.Module], concat: Sequence[int], *, batch_norm: bool) -> None:
         super().__init__()
         self.weight = _matrix(embedding + hidden, 2 * hidden)
         self.nodes = nn.ModuleList(nodes)
-        states = 1 + len(self.nodes)
-        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden, affine=False) if batch_norm else nn.Identity() for _ in range(states))
+        self.norm = nn.BatchNorm1d(hidden, affine=False) if batch_norm else nn.Identity()
         self.concat = tuple(concat)
 
     def forward(self, words: Tensor, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -222,9 +222,9 @@ class RecurrentCell(nn.Module):
     def step(self, first: Tensor, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """One time step, from (c₀, h₀): (B, 2·hidden), (B, hidden), mask → (B, hidden)"""
         gate, update = first.chunk(2, dim=-1)
-        states = [self.norms[0](hidden + torch.sigmoid(gate) * (torch.tanh(update) - hidden))]
-        for node, norm in zip(self.nodes, self.norms[1:]):
-            states.append(norm(node(states, mask)))
+        states = [self.norm(hidden + torch.sigmoid(gate) * (torch.tanh(update) - hidden))]
+        for node in self.nodes:
+            states.append(self.norm(node(states, mask)))
         return torch.stack([states[index] for index in self.concat]).mean(dim=0)
 
 

@@ -73,13 +73,10 @@ class FastRecurrentCell(RecurrentCell):
         if self._weights is None:
             return super().step(first, hidden, mask)
         gate, update = first.chunk(2, dim=-1)
-        states = [self.norms[0](hidden + torch.sigmoid(gate) * (torch.tanh(update) - hidden))]
-        for node, norm, (kept, weights) in zip(self.nodes, self.norms[1:], self._weights):
-            inputs = [states[index] for index in kept]
-            if hidden.device.type == 'cpu':
-                states.append(norm(_NodeState.apply(self._scratch, node.weight, mask, weights, *inputs)))
-            else:  # memory is cheap to come by, and a device should not wait for numbers of the host
-                states.append(norm(_node_state(node.weight, mask, weights, inputs)))
+        states = [self.norm(hidden + torch.sigmoid(gate) * (torch.tanh(update) - hidden))]
+        for node, (kept, weights) in zip(self.nodes, self._weights):
+            inputs = (states[index] for index in kept)
+            states.append(self.norm(_NodeState.apply(self._scratch, node.weight, mask, weights, *inputs)))
         return torch.stack([states[index] for index in self.concat]).mean(dim=0)
 
 
@@ -107,6 +104,16 @@ def _node_state(matrix: Tensor, mask: Tensor | None, weights: Tensor, states: Se
     return (stacked + torch.sigmoid(gate) * (mixed - stacked)).sum(dim=0)
 
 
+_CACHED = 100_000
+"""How many numbers of a state are computed at a time, so that what is computed of them stays in the processor's cache."""
+
+
+def _groups(states: Sequence[Tensor]) -> list[slice]:
+    """The edges, as many together as fit; on other devices than the CPU all."""
+    together = max(1, _CACHED // states[0].numel()) if states[0].device.type == 'cpu' else len(states)
+    return [slice(start, start + together) for start in range(0, len(states), together)]
+
+
 class _Scratch:
     """Memory for what is computed on the way, the same for all nodes and time steps: to get fresh memory takes longer than to compute."""
 
@@ -116,26 +123,25 @@ class _Scratch:
     def __call__(self, count: int, like: Tensor) -> Tensor:
         """(count, *like.shape) with anything in it; valid until the next call."""
         memory = self._memory
-        if len(memory) < count or memory.shape[1:] != like.shape or memory.dtype != like.dtype:
+        if len(memory) < count or memory.shape[1:] != like.shape or memory.dtype != like.dtype or memory.device != like.device:
             self._memory = memory = like.new_empty(count, *like.shape)
         return memory[:count]
 
 
 def _products(
     scratch: _Scratch, spare: int, matrix: Tensor, mask: Tensor | None, states: Sequence[Tensor]
-) -> tuple[Tensor, Tensor, Tensor, Sequence[Tensor]]:
-    """What the matrix reads and what its two halves make of it, each (inputs, B, hidden) and contiguous; spare memory (B, hidden)."""
-    inputs = len(states)
-    memory = scratch(3 * inputs + spare, states[0])
-    read, gates, updates, rest = memory.split([inputs, inputs, inputs, spare])
-    for state, place in zip(states, read):
-        if mask is None:
-            place.copy_(state)
-        else:
-            torch.mul(state, mask, out=place)
+) -> tuple[Tensor, Tensor, Tensor, Tensor, list[tuple[slice, list[Tensor]]]]:
+    """States, what the matrix reads of them, what its two halves make of that, each (inputs, B, hidden); groups with spare memory each."""
+    inputs, groups = len(states), _groups(states)
+    together = min(inputs, groups[0].stop)
+    memory = scratch(4 * inputs + spare * together, states[0])
+    stacked, read, gates, updates, rest = memory.split([inputs] * 4 + [spare * together])
+    torch.stack(states, out=stacked)
+    read = stacked if mask is None else torch.mul(stacked, mask, out=read)
     for half, products in zip(matrix.chunk(2, dim=1), (gates, updates)):
         torch.mm(read.flatten(0, 1), half, out=products.flatten(0, 1))
-    return read, gates, updates, rest.unbind()
+    pieces = rest.split(together)
+    return stacked, read, gates, updates, [(group, [piece[: len(stacked[group])] for piece in pieces]) for group in groups]
 
 
 class _NodeState(torch.autograd.Function):
@@ -149,15 +155,20 @@ class _NodeState(torch.autograd.Function):
     def forward(context: Any, scratch: _Scratch, matrix: Tensor, mask: Tensor | None, weights: Tensor, *states: Tensor) -> Tensor:
         context.scratch = scratch
         context.save_for_backward(matrix, mask, weights, *states)
-        _, gates, updates, (mixed, other) = _products(scratch, 2, matrix, mask, states)
+        stacked, _, gates, updates, groups = _products(scratch, 2, matrix, mask, states)
         total = torch.zeros_like(states[0])
-        for state, gate, update, (tanh, relu, sigmoid, identity) in zip(states, gates, updates, weights.tolist()):
+        for group, (mixed, other) in groups:
+            state, update = stacked[group], updates[group]
+            tanh, relu, sigmoid, identity = weights[group, :, None, None].unbind(dim=1)
             whole = tanh + relu + sigmoid + identity
             torch.tanh(update, out=mixed).mul_(tanh)
-            mixed.add_(torch.sigmoid(update, out=other), alpha=sigmoid)
-            mixed.add_(torch.clamp_min(update, 0, out=other), alpha=relu)
-            mixed.add_(update, alpha=identity).add_(state, alpha=-whole)
-            total.addcmul_(torch.sigmoid(gate, out=other), mixed).add_(state, alpha=whole)
+            mixed.addcmul_(torch.sigmoid(update, out=other), sigmoid)
+            mixed.addcmul_(torch.clamp_min(update, 0, out=other), relu)
+            mixed.addcmul_(update, identity)
+            torch.mul(state, whole, out=other)
+            mixed.sub_(other)
+            torch.addcmul(other, gates[group].sigmoid_(), mixed, out=mixed)
+            total += mixed[0] if len(mixed) == 1 else torch.sum(mixed, dim=0)
         return total
 
     @staticmethod
@@ -186,26 +197,29 @@ class _NodeStateBackward(torch.autograd.Function):
         *states: Tensor,
     ) -> tuple[Tensor | None, ...]:
         context.save_for_backward(gradient, matrix, mask, weights, *states)
-        read, gates, updates, (gate, mixed, tanhs, sigmoids, other) = _products(scratch, 5, matrix, mask, states)
-        of_states = [torch.empty_like(state) for state in states]
+        stacked, read, gates, updates, groups = _products(scratch, 5, matrix, mask, states)
+        of_states = torch.empty_like(stacked)
         of_weights = torch.empty_like(weights) if needs_weights else None
-        edges = zip(states, gates, updates, weights.tolist(), of_states)
-        for index, (state, of_gate, update, (tanh, relu, sigmoid, identity), of_state) in enumerate(edges):
+        for group, (gate, mixed, tanhs, sigmoids, other) in groups:
+            state, of_gate, update, of_state = stacked[group], gates[group], updates[group], of_states[group]
+            tanh, relu, sigmoid, identity = weights[group, :, None, None].unbind(dim=1)
             whole = tanh + relu + sigmoid + identity
             torch.sigmoid(of_gate, out=gate)
             torch.tanh(update, out=tanhs)
             torch.sigmoid(update, out=sigmoids)
             through = torch.mul(gate, gradient, out=of_gate)  # what reaches the activations
             torch.sub(gradient, through, out=of_state)  # what reaches the state past them
+            relus = torch.clamp_min(update, 0, out=other)
             if of_weights is not None:
-                relus = torch.clamp_min(update, 0, out=other)
-                reached = [torch.sum(torch.mul(through, values, out=mixed)) for values in (tanhs, relus, sigmoids, update)]
-                of_weights[index] = torch.stack(reached) + torch.sum(torch.mul(of_state, state, out=mixed))
+                reached = [torch.mul(through, values, out=mixed).sum(dim=(1, 2)) for values in (tanhs, relus, sigmoids, update)]
+                past = torch.mul(of_state, state, out=mixed).sum(dim=(1, 2))
+                of_weights[group] = torch.stack(reached, dim=1) + past[:, None]
             of_state.mul_(whole)
-            torch.mul(tanhs, tanh, out=mixed).add_(sigmoids, alpha=sigmoid).add_(torch.clamp_min(update, 0, out=other), alpha=relu)
-            mixed.add_(update, alpha=identity).add_(state, alpha=-whole).mul_(through)
-            slope = tanhs.square_().mul_(-tanh).add_(tanh + identity).add_(other.sign_(), alpha=relu)
-            slope.add_(sigmoids, alpha=sigmoid).addcmul_(sigmoids, sigmoids, value=-sigmoid)
+            torch.mul(tanhs, tanh, out=mixed).addcmul_(sigmoids, sigmoid).addcmul_(relus, relu).addcmul_(update, identity)
+            mixed.sub_(torch.mul(state, whole, out=update)).mul_(through)
+            # The slope: tanh (1 − tanh²) + relu [h > 0] + sigmoid σ (1 − σ) + identity.
+            slope = tanhs.square_().mul_(-tanh).add_(tanh + identity).addcmul_(relus.sign_(), relu)
+            slope.addcmul_(torch.addcmul(sigmoids, sigmoids, sigmoids, value=-1, out=other), sigmoid)
             torch.mul(slope, through, out=update)
             torch.mul(mixed, gate.neg_().add_(1), out=of_gate)
         flat, halves, of_matrix = read.flatten(0, 1), (gates.flatten(0, 1), updates.flatten(0, 1)), None
@@ -215,12 +229,11 @@ class _NodeStateBackward(torch.autograd.Function):
                 torch.mm(flat.T, half, out=place)
         first, second = (half.T for half in matrix.chunk(2, dim=1))
         of_read = torch.mm(halves[0], first, out=flat).addmm_(halves[1], second).view_as(read)
-        for of_state, part in zip(of_states, of_read):
-            if mask is None:
-                of_state.add_(part)
-            else:
-                of_state.addcmul_(part, mask)
-        return of_matrix, of_weights, *of_states
+        if mask is None:
+            of_states += of_read
+        else:
+            of_states.addcmul_(of_read, mask)
+        return of_matrix, of_weights, *of_states.unbind()
 
     @staticmethod
     @once_differentiable
