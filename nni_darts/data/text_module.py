@@ -99,9 +99,10 @@ class Spans(Sampler[tuple[int, int, int]]):
         return len(self._lengths())
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        # Drawn with the first batch and no sooner: a resumed run makes the iterator before it says which epoch it is.
         lengths = self._lengths()
         starts = accumulate(lengths, initial=0)
-        return iter([(number, start, length) for number, (start, length) in enumerate(zip(starts, lengths))])
+        yield from ((number, start, length) for number, (start, length) in enumerate(zip(starts, lengths)))
 
 
 class _Stream(Dataset):
