@@ -132,7 +132,9 @@ def _check_strategy(recipe: Recipe, name: str, data: Any) -> None:
     if preset(name).supernet:
         strategy = _strategy(recipe, name)
         with _as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
-            strategy.mutate_model(task_of(recipe).space(recipe, data))
+            task = task_of(recipe)
+            task.check(strategy)
+            strategy.mutate_model(task.space(recipe, data))
 
 
 def search(

@@ -13,6 +13,8 @@ from nni_darts.recipe import Recipe, SearchSettings, TextRecipe, TextSearchSetti
 from nni_darts.recurrent import RnnGenotype
 from nni_darts.report.cost import Cost, network_cost, recurrent_cost
 from nni_darts.search_spaces import DartsRnnSpace, DartsSpace, Dropouts, NasBench201Space, network_from_genotype
+from nni_darts.strategies.differentiable import DifferentiableStrategy
+from nni_darts.strategies.relaxations import PartialChannels
 from nni_darts.training import ImageClassifier, LanguageModel
 
 __all__ = ['ImageTask', 'TextTask', 'task_of']
@@ -47,6 +49,9 @@ class ImageTask:
         return DartsSpace(
             settings.channels, settings.cells, data.num_classes, data.channels, settings.nodes, settings.stem, settings.candidates
         )
+
+    def check(self, strategy: DifferentiableStrategy) -> None:
+        """Raises ValueError for a strategy that does not fit this kind of data, as far as building its supernet does not show it."""
 
     def searching(self, recipe: Recipe, data: ImageData, seed: int) -> Run:
         """How a supernet is trained."""
@@ -126,6 +131,10 @@ class TextTask:
     def space(self, recipe: TextRecipe, data: TextData) -> DartsRnnSpace:
         hidden = recipe.space.hidden
         return DartsRnnSpace(data.vocabulary, hidden, hidden, recipe.space.nodes, _dropouts(recipe.search))
+
+    def check(self, strategy: DifferentiableStrategy) -> None:
+        if isinstance(strategy.relaxation, PartialChannels):
+            raise ValueError('it searches some of the channels of images, and recurrent cells have no channels')
 
     def searching(self, recipe: TextRecipe, data: TextData, seed: int) -> Run:
         return LanguageModel(**_language(recipe.search)), _streams(recipe.search, data, seed)

@@ -139,6 +139,17 @@ def test_cost(tiny: Recipe) -> None:
     assert cost == {'parameters': 88 + 11 + 256 + 256, 'multiply_adds': 256 + 256 + 88}
 
 
+def test_a_strategy_that_needs_images_is_one_sentence_before_it_starts(tiny: Recipe) -> None:
+    with pytest.raises(InputError, match='pc-darts in the space recurrent: .* of images'):
+        stages.preflight(tiny, ['pc-darts'], task_of(tiny).load(tiny))
+
+
+@pytest.mark.parametrize('strategy', ['fixed-alpha+pt', 'sdarts-rs', 'gdas', 'sgas'])
+def test_other_strategies(strategy: str, folder: Path, tmp_path: Path) -> None:
+    genotype, result = stages.search(changed(folder, search__epochs=4, space__nodes=1), strategy, 1, tmp_path)
+    assert genotype.nodes == 1 and result['valid_perplexity'] > 1
+
+
 @pytest.mark.parametrize('name', ['pydoc', 'ptb', 'wikitext2'])
 def test_recipes(name: str) -> None:
     recipe = Recipe.load(name)
