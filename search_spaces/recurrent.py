@@ -33,6 +33,7 @@ __all__ = [
     'RecurrentNetwork',
     'RecurrentNode',
     'RecurrentOutput',
+    'dropout_mask',
     'recurrent_network',
 ]
 
@@ -90,7 +91,7 @@ class RecurrentOutput(NamedTuple):
     dropped: Tensor
 
 
-def _mask(like: Tensor, shape: Sequence[int], probability: float) -> Tensor:
+def dropout_mask(like: Tensor, shape: Sequence[int], probability: float) -> Tensor:
     """Zero with that probability, else 1 / (1 − probability)."""
     return like.new_empty(shape).bernoulli_(1 - probability).div_(1 - probability)
 
@@ -267,16 +268,16 @@ class _RecurrentNetwork(nn.Module):
         if self.training:
             dropouts = self.dropouts
             if dropouts.embedding:
-                words = words * _mask(words, (self.embedding.num_embeddings, 1), dropouts.embedding)[tokens]
+                words = words * dropout_mask(words, (self.embedding.num_embeddings, 1), dropouts.embedding)[tokens]
             for probability in (dropouts.input, dropouts.x):
-                words = words * _mask(words, (1, batch, words.shape[-1]), probability) if probability else words
-            mask = _mask(words, (batch, self.hidden), dropouts.hidden) if dropouts.hidden else None
+                words = words * dropout_mask(words, (1, batch, words.shape[-1]), probability) if probability else words
+            mask = dropout_mask(words, (batch, self.hidden), dropouts.hidden) if dropouts.hidden else None
         if hidden is None:
             hidden = words.new_zeros(batch, self.hidden)
         outputs, hidden = self.cell(words, hidden, mask)
         dropped = outputs
         if self.training and self.dropouts.output:
-            dropped = outputs * _mask(outputs, (1, batch, self.hidden), self.dropouts.output)
+            dropped = outputs * dropout_mask(outputs, (1, batch, self.hidden), self.dropouts.output)
         return Encoded(hidden, outputs, dropped)
 
 
