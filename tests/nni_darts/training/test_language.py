@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nni_darts import PUBLISHED
+from nni_darts import PUBLISHED, RnnGenotype
 from nni_darts._nni import Lightning, Trainer
 from nni_darts.data import TextDataModule, load_text
 from nni_darts.search_spaces import DartsRnnSpace, Dropouts, network_from_genotype
@@ -189,3 +189,21 @@ def test_passes_of_an_architect_disturb_no_stream(name: str, data: TextDataModul
     if name == 'darts-2nd':  # the ± passes see the masks of the first one
         first, plus, minus, _ = [entry[4] for entry in module.passes if entry[0] == 'train'][:4]
         assert abs(first - (plus + minus) / 2) < 1e-4 < abs(first - module.passes[-1][4])
+
+
+def test_through_nnis_own_experiment(data: TextDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random models of the space, trained one by one: the one with the lowest perplexity wins."""
+    from nni.nas.experiment import NasExperiment
+
+    monkeypatch.setenv('HOME', str(tmp_path))
+    strategy = create_strategy('random', samples=3, optimize_mode='minimize')
+    module = LanguageModel(bptt=6, learning_rate=1.0, report=True)
+    experiment = NasExperiment(DartsRnnSpace(11, 6, 6, 2), Lightning(module, trainer(max_epochs=1), datamodule=data), strategy)
+    experiment.run()
+    (sample,) = experiment.export_top_models(formatter='dict')
+    experiment.stop()
+    metrics = [model.metric for model in strategy.trained]
+    assert strategy.trained[metrics.index(min(metrics))].sample == sample and len(set(metrics)) == 3
+    assert RnnGenotype.from_sample(sample).nodes == 2
+    with pytest.raises(ValueError, match='minimise'):
+        create_strategy('random', optimize_mode='minimise')
