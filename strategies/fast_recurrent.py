@@ -55,7 +55,7 @@ class FastRecurrentCell(RecurrentCell):
     def __init__(self, cell: RecurrentCell) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(cell.__dict__)
-        self._scratch = _Scratch()
+        self._memory = _Memory()
 
     def forward(self, words: Tensor, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """As for :class:`RecurrentCell`."""
@@ -75,8 +75,11 @@ class FastRecurrentCell(RecurrentCell):
         gate, update = first.chunk(2, dim=-1)
         states = [self.norm(hidden + torch.sigmoid(gate) * (torch.tanh(update) - hidden))]
         for node, (kept, weights) in zip(self.nodes, self._weights):
-            inputs = (states[index] for index in kept)
-            states.append(self.norm(_NodeState.apply(self._scratch, node.weight, mask, weights, *inputs)))
+            inputs = [states[index] for index in kept]
+            if hidden.device.type == 'cpu' and hidden.numel() > _SMALL:
+                states.append(self.norm(_NodeState.apply(self._memory, node.weight, mask, weights, *inputs)))
+            else:
+                states.append(self.norm(_node_state(node.weight, mask, weights, inputs)))
         return torch.stack([states[index] for index in self.concat]).mean(dim=0)
 
 
@@ -104,79 +107,109 @@ def _node_state(matrix: Tensor, mask: Tensor | None, weights: Tensor, states: Se
     return (stacked + torch.sigmoid(gate) * (mixed - stacked)).sum(dim=0)
 
 
-_CACHED = 100_000
-"""How many numbers of a state are computed at a time, so that what is computed of them stays in the processor's cache."""
+_SMALL = 8_000
+"""Numbers of a state, up to which autograd's own derivative is as fast: there is little memory to touch. So it is on other devices."""
 
 
-def _groups(states: Sequence[Tensor]) -> list[slice]:
-    """The edges, as many together as fit; on other devices than the CPU all."""
-    together = max(1, _CACHED // states[0].numel()) if states[0].device.type == 'cpu' else len(states)
-    return [slice(start, start + together) for start in range(0, len(states), together)]
-
-
-class _Scratch:
-    """Memory for what is computed on the way, the same for all nodes and time steps: to get fresh memory takes longer than to compute."""
+class _Memory:
+    """Pieces of memory that go from one time step, and one pass, to the next: to get fresh ones takes as long as to compute with them."""
 
     def __init__(self) -> None:
-        self._memory = torch.empty(0)
+        self._free: dict[int, list[Tensor]] = {}
+        self._kind: tuple[Any, ...] = ()
 
-    def __call__(self, count: int, like: Tensor) -> Tensor:
-        """(count, *like.shape) with anything in it; valid until the next call."""
-        memory = self._memory
-        if len(memory) < count or memory.shape[1:] != like.shape or memory.dtype != like.dtype or memory.device != like.device:
-            self._memory = memory = like.new_empty(count, *like.shape)
-        return memory[:count]
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Memory:
+        return _Memory()
+
+    def take(self, count: int, like: Tensor) -> Tensor:
+        """(count, *like.shape) with anything in it."""
+        kind = (like.shape, like.dtype)
+        if kind != self._kind:
+            self._free, self._kind = {}, kind
+        free = self._free.get(count)
+        return free.pop() if free else like.new_empty(count, *like.shape)
+
+    def give(self, piece: Tensor) -> None:
+        """Takes a piece back that nobody reads any more."""
+        if (piece.shape[1:], piece.dtype) == self._kind:
+            self._free.setdefault(len(piece), []).append(piece)
 
 
-def _products(
-    scratch: _Scratch, spare: int, matrix: Tensor, mask: Tensor | None, states: Sequence[Tensor]
-) -> tuple[Tensor, Tensor, Tensor, Tensor, list[tuple[slice, list[Tensor]]]]:
-    """States, what the matrix reads of them, what its two halves make of that, each (inputs, B, hidden); groups with spare memory each."""
-    inputs, groups = len(states), _groups(states)
-    together = min(inputs, groups[0].stop)
-    memory = scratch(4 * inputs + spare * together, states[0])
-    stacked, read, gates, updates, rest = memory.split([inputs] * 4 + [spare * together])
-    torch.stack(states, out=stacked)
-    read = stacked if mask is None else torch.mul(stacked, mask, out=read)
+def _read(states: Sequence[Tensor], mask: Tensor | None, out: Tensor) -> Tensor:
+    """What the matrix reads: (inputs, B, hidden)"""
+    for state, place in zip(states, out):
+        if mask is None:
+            place.copy_(state)
+        else:
+            torch.mul(state, mask, out=place)
+    return out
+
+
+def _multiply(read: Tensor, matrix: Tensor, out: Tensor) -> Tensor:
+    """Gates and updates one after the other, each contiguous: (2·inputs, B, hidden). The gates are squashed."""
+    gates, updates = out.chunk(2)
     for half, products in zip(matrix.chunk(2, dim=1), (gates, updates)):
         torch.mm(read.flatten(0, 1), half, out=products.flatten(0, 1))
-    pieces = rest.split(together)
-    return stacked, read, gates, updates, [(group, [piece[: len(stacked[group])] for piece in pieces]) for group in groups]
+    gates.sigmoid_()
+    return out
+
+
+def _shares(weights: Sequence[float]) -> tuple[float, float, float, float]:
+    """The four weights of an edge as a mean of means: their sum q; the slope of a leaky ReLU that is relu and identity together; the
+    share of sigmoid in sigmoid and tanh; the share of the leaky ReLU in all."""
+    tanh, relu, sigmoid, identity = weights
+    whole = tanh + relu + sigmoid + identity
+
+    def share(part: float, of: float) -> float:
+        return part / of if of else 0.0
+
+    return whole, share(identity, relu + identity), share(sigmoid, tanh + sigmoid), share(relu + identity, whole)
+
+
+def _mean(update: Tensor, shares: Sequence[float], tanh: Tensor, sigmoid: Tensor, leaky: Tensor, out: Tensor) -> Tensor:
+    """Σ_f (p_f / q) f(update), and its parts in the memory given for them."""
+    _, slope, of_sigmoid, of_leaky = shares
+    torch.tanh(update, out=tanh)
+    torch.sigmoid(update, out=sigmoid)
+    torch.ops.aten.leaky_relu(update, slope, out=leaky)
+    torch.lerp(tanh, sigmoid, of_sigmoid, out=out)
+    return out.lerp_(leaky, of_leaky)
 
 
 class _NodeState(torch.autograd.Function):
     """A node's state from its matrix (hidden, 2·hidden), the mask (B, hidden) or None, weights (inputs, activations), states (B, hidden).
 
-    Only these are kept for the derivative, which computes the products again: that takes less time than to write them into fresh memory
-    at every time step and to read them back. What is left of an edge is computed while its numbers are in the processor's cache.
+    Edge by edge, while an edge's numbers are in the processor's cache: with the mean m of its activations, weighted by p / q, an edge
+    adds q (s + c (m − s)). The products wait for the derivative in memory that is used over and over; a second derivative of the same
+    pass computes them again.
     """
 
     @staticmethod
-    def forward(context: Any, scratch: _Scratch, matrix: Tensor, mask: Tensor | None, weights: Tensor, *states: Tensor) -> Tensor:
-        context.scratch = scratch
+    def forward(context: Any, memory: _Memory, matrix: Tensor, mask: Tensor | None, weights: Tensor, *states: Tensor) -> Tensor:
         context.save_for_backward(matrix, mask, weights, *states)
-        stacked, _, gates, updates, groups = _products(scratch, 2, matrix, mask, states)
-        total = torch.zeros_like(states[0])
-        for group, (mixed, other) in groups:
-            state, update = stacked[group], updates[group]
-            tanh, relu, sigmoid, identity = weights[group, :, None, None].unbind(dim=1)
-            whole = tanh + relu + sigmoid + identity
-            torch.tanh(update, out=mixed).mul_(tanh)
-            mixed.addcmul_(torch.sigmoid(update, out=other), sigmoid)
-            mixed.addcmul_(torch.clamp_min(update, 0, out=other), relu)
-            mixed.addcmul_(update, identity)
-            torch.mul(state, whole, out=other)
-            mixed.sub_(other)
-            torch.addcmul(other, gates[group].sigmoid_(), mixed, out=mixed)
-            total += mixed[0] if len(mixed) == 1 else torch.sum(mixed, dim=0)
+        inputs, like = len(states), states[0]
+        space = memory.take(inputs, like)
+        products = _multiply(_read(states, mask, space), matrix, memory.take(2 * inputs, like))
+        memory.give(space)
+        spare = memory.take(4, like)
+        total = torch.zeros_like(like)
+        for state, gate, update, edge in zip(states, products[:inputs], products[inputs:], weights.tolist()):
+            shares = _shares(edge)
+            mean = _mean(update, shares, *spare)
+            total.add_(torch.lerp(state, mean, gate, out=spare[0]), alpha=shares[0])
+        memory.give(spare)
+        context.memory, context.products = memory, products
+        if not any(context.needs_input_grad):
+            memory.give(products)
         return total
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         matrix, mask, weights, *states = context.saved_tensors
         _, needs_matrix, _, needs_weights, *_ = context.needs_input_grad
+        products, context.products = context.products, None  # what follows overwrites them
         of_matrix, of_weights, *of_states = _NodeStateBackward.apply(
-            context.scratch, needs_matrix, needs_weights, *gradients, matrix, mask, weights, *states
+            context.memory, products, needs_matrix, needs_weights, *gradients, matrix, mask, weights, *states
         )
         return None, of_matrix, None, of_weights, *of_states
 
@@ -187,7 +220,8 @@ class _NodeStateBackward(torch.autograd.Function):
     @staticmethod
     def forward(
         context: Any,
-        scratch: _Scratch,
+        memory: _Memory,
+        products: Tensor | None,
         needs_matrix: bool,
         needs_weights: bool,
         gradient: Tensor,
@@ -197,43 +231,51 @@ class _NodeStateBackward(torch.autograd.Function):
         *states: Tensor,
     ) -> tuple[Tensor | None, ...]:
         context.save_for_backward(gradient, matrix, mask, weights, *states)
-        stacked, read, gates, updates, groups = _products(scratch, 5, matrix, mask, states)
-        of_states = torch.empty_like(stacked)
+        inputs, like = len(states), states[0]
+        space = memory.take(inputs, like)
+        read = _read(states, mask, space)
+        if products is None:
+            products = _multiply(read, matrix, memory.take(2 * inputs, like))
+        spare = memory.take(6, like)
+        *parts, mean, scaled, through = spare
+        of_states = [torch.empty_like(state) for state in states]
         of_weights = torch.empty_like(weights) if needs_weights else None
-        for group, (gate, mixed, tanhs, sigmoids, other) in groups:
-            state, of_gate, update, of_state = stacked[group], gates[group], updates[group], of_states[group]
-            tanh, relu, sigmoid, identity = weights[group, :, None, None].unbind(dim=1)
-            whole = tanh + relu + sigmoid + identity
-            torch.sigmoid(of_gate, out=gate)
-            torch.tanh(update, out=tanhs)
-            torch.sigmoid(update, out=sigmoids)
-            through = torch.mul(gate, gradient, out=of_gate)  # what reaches the activations
-            torch.sub(gradient, through, out=of_state)  # what reaches the state past them
-            relus = torch.clamp_min(update, 0, out=other)
+        edges = zip(states, products[:inputs], products[inputs:], weights.tolist(), of_states)
+        for index, (state, gate, update, edge, of_state) in enumerate(edges):
+            shares = whole, slope, of_sigmoid, of_leaky = _shares(edge)
+            tanh, sigmoid, leaky = parts
+            _mean(update, shares, *parts, mean)
             if of_weights is not None:
-                reached = [torch.mul(through, values, out=mixed).sum(dim=(1, 2)) for values in (tanhs, relus, sigmoids, update)]
-                past = torch.mul(of_state, state, out=mixed).sum(dim=(1, 2))
-                of_weights[group] = torch.stack(reached, dim=1) + past[:, None]
-            of_state.mul_(whole)
-            torch.mul(tanhs, tanh, out=mixed).addcmul_(sigmoids, sigmoid).addcmul_(relus, relu).addcmul_(update, identity)
-            mixed.sub_(torch.mul(state, whole, out=update)).mul_(through)
-            # The slope: tanh (1 − tanh²) + relu [h > 0] + sigmoid σ (1 − σ) + identity.
-            slope = tanhs.square_().mul_(-tanh).add_(tanh + identity).addcmul_(relus.sign_(), relu)
-            slope.addcmul_(torch.addcmul(sigmoids, sigmoids, sigmoids, value=-1, out=other), sigmoid)
-            torch.mul(slope, through, out=update)
-            torch.mul(mixed, gate.neg_().add_(1), out=of_gate)
-        flat, halves, of_matrix = read.flatten(0, 1), (gates.flatten(0, 1), updates.flatten(0, 1)), None
+                torch.mul(gradient, gate, out=through)
+                torch.sub(gradient, through, out=of_state)
+                past = _dot(of_state, state)
+                relu = torch.clamp_min(update, 0, out=scaled)
+                of_weights[index] = torch.stack([past + _dot(through, values) for values in (tanh, relu, sigmoid, update)])
+            torch.mul(gradient, whole, out=scaled)
+            torch.mul(scaled, gate, out=through)  # what reaches the activations
+            torch.sub(scaled, through, out=of_state)  # what reaches the state past them
+            # The gate is overwritten by its gradient, and so is the update.
+            torch.ops.aten.sigmoid_backward(mean.sub_(state).mul_(scaled), gate, grad_input=gate)
+            torch.ops.aten.tanh_backward(through, tanh, grad_input=tanh)
+            torch.ops.aten.sigmoid_backward(through, sigmoid, grad_input=sigmoid)
+            torch.ops.aten.leaky_relu_backward(through, update, slope, False, grad_input=leaky)
+            torch.lerp(tanh, sigmoid, of_sigmoid, out=update).lerp_(leaky, of_leaky)
+        memory.give(spare)
+        flat, halves, of_matrix = read.flatten(0, 1), [half.flatten(0, 1) for half in products.chunk(2)], None
         if needs_matrix:
             of_matrix = torch.empty_like(matrix)
             for half, place in zip(halves, of_matrix.chunk(2, dim=1)):
                 torch.mm(flat.T, half, out=place)
         first, second = (half.T for half in matrix.chunk(2, dim=1))
         of_read = torch.mm(halves[0], first, out=flat).addmm_(halves[1], second).view_as(read)
-        if mask is None:
-            of_states += of_read
-        else:
-            of_states.addcmul_(of_read, mask)
-        return of_matrix, of_weights, *of_states.unbind()
+        for of_state, part in zip(of_states, of_read):
+            if mask is None:
+                of_state.add_(part)
+            else:
+                of_state.addcmul_(part, mask)
+        memory.give(space)
+        memory.give(products)
+        return of_matrix, of_weights, *of_states
 
     @staticmethod
     @once_differentiable
@@ -246,4 +288,9 @@ class _NodeStateBackward(torch.autograd.Function):
             values, others = zip(*((value, other) for value, other in zip(first, gradients) if other is not None))
             second = torch.autograd.grad(values, [gradient, *inputs], others, allow_unused=True)
         of_gradient, of_matrix, of_weights, *of_states = second
-        return None, None, None, of_gradient, of_matrix, None, of_weights, *of_states
+        return None, None, None, None, of_gradient, of_matrix, None, of_weights, *of_states
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of products of elements. States may have gaps between their rows; spare memory has none."""
+    return torch.dot(a.flatten(), b.flatten())

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_darts.search_spaces import DartsRnnSpace, Dropouts
-from nni_darts.strategies import DifferentiableStrategy
-from nni_darts.strategies.fast_recurrent import FastRecurrentCell, _node_state, _NodeState, _Scratch
+from nni_darts.strategies import DifferentiableStrategy, fast_recurrent
+from nni_darts.strategies.fast_recurrent import FastRecurrentCell, _Memory, _node_state, _NodeState
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, RandomSoftmax, Softmax
 
 Made = tuple[DifferentiableStrategy, nn.Module]
@@ -114,6 +114,28 @@ def test_frozen_and_copied() -> None:
         torch.testing.assert_close(made(fast)(tokens, hidden).logits, made(plain)(tokens, hidden).logits, rtol=1e-10, atol=1e-10)
 
 
+@pytest.fixture(autouse=True, params=[0, 8_000], ids=['large', 'small'])
+def _sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to compute a node, whatever the size."""
+    monkeypatch.setattr(fast_recurrent, '_SMALL', request.param)
+
+
+@pytest.mark.parametrize('weight', [0.0, 1.0])
+def test_weights_may_vanish(weight: float) -> None:
+    """A perturbed softmax is clipped at zero, and a decided edge has one weight."""
+    arguments = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(6, 12), (2, 6), (2, 6)]]
+    for index in range(4):
+        weights = torch.zeros(2, 4, dtype=torch.float64)
+        weights[:, index] = weight
+        weights.requires_grad_()
+        inputs = [arguments[0], weights, *arguments[1:]]
+        one = _NodeState.apply(_Memory(), arguments[0], None, weights, *arguments[1:])
+        other = _node_state(arguments[0], None, weights, arguments[1:])
+        torch.testing.assert_close(one, other)
+        for a, b in zip(torch.autograd.grad(one.sum(), inputs), torch.autograd.grad(other.sum(), inputs)):
+            torch.testing.assert_close(a, b)
+
+
 @pytest.mark.parametrize('masked', [True, False])
 def test_the_written_derivatives(masked: bool) -> None:
     """Both derivatives against finite differences."""
@@ -122,8 +144,12 @@ def test_the_written_derivatives(masked: bool) -> None:
     mask = torch.tensor([[0.0, 2.0, 2.0], [2.0, 0.0, 2.0]], dtype=torch.float64) if masked else None
 
     def node(matrix: Tensor, weights: Tensor, *states: Tensor) -> Tensor:
-        return _NodeState.apply(_Scratch(), matrix, mask, weights, *states)
+        return _NodeState.apply(_Memory(), matrix, mask, weights, *states)
 
     torch.testing.assert_close(node(*arguments), _node_state(arguments[0], mask, arguments[1], arguments[2:]))
+    first, again = (node(*arguments) for _ in range(2))
+    gradients = torch.autograd.grad(first.sum(), arguments, retain_graph=True)
+    for same in (torch.autograd.grad(first.sum(), arguments), torch.autograd.grad(again.sum(), arguments)):
+        assert all(map(torch.allclose, gradients, same))
     assert torch.autograd.gradcheck(node, arguments)
     assert torch.autograd.gradgradcheck(node, arguments)
