@@ -136,7 +136,7 @@ def _work(name: str, order: str, **sizes: Any) -> None:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from nni_darts.strategies import fast
+    from nni_darts.strategies.fast import convolutional
 
     aten = torch.ops.aten
     # Views that aten does not mark as such, and memory without contents.
@@ -163,7 +163,7 @@ def _work(name: str, order: str, **sizes: Any) -> None:
     step = {'nni': _nni, 'plain': _plain, 'fast': _fast}[name](int(order), **sizes)
     for line in sys.stdin:
         if line.strip() == 'count':
-            fast.LARGE = 2**60
+            convolutional.LARGE = 2**60
             with Counter():
                 step()
             print(json.dumps({'aten_ops': Counter.count}), flush=True)

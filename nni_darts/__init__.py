@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from nni_darts.nasbench201 import NasBench201Genotype
     from nni_darts.published import PUBLISHED
     from nni_darts.recipe import Recipe
+    from nni_darts.recurrent import RnnGenotype
 
 __version__ = '0.1.0'
-__all__ = ['DARTS_OPERATIONS', 'PUBLISHED', 'Genotype', 'NasBench201Genotype', 'Recipe', '__version__']
+__all__ = ['DARTS_OPERATIONS', 'PUBLISHED', 'Genotype', 'NasBench201Genotype', 'Recipe', 'RnnGenotype', '__version__']
 
 _HOMES = {
     'DARTS_OPERATIONS': 'nni_darts.genotype',
@@ -21,6 +22,7 @@ _HOMES = {
     'NasBench201Genotype': 'nni_darts.nasbench201',
     'PUBLISHED': 'nni_darts.published',
     'Recipe': 'nni_darts.recipe',
+    'RnnGenotype': 'nni_darts.recurrent',
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -13,17 +13,21 @@ import time
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from nni_darts import __version__
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_text
+from nni_darts.metric import METRICS
 from nni_darts.nasbench201 import NasBench201Genotype, Table, query_nats_bench
 from nni_darts.published import PUBLISHED
 from nni_darts.recipe import Recipe, recipe_names
 from nni_darts.strategies.presets import PRESETS, SELECTIONS
+
+if TYPE_CHECKING:
+    from nni_darts.experiment.manager import TrialRecord
 
 __all__ = ['main']
 
@@ -107,14 +111,14 @@ def cost(source: str, recipe: str, overrides: tuple[str, ...], as_json: bool) ->
     """Parameters and multiply-adds of a cell's network at the recipe's retraining size.
 
     GENOTYPE is a genotype.json, a published name, or the code from a result. The auxiliary head does not count; multiply-adds are
-    those of convolutions and linear layers for one image.
+    those of convolutions and linear layers for one image, or of matrices for one word.
     """
     loaded = Recipe.load(recipe, overrides)
     genotype = read_genotype(source)
     from nni_darts import stages
-    from nni_darts.data import image_shape
+    from nni_darts.tasks import task_of
 
-    result = stages.cost_of(genotype, loaded, image_shape(loaded.data))
+    result = stages.cost_of(genotype, loaded, task_of(loaded).shape(loaded))
     if as_json:
         click.echo(json.dumps(result))
     else:
@@ -134,7 +138,7 @@ def query(source: str, table: Path | None, nats_bench: Path | None, as_json: boo
     """
     genotype = read_genotype(source)
     if not isinstance(genotype, NasBench201Genotype):
-        raise InputError(f'{source} is a pair of cells; the benchmark knows only cells of the space nasbench201')
+        raise InputError(f'{source} is no cell of the space nasbench201, the only ones that the benchmark knows')
     if (table is None) == (nats_bench is None):
         raise InputError('give either --table or --nats-bench: where the measurements are')
     values = Table.read(table).query(genotype) if table else query_nats_bench(nats_bench, genotype)
@@ -292,14 +296,21 @@ def _wait(port: int, identifier: str) -> None:
         for record in records:
             if record.status in FINISHED and record.id not in seen:
                 seen.add(record.id)
-                result = 'no result' if record.metric is None else f'validation {100 * record.metric["default"]:.2f} %'
-                click.echo(f'  {record.key}: {result}')
+                click.echo(f'  {record.key}: {_shown(record)}')
         if status == 'ERROR':
             raise click.ClickException(f'experiment {identifier} ended in error: {" ".join(manager.errors())}')
         if status in ('DONE', 'STOPPED'):
             break
     summary = requests.get(f'http://localhost:{port}/logs/{DATA}', timeout=20).json()
     click.echo('\n' + format_table(summary))
+
+
+def _shown(record: TrialRecord) -> str:
+    """The result of a trial in a few words."""
+    if record.metric is None:
+        return 'no result'
+    metric = Recipe.from_dict(record.parameters['recipe']).metric
+    return f'validation {metric.shown(record.metric["default"])} {metric.unit}'
 
 
 class _interruptible:
@@ -324,7 +335,7 @@ class _interruptible:
 def _print_epoch(record: dict[str, float]) -> None:
     """A line for each epoch."""
     parts = [f'epoch {record["epoch"]}/{record["of"]}']
-    for name in ('train_loss', 'train_accuracy', 'valid_accuracy'):
+    for name in ('train_loss', 'train_accuracy', 'valid_accuracy', 'train_perplexity', 'valid_perplexity'):
         if name in record:
             parts.append(f'{name.replace("_", " ")} {record[name]:.4f}')
     if 'of_decisions' in record:
@@ -341,6 +352,7 @@ def _print_decision(record: dict[str, Any]) -> None:
 
 def _print_result(result: dict[str, Any], output: Path) -> None:
     for name, value in result.items():
-        shown = f'{100 * value:.2f} %' if name.endswith('accuracy') else f'{value:,}' if isinstance(value, (int, float)) else value
+        metric = METRICS.get(name.rpartition('_')[2])
+        shown = f'{value:,}' if metric is None else f'{metric.shown(value)}{" %" if metric.percent else ""}'
         click.echo(f'{name.replace("_", " "):>16}  {shown}')
     click.echo(f'{"files":>16}  {output}')

@@ -86,6 +86,32 @@ def json_object(text: str, form: str) -> dict[str, Any]:
     return value
 
 
+def literature_fields(text: str, form: str) -> dict[str, Any]:
+    """The keyword arguments of ``Genotype(…)``, or of ``NAME = Genotype(…)``, as papers and logs print it. Nothing is evaluated.
+
+    Raises:
+        ValueError: for anything else than such a call with literal arguments; ``form`` says in the message what it must look like.
+    """
+    if len(text) > _MAX_TEXT:
+        raise ValueError(f'a genotype has fewer than {_MAX_TEXT} characters; this text has {len(text)}')
+    try:
+        body = ast.parse(text.strip()).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise ValueError(f'this text is not of the form {form}') from None
+    call = body[0].value if len(body) == 1 and isinstance(body[0], (ast.Expr, ast.Assign)) else None
+    if not isinstance(call, ast.Call) or not isinstance(call.func, (ast.Name, ast.Attribute)) or call.args:
+        raise ValueError(f'this text is not of the form {form}')
+    if (call.func.id if isinstance(call.func, ast.Name) else call.func.attr) != 'Genotype':
+        raise ValueError('the text must call Genotype(…), nothing else')
+    return {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
+
+
+def concat_text(concat: Sequence[int]) -> str:
+    """A concat as DARTS prints it: ``range(2, 6)``, or a list where numbers are left out."""
+    is_range = tuple(concat) == tuple(range(concat[0], concat[-1] + 1))
+    return f'range({concat[0]}, {concat[-1] + 1})' if is_range else str(list(concat))
+
+
 @dataclass(frozen=True)
 class Genotype:
     """A pair of cells in the format of the literature: for each node two ``(operation, input)`` pairs, one node after the other.
@@ -152,9 +178,7 @@ class Genotype:
         parts = []
         for kind in KINDS:
             edges, concat = self.cell(kind)
-            is_range = concat == tuple(range(concat[0], concat[-1] + 1))
-            parts.append(f'{kind}={list(edges)!r}')
-            parts.append(f'{kind}_concat={f"range({concat[0]}, {concat[-1] + 1})" if is_range else list(concat)}')
+            parts += [f'{kind}={list(edges)!r}', f'{kind}_concat={concat_text(concat)}']
         return f'Genotype({", ".join(parts)})'
 
     @classmethod
@@ -163,18 +187,7 @@ class Genotype:
 
         The text is parsed, never evaluated. Raises ValueError for anything else than such a call with literal arguments.
         """
-        if len(text) > _MAX_TEXT:
-            raise ValueError(f'a genotype has fewer than {_MAX_TEXT} characters; this text has {len(text)}')
-        try:
-            body = ast.parse(text.strip()).body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            raise ValueError('this text is not of the form Genotype(normal=[…], normal_concat=…, reduce=[…], reduce_concat=…)') from None
-        call = body[0].value if len(body) == 1 and isinstance(body[0], (ast.Expr, ast.Assign)) else None
-        if not isinstance(call, ast.Call) or not isinstance(call.func, (ast.Name, ast.Attribute)) or call.args:
-            raise ValueError('this text is not of the form Genotype(normal=[…], normal_concat=…, reduce=[…], reduce_concat=…)')
-        if (call.func.id if isinstance(call.func, ast.Name) else call.func.attr) != 'Genotype':
-            raise ValueError('the text must call Genotype(…), nothing else')
-        return cls(**_checked_fields({str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}))
+        return cls(**_checked_fields(literature_fields(text, 'Genotype(normal=[…], normal_concat=…, reduce=[…], reduce_concat=…)')))
 
     # NNI's sample ---------------------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 NASNet-A: Zoph et al., CVPR 2018. AmoebaNet-A: Real et al., AAAI 2019. DARTS_V1 and DARTS_V2 (first and second order): Liu et al.,
 ICLR 2019. All in the format of DARTS: two ``(operation, input)`` pairs for each node.
+
+Recurrent cells end in ``-RNN``: ENAS (Pham et al., ICML 2018), DARTS_V1 and DARTS_V2. One ``(activation, input)`` pair for each node.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from nni_darts.genotype import Genotype
+from nni_darts.recurrent import RnnGenotype
 
 __all__ = ['PUBLISHED']
 
@@ -31,7 +34,12 @@ def _edges(text: str) -> tuple[tuple[str, int], ...]:
     return tuple((_SHORT[name], int(source)) for name, source in zip(words[::2], words[1::2]))
 
 
-PUBLISHED: Mapping[str, Genotype] = MappingProxyType(
+def _pairs(text: str) -> tuple[tuple[str, int], ...]:
+    words = text.split()
+    return tuple((name, int(source)) for name, source in zip(words[::2], words[1::2]))
+
+
+PUBLISHED: Mapping[str, Genotype | RnnGenotype] = MappingProxyType(
     {
         'NASNet-A': Genotype(
             normal=_edges('sep5 1 sep3 0  sep5 0 sep3 0  avg 1 skip 0  avg 0 avg 0  sep3 1 skip 1'),
@@ -56,6 +64,18 @@ PUBLISHED: Mapping[str, Genotype] = MappingProxyType(
             normal_concat=(2, 3, 4, 5),
             reduce=_edges('max 0 max 1  skip 2 max 1  max 0 skip 2  skip 2 max 1'),
             reduce_concat=(2, 3, 4, 5),
+        ),
+        'ENAS-RNN': RnnGenotype(
+            recurrent=_pairs('tanh 0 tanh 1 relu 1 tanh 3 tanh 3 relu 3 relu 4 relu 7 relu 8 relu 8 relu 8'),
+            concat=(2, 5, 6, 9, 10, 11),
+        ),
+        'DARTS_V1-RNN': RnnGenotype(
+            recurrent=_pairs('relu 0 relu 1 tanh 2 relu 3 relu 4 identity 1 relu 5 relu 1'),
+            concat=tuple(range(1, 9)),
+        ),
+        'DARTS_V2-RNN': RnnGenotype(
+            recurrent=_pairs('sigmoid 0 relu 1 relu 1 identity 1 tanh 2 sigmoid 5 tanh 3 relu 5'),
+            concat=tuple(range(1, 9)),
         ),
     }
 )

@@ -21,12 +21,32 @@ from nni_darts.candidates import REDUCED, Candidates, edge_candidates
 from nni_darts.errors import InputError
 from nni_darts.genotype import DARTS_OPERATIONS, Genotype
 from nni_darts.genotypes import AnyGenotype
+from nni_darts.metric import ACCURACY, PERPLEXITY, Metric
 from nni_darts.nasbench201 import NasBench201Genotype
+from nni_darts.recurrent import RnnGenotype
 
-__all__ = ['DATA_NAMES', 'DataSettings', 'Recipe', 'SearchSettings', 'SpaceSettings', 'TrainSettings', 'load_yaml', 'recipe_names']
+__all__ = [
+    'DATA_NAMES',
+    'TEXT_NAMES',
+    'DataSettings',
+    'Recipe',
+    'RecurrentSpaceSettings',
+    'SearchSettings',
+    'SpaceSettings',
+    'TextRecipe',
+    'TextSearchSettings',
+    'TextSettings',
+    'TextTrainSettings',
+    'TrainSettings',
+    'load_yaml',
+    'recipe_names',
+]
 
 DATA_NAMES = ('digits', 'cifar10', 'cifar100', 'svhn', 'fashion-mnist', 'imagenet', 'npz', 'folder')
-"""Data sets by name; ``module:function`` stands for the user's own code."""
+"""Data sets of images by name; ``module:function`` stands for the user's own code."""
+
+TEXT_NAMES = ('pydoc', 'text')
+"""Texts by name; a recipe with one of them is a :class:`TextRecipe`."""
 
 
 class _Section(BaseModel):
@@ -118,8 +138,8 @@ class _Training(_Section):
         return self
 
 
-class SearchSettings(_Training):
-    """How the supernet is trained. ``train_portion`` of the training data is for the weights, the rest for α.
+class _Searching(_Section):
+    """How α is trained.
 
     α rests for ``warmup_epochs``; left out, for as long as the strategy's authors let it (pc-darts: 30 % of the search, others not at
     all). ``tuning_epochs`` lie between two decisions of a ``+pt`` strategy. ``random_samples`` is N of random search. ``settings`` passes
@@ -127,8 +147,7 @@ class SearchSettings(_Training):
     ``{darts-2nd: {hessian: exact}}``.
     """
 
-    min_learning_rate: Annotated[float, Field(ge=0)] = 0.001
-    train_portion: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    epochs: Positive
     architecture_learning_rate: Rate = 3e-4
     architecture_weight_decay: Decay = 1e-3
     warmup_epochs: Annotated[int, Field(ge=0)] | None = None
@@ -137,10 +156,17 @@ class SearchSettings(_Training):
     settings: dict[str, dict[str, Any]] = {}
 
     @model_validator(mode='after')
-    def _trains_alpha(self) -> SearchSettings:
+    def _trains_alpha(self) -> _Searching:
         if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
             raise ValueError(f'warmup_epochs {self.warmup_epochs} leave none of {self.epochs} epochs to train α')
         return self
+
+
+class SearchSettings(_Searching, _Training):
+    """How the supernet is trained. ``train_portion`` of the training data is for the weights, the rest for α."""
+
+    min_learning_rate: Annotated[float, Field(ge=0)] = 0.001
+    train_portion: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
 
 class TrainSettings(_Training):
@@ -163,8 +189,95 @@ class TrainSettings(_Training):
     pool_batch_norm: bool = True
 
 
+class TextSettings(_Section):
+    """The text that is learned from.
+
+    ``text`` is a folder, ``pydoc`` the help topics that come with Python, of which ``valid_portion`` and ``test_portion`` are held out, in
+    an order that ``split_seed`` draws. Words rarer in the training text than ``min_count`` become ``<unk>``.
+    """
+
+    name: Literal['pydoc', 'text']
+    path: str | None = None
+    valid_portion: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    test_portion: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    split_seed: int = 0
+    min_count: Positive = 1
+
+    @model_validator(mode='after')
+    def _has_a_place(self) -> TextSettings:
+        if self.name == 'text' and not self.path:
+            raise ValueError('data set text needs data.path: a folder with train.txt, valid.txt and test.txt')
+        if self.name == 'pydoc' and self.path:
+            raise ValueError('data.path is for data set text; pydoc comes with Python')
+        return self
+
+
+class RecurrentSpaceSettings(_Section):
+    """The recurrent supernet that is searched; ``hidden`` units in the states and in the embedding of words."""
+
+    name: Literal['recurrent'] = 'recurrent'
+    hidden: Positive
+    nodes: Annotated[int, Field(ge=1, le=16)] = 8
+
+    def random_cell(self, rng: random.Random) -> AnyGenotype:
+        """A cell of this space, drawn uniformly."""
+        return RnnGenotype.random(rng, nodes=self.nodes)
+
+
+class DropoutSettings(_Section):
+    """As for :class:`nni_darts.search_spaces.Dropouts`."""
+
+    embedding: Portion = 0.0
+    input: Portion = 0.2
+    x: Portion = 0.75
+    hidden: Portion = 0.25
+    output: Portion = 0.75
+
+
+class _TextTraining(_Section):
+    """Plain SGD on batches of about ``bptt`` time steps (see :func:`nni_darts.data.text_module.span_lengths` for ``bptt_deviation``).
+
+    The learning rate of a batch is in proportion to its length. ``activation_regularisation`` and ``temporal_regularisation`` as for
+    :class:`nni_darts.training.LanguageModel`.
+    """
+
+    epochs: Positive
+    batch_size: Positive
+    evaluation_batch_size: Positive = 10
+    bptt: Positive = 35
+    bptt_deviation: Annotated[float, Field(ge=0)] = 5.0
+    learning_rate: Rate = 20.0
+    weight_decay: Decay = 5e-7
+    gradient_clip: Annotated[float, Field(gt=0)] | None = 0.25
+    activation_regularisation: Decay = 0.0
+    temporal_regularisation: Decay = 1e-3
+    dropouts: DropoutSettings = DropoutSettings()
+
+
+class TextSearchSettings(_Searching, _TextTraining):
+    """How the recurrent supernet is trained: its weights on the training text, α on the validation text.
+
+    Batch norm needs batches of two.
+    """
+
+    batch_size: Annotated[int, Field(ge=2)]
+    bptt_deviation: Annotated[float, Field(ge=0)] = 0.0
+    architecture_learning_rate: Rate = 3e-3
+
+
+class TextTrainSettings(_TextTraining):
+    """How a network of a fixed recurrent cell is trained from scratch.
+
+    Once the validation perplexity is worse than it was before the last ``averaging`` epochs, weights are averaged (null: never). What
+    is evaluated, tested and kept are the weights of the epoch that validated best.
+    """
+
+    hidden: Positive
+    averaging: Positive | None = 5
+
+
 class Recipe(_Section):
-    """All settings of one experiment. Build it with :meth:`load` or :meth:`from_dict`.
+    """All settings of one experiment. Build it with :meth:`load` or :meth:`from_dict`, which make a :class:`TextRecipe` where data is text.
 
     ``accelerator`` and ``precision`` go to Lightning's Trainer: ``auto`` takes a GPU where there is one.
     """
@@ -177,6 +290,11 @@ class Recipe(_Section):
     select: TrainSettings
     accelerator: Literal['auto', 'cpu', 'gpu', 'mps'] = 'auto'
     precision: Literal['32-true', 'bf16-mixed', '64-true'] = '32-true'
+
+    @property
+    def metric(self) -> Metric:
+        """What cells are chosen by."""
+        return ACCURACY
 
     @model_validator(mode='after')
     def _selectable(self) -> Recipe:
@@ -206,10 +324,11 @@ class Recipe(_Section):
             if not isinstance(select, Mapping):
                 raise InputError(f'{source}: select must be a mapping, not {select!r}')
             values['select'] = {**values['retrain'], **select}
+        kind = TextRecipe if _names(values, 'data') in TEXT_NAMES or _names(values, 'space') == 'recurrent' else Recipe
         try:
-            return cls(**{str(key): value for key, value in values.items()})
+            return kind(**{str(key): value for key, value in values.items()})
         except ValidationError as error:
-            raise InputError(f'{source}: {_sentence(error)}') from None
+            raise InputError(f'{source}: {_sentence(error, kind)}') from None
 
     @classmethod
     def load(cls, name: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Recipe:
@@ -239,6 +358,31 @@ class Recipe(_Section):
         """The N cells that random search trains under this seed."""
         rng = random.Random(seed)
         return [self.space.random_cell(rng) for _ in range(self.search.random_samples)]
+
+
+class TextRecipe(Recipe):
+    """All settings of one experiment on text."""
+
+    data: TextSettings
+    space: RecurrentSpaceSettings
+    search: TextSearchSettings
+    retrain: TextTrainSettings
+    select: TextTrainSettings
+
+    @property
+    def metric(self) -> Metric:
+        """What cells are chosen by: lower is better."""
+        return PERPLEXITY
+
+    @model_validator(mode='after')
+    def _selectable(self) -> TextRecipe:
+        return self  # there is always text to validate on
+
+
+def _names(values: Mapping[str, Any], section: str) -> Any:
+    """``name`` of a section of plain data that may be anything."""
+    given = values.get(section)
+    return given.get('name') if isinstance(given, Mapping) else None
 
 
 def recipe_names() -> list[str]:
@@ -302,9 +446,9 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def _fields(path: tuple) -> list[str]:
+def _fields(path: tuple, kind: type[Recipe]) -> list[str]:
     """The names allowed at this place of a recipe."""
-    model: Any = Recipe
+    model: Any = kind
     for part in path:
         annotation = model.model_fields[part].annotation if isinstance(part, str) and part in model.model_fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
@@ -313,13 +457,13 @@ def _fields(path: tuple) -> list[str]:
     return list(model.model_fields)
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, kind: type[Recipe]) -> str:
     """One sentence for the first thing that is wrong."""
     first = error.errors()[0]
     path = tuple(first['loc'])
     key = '.'.join(map(str, path))
     if first['type'] == 'extra_forbidden':
-        allowed = _fields(path[:-1])
+        allowed = _fields(path[:-1], kind)
         close = difflib.get_close_matches(str(path[-1]), allowed, n=1)
         hint = f' (did you mean {close[0]!r}?)' if close else ''
         return f'unknown key {key!r}{hint}; allowed: {", ".join(allowed)}'

@@ -20,16 +20,13 @@ import torch
 
 from nni_darts import __version__
 from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
-from nni_darts.data import ImageData, ImageDataModule, ImageShape, load_images
 from nni_darts.errors import InputError
 from nni_darts.files import write_text
 from nni_darts.genotypes import AnyGenotype, genotype_from_sample, genotype_from_text
-from nni_darts.recipe import Recipe, SearchSettings, TrainSettings
-from nni_darts.report.cost import network_cost
-from nni_darts.search_spaces import DartsSpace, NasBench201Space, network_from_genotype
+from nni_darts.recipe import Recipe
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.presets import ALIASES, create_strategy, preset
-from nni_darts.training import ImageClassifier
+from nni_darts.tasks import task_of
 from nni_darts.training.run import (
     CHECKPOINT,
     METRICS,
@@ -113,26 +110,31 @@ def _check_checkpoint(output: Path) -> None:
             raise InputError(f'the checkpoint in {output} is damaged ({reason}); start again in another folder') from None
 
 
-def preflight(recipe: Recipe, strategies: Iterable[str], data: ImageData) -> None:
+def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> None:
     """Builds what the stages will build, without training: strategies, transforms, splits.
+
+    Args:
+        data: as ``task_of(recipe).load(recipe)`` gives it.
 
     Raises:
         InputError: for anything in the recipe that does not fit.
     """
     for name in strategies:
         _check_strategy(recipe, name, data)
-    parts = [(recipe.search, recipe.search.train_portion, 0)]
-    parts += [(settings, 1 - settings.validation_portion, settings.cutout) for settings in (recipe.select, recipe.retrain)]
-    for settings, portion, cutout in parts:
-        ImageDataModule(data, recipe.data, train_portion=portion, batch_size=settings.batch_size, seed=1, cutout=cutout)
+    task = task_of(recipe)
+    task.searching(recipe, data, 1)
+    for stage in ('select', 'retrain'):
+        task.training(recipe, stage, data, 1)
 
 
-def _check_strategy(recipe: Recipe, name: str, data: ImageData) -> None:
+def _check_strategy(recipe: Recipe, name: str, data: Any) -> None:
     """Builds the supernet that a strategy would search, on torch's meta device: nothing is allocated."""
     if preset(name).supernet:
         strategy = _strategy(recipe, name)
         with _as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
-            strategy.mutate_model(create_space(recipe, data))
+            task = task_of(recipe)
+            task.check(strategy)
+            strategy.mutate_model(task.space(recipe, data))
 
 
 def search(
@@ -168,7 +170,7 @@ def search(
         chosen = preset(strategy)
     except ValueError as error:
         raise InputError(str(error)) from None
-    data = load_images(recipe.data)
+    data = task_of(recipe).load(recipe)
     _check_strategy(recipe, strategy, data)
     finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
     if finished is not None:
@@ -186,25 +188,20 @@ def _search_supernet(
     name: str,
     seed: int,
     output: Path,
-    data: ImageData,
+    data: Any,
     resume: bool,
     on_epoch: OnEpoch | None,
     on_decision: OnDecision | None,
 ) -> tuple[AnyGenotype, dict[str, Any]]:
-    settings = recipe.search
+    task = task_of(recipe)
     seed_everything(seed)
-    space = create_space(recipe, data)
+    space = task.space(recipe, data)
     strategy = _strategy(recipe, name)
-    module = ImageClassifier(
-        data.num_classes,
-        settings.epochs,
-        **_optimisation(settings),
-    )
-    datamodule = ImageDataModule(data, recipe.data, train_portion=settings.train_portion, batch_size=settings.batch_size, seed=seed)
+    module, datamodule = task.searching(recipe, data, seed)
     with quiet_lightning():
         trainer = create_trainer(
             output,
-            epochs=settings.epochs,
+            epochs=recipe.search.epochs,
             accelerator=recipe.accelerator,
             precision=recipe.precision,
             on_epoch=on_epoch,
@@ -229,17 +226,8 @@ def _search_supernet(
     if by_magnitude is not None:
         write_text(output / BY_MAGNITUDE, genotype_from_sample(by_magnitude).to_json() + '\n')
     last = epochs_of(output)[-1]
-    return _genotype(strategy), {'valid_accuracy': last['valid_accuracy'], 'seconds': last['total_seconds']}
-
-
-def create_space(recipe: Recipe, data: ImageShape | ImageData) -> DartsSpace | NasBench201Space:
-    """The space that the recipe names, for this data."""
-    settings = recipe.space
-    if settings.name == 'nasbench201':
-        return NasBench201Space(settings.channels, settings.cells, data.num_classes, data.channels)
-    return DartsSpace(
-        settings.channels, settings.cells, data.num_classes, data.channels, settings.nodes, settings.stem, settings.candidates
-    )
+    valid = f'valid_{recipe.metric.name}'
+    return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds']}
 
 
 def _decided(strategy: DifferentiableStrategy) -> dict[str, Any]:
@@ -290,15 +278,12 @@ class _InProcess(SequentialExecutionEngine):
 
 def _search_cells(recipe: Recipe, seed: int, output: Path, resume: bool, on_epoch: OnEpoch | None) -> tuple[AnyGenotype, dict[str, Any]]:
     """Random search: the cells one after the other through the select stage, best by validation."""
-    best: tuple[AnyGenotype, dict[str, Any]] | None = None
-    seconds = 0.0
+    found = []
     for index, genotype in enumerate(recipe.random_cells(seed)):
-        result = train_cell(recipe, 'select', genotype, seed, output / f'cell-{index}', resume=resume, on_epoch=on_epoch)
-        seconds += result['seconds']
-        if best is None or result['valid_accuracy'] > best[1]['valid_accuracy']:
-            best = genotype, result
-    assert best is not None  # the recipe has at least one sample
-    return best[0], {'valid_accuracy': best[1]['valid_accuracy'], 'seconds': round(seconds, 1)}
+        found.append((genotype, train_cell(recipe, 'select', genotype, seed, output / f'cell-{index}', resume=resume, on_epoch=on_epoch)))
+    valid = f'valid_{recipe.metric.name}'
+    best, result = recipe.metric.best(found, lambda entry: entry[1][valid])
+    return best, {valid: result[valid], 'seconds': round(sum(trained['seconds'] for _, trained in found), 1)}
 
 
 def train_cell(
@@ -316,49 +301,23 @@ def train_cell(
     Test data is touched only by ``retrain``, once, after the last epoch.
 
     Returns:
-        ``valid_accuracy`` where data is held out, ``train_accuracy``, after ``retrain`` also ``test_accuracy``; cost, seconds, peak
-        memory (MiB).
+        ``valid_accuracy`` where data is held out, ``train_accuracy``, after ``retrain`` also ``test_accuracy`` (or these three with
+        ``perplexity``); cost, seconds, peak memory (MiB).
 
     Raises:
         InputError: for missing data or a network that does not fit it.
     """
-    settings: TrainSettings = getattr(recipe, stage)
+    task, settings = task_of(recipe), getattr(recipe, stage)
     output = Path(output)
-    data = load_images(recipe.data)
+    data = task.load(recipe)
     finished = _claim(output, recipe, {'stage': stage, 'seed': seed, 'genotype': json.loads(genotype.to_json())}, resume)
     if finished is not None:
         return finished
     seed_everything(seed)
     with _as_input_error(stage):
-        network = network_from_genotype(
-            genotype,
-            settings.channels,
-            settings.cells,
-            data.num_classes,
-            in_channels=data.channels,
-            stem=recipe.space.stem,
-            auxiliary=settings.auxiliary_weight > 0,
-            pool_batch_norm=settings.pool_batch_norm,
-        )
-    module = ImageClassifier(
-        data.num_classes,
-        settings.epochs,
-        **_optimisation(settings),
-        schedule=settings.schedule,
-        decay=settings.decay,
-        auxiliary_weight=settings.auxiliary_weight,
-        label_smoothing=settings.label_smoothing,
-        drop_path=settings.drop_path,
-    )
+        network = task.network(recipe, stage, genotype, data)
+    module, datamodule = task.training(recipe, stage, data, seed)
     module.set_model(network)
-    datamodule = ImageDataModule(
-        data,
-        recipe.data,
-        train_portion=1 - settings.validation_portion,
-        batch_size=settings.batch_size,
-        seed=seed,
-        cutout=settings.cutout,
-    )
     with quiet_lightning():
         trainer = create_trainer(
             output,
@@ -369,29 +328,24 @@ def train_cell(
             on_epoch=on_epoch,
         )
         trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
-        last = epochs_of(output)[-1]
-        measured = {name: last[name] for name in ('valid_accuracy', 'train_accuracy') if name in last}
-        measured['seconds'] = last['total_seconds']
+        epochs = epochs_of(output)
+        measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds']}
         if stage == 'retrain':
-            measured['test_accuracy'] = trainer.test(module, datamodule=datamodule, verbose=False)[0]['test_accuracy']
+            test = f'test_{recipe.metric.name}'
+            measured[test] = trainer.test(module, datamodule=datamodule, verbose=False)[0][test]
     torch.save(network.state_dict(), output / WEIGHTS)
     write_text(output / GENOTYPE, genotype.to_json() + '\n')
     return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
 
 
-def cost_of(genotype: AnyGenotype, recipe: Recipe, data: ImageShape | ImageData, stage: str = 'retrain') -> dict[str, int]:
-    """Parameters and multiply-adds (for one image) of the network that a stage trains."""
-    settings: TrainSettings = getattr(recipe, stage)
+def cost_of(genotype: AnyGenotype, recipe: Recipe, data: Any, stage: str = 'retrain') -> dict[str, int]:
+    """Parameters and multiply-adds (for one image, or one word) of the network that a stage trains.
+
+    Args:
+        data: as ``task_of(recipe).load(recipe)`` gives it, or its shape.
+    """
     with _as_input_error(stage):
-        cost = network_cost(
-            genotype,
-            channels=settings.channels,
-            cells=settings.cells,
-            num_classes=data.num_classes,
-            in_channels=data.channels,
-            stem=recipe.space.stem,
-            image_size=data.size,
-        )
+        cost = task_of(recipe).cost(recipe, stage, genotype, data)
     return {'parameters': cost.parameters, 'multiply_adds': cost.multiply_adds}
 
 
@@ -402,11 +356,6 @@ def _as_input_error(what: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError) as error:
         raise InputError(f'{what}: {error}') from None
-
-
-def _optimisation(settings: SearchSettings | TrainSettings) -> dict[str, float]:
-    """What a search and a training from scratch tell the classifier alike."""
-    return settings.model_dump(include={'learning_rate', 'momentum', 'weight_decay', 'min_learning_rate'})
 
 
 def _resume_arguments(output: Path, resume: bool) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class DifferentiableStrategy(OneShotStrategy):
         selection: how the architecture is read out at the end.
         learning_rate, betas, weight_decay: of α's Adam.
         warmup_epochs: train only the weights for so long; a number below 1 is a part of the search.
-        execution: ``fast`` computes cells of our convolutional spaces fast where the relaxation allows it, with the same result up to
+        execution: ``fast`` computes cells of our spaces fast where the relaxation allows it, with the same result up to
             rounding; ``plain`` every candidate by itself.
         checkpoint: keep less of each fast cell in memory for backward, and compute it again there.
         gradient_clip_val: clip the weights' gradient to this norm (in the real step, not in the virtual one); None does not clip.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from numpy.random import RandomState
 from torch import nn
@@ -47,15 +47,19 @@ class RandomSearch(OneShotStrategy):
     Args:
         samples: how many models to train.
         seed: of the draw.
+        optimize_mode: whether a higher metric is better (``maximize``) or a lower one (``minimize``: perplexity, a loss).
 
     Raises:
-        ValueError: for fewer than one sample.
+        ValueError: for fewer than one sample, or another mode.
     """
 
-    def __init__(self, samples: int = 8, seed: int = 1) -> None:
+    def __init__(self, samples: int = 8, seed: int = 1, optimize_mode: Literal['maximize', 'minimize'] = 'maximize') -> None:
         super().__init__()
         if samples < 1:
             raise ValueError(f'samples must be at least 1, not {samples}')
+        if optimize_mode not in ('maximize', 'minimize'):
+            raise ValueError(f'optimize_mode must be maximize or minimize, not {optimize_mode!r}')
+        self.optimize_mode = optimize_mode
         self.samples = samples
         self.seed = seed
         self.trained: list[RawFormatModelSpace] = []
@@ -82,7 +86,8 @@ class RandomSearch(OneShotStrategy):
     def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
         """The trained models, best first."""
         done = [model for model in self.trained if model.metric is not None]
-        ranked = sorted(done, key=lambda model: -model.metric) if sort else done
+        sign = -1 if self.optimize_mode == 'maximize' else 1
+        ranked = sorted(done, key=lambda model: sign * model.metric) if sort else done
         yield from ranked[:limit]
 
     def select(self) -> dict[str, Any]:

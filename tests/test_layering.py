@@ -19,8 +19,10 @@ BASE = {
     'nni_darts.genotype',
     'nni_darts.errors',
     'nni_darts.files',
+    'nni_darts.metric',
     'nni_darts.candidates',
     'nni_darts.nasbench201',
+    'nni_darts.recurrent',
     'nni_darts.genotypes',
 }
 """What everybody may import: the package's lazy root, NNI, genotypes and candidates, the error class, atomic writing."""
@@ -29,11 +31,13 @@ ALLOWED = {
     'nni_darts.genotype': set(),
     'nni_darts.errors': set(),
     'nni_darts.files': set(),
+    'nni_darts.metric': set(),
     'nni_darts._lazy': set(),
     'nni_darts.candidates': {'nni_darts.genotype'},
     'nni_darts.nasbench201': {'nni_darts.errors', 'nni_darts.genotype'},
-    'nni_darts.genotypes': {'nni_darts.genotype', 'nni_darts.nasbench201'},
-    'nni_darts.published': {'nni_darts.genotype'},
+    'nni_darts.recurrent': {'nni_darts.genotype'},
+    'nni_darts.genotypes': {'nni_darts.genotype', 'nni_darts.nasbench201', 'nni_darts.recurrent'},
+    'nni_darts.published': {'nni_darts.genotype', 'nni_darts.recurrent'},
     'nni_darts.search_spaces': BASE,
     'nni_darts.strategies': BASE,
     'nni_darts.data': BASE | {'nni_darts.recipe'},
@@ -42,6 +46,7 @@ ALLOWED = {
 }
 """Package or module → what it may import of ours besides itself. What is not listed (experiment, cli, stages, report) may import
 everything but experiment and cli."""
+
 
 TORCH_FREE = (
     'nni_darts',

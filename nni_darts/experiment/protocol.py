@@ -101,8 +101,8 @@ class Protocol:
         return [{**results[job.key], 'seed': job.seed, 'arch': job.arch} for job in jobs if job.key in results]
 
     def best(self, strategy: str, results: Results) -> Mapping[str, Any] | None:
-        """The strategy's best cell by validation accuracy of the short training; ties keep the first."""
-        return max(self.select_results(strategy, results), key=lambda result: result['default'], default=None)
+        """The strategy's best cell by validation of the short training (most accuracy, least perplexity); ties keep the first."""
+        return self.recipe.metric.best(self.select_results(strategy, results), lambda result: result['default'])
 
 
 def parse_search_space(space: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:

@@ -16,6 +16,7 @@ import requests
 from nni_darts.errors import InputError
 from nni_darts.experiment.manager import Manager
 from nni_darts.genotypes import genotype_from_code
+from nni_darts.metric import Metric
 from nni_darts.recipe import Recipe
 
 __all__ = ['run_trial']
@@ -53,7 +54,8 @@ def run_trial() -> None:
     nni.trial._intermediate_seq = len(epochs)
 
     def on_epoch(record: dict[str, Any]) -> None:
-        default = record.get('valid_accuracy', record.get('train_accuracy', 0.0))
+        default = recipe.metric.of(record, 'valid')
+        default = recipe.metric.of(record, 'train') if default is None else default
         numbers = {name: value for name, value in record.items() if isinstance(value, (int, float))}
         if record['epoch'] not in known:
             known.add(record['epoch'])
@@ -67,16 +69,17 @@ def run_trial() -> None:
     else:
         arch = job['arch']
         result = stages.train_cell(recipe, job['stage'], genotype_from_code(arch), job['seed'], output, resume=True, on_epoch=on_epoch)
-    _report(nni.report_final_result, final_metric(result, job['key'], arch))
+    _report(nni.report_final_result, final_metric(result, recipe.metric, job['key'], arch))
 
 
-def final_metric(result: dict[str, Any], key: str, arch: str) -> dict[str, Any]:
-    """Numbers and short texts, as NNI's page can show them. ``default`` is the validation accuracy.
+def final_metric(result: dict[str, Any], metric: Metric, key: str, arch: str) -> dict[str, Any]:
+    """Numbers and short texts, as NNI's page can show them. ``default`` is the validation accuracy or perplexity.
 
-    Where a recipe holds nothing out for the last training, it is the test accuracy, which nothing is chosen by.
+    Where a recipe holds nothing out for the last training, it is that of the test, which nothing is chosen by.
     """
-    shown = ('test_accuracy', 'seconds', 'parameters', 'multiply_adds', 'peak_memory_mib')
-    default = result.get('valid_accuracy', result.get('test_accuracy'))
+    shown = (f'test_{metric.name}', 'seconds', 'parameters', 'multiply_adds', 'peak_memory_mib')
+    valid = metric.of(result, 'valid')
+    default = metric.of(result, 'test') if valid is None else valid
     return {'default': default, 'arch': arch, 'key': key, **{name: result[name] for name in shown if name in result}}
 
 

@@ -54,6 +54,8 @@ class SearchAndRetrain(Tuner):
         set: overrides: a mapping ``{search.epochs: 5}`` or a list of ``search.epochs=5``.
         retrain_runs: how often the best cell of each strategy is trained from scratch.
         max_retries: how often a trial that ended without a result is started again.
+        optimize_mode: which values NNI's page shows as the better ones. It must be what the recipe's metric says: ``minimize``, and given,
+            for perplexity; ``maximize``, given or not, for accuracy.
 
     Attributes:
         error: why nothing can be started; None if all is well.
@@ -69,6 +71,7 @@ class SearchAndRetrain(Tuner):
         set: Mapping[str, Any] | Sequence[str] = (),
         retrain_runs: int = 1,
         max_retries: int = 2,
+        optimize_mode: str | None = None,
     ) -> None:
         self._lock = threading.RLock()
         self._slots: list[int] = []
@@ -86,6 +89,12 @@ class SearchAndRetrain(Tuner):
             if not isinstance(set, (Mapping, list, tuple)):
                 raise InputError(f'classArgs.set must be a mapping such as {{search.epochs: 5}}, not {set!r}')
             self.recipe = Recipe.load(recipe, set)
+            metric = self.recipe.metric
+            if (optimize_mode or 'maximize') != metric.optimize_mode:
+                raise InputError(
+                    f'classArgs.optimize_mode must be {metric.optimize_mode}, not {optimize_mode!r}: the recipe {self.recipe.name} is '
+                    f"about {metric.name}, and NNI's page would show the worst trials as the best"
+                )
             found = unsendable(self.recipe.to_dict())
             if found is not None:
                 raise InputError(f"the recipe contains {found!r}: NNI cannot carry text with '#' or '//' to its trials")

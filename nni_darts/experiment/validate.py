@@ -167,20 +167,19 @@ def _check_data(config: dict[str, Any], recipe: Recipe, strategies: Sequence[str
     """The data, and what the stages will build from it."""
     if any(service.get('platform') != 'local' for service in _services(config)):
         return
-    from nni_darts.data import load_images
     from nni_darts.stages import preflight
+    from nni_darts.tasks import task_of
+
+    task = task_of(recipe)
 
     with _inside(path.parent / str(config.get('trialCodeDirectory') or '.')):
         try:
-            data = load_images(recipe.data)
+            data = task.load(recipe)
             preflight(recipe, strategies, data)
         except InputError as error:
             findings.errors.append(str(error))
             return
-    findings.facts.append(
-        f'data {recipe.data.name}: {len(data.train):,} training and {len(data.test):,} test images, '  # type: ignore[arg-type]
-        f'{data.num_classes} classes, {data.channels}×{data.size[0]}×{data.size[1]}'
-    )
+    findings.facts.append(task.describe(recipe, data))
 
 
 class _inside:

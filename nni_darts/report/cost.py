@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nni_darts.genotypes import AnyGenotype
+from nni_darts.recurrent import RnnGenotype
 from nni_darts.search_spaces import network_from_genotype
 
-__all__ = ['Cost', 'network_cost']
+__all__ = ['Cost', 'network_cost', 'recurrent_cost']
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Trainable parameters, and multiply-adds of convolutions and linear layers for one image; without the auxiliary head."""
+    """Trainable parameters, and multiply-adds of convolutions and matrices for one image or one word; without the auxiliary head."""
 
     parameters: int
     multiply_adds: int
@@ -36,10 +40,27 @@ def network_cost(
 
     Args: as for ``network_from_genotype``; ``image_size`` is (H, W).
     """
+    with _nothing_allocated():
+        network = network_from_genotype(genotype, channels, cells, num_classes, in_channels=in_channels, stem=stem)
+        return _counted(network, torch.empty(1, in_channels, *image_size))
+
+
+def recurrent_cost(genotype: RnnGenotype, *, vocabulary: int, hidden: int) -> Cost:
+    """The same for a recurrent cell and one word. Args: as for ``network_from_genotype``."""
+    with _nothing_allocated():
+        network = network_from_genotype(genotype, vocabulary=vocabulary, embedding=hidden, hidden=hidden)
+        return _counted(network, torch.empty(1, 1, dtype=torch.long))
+
+
+@contextmanager
+def _nothing_allocated() -> Iterator[None]:
     with torch.device('meta'), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
-        network = network_from_genotype(genotype, channels, cells, num_classes, in_channels=in_channels, stem=stem)
-        network.eval()
-        with FlopCounterMode(display=False) as counter:
-            network(torch.empty(1, in_channels, *image_size))
+        yield
+
+
+def _counted(network: nn.Module, inputs: Tensor) -> Cost:
+    network.eval()
+    with FlopCounterMode(display=False) as counter:
+        network(inputs)
     return Cost(sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2)

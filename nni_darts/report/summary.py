@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 
 from nni_darts.files import write_text
 from nni_darts.genotypes import genotype_from_code
+from nni_darts.metric import METRICS, Metric
 
 if TYPE_CHECKING:
     from nni_darts.experiment.ledger import Standing
@@ -48,14 +49,15 @@ def summarize(protocol: Protocol, jobs: Sequence[Job], standing: Standing, recor
                 'state': state,
                 'failures': standing.failures.get(job.key, 0),
                 'trial': identifiers.get(job.key, ''),
-                'valid_accuracy': metric.get('default'),
-                'test_accuracy': metric.get('test_accuracy'),
+                'valid': metric.get('default'),
+                'test': protocol.recipe.metric.of(metric, 'test'),
                 'seconds': metric.get('seconds'),
                 'arch': metric.get('arch') or job.arch,
             }
         )
     return {
         'recipe': protocol.recipe.to_dict(),
+        'metric': protocol.recipe.metric.name,
         'strategies': rows,
         'jobs': listed,
         'seeds': list(protocol.seeds),
@@ -65,15 +67,13 @@ def summarize(protocol: Protocol, jobs: Sequence[Job], standing: Standing, recor
 
 
 def _strategy_row(protocol: Protocol, jobs: Sequence[Job], results: Mapping[str, Mapping[str, Any]], strategy: str) -> dict[str, Any]:
+    metric = protocol.recipe.metric
     selected = protocol.select_results(strategy, results)
-    by_seed = [
-        max(result['default'] for result in selected if result['seed'] == seed)
-        for seed in protocol.seeds
-        if any(result['seed'] == seed for result in selected)
-    ]
+    best_of_seeds = (metric.best([result['default'] for result in selected if result['seed'] == seed], float) for seed in protocol.seeds)
+    by_seed = [value for value in best_of_seeds if value is not None]
     mine = [job for job in jobs if job.strategy == strategy]
     retrained = [results[job.key] for job in mine if job.stage == 'retrain' and job.key in results]
-    tests = [result['test_accuracy'] for result in retrained if 'test_accuracy' in result]
+    tests = [test for result in retrained if (test := metric.of(result, 'test')) is not None]
     best = protocol.best(strategy, results)
     code = retrained[0]['arch'] if retrained else best['arch'] if best else ''
     # The cost of a search is the cost of finding the cell: for random search that is training its cells.
@@ -103,11 +103,11 @@ def _spread(values: Sequence[float]) -> dict[str, float | int] | None:
     }
 
 
-def _percent(spread: Mapping[str, Any] | None) -> str:
+def _shown(spread: Mapping[str, Any] | None, metric: Metric) -> str:
     if spread is None:
         return '–'
-    text = f'{100 * spread["mean"]:.2f}'
-    return f'{text} ± {100 * spread["sd"]:.2f}' if spread['count'] > 1 else text
+    text = metric.shown(spread['mean'])
+    return f'{text} ± {metric.shown(spread["sd"])}' if spread['count'] > 1 else text
 
 
 def _thousands(value: int | None) -> str:
@@ -116,13 +116,14 @@ def _thousands(value: int | None) -> str:
 
 def format_table(summary: Mapping[str, Any]) -> str:
     """The table of strategies for a terminal."""
-    header = ('strategy', 'seeds', 'select valid %', 'test %', 'parameters', 'multiply-adds', 'search s', 'cell')
+    metric = METRICS[summary['metric']]
+    header = ('strategy', 'seeds', f'select valid {metric.unit}', f'test {metric.unit}', 'parameters', 'multiply-adds', 'search s', 'cell')
     rows = [
         (
             row['strategy'],
             f'{row["seeds_done"]}/{len(summary["seeds"])}',
-            _percent(row['select']),
-            _percent(row['test']),
+            _shown(row['select'], metric),
+            _shown(row['test'], metric),
             _thousands(row['parameters']),
             _thousands(row['multiply_adds']),
             f'{row["search_seconds"]:.0f}',
@@ -145,7 +146,12 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     if data.exists() and data.read_text('utf-8') == text:
         return
     environment = Environment(loader=PackageLoader('nni_darts.report', '.'), autoescape=select_autoescape(), trim_blocks=True)
-    environment.filters |= {'percent': _percent, 'thousands': _thousands}
-    page = environment.get_template(PAGE).render(summary)
+    metric = METRICS[summary['metric']]
+    environment.filters |= {
+        'spread': lambda spread: _shown(spread, metric),
+        'value': lambda value: '–' if value is None else metric.shown(value),
+        'thousands': _thousands,
+    }
+    page = environment.get_template(PAGE).render(summary, unit=metric.unit)
     write_text(folder / PAGE, page)
     write_text(data, text)

@@ -2,5 +2,6 @@
 
 from nni_darts._nni import Lightning, Trainer
 from nni_darts.training.classifier import ImageClassifier
+from nni_darts.training.language import LanguageModel
 
-__all__ = ['ImageClassifier', 'Lightning', 'Trainer']
+__all__ = ['ImageClassifier', 'LanguageModel', 'Lightning', 'Trainer']

@@ -133,7 +133,8 @@ class Perturbation(Progressive):
     """DARTS-PT: a candidate is masked alone, the others keep their weights, and the supernet is validated.
 
     Args:
-        criterion: validation ``accuracy`` (the evaluator's batches must be (inputs, labels) and its model return logits) or ``loss``.
+        criterion: validation ``accuracy`` (the evaluator's batches must begin with inputs and labels, and what its model
+            returns with logits) or ``loss``.
         batch_norm: ``train`` normalises with the statistics of each validation batch, as the authors do, ``eval`` with the running ones.
         batches: how many validation batches are scored on; None takes all.
         renormalise: divide the weights of an edge's other operations by their sum. The authors do not.
@@ -195,7 +196,7 @@ class Perturbation(Progressive):
         """How many samples of a batch are right, or minus its mean loss: a scalar on the batch's device."""
         if self.criterion == 'loss':
             return -module.loss_on(batch, index)
-        inputs, labels = batch
+        inputs, labels = batch[:2]
         outputs = module.model(inputs)
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
         return (logits.argmax(dim=1) == labels).sum()
@@ -231,7 +232,8 @@ def _masked(architecture: Architecture, mask: Mask) -> Iterator[None]:
 
 
 def _size(batch: Any) -> int:
-    return len(batch[0]) if isinstance(batch, (list, tuple)) else 1
+    """How many labels there are in a batch of (inputs, labels, …); one without labels counts as one."""
+    return len(batch[1]) if isinstance(batch, (list, tuple)) and len(batch) > 1 else 1
 
 
 def _draw(count: int) -> int:

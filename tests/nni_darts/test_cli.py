@@ -135,7 +135,7 @@ def test_query_of_nas_bench_201(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('arguments', 'names'),
     [
-        (['DARTS_V2', '--table', 'x'], 'is a pair of cells'),
+        (['DARTS_V2', '--table', 'x'], 'is no cell of the space nasbench201'),
         (['nb201.333133'], '--table or --nats-bench'),
         (['nb201.333133', '--table', 'missing.csv'], 'no table missing.csv'),
         (['nb201.333133', '--nats-bench', 'missing'], 'no folder missing'),

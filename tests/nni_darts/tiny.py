@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 from pathlib import Path
 
 import numpy as np
@@ -45,3 +46,45 @@ def overrides(images: Path) -> dict[str, object]:
 def recipe(images: Path) -> Recipe:
     """The tiny recipe."""
     return Recipe.load('digits', overrides(images))
+
+
+def write_text(folder: Path, train: int = 400, valid: int = 90, test: int = 80) -> Path:
+    """Sentences of nine words in which each word depends on the one before."""
+    rng = random.Random(0)
+    for name, count in (('train', train), ('valid', valid), ('test', test)):
+        words, word = [], 0
+        for _ in range(count):
+            word = (2 * word + rng.randrange(3)) % 9
+            words.append(f'w{word}')
+        lines = [' '.join(words[start : start + 8]) for start in range(0, count, 8)]
+        (folder / f'tiny.{name}.txt').write_text('\n'.join(lines) + '\n')
+    return folder
+
+
+def text_overrides(folder: Path) -> dict[str, object]:
+    """Changes to the pydoc recipe."""
+    return {
+        'data': {'name': 'text', 'path': str(folder)},
+        'space.hidden': 6,
+        'space.nodes': 2,
+        'search.epochs': 2,
+        'search.batch_size': 4,
+        'search.evaluation_batch_size': 3,
+        'search.bptt': 6,
+        'search.learning_rate': 1.0,
+        'search.random_samples': 2,
+        'retrain.hidden': 8,
+        'retrain.epochs': 3,
+        'retrain.batch_size': 4,
+        'retrain.evaluation_batch_size': 3,
+        'retrain.bptt': 6,
+        'retrain.learning_rate': 1.0,
+        'retrain.averaging': 1,
+        'select.epochs': 1,
+    }
+
+
+@functools.cache
+def text_recipe(folder: Path) -> Recipe:
+    """The tiny recipe of a language model."""
+    return Recipe.load('pydoc', text_overrides(folder))

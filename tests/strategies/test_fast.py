@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_darts.search_spaces import S1, S2, S3, S5, DartsSpace
-from nni_darts.strategies import DifferentiableStrategy, fast
-from nni_darts.strategies.fast import FastCell
-from nni_darts.strategies.fast import streamed as streamed_cell
+from nni_darts.strategies import DifferentiableStrategy
+from nni_darts.strategies.fast import FastCell, convolutional, streamed
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, PartialChannels, RandomSoftmax, Softmax
 
 SPACES = {
@@ -33,8 +32,8 @@ Made = tuple[DifferentiableStrategy, nn.Module]
 @pytest.fixture(params=['joined', 'streamed'], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to compute a cell, whatever its size; the streamed one in several pieces, the last one smaller."""
-    monkeypatch.setattr(fast, 'LARGE', 0 if request.param == 'streamed' else 2**60)
-    monkeypatch.setitem(streamed_cell.__globals__, 'PIECE_BYTES', 4 * 33 * 33 * 4 * 8 * 4)
+    monkeypatch.setattr(convolutional, 'LARGE', 0 if request.param == 'streamed' else 2**60)
+    monkeypatch.setattr(streamed, 'PIECE_BYTES', 4 * 33 * 33 * 4 * 8 * 4)
     return request.param
 
 

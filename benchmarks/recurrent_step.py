@@ -1,0 +1,132 @@
+"""How much faster is a search step on text than one that computes edge by edge?
+
+One step of the weights of the recurrent supernet, under uniform α, at the authors' size on Penn Treebank: batches of 256, 35 time steps,
+300 units, 8 nodes, 10,000 words, every dropout, temporal regularisation, clipping, SGD. Three ways take the same step in turn, from the
+same weights and with the same dropout masks:
+
+- ``plain``: every edge and activation by itself, cross-entropy from all logits at once;
+- ``authors``: as their code has it: one product for all inputs of a node, activations one after the other;
+- ``fast``: what a search does.
+
+    python -m benchmarks.recurrent_step
+
+The words are random: the time does not depend on them. Times vary between machines; the ratio is what counts.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.common import benchmark, print_table
+from nni_darts.search_spaces import DartsRnnSpace
+from nni_darts.search_spaces.recurrent import RecurrentCell
+from nni_darts.strategies import DifferentiableStrategy
+from nni_darts.strategies.relaxations import Fixed
+from nni_darts.training.cross_entropy import linear_cross_entropy
+
+CLIP, RATE, DECAY, SLOWNESS = 0.25, 20.0, 5e-7, 1e-3
+
+
+class _Authors(RecurrentCell):
+    """A relaxed cell arranged as in the DARTS authors' code; takes over the modules of the plain one."""
+
+    def __init__(self, cell: RecurrentCell) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(cell.__dict__)
+
+    def forward(self, words: Tensor, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        outputs = []
+        for word in words.unbind():
+            gate, update = (torch.cat([word, hidden * mask], dim=-1) @ self.weight).chunk(2, dim=-1)
+            states = self.norm(hidden + gate.sigmoid() * (update.tanh() - hidden))[None]
+            for node in self.nodes:
+                alphas = [edge.architecture.alpha(edge.label) for edge in node.edges]
+                weights = torch.stack([node.edges[0].relaxation.probabilities(alpha) for alpha in alphas])
+                products = (states * mask).view(-1, hidden.shape[-1]) @ node.weight
+                gate, update = products.view(*states.shape[:2], -1).chunk(2, dim=-1)
+                gate = gate.sigmoid()
+                total = torch.zeros_like(hidden)
+                for index, activation in enumerate((torch.tanh, torch.relu, torch.sigmoid, lambda x: x), start=1):
+                    unweighted = states + gate * (activation(update) - states)
+                    total = total + (weights[:, index, None, None] * unweighted).sum(dim=0)
+                states = torch.cat([states, self.norm(total)[None]])
+            hidden = states[1:].mean(dim=0)
+            outputs.append(hidden)
+        return torch.stack(outputs), hidden
+
+
+def supernet(way: str, vocabulary: int, hidden: int, nodes: int) -> nn.Module:
+    """The supernet under uniform α that never moves; the same weights for every way."""
+    torch.manual_seed(0)
+    strategy = DifferentiableStrategy(Fixed(), execution='fast' if way == 'fast' else 'plain')
+    model = strategy.mutate_model(DartsRnnSpace(vocabulary, hidden, hidden, nodes))
+    for alpha in strategy.arch_parameters():
+        alpha.requires_grad_(False)
+    if way == 'authors':
+        model.cell = _Authors(model.cell)
+    return model
+
+
+def stepper(way: str, model: nn.Module, tokens: Tensor, targets: Tensor) -> Callable[[], float]:
+    """One step of the weights; returns its loss."""
+    optimizer = torch.optim.SGD(model.parameters(), RATE, weight_decay=DECAY)
+
+    def step() -> float:
+        if way == 'fast':
+            encoded = model.encode(tokens)
+            loss = linear_cross_entropy(encoded.dropped.flatten(0, 1), model.decoder.weight, model.decoder.bias, targets)
+        else:
+            encoded = model(tokens)
+            loss = functional.cross_entropy(encoded.logits, targets)
+        loss = loss + SLOWNESS * (encoded.outputs[1:] - encoded.outputs[:-1]).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+@benchmark
+@click.option('--rounds', default=5, show_default=True, help='How often each way takes its step, after one that is not counted.')
+def main(rounds: int, quick: bool, json_file: Path | None) -> None:
+    """A search step on text, three ways."""
+    steps, batch, hidden, nodes, vocabulary = (5, 16, 20, 3, 50) if quick else (35, 256, 300, 8, 10_000)
+    rounds = 2 if quick else rounds
+    torch.manual_seed(1)
+    tokens, targets = torch.randint(vocabulary, (steps, batch)), torch.randint(vocabulary, (steps * batch,))
+    ways = ('plain', 'authors', 'fast')
+    taken = {way: stepper(way, supernet(way, vocabulary, hidden, nodes), tokens, targets) for way in ways}
+    wall: dict[str, list[float]] = {way: [] for way in ways}
+    cpu: dict[str, list[float]] = {way: [] for way in ways}
+    apart = 0.0
+    for turn in range(rounds + 1):
+        losses = []
+        for way in ways if turn % 2 else ways[::-1]:
+            torch.manual_seed(turn)  # the same dropout masks
+            started, used = time.perf_counter(), time.process_time()
+            losses.append(taken[way]())
+            if turn:
+                wall[way].append(time.perf_counter() - started)
+                cpu[way].append(time.process_time() - used)
+        if not turn:  # later, steps this long have carried rounding far
+            apart = max(losses) - min(losses)
+    rows = [{'name': way, 'wall_s': statistics.median(wall[way]), 'cpu_s': statistics.median(cpu[way])} for way in ways]
+    print_table(rows, json_file)
+    for way in ('plain', 'authors'):
+        ratios = [slow / fast for slow, fast in zip(wall[way], wall['fast'])]
+        click.echo(f'fast is {statistics.median(ratios):.2f} times faster than {way} ({min(ratios):.2f} to {max(ratios):.2f})')
+    click.echo(f'the first losses differ by {apart:.1e}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,175 @@
+"""Loaders of text: continuous batches of a few time steps (truncated backpropagation through time)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from nni_darts.data.text import TextData
+from nni_darts.errors import InputError
+
+__all__ = ['Place', 'Spans', 'TextBatch', 'TextDataModule', 'lay_out', 'span_lengths']
+
+_SHORTEST = 5
+_LONGER_BY = 20
+_HALVED = 0.05
+
+
+class Place(NamedTuple):
+    """Where a batch stands: the name of its stream and its number in it. What follows number n of a stream is its number n + 1."""
+
+    stream: str
+    number: int
+
+
+class TextBatch(NamedTuple):
+    """Tokens (T, B); targets (T·B,): the word after each, row t·B + b for ``tokens[t, b]``; the batch's place."""
+
+    tokens: Tensor
+    targets: Tensor
+    place: Place
+
+
+def lay_out(stream: Tensor, batch_size: int) -> Tensor:
+    """Cuts a stream (N,) into pieces of one length that stand side by side: (N // batch_size, batch_size). What is left over goes.
+
+    Raises:
+        InputError: if there is not one word with a word after it in each piece.
+    """
+    rows = len(stream) // batch_size
+    if rows < 2:
+        raise InputError(f'{len(stream)} words are too few for {batch_size} pieces side by side: make the batch smaller')
+    return stream[: rows * batch_size].view(batch_size, rows).T.contiguous()
+
+
+def span_lengths(steps: int, bptt: int, deviation: float, generator: torch.Generator | None) -> list[int]:
+    """Random lengths that add up to ``steps``, always as many of them: so that an epoch has a known number of batches.
+
+    As Merity et al., ICLR 2018, section 5, and the DARTS authors draw them: N(μ, ``deviation``) with μ = ``bptt``, or half of it
+    once in twenty times; at least 5 and at most ``bptt`` + 20. What the drawn lengths add up to is then brought to ``steps`` by changing
+    them all by as little as possible, less than a word each on texts of a usual size.
+
+    Args:
+        generator: of the draws; None makes all lengths ``bptt``, with a rest at the end.
+    """
+    if generator is None:
+        full, rest = divmod(steps, bptt)
+        return [bptt] * full + [rest] * (rest > 0)
+    count = max(1, round(steps / (bptt * (1 - _HALVED / 2))))
+    centres = torch.where(torch.rand(count, generator=generator) < _HALVED, bptt / 2, float(bptt))
+    drawn = torch.normal(0.0, 1.0, (count,), generator=generator) * deviation + centres
+    drawn = drawn.floor().clamp(min(_SHORTEST, bptt), bptt + _LONGER_BY).double()
+    ends = (drawn.cumsum(0) * (steps / drawn.sum())).round().long().tolist()
+    return [end - start for start, end in zip([0, *ends], ends)]
+
+
+class Spans(Sampler[tuple[int, int, int]]):
+    """(number, start, length) of each batch; random lengths depend on the seed and the epoch alone, so that a resumed run sees the same.
+
+    Lightning calls :meth:`set_epoch`.
+
+    Args:
+        steps: time steps of the stream.
+        bptt, deviation: as for :func:`span_lengths`.
+        seed: None makes all lengths ``bptt``.
+    """
+
+    def __init__(self, steps: int, bptt: int, deviation: float = 0.0, seed: int | None = None) -> None:
+        self.steps = steps
+        self.bptt = bptt
+        self.deviation = deviation
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the lengths of the next pass."""
+        self.epoch = epoch
+
+    def _lengths(self) -> list[int]:
+        generator = None if self.seed is None else torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return [length for length in span_lengths(self.steps, self.bptt, self.deviation, generator) if length]
+
+    def __len__(self) -> int:
+        return len(self._lengths())
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        # Drawn with the first batch and no sooner: a resumed run makes the iterator before it says which epoch it is.
+        lengths = self._lengths()
+        starts = accumulate(lengths, initial=0)
+        yield from ((number, start, length) for number, (start, length) in enumerate(zip(starts, lengths)))
+
+
+class _Stream(Dataset):
+    """A stream, laid out as (rows, B); its items are :class:`TextBatch`."""
+
+    def __init__(self, name: str, rows: Tensor) -> None:
+        self.name = name
+        self.rows = rows
+
+    def __getitem__(self, span: tuple[int, int, int]) -> TextBatch:
+        number, start, length = span
+        targets = self.rows[start + 1 : start + 1 + length].flatten()
+        return TextBatch(self.rows[start : start + length], targets, Place(self.name, number))
+
+
+class TextDataModule(pl.LightningDataModule):
+    """Loaders of one run. Each yields :class:`TextBatch`.
+
+    Args:
+        data: the text.
+        batch_size: pieces of training text side by side; in a search also of the validation text that moves α.
+        evaluation_batch_size: pieces of validation and test text.
+        bptt, deviation: lengths of training batches, as for :func:`span_lengths`; others have ``bptt`` steps.
+        seed: of the lengths.
+
+    Raises:
+        InputError: if a part of the text is too short.
+    """
+
+    def __init__(
+        self, data: TextData, *, batch_size: int, evaluation_batch_size: int, bptt: int, deviation: float = 0.0, seed: int = 1
+    ) -> None:
+        super().__init__()
+        self.bptt = bptt
+        self._train = self._loader('train', data.train, batch_size, deviation, seed)
+        self._alpha = self._loader('architecture', data.valid, batch_size)
+        self._valid = self._loader('valid', data.valid, evaluation_batch_size)
+        self._test = self._loader('test', data.test, evaluation_batch_size)
+
+    def _loader(self, name: str, stream: Tensor, batch_size: int, deviation: float = 0.0, seed: int | None = None) -> DataLoader:
+        try:
+            rows = lay_out(stream, batch_size)
+        except InputError as error:
+            raise InputError(f'{name} text: {error}') from None
+        return DataLoader(
+            _Stream(name, rows),
+            batch_size=None,
+            sampler=Spans(len(rows) - 1, self.bptt, deviation, seed),  # the last word is only a target
+            collate_fn=_as_it_is,
+        )
+
+    def train_dataloader(self) -> DataLoader:
+        """Training text for the weights."""
+        return self._train
+
+    def architecture_dataloader(self) -> DataLoader:
+        """Validation text for α, in as many pieces as the training text."""
+        return self._alpha
+
+    def val_dataloader(self) -> DataLoader:
+        """Validation text."""
+        return self._valid
+
+    def test_dataloader(self) -> DataLoader:
+        """Test text."""
+        return self._test
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,282 @@
+"""The relaxed recurrent cell, computed fast: the same numbers from the same parameters.
+
+The plain execution computes every edge and every activation by itself, at every time step. Here each node takes one product of all its
+inputs with its matrix and one expression for all edges and activations, whose derivative is written out. With p the probabilities of an
+edge's activations, q their sum, and ``none`` left out, since it adds nothing::
+
+    sᵢ = Σⱼ [ q sⱼ + σ(cⱼ) ⊙ (Σ_f p_f f(hⱼ) − q sⱼ) ]
+
+Modules, parameters, buffers and their names stay as they are: checkpoints fit both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from nni_darts.recurrent import ACTIVATIONS
+from nni_darts.search_spaces.recurrent import RecurrentCell, RecurrentChoiceNode
+from nni_darts.strategies.supernet import MixedOperation, SummedInputs
+
+__all__ = ['FastRecurrentCell', 'is_suited']
+
+
+def is_suited(cell: nn.Module) -> bool:
+    """Whether it is a relaxed cell that :class:`FastRecurrentCell` can take over."""
+    return type(cell) is RecurrentCell and all(
+        isinstance(node, RecurrentChoiceNode)
+        and isinstance(node.inputs, SummedInputs)
+        and all(isinstance(edge, MixedOperation) and tuple(edge.names) == ACTIVATIONS for edge in node.edges)
+        for node in cell.nodes
+    )
+
+
+class FastRecurrentCell(RecurrentCell):
+    """A relaxed recurrent cell. Takes over the modules of the plain one."""
+
+    def __init__(self, cell: RecurrentCell) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(cell.__dict__)
+        self._memory = _Memory()
+
+    def forward(self, words: Tensor, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As for :class:`RecurrentCell`."""
+        # A frozen copy of a supernet has fixed nodes; scoring shares results among plain modules.
+        self._weights = None
+        if all(isinstance(node, RecurrentChoiceNode) for node in self.nodes) and self.nodes[0].inputs.architecture.masked is None:
+            self._weights = [_edge_weights(node) for node in self.nodes]  # once for all time steps
+        try:
+            return super().forward(words, hidden, mask)
+        finally:
+            self._weights = None
+
+    def step(self, first: Tensor, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """As for :class:`RecurrentCell`."""
+        if self._weights is None:
+            return super().step(first, hidden, mask)
+        gate, update = first.chunk(2, dim=-1)
+        states = [self.norm(hidden + torch.sigmoid(gate) * (torch.tanh(update) - hidden))]
+        for node, (kept, weights) in zip(self.nodes, self._weights):
+            inputs = [states[index] for index in kept]
+            if hidden.device.type == 'cpu' and hidden.numel() > _SMALL:
+                states.append(self.norm(_NodeState.apply(self._memory, node.weight, mask, weights, *inputs)))
+            else:
+                states.append(self.norm(_node_state(node.weight, mask, weights, inputs)))
+        return torch.stack([states[index] for index in self.concat]).mean(dim=0)
+
+
+def _edge_weights(node: RecurrentChoiceNode) -> tuple[list[int], Tensor]:
+    """The inputs of a node that are left, and the weights of their activations without ``none``: (inputs, activations)"""
+    kept = [index for index, edge in enumerate(node.edges) if not edge.architecture.is_cut(edge.label)]
+    rows = []
+    for edge in (node.edges[index] for index in kept):
+        alpha = edge.architecture.alpha(edge.label)
+        decided = edge.architecture.fixed.get(edge.label)
+        if decided is None:
+            rows.append(edge.relaxation.weights(edge.label, alpha))
+        else:
+            rows.append(nn.functional.one_hot(torch.tensor(decided, device=alpha.device), len(ACTIVATIONS)).to(alpha))
+    return kept, torch.stack(rows)[:, 1:]
+
+
+def _node_state(matrix: Tensor, mask: Tensor | None, weights: Tensor, states: Sequence[Tensor]) -> Tensor:
+    """The expression above as autograd differentiates it. Arguments as for :class:`_NodeState`."""
+    stacked = torch.stack(tuple(states))
+    gate, update = ((stacked if mask is None else stacked * mask) @ matrix).chunk(2, dim=-1)
+    tanh, relu, sigmoid, identity = weights[..., None, None].unbind(dim=1)
+    mixed = tanh * torch.tanh(update) + relu * torch.relu(update) + sigmoid * torch.sigmoid(update) + identity * update
+    stacked = (tanh + relu + sigmoid + identity) * stacked
+    return (stacked + torch.sigmoid(gate) * (mixed - stacked)).sum(dim=0)
+
+
+_SMALL = 8_000
+"""Numbers of a state, up to which autograd's own derivative is as fast: there is little memory to touch. So it is on other devices."""
+
+
+class _Memory:
+    """Pieces of memory that go from one time step, and one pass, to the next: to get fresh ones takes as long as to compute with them."""
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[Tensor]] = {}
+        self._kind: tuple[Any, ...] = ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Memory:
+        return _Memory()
+
+    def take(self, count: int, like: Tensor) -> Tensor:
+        """(count, *like.shape) with anything in it."""
+        kind = (like.shape, like.dtype)
+        if kind != self._kind:
+            self._free, self._kind = {}, kind
+        free = self._free.get(count)
+        return free.pop() if free else like.new_empty(count, *like.shape)
+
+    def give(self, piece: Tensor) -> None:
+        """Takes a piece back that nobody reads any more."""
+        if (piece.shape[1:], piece.dtype) == self._kind:
+            self._free.setdefault(len(piece), []).append(piece)
+
+
+def _read(states: Sequence[Tensor], mask: Tensor | None, out: Tensor) -> Tensor:
+    """What the matrix reads: (inputs, B, hidden)"""
+    for state, place in zip(states, out):
+        if mask is None:
+            place.copy_(state)
+        else:
+            torch.mul(state, mask, out=place)
+    return out
+
+
+def _multiply(read: Tensor, matrix: Tensor, out: Tensor) -> Tensor:
+    """Gates and updates one after the other, each contiguous: (2·inputs, B, hidden). The gates are squashed."""
+    gates, updates = out.chunk(2)
+    for half, products in zip(matrix.chunk(2, dim=1), (gates, updates)):
+        torch.mm(read.flatten(0, 1), half, out=products.flatten(0, 1))
+    gates.sigmoid_()
+    return out
+
+
+def _shares(weights: Sequence[float]) -> tuple[float, float, float, float]:
+    """The four weights of an edge as a mean of means: their sum q; the slope of a leaky ReLU that is relu and identity together; the
+    share of sigmoid in sigmoid and tanh; the share of the leaky ReLU in all."""
+    tanh, relu, sigmoid, identity = weights
+    whole = tanh + relu + sigmoid + identity
+
+    def share(part: float, of: float) -> float:
+        return part / of if of else 0.0
+
+    return whole, share(identity, relu + identity), share(sigmoid, tanh + sigmoid), share(relu + identity, whole)
+
+
+def _mean(update: Tensor, shares: Sequence[float], tanh: Tensor, sigmoid: Tensor, leaky: Tensor, out: Tensor) -> Tensor:
+    """Σ_f (p_f / q) f(update), and its parts in the memory given for them."""
+    _, slope, of_sigmoid, of_leaky = shares
+    torch.tanh(update, out=tanh)
+    torch.sigmoid(update, out=sigmoid)
+    torch.ops.aten.leaky_relu(update, slope, out=leaky)
+    torch.lerp(tanh, sigmoid, of_sigmoid, out=out)
+    return out.lerp_(leaky, of_leaky)
+
+
+class _NodeState(torch.autograd.Function):
+    """A node's state from its matrix (hidden, 2·hidden), the mask (B, hidden) or None, weights (inputs, activations), states (B, hidden).
+
+    Edge by edge, while an edge's numbers are in the processor's cache: with the mean m of its activations, weighted by p / q, an edge
+    adds q (s + c (m − s)). The products wait for the derivative in memory that is used over and over; a second derivative of the same
+    pass computes them again.
+    """
+
+    @staticmethod
+    def forward(context: Any, memory: _Memory, matrix: Tensor, mask: Tensor | None, weights: Tensor, *states: Tensor) -> Tensor:
+        context.save_for_backward(matrix, mask, weights, *states)
+        inputs, like = len(states), states[0]
+        space = memory.take(inputs, like)
+        products = _multiply(_read(states, mask, space), matrix, memory.take(2 * inputs, like))
+        memory.give(space)
+        spare = memory.take(4, like)
+        total = torch.zeros_like(like)
+        for state, gate, update, edge in zip(states, products[:inputs], products[inputs:], weights.tolist()):
+            shares = _shares(edge)
+            mean = _mean(update, shares, *spare)
+            total.add_(torch.lerp(state, mean, gate, out=spare[0]), alpha=shares[0])
+        memory.give(spare)
+        context.memory, context.products = memory, products
+        if not any(context.needs_input_grad):
+            memory.give(products)
+        return total
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        matrix, mask, weights, *states = context.saved_tensors
+        _, needs_matrix, _, needs_weights, *_ = context.needs_input_grad
+        products, context.products = context.products, None  # what follows overwrites them
+        of_matrix, of_weights, *of_states = _NodeStateBackward.apply(
+            context.memory, products, needs_matrix, needs_weights, *gradients, matrix, mask, weights, *states
+        )
+        return None, of_matrix, None, of_weights, *of_states
+
+
+class _NodeStateBackward(torch.autograd.Function):
+    """The derivative of :class:`_NodeState`. Its own derivative, which only exact Hessians need, is autograd's."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        memory: _Memory,
+        products: Tensor | None,
+        needs_matrix: bool,
+        needs_weights: bool,
+        gradient: Tensor,
+        matrix: Tensor,
+        mask: Tensor | None,
+        weights: Tensor,
+        *states: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        context.save_for_backward(gradient, matrix, mask, weights, *states)
+        inputs, like = len(states), states[0]
+        space = memory.take(inputs, like)
+        read = _read(states, mask, space)
+        if products is None:
+            products = _multiply(read, matrix, memory.take(2 * inputs, like))
+        spare = memory.take(6, like)
+        *parts, mean, scaled, through = spare
+        of_states = [torch.empty_like(state) for state in states]
+        of_weights = torch.empty_like(weights) if needs_weights else None
+        edges = zip(states, products[:inputs], products[inputs:], weights.tolist(), of_states)
+        for index, (state, gate, update, edge, of_state) in enumerate(edges):
+            shares = whole, slope, of_sigmoid, of_leaky = _shares(edge)
+            tanh, sigmoid, leaky = parts
+            _mean(update, shares, *parts, mean)
+            if of_weights is not None:
+                torch.mul(gradient, gate, out=through)
+                torch.sub(gradient, through, out=of_state)
+                past = _dot(of_state, state)
+                relu = torch.clamp_min(update, 0, out=scaled)
+                of_weights[index] = torch.stack([past + _dot(through, values) for values in (tanh, relu, sigmoid, update)])
+            torch.mul(gradient, whole, out=scaled)
+            torch.mul(scaled, gate, out=through)  # what reaches the activations
+            torch.sub(scaled, through, out=of_state)  # what reaches the state past them
+            # The gate is overwritten by its gradient, and so is the update.
+            torch.ops.aten.sigmoid_backward(mean.sub_(state).mul_(scaled), gate, grad_input=gate)
+            torch.ops.aten.tanh_backward(through, tanh, grad_input=tanh)
+            torch.ops.aten.sigmoid_backward(through, sigmoid, grad_input=sigmoid)
+            torch.ops.aten.leaky_relu_backward(through, update, slope, False, grad_input=leaky)
+            torch.lerp(tanh, sigmoid, of_sigmoid, out=update).lerp_(leaky, of_leaky)
+        memory.give(spare)
+        flat, halves, of_matrix = read.flatten(0, 1), [half.flatten(0, 1) for half in products.chunk(2)], None
+        if needs_matrix:
+            of_matrix = torch.empty_like(matrix)
+            for half, place in zip(halves, of_matrix.chunk(2, dim=1)):
+                torch.mm(flat.T, half, out=place)
+        first, second = (half.T for half in matrix.chunk(2, dim=1))
+        of_read = torch.mm(halves[0], first, out=flat).addmm_(halves[1], second).view_as(read)
+        for of_state, part in zip(of_states, of_read):
+            if mask is None:
+                of_state.add_(part)
+            else:
+                of_state.addcmul_(part, mask)
+        memory.give(space)
+        memory.give(products)
+        return of_matrix, of_weights, *of_states
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        gradient, matrix, mask, weights, *states = context.saved_tensors
+        with torch.enable_grad():
+            gradient, matrix, weights, *states = (tensor.detach().requires_grad_() for tensor in (gradient, matrix, weights, *states))
+            inputs = [matrix, weights, *states]
+            first = torch.autograd.grad(_node_state(matrix, mask, weights, states), inputs, gradient, create_graph=True)
+            values, others = zip(*((value, other) for value, other in zip(first, gradients) if other is not None))
+            second = torch.autograd.grad(values, [gradient, *inputs], others, allow_unused=True)
+        of_gradient, of_matrix, of_weights, *of_states = second
+        return None, None, None, None, of_gradient, of_matrix, None, of_weights, *of_states
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of products of elements. States may have gaps between their rows; spare memory has none."""
+    return torch.dot(a.flatten(), b.flatten())
