@@ -183,4 +183,4 @@ def _weight_gradient(gradient: Tensor, x: Tensor, size: int, stride: int, dilati
     result = functional.conv2d(images, kernels, None, dilation, padding, stride, batch * channels)
     # An image that a stride does not divide leaves room for further shifts.
     result = result[0, :, :size, :size].permute(1, 2, 0).reshape(size, size, batch, channels)
-    return result.sum(2).permute(2, 0, 1).unsqueeze(1)
+    return result.sum(2).permute(2, 0, 1).unsqueeze(1).contiguous()

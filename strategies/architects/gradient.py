@@ -203,13 +203,16 @@ def _require_grad(tensors: Sequence[Tensor], value: bool) -> None:
 @contextmanager
 def _saved(tensors: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
     """Yields a function that writes today's values back; it is called at the end in any case."""
+    tensors = list(tensors)
     with torch.no_grad():
-        copies = [tensor.detach().clone() for tensor in tensors]
+        copies = [torch.empty_like(tensor) for tensor in tensors]
+        if copies:
+            torch._foreach_copy_(copies, tensors)
 
     def restore() -> None:
         if copies:
             with torch.no_grad():
-                torch._foreach_copy_(list(tensors), copies)
+                torch._foreach_copy_(tensors, copies)
 
     try:
         yield restore

@@ -69,7 +69,7 @@ class _Joined:
                 part = part.unflatten(3, (-1, k)).sum(3)
             return part if total is None else total + part
         total = self._nothing() if total is None else total
-        return total.index_add(3, torch.tensor(places, device=part.device), part.to(total.dtype))
+        return total.index_add(3, self.leaving.index(places), part.to(total.dtype))
 
     def _convolutions(self, groups: Sequence[Group], total: Tensor | None) -> Tensor:
         """Separable or dilated convolutions that differ only in the size of their kernels."""
@@ -90,7 +90,7 @@ class _Joined:
 
     def _repeated(self, positions: Sequence[int]) -> Tensor:
         """Weights of candidates, once for each channel."""
-        return self.weights[list(positions)].repeat_interleave(self.channels)
+        return self.weights[self.leaving.index(positions)].repeat_interleave(self.channels)
 
     def _norm(self, z: Tensor, norms: Sequence[nn.BatchNorm2d], weight: Tensor | None, halves: int = 1) -> Tensor:
         """Batch norm of (B, G·C, H, W); with two halves channels are in the order half, group, C / 2."""
@@ -118,7 +118,7 @@ class _Joined:
         modules = [reduction.module for reduction in self.leaving.reductions]
         matrices = torch.cat([*(module.conv_1.weight for module in modules), *(module.conv_2.weight for module in modules)])
         z = functional.conv2d(nchw(y), matrices, groups=2)
-        weights = self.weights[[reduction.position for reduction in self.leaving.reductions]]
+        weights = self.weights[self.leaving.index([reduction.position for reduction in self.leaving.reductions])]
         weights = weights.repeat_interleave(self.channels // 2).repeat(2)
         z = self._norm(z, [module.bn for module in modules], weights, halves=2)
         z = z.unflatten(3, (2, len(modules), -1)).transpose(3, 4).flatten(4)

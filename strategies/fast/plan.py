@@ -111,6 +111,14 @@ class Leaving:
     positions: Tensor | None = None
     places: Tensor | None = None
     bank: Tensor | None = None
+    _indices: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+
+    def index(self, numbers: Sequence[int]) -> Tensor:
+        """The numbers on the weights' device, copied there once only."""
+        key = tuple(numbers)
+        if key not in self._indices:
+            self._indices[key] = torch.tensor(key, device=self.bank.device)
+        return self._indices[key]
 
 
 _MISSING, _DECIDED = 0, 1
