@@ -293,13 +293,23 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
+        self._follow_growth()
         if self.tuning and not self.strategy.selection.step_schedule:
             for optimizer in self.trainer.optimizers:
                 if not getattr(optimizer, 'is_arch_optimizer', False):
                     if self.current_epoch == self._search_epochs:
                         optimizer.state.clear()  # the authors tune with a new optimizer
                     for group in optimizer.param_groups:
-                        group['lr'] = self.strategy.selection.learning_rate_factor * group.get('initial_lr', group['lr'])
+                        # A scheduler has noted this; without one it is the rate before the first epoch of tuning.
+                        group['lr'] = self.strategy.selection.learning_rate_factor * group.setdefault('initial_lr', group['lr'])
+
+    def _follow_growth(self) -> None:
+        """Where batches have grown there are fewer: Lightning must validate after them, and not wait for as many as at first."""
+        loop, count = self.trainer.fit_loop, _length(self.trainer.train_dataloader[TRAIN])
+        if self.strategy.selection.batch_growth(self.architecture) and count < loop.max_batches:
+            loop.max_batches = int(count)
+            if self.trainer.check_val_every_n_epoch is not None and isinstance(self.trainer.val_check_interval, float):
+                self.trainer.val_check_batch = max(1, int(count * self.trainer.val_check_interval))
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()

@@ -76,12 +76,16 @@ class Watch(pl.Callback):
         self.strategy = strategy
         self.fixed: list[dict[str, int]] = []
         self.dropped: list[dict[str, list[int]]] = []
+        self.validated: list[int] = []
         self.sizes: list[list[int]] = []
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: Any) -> None:
         self.fixed.append(dict(self.strategy.architecture.fixed))
         self.dropped.append(dict(self.strategy.architecture.dropped))
         self.sizes.append([])
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self.validated.append(trainer.current_epoch)
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, index: int) -> None:
         self.sizes[-1].append(len(batch['train'][1]))
@@ -141,6 +145,7 @@ def test_batches_grow_after_each_round() -> None:
     assert [max(sizes) for sizes in watch.sizes[:-1]] == [8, 8, 11, 14, 17, 20, 23, 24, 24, 24]  # of 24 samples
     # One sample alone would be a batch that batch norm cannot normalise: it is left out.
     assert [sum(sizes) for sizes in watch.sizes[:-1]] == [24] * 6 + [23] + [24] * 3
+    assert watch.validated == list(range(10))
 
 
 def test_loaders_that_cannot_grow() -> None:

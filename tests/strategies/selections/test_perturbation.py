@@ -18,6 +18,7 @@ from nni_darts.search_spaces import S1, DartsSpace
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.relaxations import Fixed, PartialChannels, Softmax
 from nni_darts.strategies.selections import Perturbation, Progressive, ProgressiveMagnitude
+from nni_darts.training import ImageClassifier
 from tests.nni_darts.tiny import overrides, write_images
 from tests.reference.selection import brute_force_score
 from tests.strategies import fitting
@@ -180,7 +181,10 @@ def test_a_users_space(selection: Progressive) -> None:
     assert [record['label'] for record in strategy.architecture.history] == ['layer', 'features']
 
 
-def test_tuning_uses_a_tenth_of_the_learning_rate_and_a_new_optimizer() -> None:
+@pytest.mark.parametrize('scheduled', [True, False])
+def test_tuning_uses_a_tenth_of_the_learning_rate_and_a_new_optimizer(scheduled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not scheduled:  # as many a user's evaluator
+        monkeypatch.setattr(ImageClassifier, 'configure_optimizers', lambda self: torch.optim.SGD(self.parameters(), 0.05, 0.9))
     strategy = DifferentiableStrategy(selection=ProgressiveMagnitude(epochs_between=2))
     rates: list[tuple[int, float, bool]] = []
 
