@@ -28,7 +28,7 @@ from nni_darts.search_spaces import Dropouts
 from nni_darts.search_spaces.recurrent import Encoded, dropout_mask
 from nni_darts.stages import seed_everything
 from nni_darts.tasks import task_of
-from nni_darts.training.run import create_trainer, epochs_of, quiet_lightning
+from nni_darts.training.run import create_trainer, epochs_of, last_checkpoint, quiet_lightning
 
 WORDS = 200_000
 """Of the training text, from its start; validation and test text are whole."""
@@ -104,8 +104,8 @@ def train(recipe: Recipe, data: TextData, network: nn.Module, folder: Path) -> d
         trainer = create_trainer(
             folder, epochs=settings.epochs, accelerator='cpu', precision='32-true', gradient_clip=settings.gradient_clip, on_epoch=_say
         )
-        last = folder / 'last.ckpt'
-        trainer.fit(module, datamodule=datamodule, **({'ckpt_path': str(last), 'weights_only': True} if last.exists() else {}))
+        last = last_checkpoint(folder)
+        trainer.fit(module, datamodule=datamodule, **({'ckpt_path': str(last), 'weights_only': True} if last else {}))
         test = trainer.test(module, datamodule=datamodule, verbose=False)[0]['test_perplexity']
     epochs = epochs_of(folder)
     found = {

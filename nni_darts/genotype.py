@@ -169,7 +169,7 @@ class Genotype:
     @classmethod
     def from_json(cls, text: str) -> Genotype:
         """Reads :meth:`to_json`'s text. Raises ValueError that says what is missing, unknown or wrong."""
-        return cls(**_checked_fields(json_object(text, f'a genotype in JSON is an object with {_FIELD_TEXT}')))
+        return cls(**_fields_of(json_object(text, f'a genotype in JSON is an object with {_FIELD_TEXT}')))
 
     # the literature's text ------------------------------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class Genotype:
 
         The text is parsed, never evaluated. Raises ValueError for anything else than such a call with literal arguments.
         """
-        return cls(**_checked_fields(literature_fields(text, 'Genotype(normal=[…], normal_concat=…, reduce=[…], reduce_concat=…)')))
+        return cls(**_fields_of(literature_fields(text, 'Genotype(normal=[…], normal_concat=…, reduce=[…], reduce_concat=…)')))
 
     # NNI's sample ---------------------------------------------------------------------------------------------------------------
 
@@ -323,17 +323,30 @@ def _full_concat(nodes: int) -> tuple[int, ...]:
     return tuple(range(_CELL_INPUTS, _CELL_INPUTS + nodes))
 
 
-def _checked_fields(value: Mapping[str, Any]) -> dict[str, Any]:
+def _fields_of(value: Mapping[str, Any]) -> dict[str, Any]:
+    return checked_fields(value, _FIELDS, 'a genotype', _FIELD_TEXT)
+
+
+def checked_fields(value: Mapping[str, Any], fields: Sequence[str], genotype: str, listed: str) -> dict[str, Any]:
+    """The value, if it has exactly these fields.
+
+    Args:
+        genotype: what it is, with its article, and ``listed`` its fields, for the message.
+
+    Raises:
+        ValueError: that names the first field that is unknown or missing.
+    """
     for key in value:
-        if key not in _FIELDS:
-            raise ValueError(f'a genotype has no field {str(key)[:40]!r}; it has {_FIELD_TEXT}')
-    for key in _FIELDS:
+        if key not in fields:
+            raise ValueError(f'{genotype} has no field {str(key)[:40]!r}; it has {listed}')
+    for key in fields:
         if key not in value:
-            raise ValueError(f'the genotype lacks {key!r}; it needs {_FIELD_TEXT}')
+            raise ValueError(f'the genotype lacks {key!r}; it needs {listed}')
     return dict(value)
 
 
-def _is_index(value: Any) -> bool:
+def is_index(value: Any) -> bool:
+    """Whether it is a whole number; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -348,7 +361,7 @@ def _checked_edges(kind: str, edges: Any) -> tuple[Edge, ...]:
         state = _CELL_INPUTS + position // _INPUTS_PER_NODE
         if name not in OPERATION_NAMES:
             raise ValueError(f'edge {position} of {kind}: unknown operation {str(name)[:40]!r}; known: {", ".join(OPERATION_NAMES)}')
-        if not _is_index(source) or not 0 <= source < state:
+        if not is_index(source) or not 0 <= source < state:
             raise ValueError(f'edge {position} of {kind}: input {str(source)[:40]!r} must be a state from 0 to {state - 1}')
         checked.append((name, source))
     return tuple(checked)
@@ -357,7 +370,7 @@ def _checked_edges(kind: str, edges: Any) -> tuple[Edge, ...]:
 def _checked_concat(kind: str, concat: Any, edges: int) -> tuple[int, ...]:
     last = _CELL_INPUTS + edges // _INPUTS_PER_NODE - 1
     states = tuple(concat) if isinstance(concat, (list, tuple, range)) and len(concat) <= last + 1 else ()
-    if not states or len(set(map(str, states))) != len(states) or not all(_is_index(s) and 0 <= s <= last for s in states):
+    if not states or len(set(map(str, states))) != len(states) or not all(is_index(s) and 0 <= s <= last for s in states):
         raise ValueError(f'{kind}_concat must list different states from 0 to {last}, not {str(concat)[:60]!r}')
     return states
 
@@ -371,6 +384,6 @@ def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'range' and not node.keywords:
         bounds: Iterable[Any] = [_literal(argument) for argument in node.args]
         bounds = list(bounds)
-        if 1 <= len(bounds) <= 2 and all(_is_index(bound) and 0 <= bound < 1000 for bound in bounds):
+        if 1 <= len(bounds) <= 2 and all(is_index(bound) and 0 <= bound < 1000 for bound in bounds):
             return tuple(range(*bounds))
     raise ValueError('a genotype holds names, numbers, lists, tuples and range(a, b), nothing else')

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nni_darts.genotype import concat_text, input_label, json_object, literature_fields, operation_label
+from nni_darts.genotype import checked_fields, concat_text, input_label, is_index, json_object, literature_fields, operation_label
 
 __all__ = ['ACTIVATIONS', 'KIND', 'RnnGenotype']
 
@@ -69,7 +69,7 @@ class RnnGenotype:
     @classmethod
     def from_json(cls, text: str) -> RnnGenotype:
         """Reads :meth:`to_json`'s text. Raises ValueError that says what is missing, unknown or wrong."""
-        return cls(**_checked_fields(json_object(text, 'a recurrent genotype in JSON is an object with the keys recurrent, concat')))
+        return cls(**_fields_of(json_object(text, 'a recurrent genotype in JSON is an object with the keys recurrent, concat')))
 
     # the literature's text ------------------------------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ class RnnGenotype:
         Raises:
             ValueError: for anything else than such a call with literal arguments.
         """
-        return cls(**_checked_fields(literature_fields(text, _FORM)))
+        return cls(**_fields_of(literature_fields(text, _FORM)))
 
     # NNI's sample ---------------------------------------------------------------------------------------------------------------
 
@@ -157,18 +157,12 @@ def _full_concat(nodes: int) -> tuple[int, ...]:
     return tuple(range(1, nodes + 1))
 
 
-def _checked_fields(value: Mapping[str, Any]) -> dict[str, Any]:
-    for key in value:
-        if key not in _FIELDS:
-            raise ValueError(f'a recurrent genotype has no field {str(key)[:40]!r}; it has {" and ".join(_FIELDS)}')
-    for key in _FIELDS:
-        if key not in value:
-            raise ValueError(f'the genotype lacks {key!r}; it needs {" and ".join(_FIELDS)}')
-    return dict(value)
+def _fields_of(value: Mapping[str, Any]) -> dict[str, Any]:
+    return checked_fields(value, _FIELDS, 'a recurrent genotype', ' and '.join(_FIELDS))
 
 
 def _is_state(value: Any, last: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= last
+    return is_index(value) and 0 <= value <= last
 
 
 def _checked_edges(edges: Any) -> tuple[Edge, ...]:

@@ -101,8 +101,6 @@ class LanguageModel(LightningModule):
     def configure_optimizers(self) -> Optimizer:
         """SGD without momentum at a constant learning rate."""
         self._optimizer = SGD(self.parameters(), self.learning_rate, weight_decay=self.weight_decay)
-        for group in self._optimizer.param_groups:
-            group['initial_lr'] = self.learning_rate  # what a scheduler would note: selections that fine-tune start from it
         return self._optimizer
 
     # one batch ----------------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -57,7 +58,10 @@ class FastCell(Cell):
         plan = self._plan(states[0])
         weights = [edge.relaxation.weights(label, edge.architecture.alpha(label)) for label in plan.labels]
         weights = torch.cat([plan.constants, *weights])
-        running = RunningStatistics()
+        count = len(older) * math.prod(plan.leaving[0].size(*states[0].shape[2:]))
+        if self.training and count == 1:
+            raise ValueError('batch norm cannot train on one number for each channel: use larger batches or images')
+        running = RunningStatistics(count)
         large = states[0].device.type == 'cpu' and plan.nodes * states[0].numel() >= LARGE
         # Autocast would round the moments that the streamed batch norms are made of.
         if large and not torch.is_autocast_enabled('cpu'):
@@ -67,7 +71,7 @@ class FastCell(Cell):
             output = checkpoint(joined, plan, running, weights, *states, use_reentrant=False, preserve_rng_state=False)
         else:
             output = joined(plan, running, weights, *states)
-        running.write(states[0].shape[0] * output.shape[2] * output.shape[3])
+        running.write()
         return output
 
     def _plan(self, state: Tensor) -> Plan:

@@ -32,9 +32,14 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 class RunningStatistics:
-    """New running statistics of the batch norms of a cell, written all at once."""
+    """New running statistics of the batch norms of a cell, written all at once.
 
-    def __init__(self) -> None:
+    Args:
+        count: over how many numbers each of them is.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
         self._norms: list[nn.BatchNorm2d] = []
         self._means: list[Tensor] = []
         self._inverses: list[Tensor] = []
@@ -45,13 +50,13 @@ class RunningStatistics:
         self._means.append(mean)
         self._inverses.append(inverse)
 
-    def write(self, count: int) -> None:
-        """Writes what was noted; the statistics were over ``count`` numbers."""
+    def write(self) -> None:
+        """Writes what was noted."""
         if not self._norms:
             return
         dtype = self._norms[0].running_mean.dtype
         mean = torch.cat(self._means).to(dtype)
-        var = torch.cat(self._inverses).pow_(-2).sub_(EPS).clamp_(min=0).mul_(count / (count - 1)).to(dtype)
+        var = torch.cat(self._inverses).pow_(-2).sub_(EPS).clamp_(min=0).mul_(self._count / (self._count - 1)).to(dtype)
         buffers = [buffer for norm in self._norms for buffer in (norm.running_mean, norm.running_var)]
         torch._foreach_lerp_(buffers, [value for pair in zip(mean.unbind(), var.unbind()) for value in pair], MOMENTUM)
         torch._foreach_add_([norm.num_batches_tracked for norm in self._norms], 1)

@@ -58,8 +58,7 @@ class _Joined:
         return self._nothing() if total is None else total
 
     def _nothing(self) -> Tensor:
-        size = [(side - 1) // self.leaving.stride + 1 for side in self.x.shape[1:3]]
-        return self.x.new_zeros(len(self.x), *size, self.leaving.edges, self.channels)
+        return self.x.new_zeros(len(self.x), *self.leaving.size(*self.x.shape[1:3]), self.leaving.edges, self.channels)
 
     def _added(self, total: Tensor | None, places: Sequence[int], part: Tensor) -> Tensor:
         """Adds (B, H', W', places, C); a place may be there more than once."""
@@ -104,8 +103,6 @@ class _Joined:
                 return torch.stack([getattr(norm, name) for norm in norms]).unflatten(1, (halves, -1)).transpose(0, 1).flatten()
 
             return nhwc(functional.batch_norm(z, gathered('running_mean'), gathered('running_var'), weight, None, False, MOMENTUM, EPS))
-        if z.numel() == z.shape[1]:
-            raise ValueError('batch norm cannot train on one number for each channel: use larger batches or images')
         z, mean, inverse = torch.native_batch_norm(z, weight, None, None, None, True, MOMENTUM, EPS)
         self.running.add(norms, ordered(mean.detach()), ordered(inverse.detach()))
         return nhwc(z)
@@ -140,10 +137,9 @@ class _Joined:
             scales = scales * inverse
             bias = -(scales * mean).sum(0).flatten()
         elif leaving.pools:
-            first = int(bool(leaving.skips))
-            pools = torch.cat(found[first:], dim=3)
+            pools = torch.cat(found[leaving.identities :], dim=3)
             z, mean, inverse = torch.native_batch_norm(nchw(pools), None, None, None, None, True, MOMENTUM, EPS)
-            found[first:] = [nhwc(z)]
+            found[leaving.identities :] = [nhwc(z)]
             for entry, *statistics in zip(leaving.pools, *(part.detach().view(len(leaving.pools), -1) for part in (mean, inverse))):
                 norms = [norm for norm in entry.norms if norm is not None]
                 self.running.add(norms, *(part.expand(len(norms), -1) for part in statistics))

@@ -96,7 +96,6 @@ class Leaving:
         stride: of all candidates.
         skips: where each edge's weight of an identity is among those of the cell; empty if no edge has one.
         reductions: skips that halve the size.
-        positions, places: of all groups, one after the other.
         bank: positions of skips and pools: (P, k)
     """
 
@@ -108,16 +107,23 @@ class Leaving:
     skips: tuple[int, ...] = ()
     reductions: list[Other] = field(default_factory=list)
     others: list[Other] = field(default_factory=list)
-    positions: Tensor | None = None
-    places: Tensor | None = None
     bank: Tensor | None = None
     _indices: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
+
+    @property
+    def identities(self) -> int:
+        """How many rows of the bank are no pools: those of an identity, 0 or 1."""
+        return int(bool(self.skips))
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of what leaves a state of this height and width."""
+        return (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
 
     def index(self, numbers: Sequence[int]) -> Tensor:
         """The numbers on the weights' device, copied there once only."""
         key = tuple(numbers)
         if key not in self._indices:
-            self._indices[key] = torch.tensor(key, device=self.bank.device)
+            self._indices[key] = torch.tensor(key, dtype=torch.long, device=self.bank.device)
         return self._indices[key]
 
 
@@ -208,10 +214,6 @@ def _arranged(first: int, edges: Sequence[Candidates], stride: int, device: torc
         norms = tuple(None if module is None else module[1] for module, _ in entries)
         leaving.pools.append(Pool(pool, norms, tuple(position for _, position in entries)))
     leaving.skips = tuple(skips) if any(skips) else ()
-    leaving.positions = torch.tensor(
-        [position for group in leaving.groups for position in group.positions], dtype=torch.long, device=device
-    )
-    leaving.places = torch.tensor([place for group in leaving.groups for place in group.places], dtype=torch.long, device=device)
     rows = [*([leaving.skips] if leaving.skips else []), *(entry.positions for entry in leaving.pools)]
     leaving.bank = torch.tensor(rows, dtype=torch.long, device=device).view(len(rows), len(edges))
     return leaving
@@ -255,7 +257,7 @@ def running_statistics(leaving: Leaving, like: Tensor) -> tuple[Tensor, Tensor]:
     """Of skips and pools on each edge, means and 1 / √(variance + ε), (P, k, C); those of what has no batch norm are 0 and 1."""
     shape = len(leaving.bank), leaving.edges, like.shape[-1]
     mean, var = like.new_zeros(shape), like.new_full(shape, 1 - EPS)
-    for row, entry in enumerate(leaving.pools, int(bool(leaving.skips))):
+    for row, entry in enumerate(leaving.pools, leaving.identities):
         for place, norm in enumerate(entry.norms):
             if norm is not None:
                 mean[row, place], var[row, place] = norm.running_mean, norm.running_var

@@ -48,9 +48,7 @@ def _compute(
     """The cell's output (B, H, W, C), and for each state what backward needs, if that is to be kept."""
     states, parameters = [nhwc(tensors[0]), nhwc(tensors[1])], iter(tensors[2:])
     passes: list[_StatePass] = []
-    batch, height, width, channels = states[0].shape
-    stride = plan.leaving[0].stride
-    nodes = states[0].new_empty(plan.nodes, batch, (height - 1) // stride + 1, (width - 1) // stride + 1, channels)
+    nodes = states[0].new_empty(plan.nodes, len(states[0]), *plan.leaving[0].size(*states[0].shape[1:3]), states[0].shape[3])
     for state, leaving in enumerate(plan.leaving):
         if state >= 2:
             states.append(nodes[state - 2])
@@ -132,10 +130,10 @@ class _StatePass:
     ) -> None:
         self.leaving, self.groups, self.x, self.training = leaving, leaving.groups, x, training
         self.channels = x.shape[3]
-        self.size = [(side - 1) // leaving.stride + 1 for side in x.shape[1:3]]
+        self.size = leaving.size(*x.shape[1:3])
         self.count = x.shape[0] * self.size[0] * self.size[1]
-        if training and self.count == 1:
-            raise ValueError('batch norm cannot train on one number for each channel: use larger batches or images')
+        self.positions = leaving.index([position for group in self.groups for position in group.positions])
+        self.places = leaving.index([place for group in self.groups for place in group.places])
         widest = max((len(group.places) for group in self.groups), default=1) * x[0].numel() * x.element_size()
         images = max(1, PIECE_BYTES // widest)
         self.pieces = [slice(first, first + images) for first in range(0, x.shape[0], images)]
@@ -143,7 +141,7 @@ class _StatePass:
         self.bank = _Bank(leaving, weights, training)
         self.others = [_OtherPass(other, x, weights[other.position], running, keep) for other in (*leaving.reductions, *leaving.others)]
         self._gather(parameters)
-        self._convolve(weights[leaving.positions], running)
+        self._convolve(weights[self.positions], running)
         self.bank.finish(self.count, running)
 
     def _gather(self, parameters: Iterator[Tensor]) -> None:
@@ -217,7 +215,7 @@ class _StatePass:
         """Adds what leaves the state to the k nodes that may read it, (k, B, H', W', C); ``fresh``: they hold nothing yet."""
         bias = self.bank.bias
         if self.last is not None:
-            bias = bias.index_add(0, self.leaving.places, self.last.bias)
+            bias = bias.index_add(0, self.places, self.last.bias)
         bias = bias.unsqueeze(1)
         for number, piece in enumerate(self.pieces):
             target = nodes[:, piece].view(len(nodes), -1, self.channels)
@@ -259,8 +257,8 @@ class _StatePass:
             self.bank.gather(number, g)
         self.bank.conclude(self.count, total, of_weights)
         if self.last is not None:
-            self.last.backward(cross, total[self.leaving.places])
-            of_weights.index_add_(0, self.leaving.positions, self.last.of_factors)
+            self.last.backward(cross, total[self.places])
+            of_weights.index_add_(0, self.positions, self.last.of_factors)
         of_kernels = [[torch.zeros_like(kernel) for kernel in kernels] for kernels in self.kernels] if wanted else []
         between = self._backward_between(pieces, of_kernels)
         result = torch.empty_like(self.x)
@@ -373,7 +371,7 @@ class _Bank:
         self.leaving = leaving
         self.training = training
         self.rows = weights[leaving.bank]  # (P, k)
-        self.skips = int(bool(leaving.skips))
+        self.skips = leaving.identities
         self.pieces: list[Tensor] = []  # of x and pools, (P, n, C); in training normalised, once the moments are known
         self.maxima: list[Tensor] = []
 
@@ -466,11 +464,10 @@ class _Bank:
             mixed = torch.stack([(g * scales.unsqueeze(1)).sum(0) for scales in self.scales])
         if self.skips:
             result += mixed[0].view_as(result)
-        stride = self.leaving.stride
-        size = [len(image), *((side - 1) // stride + 1 for side in image.shape[1:3]), image.shape[3]]
+        size = len(image), *self.leaving.size(*image.shape[1:3]), image.shape[3]
         maxima = iter(self.maxima[number * self._max_pools : (number + 1) * self._max_pools])
         for entry, part in zip(self.leaving.pools, mixed[self.skips :]):
-            arguments = nchw(part.view(size)), nchw(image), [3, 3], [stride] * 2, [1, 1]
+            arguments = nchw(part.view(size)), nchw(image), [3, 3], [self.leaving.stride] * 2, [1, 1]
             if isinstance(entry.pool, nn.MaxPool2d):
                 back = torch.ops.aten.max_pool2d_with_indices_backward(*arguments, [1, 1], False, next(maxima))
             else:

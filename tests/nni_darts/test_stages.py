@@ -41,6 +41,15 @@ def measured(folder: Path) -> list[dict]:
     return [{key: value for key, value in line.items() if 'seconds' not in key} for line in lines]
 
 
+def broken_and_resumed(recipe: Recipe, strategy: str, folder: Path) -> tuple[tuple, tuple]:
+    """What an unbroken search finds, and one that stopped after two epochs and went on."""
+    unbroken = stages.search(recipe, strategy, 1, folder / 'unbroken')
+    with pytest.raises(Stop):
+        stages.search(recipe, strategy, 1, folder / 'broken', on_epoch=stop_at(2))
+    torch.manual_seed(999)
+    return unbroken, stages.search(recipe, strategy, 1, folder / 'broken', resume=True)
+
+
 @pytest.mark.parametrize('strategy', ['darts-1st', 'darts-2nd', 'random'])
 def test_search_leaves_what_a_user_wants_to_keep(strategy: str, tiny: Recipe, tmp_path: Path) -> None:
     epochs: list[dict] = []
@@ -72,11 +81,7 @@ def test_orders_differ_and_seeds_repeat(tiny: Recipe, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('strategy', ['darts-1st', 'darts-2nd'])
 def test_a_resumed_search_is_the_unbroken_one(strategy: str, tiny: Recipe, tmp_path: Path) -> None:
-    unbroken, expected = stages.search(tiny, strategy, 1, tmp_path / 'unbroken')
-    with pytest.raises(Stop):
-        stages.search(tiny, strategy, 1, tmp_path / 'broken', on_epoch=stop_at(2))
-    torch.manual_seed(999)
-    genotype, result = stages.search(tiny, strategy, 1, tmp_path / 'broken', resume=True)
+    (unbroken, expected), (genotype, result) = broken_and_resumed(tiny, strategy, tmp_path)
     assert genotype == unbroken
     assert result['valid_accuracy'] == expected['valid_accuracy']
     assert measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')

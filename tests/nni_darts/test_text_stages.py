@@ -15,7 +15,7 @@ from nni_darts.genotypes import genotype_from_text
 from nni_darts.recipe import Recipe, TextRecipe
 from nni_darts.search_spaces import Dropouts, network_from_genotype
 from nni_darts.tasks import task_of
-from tests.nni_darts.test_stages import Stop, measured, stop_at
+from tests.nni_darts.test_stages import Stop, broken_and_resumed, measured, stop_at
 from tests.nni_darts.tiny import text_overrides, text_recipe, write_text
 
 CELL = RnnGenotype.from_code('rnn.t0r1')
@@ -60,11 +60,7 @@ def test_the_best_random_cell_has_the_lowest_perplexity(folder: Path, tmp_path: 
 
 @pytest.mark.parametrize('strategy', ['darts-1st', 'darts-2nd'])
 def test_a_resumed_search_is_the_unbroken_one(strategy: str, tiny: Recipe, tmp_path: Path) -> None:
-    unbroken, _ = stages.search(tiny, strategy, 1, tmp_path / 'unbroken')
-    with pytest.raises(Stop):
-        stages.search(tiny, strategy, 1, tmp_path / 'broken', on_epoch=stop_at(2))
-    torch.manual_seed(999)
-    genotype, _ = stages.search(tiny, strategy, 1, tmp_path / 'broken', resume=True)
+    (unbroken, _), (genotype, _) = broken_and_resumed(tiny, strategy, tmp_path)
     assert genotype == unbroken
     assert measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
 

@@ -9,6 +9,19 @@ from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.training import ImageClassifier
 
 
+def trainer(epochs: int = 1, **settings: Any) -> Any:
+    """One that says nothing and leaves nothing behind."""
+    return Trainer(
+        max_epochs=epochs,
+        accelerator='cpu',
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    )
+
+
 def fit(
     strategy: DifferentiableStrategy,
     space: Any,
@@ -20,17 +33,8 @@ def fit(
     precision: str = '64-true',
 ) -> Any:
     """Searches the space with a training and a validation loader; returns the strategy's Lightning module."""
-    trainer = Trainer(
-        max_epochs=epochs,
-        accelerator='cpu',
-        precision=precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    module = ImageClassifier(classes, epochs, learning_rate=learning_rate)
     model = strategy.mutate_model(space)
-    evaluator = strategy.mutate_evaluator(Lightning(ImageClassifier(classes, epochs, learning_rate=learning_rate), trainer, *loaders))
+    evaluator = strategy.mutate_evaluator(Lightning(module, trainer(epochs, precision=precision, num_sanity_val_steps=0), *loaders))
     evaluator.evaluate(model)
     return evaluator.module

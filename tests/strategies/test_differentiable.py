@@ -13,11 +13,12 @@ from torch.utils.data import TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from nni_darts import Genotype
-from nni_darts._nni import DataLoader, Lightning, LightningModule, ModelSpace, Trainer, model_context
+from nni_darts._nni import DataLoader, Lightning, LightningModule, ModelSpace, model_context
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy, RandomSearch, create_strategy
 from nni_darts.strategies.differentiable import _shuffled
 from nni_darts.training import ImageClassifier
+from tests.strategies.fitting import trainer
 from tests.strategies.spaces import TwoLabels
 
 SMALL = {'channels': 2, 'cells': 3, 'nodes': 2, 'in_channels': 1}
@@ -37,18 +38,6 @@ def loaders(shape: tuple[int, ...], classes: int, train: int = 24, valid: int = 
         return TensorDataset(torch.randn(count, *shape, generator=generator), torch.randint(classes, (count,), generator=generator))
 
     return DataLoader(part(train), batch_size=8, shuffle=True), DataLoader(part(valid), batch_size=8)
-
-
-def trainer(epochs: int = 1, **settings: object) -> pl.Trainer:
-    return Trainer(
-        max_epochs=epochs,
-        accelerator='cpu',
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **settings,
-    )
 
 
 def run(
