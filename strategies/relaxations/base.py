@@ -29,10 +29,15 @@ class Relaxation:
     Attributes:
         trains_alpha: whether α moves at all.
         weighted_edges: whether the edges into a node have weights of their own.
+        sampled: whether the supernet computes one path at a time, drawn from a policy.
     """
 
     trains_alpha = True
     weighted_edges = False
+    sampled = False
+
+    def begin(self, architecture: Architecture) -> None:
+        """Called once the supernet has declared all its decisions."""
 
     def probabilities(self, alpha: Tensor) -> Tensor:
         """α (candidates,) → probability of each candidate (candidates,): what a selection ranks."""
@@ -73,4 +78,9 @@ class Relaxation:
             model: the supernet.
             progress: part of the search that is behind, from 0 to 1.
         """
+        yield
+
+    @contextmanager
+    def validation_step(self, architecture: Architecture, model: nn.Module) -> Iterator[None]:
+        """Surrounds each validation batch."""
         yield

@@ -102,6 +102,6 @@ def operation_tables(architecture: Architecture, relaxation: Relaxation) -> dict
         if label in architecture.fixed:
             tables[label] = {decision.names[architecture.fixed[label]]: 1.0}
             continue
-        table = dict(zip(decision.names, relaxation.probabilities(architecture.alpha(label)).tolist()))
-        tables[label] = {name: value for name, value in table.items() if label not in architecture.edges or name != 'none'}
+        probabilities = relaxation.probabilities(architecture.alpha(label)).tolist()
+        tables[label] = {decision.names[index]: probabilities[index] for index in architecture.eligible(label)}
     return tables
