@@ -227,7 +227,9 @@ def _search_supernet(
         write_text(output / BY_MAGNITUDE, genotype_from_sample(by_magnitude).to_json() + '\n')
     last = epochs_of(output)[-1]
     valid = f'valid_{recipe.metric.name}'
-    return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds']}
+    stopped = strategy.architecture.stopped
+    early = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
+    return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds'], **early}
 
 
 def _decided(strategy: DifferentiableStrategy) -> dict[str, Any]:

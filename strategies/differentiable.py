@@ -17,12 +17,13 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 from torchmetrics import Metric
 
 from nni_darts._nni import BaseOneShotLightningModule, Lightning, LightningModule, ModelSpace, OneShotStrategy, no_default_hook
-from nni_darts.strategies.architects import Architect, Reinforce, SecondOrder
+from nni_darts.strategies.architects import Architect, Reinforce, SecondOrder, dominant_eigenvalue
 from nni_darts.strategies.architects.randomness import RandomState
 from nni_darts.strategies.architecture import Architecture, Topology, edge_topology
+from nni_darts.strategies.early_stopping import EarlyStopping, early_stopping
 from nni_darts.strategies.fast import accelerate
 from nni_darts.strategies.relaxations import Relaxation, Softmax
-from nni_darts.strategies.selections import Magnitude, Ranking, Selection
+from nni_darts.strategies.selections import Greedy, Magnitude, Ranking, Selection
 from nni_darts.strategies.supernet import mutation_hook
 
 __all__ = ['DifferentiableModule', 'DifferentiableStrategy']
@@ -46,6 +47,9 @@ class DifferentiableStrategy(OneShotStrategy):
             rounding; ``plain`` every candidate by itself.
         checkpoint: keep less of each fast cell in memory for backward, and compute it again there.
         gradient_clip_val: clip the weights' gradient to this norm (in the real step, not in the virtual one); None does not clip.
+        early_stopping: end the search when its minimum gets sharp, with the architecture of an earlier epoch (DARTS-ES): an
+            :class:`EarlyStopping`, a mapping of its settings, or True for those published. A progressive selection begins then, with the
+            supernet as it is.
         mutation_hooks: NNI's extra hooks, run before ours.
 
     Attributes:
@@ -74,11 +78,13 @@ class DifferentiableStrategy(OneShotStrategy):
         gradient_clip_val: float | None = 5.0,
         execution: Literal['fast', 'plain'] = 'fast',
         checkpoint: bool = False,
+        early_stopping: EarlyStopping | dict[str, Any] | bool = False,
         mutation_hooks: list[Callable[..., Any]] | None = None,
     ) -> None:
         super().__init__(mutation_hooks=mutation_hooks)
         relaxation, architect, selection = relaxation or Softmax(), architect or SecondOrder(), selection or Magnitude()
         _check_parts(relaxation, architect, selection)
+        self.early_stopping = _early_stopping(early_stopping, relaxation, selection)
         for name, value, least in (
             ('learning_rate', learning_rate, 0),
             ('weight_decay', weight_decay, 0),
@@ -156,6 +162,9 @@ class DifferentiableStrategy(OneShotStrategy):
 
     def select(self) -> dict[str, Any]:
         """The architecture that the search stands at: an NNI sample."""
+        stopped = self.architecture.stopped
+        if stopped is not None and not self.selection.epochs(self.architecture):
+            return stopped['sample']
         return self.selection.select(self.architecture, self.relaxation)
 
     def probabilities(self) -> dict[str, dict[str, float]]:
@@ -305,10 +314,11 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_fit_start(self) -> None:
         extra = self.strategy.selection.epochs(self.architecture)
-        self._search_epochs = self.trainer.max_epochs
+        stopped = self.architecture.stopped
+        self._search_epochs = self.trainer.max_epochs if stopped is None else stopped['after']
         if extra and self._search_epochs < 1:
             raise ValueError('a progressive selection follows the search: give the Trainer max_epochs, the number of epochs to search')
-        if extra:
+        if extra or stopped is not None:
             self.trainer.fit_loop.max_epochs = self._search_epochs + extra
         super().on_fit_start()
 
@@ -344,12 +354,34 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
+        if self.strategy.early_stopping is not None and self._warmup_epochs <= self.current_epoch < self._search_epochs:
+            self._measure_curvature(self.strategy.early_stopping)
         selection, finished = self.strategy.selection, self.current_epoch + 1
         selection.observe(finished, self._search_epochs, self.architecture, self.strategy.relaxation)
         for _ in range(selection.rounds_due(finished, self._search_epochs, self.architecture)):
             for record in selection.decide(self.architecture, self):
                 self.strategy.on_decision(record)
         self.strategy.grow_batches()
+
+    def _measure_curvature(self, stopping: EarlyStopping) -> None:
+        """Logs the dominant eigenvalue after this epoch, and ends the search if it is time."""
+        finished, curvature = self.current_epoch + 1, self.architecture.curvature
+        with self.scoring(train=True):
+            batch = next(self.validation_batches(1)[0])
+            eigenvalue = dominant_eigenvalue(
+                lambda: self.loss_on(batch, 0),
+                list(self.model.parameters()),
+                self.architecture.arch_parameters(),
+                iterations=stopping.iterations,
+            )
+        self.log('eigenvalue', eigenvalue)
+        sample = self.strategy.selection.select(self.architecture, self.strategy.relaxation)
+        curvature.append({'epoch': finished, 'eigenvalue': eigenvalue, 'sample': sample})
+        earlier = stopping.stops_for([entry['eigenvalue'] for entry in curvature])
+        if earlier is not None:
+            self.architecture.stopped = {'after': finished, **curvature[earlier]}
+            self._search_epochs = finished
+            self.trainer.fit_loop.max_epochs = finished + self.strategy.selection.epochs(self.architecture)
 
     # Lightning calls these on this module; the evaluator's module is inside it.
 
@@ -437,6 +469,16 @@ def _check_parts(relaxation: Relaxation, architect: Architect, selection: Select
         raise ValueError('a controller is moved by Reinforce: SampledPaths(controller=True) goes with it, and no other architect does')
     if isinstance(architect, Reinforce) and not relaxation.sampled:
         raise ValueError('Reinforce moves the controller of SampledPaths(controller=True)')
+
+
+def _early_stopping(value: Any, relaxation: Relaxation, selection: Selection) -> EarlyStopping | None:
+    """The setting, where it makes sense. Raises ValueError elsewhere."""
+    stopping = early_stopping(value)
+    if stopping is not None and (relaxation.sampled or not relaxation.trains_alpha):
+        raise ValueError('early_stopping watches how α is trained, and here it is not')
+    if stopping is not None and isinstance(selection, Greedy):
+        raise ValueError('early_stopping would leave edges undecided: this selection spreads its decisions over the whole search')
+    return stopping
 
 
 def _optimizers(configured: Any) -> list[Optimizer]:
