@@ -241,10 +241,9 @@ class DifferentiableModule(BaseOneShotLightningModule):
             with _silent(self.training_module):
                 return self.loss_on(train, batch_idx)
 
-        progress = self.current_epoch / max(1, self._search_epochs - 1)
         with (
             nullcontext() if moves and not architect.own_optimizer else _frozen(self.architecture.arch_parameters()),
-            relaxation.weight_step(self.architecture, silent_loss, self.model, progress),
+            relaxation.weight_step(self.architecture, silent_loss, self.model, self._progress),
         ):
             outputs = self.training_module.training_step(train, batch_idx)
             self.advance_optimization(_loss(outputs), batch_idx, self.strategy.gradient_clip_val)
@@ -328,12 +327,18 @@ class DifferentiableModule(BaseOneShotLightningModule):
         return round(given * self._search_epochs) if given < 1 else int(given)
 
     @property
+    def _progress(self) -> float:
+        """The part of the search that is behind; above 1 while a selection fine-tunes."""
+        return self.current_epoch / max(1, self._search_epochs - 1)
+
+    @property
     def tuning(self) -> bool:
         """Whether the search is over and a progressive selection fine-tunes."""
         return self.current_epoch >= self._search_epochs
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
+        self.strategy.relaxation.begin_epoch(self._progress)
         self._follow_growth()
         if self.tuning and not self.strategy.selection.step_schedule:
             for optimizer in self.trainer.optimizers:

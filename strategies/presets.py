@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ class Preset:
         parts: (settings of its own, a selection that is to take the place of its own or None) → what the strategy is made of.
         own: names of the settings of its own.
         supernet: whether it searches one supernet; otherwise it draws cells to be trained one by one.
+        made_by: module and class of the strategy.
         relaxed: whether its supernet computes all candidates at once, so that it can be read out in other ways.
     """
 
@@ -39,13 +41,12 @@ class Preset:
     own: tuple[str, ...] = ()
     supernet: bool = True
     relaxed: bool = True
+    made_by: tuple[str, str] = ('nni_darts.strategies.differentiable', 'DifferentiableStrategy')
 
     def create(self, **settings: Any) -> OneShotStrategy:
         """The strategy with these settings: of its own, and arguments of its class. Raises ValueError for any other."""
-        if self.supernet:
-            from nni_darts.strategies.differentiable import DifferentiableStrategy as Strategy
-        else:
-            from nni_darts.strategies.random_search import RandomSearch as Strategy
+        home, kind = self.made_by
+        Strategy = getattr(import_module(home), kind)
         allowed = [*self.own, *(name for name in inspect.signature(Strategy.__init__).parameters if name != 'self')]
         for name in settings:
             if name not in allowed:
@@ -203,12 +204,21 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 relaxed=False,
             ),
             Preset(
+                'p-darts',
+                'first-order DARTS in stages: deeper and deeper networks, fewer and fewer operations, few skip connections',
+                'Chen et al., ICCV 2019',
+                lambda own, selection: {},
+                relaxed=False,
+                made_by=('nni_darts.strategies.progressive_depth', 'ProgressiveDepth'),
+            ),
+            Preset(
                 'random',
                 'random cells, trained one by one; the best stays',
                 'Liu et al., ICLR 2019, section 3',
                 lambda own, selection: {},
                 supernet=False,
                 relaxed=False,
+                made_by=('nni_darts.strategies.random_search', 'RandomSearch'),
             ),
         )
     }

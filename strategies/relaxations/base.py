@@ -39,6 +39,9 @@ class Relaxation:
     def begin(self, architecture: Architecture) -> None:
         """Called once the supernet has declared all its decisions."""
 
+    def begin_epoch(self, progress: float) -> None:
+        """Called before each epoch with the part of the search that is behind, from 0 to 1."""
+
     def probabilities(self, alpha: Tensor) -> Tensor:
         """α (candidates,) → probability of each candidate (candidates,): what a selection ranks."""
         return torch.softmax(alpha, dim=-1)
@@ -60,7 +63,7 @@ class Relaxation:
             weights = [weight / rest for weight in weights]
         return weighted_sum([weights[index] for index in kept], [candidates[index](*args, **kwargs) for index in kept])
 
-    def candidate(self, module: nn.Module) -> nn.Module:
+    def candidate(self, module: nn.Module, name: str) -> nn.Module:
         """What is searched in the place of a candidate: here the candidate."""
         return module
 
