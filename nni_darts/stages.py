@@ -26,6 +26,7 @@ from nni_darts.genotypes import AnyGenotype, genotype_from_sample, genotype_from
 from nni_darts.recipe import Recipe
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.presets import ALIASES, create_strategy, preset
+from nni_darts.strategies.progressive_depth import ProgressiveDepth
 from nni_darts.tasks import task_of
 from nni_darts.training.run import (
     CHECKPOINT,
@@ -45,6 +46,8 @@ OnDecision = Callable[[dict[str, Any]], None]
 """Called with the record of a decision."""
 
 RUN, RESULT, GENOTYPE, WEIGHTS, BY_MAGNITUDE = 'run.json', 'result.json', 'genotype.json', 'weights.pt', 'magnitude.json'
+STAGE = 'stage-'
+"""Begins the names of the folders with checkpoints of a search in stages."""
 
 
 def seed_everything(seed: int) -> None:
@@ -100,14 +103,16 @@ def _read_json(path: Path) -> Any:
 
 def _check_checkpoint(output: Path) -> None:
     """Finds damage before Lightning runs into it."""
-    if (output / CHECKPOINT).exists():
+    for checkpoint in [output / CHECKPOINT, *output.glob(f'{STAGE}*/{CHECKPOINT}')]:
+        if not checkpoint.exists():
+            continue
         try:
-            torch.load(output / CHECKPOINT, map_location='meta', weights_only=True)
+            torch.load(checkpoint, map_location='meta', weights_only=True)
             if not epochs_of(output):
                 raise ValueError(f'{METRICS} is missing')
         except Exception as error:  # torch, zipfile and pickle have a dozen kinds for a damaged file
             reason = str(error).splitlines()[0][:100]
-            raise InputError(f'the checkpoint in {output} is damaged ({reason}); start again in another folder') from None
+            raise InputError(f'the checkpoint in {checkpoint.parent} is damaged ({reason}); start again in another folder') from None
 
 
 def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> None:
@@ -133,8 +138,12 @@ def _check_strategy(recipe: Recipe, name: str, data: Any) -> None:
         strategy = _strategy(recipe, name)
         with _as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
             task = task_of(recipe)
+            space = task.space(recipe, data)
+            if isinstance(strategy, ProgressiveDepth):
+                strategy.stage_epochs(recipe.search.epochs)
+                space, strategy = next(strategy.stages(space))
             task.check(strategy)
-            strategy.mutate_model(task.space(recipe, data))
+            strategy.mutate_model(space)
 
 
 def search(
@@ -197,21 +206,14 @@ def _search_supernet(
     seed_everything(seed)
     space = task.space(recipe, data)
     strategy = _strategy(recipe, name)
-    module, datamodule = task.searching(recipe, data, seed)
-    with quiet_lightning():
-        trainer = create_trainer(
-            output,
-            epochs=recipe.search.epochs,
-            accelerator=recipe.accelerator,
-            precision=recipe.precision,
-            on_epoch=on_epoch,
-            extra=lambda: {
-                **_decided(strategy),
-                'probabilities': strategy.probabilities(),
-                'genotype': json.loads(_genotype(strategy).to_json()),
-            },
-        )
-        bar = DecisionBar()
+    bar = DecisionBar()
+
+    def run(recipe: Recipe, space: Any, strategy: DifferentiableStrategy, folder: Path, around: tuple[int, int] = (0, 0)) -> None:
+        """Searches a space; if that was finished before, it only loads what came out."""
+
+        def extra() -> dict[str, Any]:
+            found = json.loads(_genotype(strategy).to_json())
+            return {**_decided(strategy), 'probabilities': strategy.probabilities(), 'genotype': found}
 
         def decided(record: dict[str, Any]) -> None:
             bar.close()
@@ -219,15 +221,42 @@ def _search_supernet(
             if on_decision:
                 on_decision(record)
 
+        module, datamodule = task.searching(recipe, data, seed)
         strategy.on_scored, strategy.on_decision = bar.scored, decided
-        evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=_resume_arguments(output, resume))
-        strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
-    by_magnitude = strategy.architecture.by_magnitude
+        with quiet_lightning():
+            trainer = create_trainer(
+                folder,
+                epochs=recipe.search.epochs,
+                accelerator=recipe.accelerator,
+                precision=recipe.precision,
+                on_epoch=on_epoch,
+                extra=extra,
+                around=around,
+                metrics=output / METRICS,
+            )
+            evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=_resume_arguments(folder, resume))
+            strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
+
+    if isinstance(strategy, ProgressiveDepth):
+        epochs = strategy.stage_epochs(recipe.search.epochs)
+        short = recipe.model_copy(update={'search': recipe.search.model_copy(update={'epochs': epochs})})
+        for number, (deeper, part) in enumerate(strategy.stages(space)):
+            run(short, deeper, part, output / f'{STAGE}{number + 1}', (number * epochs, (len(strategy.parts) - number - 1) * epochs))
+            # A resumed run does not repeat this stage, and must build the next one from the same random numbers.
+            seed_everything(seed + _STAGE_SEED * (number + 1))
+        strategy = part
+    else:
+        run(recipe, space, strategy, output)
+    by_magnitude, stopped = strategy.architecture.by_magnitude, strategy.architecture.stopped
     if by_magnitude is not None:
         write_text(output / BY_MAGNITUDE, genotype_from_sample(by_magnitude).to_json() + '\n')
-    last = epochs_of(output)[-1]
-    valid = f'valid_{recipe.metric.name}'
-    return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds']}
+    early = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
+    valid, last = f'valid_{recipe.metric.name}', epochs_of(output)[-1]
+    return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds'], **early}
+
+
+_STAGE_SEED = 1_000_003
+"""Between the seeds of two stages of one search."""
 
 
 def _decided(strategy: DifferentiableStrategy) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ class Preset:
         parts: (settings of its own, a selection that is to take the place of its own or None) → what the strategy is made of.
         own: names of the settings of its own.
         supernet: whether it searches one supernet; otherwise it draws cells to be trained one by one.
+        made_by: module and class of the strategy.
+        relaxed: whether its supernet computes all candidates at once, so that it can be read out in other ways.
     """
 
     name: str
@@ -37,13 +40,13 @@ class Preset:
     parts: Callable[[Parts, Any], Parts]
     own: tuple[str, ...] = ()
     supernet: bool = True
+    relaxed: bool = True
+    made_by: tuple[str, str] = ('nni_darts.strategies.differentiable', 'DifferentiableStrategy')
 
     def create(self, **settings: Any) -> OneShotStrategy:
         """The strategy with these settings: of its own, and arguments of its class. Raises ValueError for any other."""
-        if self.supernet:
-            from nni_darts.strategies.differentiable import DifferentiableStrategy as Strategy
-        else:
-            from nni_darts.strategies.random_search import RandomSearch as Strategy
+        home, kind = self.made_by
+        Strategy = getattr(import_module(home), kind)
         allowed = [*self.own, *(name for name in inspect.signature(Strategy.__init__).parameters if name != 'self')]
         for name in settings:
             if name not in allowed:
@@ -56,6 +59,17 @@ def _darts_1st(own: Parts, selection: Any) -> Parts:
     from nni_darts.strategies.architects import FirstOrder
 
     return {'architect': FirstOrder(), 'selection': selection}
+
+
+def _with_architect(architect: str) -> Callable[[Parts, Any], Parts]:
+    """The softmax with another architect."""
+
+    def parts(own: Parts, selection: Any) -> Parts:
+        from nni_darts.strategies import architects
+
+        return {'architect': getattr(architects, architect)(), 'selection': selection}
+
+    return parts
 
 
 def _darts_2nd(own: Parts, selection: Any) -> Parts:
@@ -73,6 +87,33 @@ def _first_order_with(relaxation: str, **defaults: Any) -> Callable[[Parts, Any]
         return {**_darts_1st({}, selection), 'relaxation': getattr(relaxations, relaxation)(**own), **defaults}
 
     return parts
+
+
+_RANKING = ('samples', 'finalists', 'batches', 'criterion', 'batch_norm')
+_CONTROLLER = ('hidden', 'tanh_constant')
+_REINFORCE = ('paths_per_step', 'baseline_decay', 'entropy_weight')
+
+
+def _take(own: Parts, names: tuple[str, ...]) -> Parts:
+    return {name: own[name] for name in names if name in own}
+
+
+def _random_ws(own: Parts, selection: Any) -> Parts:
+    from nni_darts.strategies.relaxations import SampledPaths
+    from nni_darts.strategies.selections import Ranking
+
+    return {'relaxation': SampledPaths(), 'selection': Ranking(**own)}
+
+
+def _enas(own: Parts, selection: Any) -> Parts:
+    from nni_darts.strategies.architects import Reinforce
+    from nni_darts.strategies.relaxations import SampledPaths
+
+    return {
+        **_random_ws(_take(own, _RANKING), None),
+        'relaxation': SampledPaths(controller=True, **_take(own, _CONTROLLER)),
+        'architect': Reinforce(**_take(own, (*_REINFORCE, 'criterion'))),
+    }
 
 
 def _sgas(own: Parts, selection: Any) -> Parts:
@@ -135,11 +176,49 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 ('greedy_criterion', 'decision_start', 'decision_every', 'batch_increase', 'history'),
             ),
             Preset(
+                'darts-joint',
+                'an ablation: α and the weights by the same SGD on training and validation data',
+                'Liu et al., ICLR 2019, section 3.3',
+                _with_architect('Joint'),
+            ),
+            Preset(
+                'darts-coordinate',
+                'an ablation: α and the weights in turn on every batch of training and validation data',
+                'Liu et al., ICLR 2019, section 3.3',
+                _with_architect('Coordinate'),
+            ),
+            Preset(
+                'enas',
+                'an LSTM draws single paths and learns which validate well; of many drawn at the end the best stays',
+                'Pham et al., ICML 2018',
+                _enas,
+                (*_RANKING, *_CONTROLLER, *_REINFORCE),
+                relaxed=False,
+            ),
+            Preset(
+                'random-ws',
+                'random search with weight sharing: uniform paths; of many drawn at the end the best stays',
+                'Li & Talwalkar, UAI 2019',
+                _random_ws,
+                _RANKING,
+                relaxed=False,
+            ),
+            Preset(
+                'p-darts',
+                'first-order DARTS in stages: deeper and deeper networks, fewer and fewer operations, few skip connections',
+                'Chen et al., ICCV 2019',
+                lambda own, selection: {},
+                relaxed=False,
+                made_by=('nni_darts.strategies.progressive_depth', 'ProgressiveDepth'),
+            ),
+            Preset(
                 'random',
                 'random cells, trained one by one; the best stays',
                 'Liu et al., ICLR 2019, section 3',
                 lambda own, selection: {},
                 supernet=False,
+                relaxed=False,
+                made_by=('nni_darts.strategies.random_search', 'RandomSearch'),
             ),
         )
     }
@@ -179,7 +258,7 @@ def _with_selection(base: Preset, suffix: str) -> Preset:
 
 
 def preset(name: str) -> Preset:
-    """Looks a preset up: a name of ``PRESETS``, or one of its supernets with ``+pt`` or ``+pt-mag``.
+    """Looks a preset up: a name of ``PRESETS``, or one that relaxes all candidates with ``+pt`` or ``+pt-mag``.
 
     Raises:
         ValueError: for any other name; the message lists the known ones.
@@ -187,10 +266,11 @@ def preset(name: str) -> Preset:
     base, _, suffix = str(ALIASES.get(name, name)).partition('+')
     if base in PRESETS and not suffix and '+' not in str(name):
         return PRESETS[base]
-    if base in PRESETS and PRESETS[base].supernet and suffix in SELECTIONS:
+    if base in PRESETS and PRESETS[base].relaxed and suffix in SELECTIONS:
         return _with_selection(PRESETS[base], suffix)
+    others = ', '.join(entry.name for entry in PRESETS.values() if not entry.relaxed)
     raise ValueError(
-        f'unknown strategy {name!r}; known: {", ".join(PRESETS)}; all but random also with +pt or +pt-mag; darts-pt is darts-1st+pt'
+        f'unknown strategy {name!r}; known: {", ".join(PRESETS)}; all but {others} also with +pt or +pt-mag; darts-pt is darts-1st+pt'
     )
 
 

@@ -22,7 +22,7 @@ from nni_darts._nni import (
 )
 from nni_darts.strategies.architecture import edge_topology
 
-__all__ = ['RandomSearch', 'random_sample']
+__all__ = ['RandomSearch', 'fresh_copy', 'random_sample']
 
 
 def random_sample(mutables: Mapping[str, Any], edges: Sequence[str], rng: random.Random) -> dict[str, Any]:
@@ -77,9 +77,7 @@ class RandomSearch(OneShotStrategy):
             sample = random_sample(space.simplify(), edges, rng)
             with model_context(sample):
                 network = type(space)(*space.trace_args, **space.trace_kwargs)
-            # A Lightning evaluator can be used once; the loaders' data need no copy.
-            evaluator = copy.deepcopy(self.model_space.evaluator, _shared_data(self.model_space.evaluator))
-            model = _FixedModel(network, evaluator, sample)
+            model = _FixedModel(network, fresh_copy(self.model_space.evaluator), sample)
             self.trained.append(model)
             self.engine.submit_models(model)
 
@@ -113,7 +111,7 @@ class _FixedModel(RawFormatModelSpace):
         return self.model_space
 
 
-def _shared_data(evaluator: Lightning) -> dict[int, Any]:
-    """A memo for deepcopy that keeps the data sets shared."""
+def fresh_copy(evaluator: Lightning) -> Lightning:
+    """A Lightning evaluator can be used once; the loaders' data need no copy."""
     loaders = [evaluator.train_dataloaders, evaluator.val_dataloaders, evaluator.datamodule]
-    return {id(loader): loader for loader in loaders if loader is not None}
+    return copy.deepcopy(evaluator, {id(loader): loader for loader in loaders if loader is not None})

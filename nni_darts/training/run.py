@@ -75,10 +75,18 @@ class EpochLog(Checkpoint):
         path: the file; lines of epochs that a resumed run repeats are replaced.
         on_epoch: called with the measurements.
         extra: further measurements of the epoch, asked for after it; ``on_epoch`` gets the numbers among them.
+        around: how many epochs other runs that write into the same file have before and after this one.
     """
 
-    def __init__(self, path: Path, on_epoch: OnEpoch | None = None, extra: Callable[[], dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        on_epoch: OnEpoch | None = None,
+        extra: Callable[[], dict[str, Any]] | None = None,
+        around: tuple[int, int] = (0, 0),
+    ) -> None:
         self.path = path
+        self.around = around
         self.on_epoch = on_epoch
         self.extra = extra
         self._started = self._rate = 0.0
@@ -89,15 +97,17 @@ class EpochLog(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         values = {name: round(float(value), 6) for name, value in trainer.callback_metrics.items()}
+        before, after = self.around
+        epoch = before + trainer.current_epoch + 1
         if not np.isfinite(values.get('train_loss', 0.0)):
             raise ArithmeticError(
-                f'the training loss is {values["train_loss"]} in epoch {trainer.current_epoch + 1} at learning rate {self._rate:.4g}: '
+                f'the training loss is {values["train_loss"]} in epoch {epoch} at learning rate {self._rate:.4g}: '
                 'the training has diverged; lower the learning rate'
             )
-        lines = [line for line in _lines(self.path) if json.loads(line)['epoch'] < trainer.current_epoch + 1]
+        lines = [line for line in _lines(self.path) if json.loads(line)['epoch'] < epoch]
         seconds = round(time.monotonic() - self._started, 2)
         total = round(seconds + (json.loads(lines[-1])['total_seconds'] if lines else 0), 2)
-        record = {'epoch': trainer.current_epoch + 1, 'of': trainer.max_epochs, **values, 'seconds': seconds, 'total_seconds': total}
+        record = {'epoch': epoch, 'of': before + trainer.max_epochs + after, **values, 'seconds': seconds, 'total_seconds': total}
         detail = self.extra() if self.extra else {}
         write_text(self.path, ''.join(line + '\n' for line in [*lines, json.dumps({**record, **detail})]))
         if self.on_epoch:
@@ -160,10 +170,13 @@ def create_trainer(
     gradient_clip: float | None = None,
     on_epoch: OnEpoch | None = None,
     extra: Callable[[], dict[str, Any]] | None = None,
+    around: tuple[int, int] = (0, 0),
+    metrics: Path | None = None,
 ) -> pl.Trainer:
     """A Lightning trainer that writes a checkpoint and a line of ``metrics.jsonl`` into ``folder`` after each epoch.
 
     Args:
+        metrics: the file for these lines, where it is another one.
         gradient_clip: norm for Lightning to clip to; one-shot strategies clip themselves and need None here.
         others: as in the recipe and for :class:`EpochLog`.
 
@@ -173,7 +186,7 @@ def create_trainer(
     folder.mkdir(parents=True, exist_ok=True)
     callbacks: list[pl.Callback] = [
         RandomStates(),
-        EpochLog(folder / METRICS, on_epoch, extra),
+        EpochLog(metrics or folder / METRICS, on_epoch, extra, around),
         ModelCheckpoint(
             folder, filename='last', save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
         ),

@@ -29,10 +29,18 @@ class Relaxation:
     Attributes:
         trains_alpha: whether α moves at all.
         weighted_edges: whether the edges into a node have weights of their own.
+        sampled: whether the supernet computes one path at a time, drawn from a policy.
     """
 
     trains_alpha = True
     weighted_edges = False
+    sampled = False
+
+    def begin(self, architecture: Architecture) -> None:
+        """Called once the supernet has declared all its decisions."""
+
+    def begin_epoch(self, progress: float) -> None:
+        """Called before each epoch with the part of the search that is behind, from 0 to 1."""
 
     def probabilities(self, alpha: Tensor) -> Tensor:
         """α (candidates,) → probability of each candidate (candidates,): what a selection ranks."""
@@ -55,7 +63,7 @@ class Relaxation:
             weights = [weight / rest for weight in weights]
         return weighted_sum([weights[index] for index in kept], [candidates[index](*args, **kwargs) for index in kept])
 
-    def candidate(self, module: nn.Module) -> nn.Module:
+    def candidate(self, module: nn.Module, name: str) -> nn.Module:
         """What is searched in the place of a candidate: here the candidate."""
         return module
 
@@ -73,4 +81,9 @@ class Relaxation:
             model: the supernet.
             progress: part of the search that is behind, from 0 to 1.
         """
+        yield
+
+    @contextmanager
+    def validation_step(self, architecture: Architecture, model: nn.Module) -> Iterator[None]:
+        """Surrounds each validation batch."""
         yield

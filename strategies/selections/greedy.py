@@ -159,8 +159,7 @@ _PUBLISHED_EPOCHS = 50
 def _without_none(architecture: Architecture, relaxation: Relaxation, label: str) -> tuple[float, Tensor]:
     """The probability of anything but ``none``, and the other operations' given that. Off the edges of a cell ``none`` is a choice."""
     probabilities = relaxation.probabilities(architecture.alpha(label).detach()).cpu()
-    names = architecture.operations()[label].names
-    kept = [index for index, name in enumerate(names) if name != 'none' or label not in architecture.edges]
+    kept = architecture.eligible(label)
     present = probabilities[kept].sum()
     return float(present), probabilities[kept] / present
 

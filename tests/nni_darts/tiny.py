@@ -42,6 +42,14 @@ def overrides(images: Path) -> dict[str, object]:
     }
 
 
+SMALL = {
+    'search.settings.enas': {'samples': 4, 'finalists': 2},
+    'search.settings.random-ws': {'samples': 4, 'finalists': 2},
+    'search.settings.p-darts': {'cells': [3, 3, 4]},
+}
+"""Settings of strategies that would otherwise take longer than the others."""
+
+
 @functools.cache
 def recipe(images: Path) -> Recipe:
     """The tiny recipe."""

@@ -14,7 +14,7 @@ from torch.nn import functional
 from nni_darts.search_spaces import S1, S2, S3, S5, DartsSpace
 from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.fast import FastCell, convolutional, kernels, streamed
-from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, PartialChannels, RandomSoftmax, Softmax
+from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, PartialChannels, RandomSoftmax, SkipDropout, Softmax
 
 SPACES = {
     'darts': lambda: DartsSpace(4, 4, 3, 2, 4),
@@ -244,3 +244,12 @@ def test_frozen_and_copied() -> None:
 def test_the_execution_is_one_of_two() -> None:
     with pytest.raises(ValueError, match='execution must be fast or plain'):
         DifferentiableStrategy(execution='quick')
+
+
+def test_skips_with_dropout_behind_them() -> None:
+    """At rate 0 by now, so that nothing is drawn: they are computed by modules of their own."""
+    made = [supernet('three cells', execution, SkipDropout(0.5)) for execution in ('plain', 'fast')]
+    for strategy, model in made:
+        strategy.relaxation.current = 0.0
+        assert any(isinstance(module, FastCell) for module in model.modules()) == (strategy.execution == 'fast')
+    same(*made, images(), 1e-9)
