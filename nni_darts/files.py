@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ['write_text']
+__all__ = ['replacing', 'write_text']
+
+
+@contextmanager
+def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
+    """Opens a file beside ``path`` that takes its place at the end of the block, complete and on the disk; not if the block fails.
+
+    Args:
+        keep: where the file that was there before goes; None lets it go.
+    """
+    temporary = path.with_name(path.name + '.tmp')
+    try:
+        with temporary.open('wb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if keep is not None and path.exists():
+        os.replace(path, keep)
+    os.replace(temporary, path)
 
 
 def write_text(path: Path, text: str) -> None:
     """Replaces a file's content at once (UTF-8)."""
-    temporary = path.with_name(path.name + '.tmp')
-    temporary.write_text(text, 'utf-8')
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        file.write(text.encode('utf-8'))

@@ -21,14 +21,14 @@ import torch
 from nni_darts import __version__
 from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
 from nni_darts.errors import InputError
-from nni_darts.files import write_text
+from nni_darts.files import replacing, write_text
 from nni_darts.genotypes import AnyGenotype, genotype_from_sample, genotype_from_text
 from nni_darts.recipe import Recipe
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.presets import ALIASES, create_strategy, preset
 from nni_darts.tasks import task_of
+from nni_darts.training.checkpoints import CHECKPOINT, PREVIOUS
 from nni_darts.training.run import (
-    CHECKPOINT,
     METRICS,
     DecisionBar,
     OnEpoch,
@@ -67,7 +67,9 @@ def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> 
     except OSError as error:
         raise InputError(f'cannot make the folder {output}: {error.strerror}') from None
     run = {**what, 'recipe': recipe.to_dict()}
-    kept = sorted(file.name for file in output.iterdir() if file.name in (RESULT, GENOTYPE, WEIGHTS, METRICS, CHECKPOINT, 'cell-0'))
+    kept = sorted(
+        file.name for file in output.iterdir() if file.name in (RESULT, GENOTYPE, WEIGHTS, METRICS, CHECKPOINT, PREVIOUS, 'cell-0')
+    )
     before = _read_json(output / RUN) if (output / RUN).exists() and kept else None
     if before is None and kept:
         raise InputError(f'{output} already holds {kept[0]}, which is not of a run that could go on; choose another folder')
@@ -79,7 +81,6 @@ def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> 
             raise InputError(f'{output} holds a run with another {", ".join(different)}: a resumed run keeps its settings')
         if RESULT in kept:
             return _read_json(output / RESULT)['result']
-        _check_checkpoint(output)
     _write_json(output / RUN, run)
     return None
 
@@ -96,18 +97,6 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text('utf-8'))
     except (OSError, ValueError) as error:
         raise InputError(f'{path} is damaged ({error}); start again in another folder') from None
-
-
-def _check_checkpoint(output: Path) -> None:
-    """Finds damage before Lightning runs into it."""
-    if (output / CHECKPOINT).exists():
-        try:
-            torch.load(output / CHECKPOINT, map_location='meta', weights_only=True)
-            if not epochs_of(output):
-                raise ValueError(f'{METRICS} is missing')
-        except Exception as error:  # torch, zipfile and pickle have a dozen kinds for a damaged file
-            reason = str(error).splitlines()[0][:100]
-            raise InputError(f'the checkpoint in {output} is damaged ({reason}); start again in another folder') from None
 
 
 def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> None:
@@ -204,6 +193,7 @@ def _search_supernet(
             epochs=recipe.search.epochs,
             accelerator=recipe.accelerator,
             precision=recipe.precision,
+            checkpoint_steps=recipe.checkpoint_steps,
             on_epoch=on_epoch,
             extra=lambda: {
                 **_decided(strategy),
@@ -324,6 +314,7 @@ def train_cell(
             epochs=settings.epochs,
             accelerator=recipe.accelerator,
             precision=recipe.precision,
+            checkpoint_steps=recipe.checkpoint_steps,
             gradient_clip=settings.gradient_clip,
             on_epoch=on_epoch,
         )
@@ -333,7 +324,8 @@ def train_cell(
         if stage == 'retrain':
             test = f'test_{recipe.metric.name}'
             measured[test] = trainer.test(module, datamodule=datamodule, verbose=False)[0][test]
-    torch.save(network.state_dict(), output / WEIGHTS)
+    with replacing(output / WEIGHTS) as file:
+        torch.save(network.state_dict(), file)
     write_text(output / GENOTYPE, genotype.to_json() + '\n')
     return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
 
@@ -359,7 +351,10 @@ def _as_input_error(what: str) -> Iterator[None]:
 
 
 def _resume_arguments(output: Path, resume: bool) -> dict[str, Any]:
-    checkpoint = last_checkpoint(output) if resume else None
+    try:
+        checkpoint = last_checkpoint(output) if resume else None
+    except ValueError as error:
+        raise InputError(f'the checkpoint in {output} is damaged ({error}); start again in another folder') from None
     return {'ckpt_path': str(checkpoint), 'weights_only': True} if checkpoint else {}
 
 

@@ -192,6 +192,8 @@ class DifferentiableModule(BaseOneShotLightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
         """One step of α (after the warm-up), then one of the weights."""
         relaxation = self.strategy.relaxation
+        progress = self.current_epoch / max(1, self._search_epochs - 1)
+        relaxation.begin_step(progress)
         if relaxation.trains_alpha and self.current_epoch >= self._warmup_epochs:
             self._architecture_step(batch, batch_idx)
 
@@ -199,7 +201,6 @@ class DifferentiableModule(BaseOneShotLightningModule):
             with _silent(self.training_module):
                 return self.loss_on(batch[TRAIN], batch_idx)
 
-        progress = self.current_epoch / max(1, self._search_epochs - 1)
         with (
             _frozen(self.architecture.arch_parameters()),
             relaxation.weight_step(self.architecture, silent_loss, self.model, progress),
@@ -327,6 +328,12 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any) -> None:
         self.training_module.on_train_batch_end(outputs, batch[TRAIN], batch_idx)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.training_module.on_save_checkpoint(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.training_module.on_load_checkpoint(checkpoint)
 
     def on_validation_epoch_start(self) -> None:
         self.training_module.on_validation_epoch_start()

@@ -63,6 +63,9 @@ class Relaxation:
         """Calls what computes an edge with its arguments, whether its operation is still mixed or decided."""
         return compute(*args, **kwargs)
 
+    def begin_step(self, progress: float) -> None:
+        """Called before each training step, that of α included, with the part of the search that is behind, from 0 to 1."""
+
     @contextmanager
     def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:
         """Surrounds each step of the weights.

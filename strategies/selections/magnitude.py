@@ -60,11 +60,11 @@ class Selection:
         """An NNI sample: a value for every label of the architecture.
 
         Raises:
-            ValueError: if an α is not finite: the search has diverged.
+            ArithmeticError: if an α is not finite: the search has diverged.
         """
         for label in architecture.labels():
             if not torch.isfinite(architecture.alpha(label)).all():
-                raise ValueError(f'the architecture parameters of {label!r} are not finite: the search has diverged')
+                raise ArithmeticError(f'the architecture parameters of {label!r} are not finite: the search has diverged')
         tables = operation_tables(architecture, relaxation)
         sample: dict[str, Any] = {label: max(table, key=table.__getitem__) for label, table in tables.items()}
         for label, decision in architecture.inputs().items():

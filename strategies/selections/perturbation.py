@@ -144,6 +144,9 @@ class Perturbation(Progressive):
 
     For each batch, whatever does not depend on the choice being scored is computed once for all candidates
     (:class:`~nni_darts.strategies.selections.sharing.SharedResults`); the scores are those of full passes, bit for bit.
+
+    Raises:
+        ArithmeticError: while scoring, if a validation loss is not finite.
     """
 
     def __init__(
@@ -188,6 +191,8 @@ class Perturbation(Progressive):
                 module.strategy.on_scored(label, index + 1, total)
         # One transfer for all: nothing before waits for the device. Sums over samples, exact where they count.
         totals = torch.stack(values).cpu().double()
+        if not torch.isfinite(totals).all():
+            raise ArithmeticError(f'without one choice of {label!r} the validation loss is not finite: the search has diverged')
         if self.criterion == 'loss':
             totals *= torch.tensor(sizes, dtype=torch.float64)[:, None]
         return (totals.sum(dim=0) / sum(sizes)).tolist()
