@@ -48,6 +48,10 @@ class _Commands(click.Group):
             raise problem from None
         except ArithmeticError as error:
             raise click.ClickException(str(error)) from None
+        except OSError as error:
+            if error.filename is None or error.strerror is None:
+                raise  # about no file: not the user's
+            raise click.ClickException(f'{error.filename}: {error.strerror}') from None
 
 
 @click.group(cls=_Commands, context_settings={'help_option_names': ['-h', '--help'], 'max_content_width': 110})

@@ -7,22 +7,20 @@ Each writes what a user wants to keep into its output folder: ``genotype.json``,
 from __future__ import annotations
 
 import json
-import platform
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from nni_darts import __version__
 from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
 from nni_darts.errors import InputError
 from nni_darts.files import replacing, write_text
 from nni_darts.genotypes import AnyGenotype, genotype_from_sample, genotype_from_text
+from nni_darts.provenance import provenance
 from nni_darts.recipe import Recipe
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.presets import ALIASES, create_strategy, preset
@@ -32,6 +30,7 @@ from nni_darts.training.run import (
     METRICS,
     DecisionBar,
     OnEpoch,
+    OnStep,
     create_trainer,
     epochs_of,
     last_checkpoint,
@@ -135,6 +134,7 @@ def search(
     resume: bool = False,
     on_epoch: OnEpoch | None = None,
     on_decision: OnDecision | None = None,
+    on_step: OnStep | None = None,
 ) -> tuple[AnyGenotype, dict[str, Any]]:
     """Searches a cell with the strategy of that name.
 
@@ -146,6 +146,7 @@ def search(
         resume: go on from the checkpoint there, if there is one.
         on_epoch: called with each epoch's measurements.
         on_decision: called with each decision that a selection takes during or after the search: its line of ``selection.jsonl``.
+        on_step: called after each batch of training, validation, testing or scoring.
 
     Returns:
         The genotype, and the result: validation accuracy of what was searched, cost of the found network at retraining size, seconds
@@ -165,9 +166,9 @@ def search(
     if finished is not None:
         return genotype_from_text(json.dumps(_read_json(output / GENOTYPE))), finished
     if chosen.supernet:
-        genotype, measured = _search_supernet(recipe, strategy, seed, output, data, resume, on_epoch, on_decision)
+        genotype, measured = _search_supernet(recipe, strategy, seed, output, data, resume, on_epoch, on_decision, on_step)
     else:
-        genotype, measured = _search_cells(recipe, seed, output, resume, on_epoch)
+        genotype, measured = _search_cells(recipe, seed, output, resume, on_epoch, on_step)
     write_text(output / GENOTYPE, genotype.to_json() + '\n')
     return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)})
 
@@ -181,6 +182,7 @@ def _search_supernet(
     resume: bool,
     on_epoch: OnEpoch | None,
     on_decision: OnDecision | None,
+    on_step: OnStep | None,
 ) -> tuple[AnyGenotype, dict[str, Any]]:
     task = task_of(recipe)
     seed_everything(seed)
@@ -195,6 +197,7 @@ def _search_supernet(
             precision=recipe.precision,
             checkpoint_steps=recipe.checkpoint_steps,
             on_epoch=on_epoch,
+            on_step=on_step,
             extra=lambda: {
                 **_decided(strategy),
                 'probabilities': strategy.probabilities(),
@@ -209,7 +212,12 @@ def _search_supernet(
             if on_decision:
                 on_decision(record)
 
-        strategy.on_scored, strategy.on_decision = bar.scored, decided
+        def scored(label: str, batches: int, total: int | None) -> None:
+            bar.scored(label, batches, total)
+            if on_step:
+                on_step()
+
+        strategy.on_scored, strategy.on_decision = scored, decided
         evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=_resume_arguments(output, resume))
         strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
     by_magnitude = strategy.architecture.by_magnitude
@@ -266,11 +274,14 @@ class _InProcess(SequentialExecutionEngine):
         self.dispatch_model_event(TrainingEndEvent(model, ModelStatus.Trained))
 
 
-def _search_cells(recipe: Recipe, seed: int, output: Path, resume: bool, on_epoch: OnEpoch | None) -> tuple[AnyGenotype, dict[str, Any]]:
+def _search_cells(
+    recipe: Recipe, seed: int, output: Path, resume: bool, on_epoch: OnEpoch | None, on_step: OnStep | None
+) -> tuple[AnyGenotype, dict[str, Any]]:
     """Random search: the cells one after the other through the select stage, best by validation."""
     found = []
     for index, genotype in enumerate(recipe.random_cells(seed)):
-        found.append((genotype, train_cell(recipe, 'select', genotype, seed, output / f'cell-{index}', resume=resume, on_epoch=on_epoch)))
+        folder = output / f'cell-{index}'
+        found.append((genotype, train_cell(recipe, 'select', genotype, seed, folder, resume=resume, on_epoch=on_epoch, on_step=on_step)))
     valid = f'valid_{recipe.metric.name}'
     best, result = recipe.metric.best(found, lambda entry: entry[1][valid])
     return best, {valid: result[valid], 'seconds': round(sum(trained['seconds'] for _, trained in found), 1)}
@@ -285,6 +296,7 @@ def train_cell(
     *,
     resume: bool = False,
     on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
 ) -> dict[str, Any]:
     """Trains the network of a genotype from scratch: briefly (``select``) or fully (``retrain``). Arguments as for :func:`search`.
 
@@ -317,6 +329,7 @@ def train_cell(
             checkpoint_steps=recipe.checkpoint_steps,
             gradient_clip=settings.gradient_clip,
             on_epoch=on_epoch,
+            on_step=on_step,
         )
         trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
         epochs = epochs_of(output)
@@ -359,12 +372,10 @@ def _resume_arguments(output: Path, resume: bool) -> dict[str, Any]:
 
 
 def _finish(output: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """Writes ``result.json`` beside what the run was: settings, versions."""
+    """Writes ``result.json`` beside what the run was: settings, versions, command, state of the source."""
     result = {**result, 'peak_memory_mib': peak_memory_mib()}
-    versions = {name: metadata.version(name) for name in ('nni', 'torch', 'torchvision', 'pytorch-lightning')}
     run = json.loads((output / RUN).read_text('utf-8'))
-    versions = {'nni-darts': __version__, 'python': platform.python_version(), **versions}
-    _write_json(output / RESULT, {'result': result, **run, 'versions': versions})
+    _write_json(output / RESULT, {'result': result, **run, **provenance()})
     return result
 
 

@@ -80,6 +80,12 @@ class Manager:
         entries = self._get(f'metric-data/{trial_id}')
         return [_value(entry) for entry in entries if entry['type'] == 'PERIODICAL'], any(entry['type'] == 'FINAL' for entry in entries)
 
+    def stderr(self, trial_id: str) -> str:
+        """What a trial has written there."""
+        response = requests.get(self._url(f'trial-file/{trial_id}/stderr'), timeout=_TIMEOUT)
+        response.raise_for_status()
+        return response.content.decode('utf-8', 'replace')
+
     def finish(self, submitted: int) -> None:
         """Ends the experiment once the submitted trials are through: NNI ends only when a maximum number of trials is reached."""
         response = requests.put(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Checkpoint, LambdaCallback, TQDMProgressBar
 from tqdm.auto import tqdm
 
 from nni_darts._nni import Trainer
@@ -27,6 +27,7 @@ __all__ = [
     'DecisionBar',
     'EpochLog',
     'OnEpoch',
+    'OnStep',
     'create_trainer',
     'epochs_of',
     'last_checkpoint',
@@ -37,7 +38,11 @@ __all__ = [
 OnEpoch = Callable[[dict[str, float]], None]
 """Called after each epoch with its measurements."""
 
+OnStep = Callable[[], None]
+"""Called after each batch."""
+
 METRICS = 'metrics.jsonl'
+BATCH_ENDS = ('on_train_batch_end', 'on_validation_batch_end', 'on_test_batch_end')
 
 _logger = logging.getLogger(__name__)
 
@@ -158,6 +163,7 @@ def create_trainer(
     checkpoint_steps: int | None = None,
     gradient_clip: float | None = None,
     on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
     extra: Callable[[], dict[str, Any]] | None = None,
 ) -> pl.Trainer:
     """A Lightning trainer that writes checkpoints, and a line of ``metrics.jsonl`` after each epoch, into ``folder``.
@@ -165,6 +171,7 @@ def create_trainer(
     Args:
         checkpoint_steps: write a checkpoint after so many steps within an epoch, too.
         gradient_clip: norm for Lightning to clip to; one-shot strategies clip themselves and need None here.
+        on_step: called after each batch of training, validation or testing.
         others: as in the recipe and for :class:`EpochLog`.
 
     Raises:
@@ -176,6 +183,7 @@ def create_trainer(
         EpochLog(folder / METRICS, on_epoch, extra),
         Checkpoints(folder, checkpoint_steps),
         StopOnDivergence(),
+        *([LambdaCallback(**dict.fromkeys(BATCH_ENDS, lambda *_: on_step()))] if on_step else []),
     ]
     interactive = sys.stderr.isatty()
     if interactive:
