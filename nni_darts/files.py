@@ -1,14 +1,30 @@
-"""Writing files so that a reader, or a later run, never sees half of one."""
+"""Files between processes: written so that nobody sees half of one, and locked."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ['replacing', 'write_text']
+__all__ = ['lock', 'replacing', 'write_text']
+
+
+def lock(path: Path) -> int | None:
+    """Takes the lock of a file, which is made if there is none; None if another process has it.
+
+    Returns:
+        A descriptor that holds the lock until it is closed. The kernel closes it when the process ends, however it ends.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 @contextmanager

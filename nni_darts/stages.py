@@ -7,6 +7,7 @@ Each writes what a user wants to keep into its output folder: ``genotype.json``,
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import torch
 
 from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
 from nni_darts.errors import InputError
-from nni_darts.files import replacing, write_text
+from nni_darts.files import lock, replacing, write_text
 from nni_darts.genotypes import AnyGenotype, genotype_from_sample, genotype_from_text
 from nni_darts.provenance import provenance
 from nni_darts.recipe import Recipe
@@ -44,6 +45,7 @@ OnDecision = Callable[[dict[str, Any]], None]
 """Called with the record of a decision."""
 
 RUN, RESULT, GENOTYPE, WEIGHTS, BY_MAGNITUDE = 'run.json', 'result.json', 'genotype.json', 'weights.pt', 'magnitude.json'
+LOCK = 'run.lock'
 
 
 def seed_everything(seed: int) -> None:
@@ -51,6 +53,26 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+@contextmanager
+def _alone_in(output: Path) -> Iterator[None]:
+    """Makes the folder, if need be, and keeps other processes out of it.
+
+    Raises:
+        InputError: if it cannot be made, or another process is in there.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        held = lock(output / LOCK)
+    except OSError as error:
+        raise InputError(f'cannot make the folder {output}: {error.strerror}') from None
+    if held is None:
+        raise InputError(f'another process is working in {output}')
+    try:
+        yield
+    finally:
+        os.close(held)
 
 
 def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> dict[str, Any] | None:
@@ -61,10 +83,6 @@ def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> 
     Raises:
         InputError: if the folder holds another run, or this one and it is not to be resumed, or files of the same names.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'cannot make the folder {output}: {error.strerror}') from None
     run = {**what, 'recipe': recipe.to_dict()}
     kept = sorted(
         file.name for file in output.iterdir() if file.name in (RESULT, GENOTYPE, WEIGHTS, METRICS, CHECKPOINT, PREVIOUS, 'cell-0')
@@ -162,15 +180,16 @@ def search(
         raise InputError(str(error)) from None
     data = task_of(recipe).load(recipe)
     _check_strategy(recipe, strategy, data)
-    finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
-    if finished is not None:
-        return genotype_from_text(json.dumps(_read_json(output / GENOTYPE))), finished
-    if chosen.supernet:
-        genotype, measured = _search_supernet(recipe, strategy, seed, output, data, resume, on_epoch, on_decision, on_step)
-    else:
-        genotype, measured = _search_cells(recipe, seed, output, resume, on_epoch, on_step)
-    write_text(output / GENOTYPE, genotype.to_json() + '\n')
-    return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)})
+    with _alone_in(output):
+        finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
+        if finished is not None:
+            return genotype_from_text(json.dumps(_read_json(output / GENOTYPE))), finished
+        if chosen.supernet:
+            genotype, measured = _search_supernet(recipe, strategy, seed, output, data, resume, on_epoch, on_decision, on_step)
+        else:
+            genotype, measured = _search_cells(recipe, seed, output, resume, on_epoch, on_step)
+        write_text(output / GENOTYPE, genotype.to_json() + '\n')
+        return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)})
 
 
 def _search_supernet(
@@ -312,35 +331,36 @@ def train_cell(
     task, settings = task_of(recipe), getattr(recipe, stage)
     output = Path(output)
     data = task.load(recipe)
-    finished = _claim(output, recipe, {'stage': stage, 'seed': seed, 'genotype': json.loads(genotype.to_json())}, resume)
-    if finished is not None:
-        return finished
-    seed_everything(seed)
-    with _as_input_error(stage):
-        network = task.network(recipe, stage, genotype, data)
-    module, datamodule = task.training(recipe, stage, data, seed)
-    module.set_model(network)
-    with quiet_lightning():
-        trainer = create_trainer(
-            output,
-            epochs=settings.epochs,
-            accelerator=recipe.accelerator,
-            precision=recipe.precision,
-            checkpoint_steps=recipe.checkpoint_steps,
-            gradient_clip=settings.gradient_clip,
-            on_epoch=on_epoch,
-            on_step=on_step,
-        )
-        trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
-        epochs = epochs_of(output)
-        measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds']}
-        if stage == 'retrain':
-            test = f'test_{recipe.metric.name}'
-            measured[test] = trainer.test(module, datamodule=datamodule, verbose=False)[0][test]
-    with replacing(output / WEIGHTS) as file:
-        torch.save(network.state_dict(), file)
-    write_text(output / GENOTYPE, genotype.to_json() + '\n')
-    return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
+    with _alone_in(output):
+        finished = _claim(output, recipe, {'stage': stage, 'seed': seed, 'genotype': json.loads(genotype.to_json())}, resume)
+        if finished is not None:
+            return finished
+        seed_everything(seed)
+        with _as_input_error(stage):
+            network = task.network(recipe, stage, genotype, data)
+        module, datamodule = task.training(recipe, stage, data, seed)
+        module.set_model(network)
+        with quiet_lightning():
+            trainer = create_trainer(
+                output,
+                epochs=settings.epochs,
+                accelerator=recipe.accelerator,
+                precision=recipe.precision,
+                checkpoint_steps=recipe.checkpoint_steps,
+                gradient_clip=settings.gradient_clip,
+                on_epoch=on_epoch,
+                on_step=on_step,
+            )
+            trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
+            epochs = epochs_of(output)
+            measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds']}
+            if stage == 'retrain':
+                test = f'test_{recipe.metric.name}'
+                measured[test] = trainer.test(module, datamodule=datamodule, verbose=False)[0][test]
+        with replacing(output / WEIGHTS) as file:
+            torch.save(network.state_dict(), file)
+        write_text(output / GENOTYPE, genotype.to_json() + '\n')
+        return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
 
 
 def cost_of(genotype: AnyGenotype, recipe: Recipe, data: Any, stage: str = 'retrain') -> dict[str, int]:

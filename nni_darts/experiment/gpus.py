@@ -6,13 +6,14 @@ ends, however it ends, so no GPU is ever lost to a trial that was killed.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from nni_darts.files import lock
 
 __all__ = ['claim_gpu', 'visible_gpus']
 
@@ -86,7 +87,7 @@ def claim_gpu(
         # The first place of every GPU, then the second: trials spread over the GPUs.
         for place in range(trials_per_gpu):
             for device in devices:
-                held = _take(folder / f'{re.sub(r"[^A-Za-z0-9-]", "_", device)}.{place}')
+                held = lock(folder / f'{re.sub(r"[^A-Za-z0-9-]", "_", device)}.{place}')
                 if held is not None:
                     os.environ['CUDA_VISIBLE_DEVICES'] = device
                     say(f'runs on GPU {device}')
@@ -95,14 +96,3 @@ def claim_gpu(
             waiting = True
             say(f'waits for a GPU: {len(devices)} of {len(devices)} taken, {trials_per_gpu} trials on each')
         time.sleep(poll_seconds)
-
-
-def _take(path: Path) -> int | None:
-    """The descriptor of a lock file that is ours now, or None if it is another's."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor

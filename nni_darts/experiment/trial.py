@@ -17,6 +17,7 @@ from nni_darts.errors import InputError
 from nni_darts.experiment.gpus import claim_gpu, visible_gpus
 from nni_darts.experiment.manager import Manager
 from nni_darts.experiment.watchdog import Watchdog
+from nni_darts.files import lock
 from nni_darts.genotypes import genotype_from_code
 from nni_darts.metric import Metric
 from nni_darts.recipe import Recipe
@@ -44,6 +45,10 @@ def run_trial() -> None:
     epochs, finished = manager.reported(trial_id)
     if finished:
         return  # started again after a resume, although its result had arrived
+    output = Path(os.environ['NNI_OUTPUT_DIR'])
+    while lock(output / 'trial.lock') is None:
+        # After a resume: the manager died, the trial did not, and finishes what it does.
+        time.sleep(2)
     recipe = Recipe.from_dict(job['recipe'])
     _share_cores(job['share'])
     claim_gpu(visible_gpus() if job['gpus'] and recipe.accelerator in ('auto', 'gpu') else [], job['trials_per_gpu'], say=_say)
@@ -53,7 +58,6 @@ def run_trial() -> None:
     from nni_darts import stages
     from nni_darts.training.run import epochs_of
 
-    output = Path(os.environ['NNI_OUTPUT_DIR'])
     known = {record.get('epoch') for record in epochs if isinstance(record, dict)}
     nni.trial._intermediate_seq = len(epochs)
 
