@@ -22,8 +22,9 @@ from nni.tuner import Tuner
 from nni_darts.errors import InputError
 from nni_darts.experiment.failures import Failures
 from nni_darts.experiment.ledger import Ledger, Standing
-from nni_darts.experiment.manager import Manager, TrialRecord
+from nni_darts.experiment.manager import TUNER_SINCE, Manager, TrialRecord
 from nni_darts.experiment.protocol import Job, Protocol, parse_search_space
+from nni_darts.files import write_text
 from nni_darts.recipe import Recipe
 from nni_darts.report.summary import summarize, write_summary
 
@@ -135,6 +136,7 @@ class SearchAndRetrain(Tuner):
                 watching = self._protocol is not None
                 self._protocol = Protocol(self.recipe, strategies, seeds, self.retrain_runs)
             if not watching:
+                self._say_it_is_up()
                 self._manager = Manager(urlparse(os.environ['NNI_TUNER_COMMAND_CHANNEL']).netloc + _prefix())
                 threading.Thread(target=self._watch, name='nni-darts watcher', daemon=True).start()
         except InputError as error:
@@ -237,6 +239,11 @@ class SearchAndRetrain(Tuner):
         folder = os.environ.get('NNI_LOG_DIRECTORY')
         if folder and self._protocol is not None:
             write_summary(Path(folder), summarize(self._protocol, jobs, standing, records, self._failures.reasons, over=over))
+
+    def _say_it_is_up(self) -> None:
+        folder = os.environ.get('NNI_LOG_DIRECTORY')
+        if folder:
+            write_text(Path(folder) / TUNER_SINCE, f'{time.time()}\n')
 
     def _report(self, text: str) -> None:
         """Ends the experiment as ERROR with this text, as soon as there is a way to tell NNI."""

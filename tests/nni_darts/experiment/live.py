@@ -90,9 +90,8 @@ class Experiment:
         """On another port, as after a restart of the machine."""
         self.port = free_port()
         self.manager = Manager(f'localhost:{self.port}')
-        options = f'--require "{ROOT / "nni_darts/experiment/loopback.cjs"}"'
-        command = ['nnictl', 'resume', self.id, '--port', str(self.port)]
-        done = subprocess.run(command, env={**ENVIRONMENT, 'NODE_OPTIONS': options}, capture_output=True, text=True, timeout=120)
+        command = [str(BIN / 'nni-darts'), 'resume', self.id, '--port', str(self.port)]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stdout + done.stderr
 
 

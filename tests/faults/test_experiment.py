@@ -1,0 +1,107 @@
+"""A live experiment whose trials and manager are killed: every result once, under its right name (``make test-faults``)."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import requests
+
+from nni_darts import Genotype
+from nni_darts.experiment.manager import FINISHED
+from tests.nni_darts.experiment.live import Experiment, launched, listening_addresses
+from tests.nni_darts.tiny import overrides, write_images
+
+pytestmark = [pytest.mark.faults, pytest.mark.nni]
+
+TRIAL_KILLS, MANAGER_KILLS = 15, 6
+STRATEGIES, SEEDS = ['darts-1st', 'random'], [1, 2, 3]
+
+
+def manager_of(experiment: Experiment) -> int | None:
+    """The process of NNI's manager."""
+    for process in Path('/proc').iterdir():
+        if process.name.isdigit():
+            try:
+                words = (process / 'cmdline').read_bytes().split(b'\0')
+            except OSError:
+                continue
+            if words and b'node' in words[0] and experiment.id.encode() in words:
+                return int(process.name)
+    return None
+
+
+def kill_a_trial(experiment: Experiment, rng: random.Random) -> str | None:
+    """The id of a running trial that was killed."""
+    try:
+        running = [trial.id for trial in experiment.trials() if trial.status == 'RUNNING']
+    except requests.RequestException:
+        return None
+    rng.shuffle(running)
+    return next((identifier for identifier in running if experiment.kill(identifier)), None)
+
+
+def test_every_result_once_under_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = random.Random(1)
+    images = write_images(tmp_path / 'images.npz')
+    space = {'strategy': {'_type': 'choice', '_value': STRATEGIES}, 'seed': {'_type': 'choice', '_value': SEEDS}}
+    settings = {**overrides(images), 'search.epochs': 6, 'select.epochs': 4, 'retrain.epochs': 8, 'checkpoint_steps': 2}
+    arguments = {'recipe': 'digits', 'set': settings, 'max_retries': 100}
+    started = time.monotonic()
+    killed: list[str] = []
+    managers = 0
+    with launched(tmp_path, searchSpace=space, classArgs=arguments) as experiment:
+        plan = ['trial'] * TRIAL_KILLS + ['manager'] * MANAGER_KILLS
+        rng.shuffle(plan)
+        for what in plan:
+            time.sleep(rng.uniform(1, 6))
+            if what == 'trial':
+                identifier = None
+                while identifier is None and experiment.manager.status() != 'DONE':
+                    identifier = kill_a_trial(experiment, rng)
+                    time.sleep(0.5)
+                if identifier is None:
+                    break
+                killed.append(identifier)
+            else:
+                process = manager_of(experiment)
+                assert process is not None
+                os.kill(process, signal.SIGKILL)
+                managers += 1
+                time.sleep(rng.uniform(0, 5))
+                experiment.resume()
+                assert listening_addresses(experiment.port) == {'0100007F'}
+        experiment.wait(lambda: experiment.manager.status() == 'DONE', 900)
+        trials = experiment.trials()
+        summary = json.loads((experiment.folder / 'log' / 'summary.json').read_text())
+    with capsys.disabled():
+        print(
+            f'\n{len(killed)} kills of trials, {managers} of the manager, {len(trials)} trials in all, '
+            f'{sum(trial.metric is not None for trial in trials)} results, {time.monotonic() - started:.0f} s'
+        )
+    assert len(killed) + managers >= 20
+
+    expected = {f'{stage} darts-1st {seed}' for stage in ('search', 'select') for seed in SEEDS}
+    expected |= {f'select random {seed}.{cell}' for seed in SEEDS for cell in (1, 2)}
+    expected |= {f'retrain {name} 1' for name in STRATEGIES}
+    results = Counter(trial.key for trial in trials if trial.metric is not None)
+    assert set(results) == expected and set(results.values()) == {1}
+    for trial in trials:
+        assert trial.status in FINISHED
+        if trial.metric is not None:
+            assert trial.metric['key'] == trial.parameters['key']
+            output = experiment.folder / 'environments' / 'local-env' / 'trials' / trial.id
+            run = json.loads((output / 'result.json').read_text())
+            assert (run['stage'], run['seed']) == (trial.parameters['stage'], trial.parameters['seed'])
+            assert Genotype.from_json((output / 'genotype.json').read_text()).code() == trial.metric['arch']
+            assert trial.parameters['arch'] in ('', trial.metric['arch'])
+    # The same seeds give the same cells, whatever was killed: two results of one job would agree, but there is one of each.
+    incidents = {incident['trial'] for incident in summary['incidents']}
+    assert incidents == {trial.id for trial in trials if trial.metric is None}
+    assert all(incident['why'] for incident in summary['incidents'])
