@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,26 +13,13 @@ import requests
 
 from nni_darts import Genotype
 from nni_darts.experiment.manager import FINISHED
-from tests.nni_darts.experiment.live import Experiment, launched, listening_addresses
+from tests.nni_darts.experiment.live import Experiment, launched
 from tests.nni_darts.tiny import overrides, write_images
 
 pytestmark = [pytest.mark.faults, pytest.mark.nni]
 
 TRIAL_KILLS, MANAGER_KILLS = 15, 6
 STRATEGIES, SEEDS = ['darts-1st', 'random'], [1, 2, 3]
-
-
-def manager_of(experiment: Experiment) -> int | None:
-    """The process of NNI's manager."""
-    for process in Path('/proc').iterdir():
-        if process.name.isdigit():
-            try:
-                words = (process / 'cmdline').read_bytes().split(b'\0')
-            except OSError:
-                continue
-            if words and b'node' in words[0] and experiment.id.encode() in words:
-                return int(process.name)
-    return None
 
 
 def kill_a_trial(experiment: Experiment, rng: random.Random) -> str | None:
@@ -70,13 +55,13 @@ def test_every_result_once_under_its_name(tmp_path: Path, capsys: pytest.Capture
                     break
                 killed.append(identifier)
             else:
-                process = manager_of(experiment)
+                process = experiment.manager_process()
                 assert process is not None
-                os.kill(process, signal.SIGKILL)
+                process.kill()
                 managers += 1
                 time.sleep(rng.uniform(0, 5))
                 experiment.resume()
-                assert listening_addresses(experiment.port) == {'0100007F'}
+                assert experiment.listens_on() == {'127.0.0.1'}
         experiment.wait(lambda: experiment.manager.status() == 'DONE', 900)
         trials = experiment.trials()
         summary = json.loads((experiment.folder / 'log' / 'summary.json').read_text())
@@ -105,3 +90,53 @@ def test_every_result_once_under_its_name(tmp_path: Path, capsys: pytest.Capture
     incidents = {incident['trial'] for incident in summary['incidents']}
     assert incidents == {trial.id for trial in trials if trial.metric is None}
     assert all(incident['why'] for incident in summary['incidents'])
+
+
+FAULTY = """
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def load(path):
+    images = np.load(path)
+    if 'NNI_TRIAL_JOB_ID' in os.environ:
+        log = Path(__file__).with_name('calls')
+        with log.open('a') as file:
+            file.write('x')
+        call = log.stat().st_size
+        if call == 1:
+            time.sleep(600)
+        if call == 2:
+            raise OSError('the drive is gone')
+        if call == 3:
+            os._exit(0)
+    return dict(images)
+"""
+
+
+def test_what_happened_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Trials that hang, raise, end without a word, diverge."""
+    images = write_images(tmp_path / 'images.npz')
+    (tmp_path / 'faulty.py').write_text(FAULTY)
+    wild = {'data.name': 'faulty:load', 'search.learning_rate': 900.0, 'search.weight_decay': 500.0, 'search.gradient_clip': None}
+    settings = {**overrides(images), **wild}
+    with launched(
+        tmp_path,
+        searchSpace={'strategy': {'_type': 'choice', '_value': ['darts-1st', 'random']}},
+        classArgs={'recipe': 'digits', 'set': settings, 'stall_minutes': 0.75, 'max_retries': 3},
+    ) as experiment:
+        experiment.wait(lambda: experiment.manager.status() == 'DONE', 600)
+        trials = experiment.trials()
+        summary = json.loads((experiment.folder / 'log' / 'summary.json').read_text())
+        page = requests.get(f'http://localhost:{experiment.port}/logs/summary.html', timeout=20).text
+    with capsys.disabled():
+        print('\n' + '\n'.join(f'{incident["key"]}: {incident["why"]}' for incident in summary['incidents']))
+    said = ' '.join(incident['why'] for incident in summary['incidents'])
+    for what in ('it hung: no progress for 0:00:45', 'the drive is gone', 'it ended as SUCCEEDED without a result', 'has diverged'):
+        assert what in said and what in page
+    assert len(summary['incidents']) == 4 and summary['failed'] == ['search darts-1st 1']
+    results = Counter(trial.key for trial in trials if trial.metric is not None)
+    assert results == {'select random 1.1': 1, 'select random 1.2': 1, 'retrain random 1': 1}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import requests
 import yaml
 
@@ -83,6 +84,27 @@ class Experiment:
             os.kill(pid, signal.SIGKILL)
         return pid is not None
 
+    def manager_process(self) -> psutil.Process | None:
+        """The process of NNI's manager."""
+        for process in psutil.process_iter(['cmdline']):
+            words = process.info['cmdline'] or ['']
+            if Path(words[0]).name == 'node' and self.id in words:
+                return process
+        return None
+
+    def listens_on(self) -> set[str]:
+        """The addresses on which the manager, the tuner and the trials listen, on any port, from the kernel's socket table."""
+        manager = self.manager_process()
+        assert manager is not None
+        found = set()
+        for process in [manager, *manager.children(recursive=True)]:
+            try:
+                sockets = process.net_connections('inet')
+            except psutil.NoSuchProcess:
+                continue  # ended just now
+            found |= {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+        return found
+
     def stop(self) -> None:
         subprocess.run(['nnictl', 'stop', self.id], env=ENVIRONMENT, capture_output=True, timeout=120)
 
@@ -113,16 +135,3 @@ def launched(folder: Path, **changes: object) -> Iterator[Experiment]:
         yield experiment
     finally:
         experiment.stop()
-
-
-def listening_addresses(port: int) -> set[str]:
-    """The local addresses on which something listens on a port, from the kernel's socket table."""
-    found = set()
-    for name, size in (('tcp', 8), ('tcp6', 32)):
-        for line in Path(f'/proc/net/{name}').read_text().splitlines()[1:]:
-            local, state = line.split()[1], line.split()[3]
-            address, _, number = local.rpartition(':')
-            if state == '0A' and int(number, 16) == port:
-                assert len(address) == size
-                found.add(address)
-    return found

@@ -11,7 +11,7 @@ import pytest
 from nni_darts import Genotype
 from nni_darts.experiment.machines import look_at
 from nni_darts.recipe import Recipe
-from tests.nni_darts.experiment.live import Experiment, launched, listening_addresses
+from tests.nni_darts.experiment.live import Experiment, launched
 from tests.nni_darts.experiment.sshd import SSHD, Machine
 from tests.nni_darts.tiny import overrides, write_images
 
@@ -36,7 +36,7 @@ def test_everything_comes_back_although_a_machine_dies(machines: list[Machine], 
         trialConcurrency=2,
         trainingService={'platform': 'remote', 'reuseMode': False, 'machineList': [machine.entry for machine in machines]},
     ) as experiment:
-        assert listening_addresses(experiment.port) == {'0100007F'}
+        assert experiment.listens_on() == {'127.0.0.1'}
         experiment.wait(lambda: sum(trial.metric is not None for trial in experiment.trials()) >= 1, 300)
         experiment.wait(lambda: any(b'nni-darts' in command(process) for process in machines[1].processes()), 120)
         machines[1].die()
