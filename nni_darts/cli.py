@@ -334,8 +334,9 @@ def _in_use(port: int) -> bool:
 
 def _complaint(text: str) -> str:
     """The line of nnictl's output that says what is wrong."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if 'error' in line.lower()), lines[-1] if lines else 'it printed nothing')
+    lines = [line.strip() for line in re.sub(r'\x1b\[\d*m', '', text).splitlines() if line.strip()]
+    own = next((line.partition('ERROR: ')[2] for line in lines if 'ERROR: ' in line), None)
+    return own or next((line for line in reversed(lines) if 'error' in line.lower()), lines[-1] if lines else 'it printed nothing')
 
 
 def _wait(port: int, identifier: str) -> None:
