@@ -62,7 +62,7 @@ def claim_gpu(
 ) -> int | None:
     """Takes a place on a GPU for the rest of this process, waiting until one is free, and sets ``CUDA_VISIBLE_DEVICES`` to it.
 
-    It must be called before torch is imported. Where there is no GPU the variable is set to nothing.
+    It must be called before torch is imported. Where there are no such GPUs nothing is changed.
 
     Args:
         devices: names of the GPUs, as :func:`visible_gpus` gives them.
@@ -75,8 +75,7 @@ def claim_gpu(
         The descriptor that holds the place until it is closed; None without a GPU.
     """
     if not devices:
-        os.environ['CUDA_VISIBLE_DEVICES'] = ''
-        say('runs on the CPU')
+        say('has no NVIDIA GPU to take')
         return None
     folder = folder or Path(tempfile.gettempdir()) / 'nni-darts-gpus'
     if not folder.is_dir():

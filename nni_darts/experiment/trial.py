@@ -51,7 +51,10 @@ def run_trial() -> None:
         time.sleep(2)
     recipe = Recipe.from_dict(job['recipe'])
     _share_cores(job['share'])
-    claim_gpu(visible_gpus() if job['gpus'] and recipe.accelerator in ('auto', 'gpu') else [], job['trials_per_gpu'], say=_say)
+    if job['gpus'] and recipe.accelerator in ('auto', 'gpu'):
+        claim_gpu(visible_gpus(), job['trials_per_gpu'], say=_say)
+    else:
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''  # torch would find them
     watchdog = Watchdog(60 * job['stall_minutes'])
 
     # Only now: what follows imports torch, which reads its number of threads and its GPUs when it starts.
