@@ -25,8 +25,8 @@ class StopOnDivergence(pl.Callback):
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> None:
         gradients = [weight.grad for group in optimizer.param_groups for weight in group['params'] if weight.grad is not None]
-        # One number says it for all of them; the largest entry cannot overflow, as a sum of squares could.
-        if gradients and not torch.isfinite(torch.stack(torch._foreach_norm(gradients, float('inf'))).max()):
+        # One number says it for all of them: the device is waited for once. A norm that overflows has diverged as well.
+        if gradients and not torch.isfinite(torch.stack(torch._foreach_norm(gradients)).max()):
             raise self._error(trainer, 'the gradient of the weights is not finite')
 
     def _error(self, trainer: pl.Trainer, what: str) -> ArithmeticError:

@@ -13,7 +13,7 @@ import requests
 
 from nni_darts import Genotype
 from nni_darts.experiment.manager import FINISHED
-from tests.nni_darts.experiment.live import Experiment, launched
+from tests.nni_darts.experiment.live import ENVIRONMENT, Experiment, launched
 from tests.nni_darts.tiny import overrides, write_images
 
 pytestmark = [pytest.mark.faults, pytest.mark.nni]
@@ -140,3 +140,29 @@ def test_what_happened_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert len(summary['incidents']) == 4 and summary['failed'] == ['search darts-1st 1']
     results = Counter(trial.key for trial in trials if trial.metric is not None)
     assert results == {'select random 1.1': 1, 'select random 1.2': 1, 'retrain random 1': 1}
+
+
+LATE = """
+import sys, time
+from pathlib import Path
+
+mark = Path(__file__).with_name('late')
+if '--exp_params' in sys.orig_argv and not mark.exists():
+    mark.touch()
+    time.sleep(14)
+"""
+
+
+def test_a_tuner_that_comes_too_late_is_started_again(tmp_path: Path) -> None:
+    """NNI gives it ten seconds, and would leave the experiment in ERROR."""
+    (tmp_path / 'sitecustomize.py').write_text(LATE)
+    images = write_images(tmp_path / 'images.npz')
+    with launched(
+        tmp_path,
+        {**ENVIRONMENT, 'PYTHONPATH': str(tmp_path)},
+        searchSpace={'strategy': {'_type': 'choice', '_value': ['random']}},
+        classArgs={'recipe': 'digits', 'set': {**overrides(images), 'search.random_samples': 1}},
+    ) as experiment:
+        assert (tmp_path / 'late').exists()
+        experiment.wait(lambda: experiment.manager.status() == 'DONE', 300)
+        assert [trial.key for trial in experiment.trials()] == ['select random 1.1', 'retrain random 1']

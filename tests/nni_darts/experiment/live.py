@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,7 +118,7 @@ class Experiment:
 
 
 @contextmanager
-def launched(folder: Path, **changes: object) -> Iterator[Experiment]:
+def launched(folder: Path, environment: Mapping[str, str] = ENVIRONMENT, **changes: object) -> Iterator[Experiment]:
     """Starts the quickstart with changes (keys of the YAML; ``classArgs`` replaces the tuner's), closed to other machines."""
     config = yaml.safe_load((ROOT / 'examples' / 'quickstart.yml').read_text())
     config['tuner']['classArgs'] = changes.pop('classArgs', config['tuner']['classArgs'])
@@ -127,7 +127,7 @@ def launched(folder: Path, **changes: object) -> Iterator[Experiment]:
     path.write_text(yaml.safe_dump(config))
     port = free_port()
     command = [str(BIN / 'nni-darts'), 'launch', str(path), '--port', str(port)]
-    started = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=180)
+    started = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
     found = re.search(r'experiment (\w+) is running', started.stdout)
     assert started.returncode == 0 and found, started.stdout + started.stderr
     experiment = Experiment(found.group(1), port)
