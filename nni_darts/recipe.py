@@ -279,7 +279,8 @@ class TextTrainSettings(_TextTraining):
 class Recipe(_Section):
     """All settings of one experiment. Build it with :meth:`load` or :meth:`from_dict`, which make a :class:`TextRecipe` where data is text.
 
-    ``accelerator`` and ``precision`` go to Lightning's Trainer: ``auto`` takes a GPU where there is one.
+    ``accelerator`` and ``precision`` go to Lightning's Trainer: ``auto`` takes a GPU where there is one. A checkpoint is written after
+    each epoch, and within epochs after every ``checkpoint_steps`` steps.
     """
 
     name: str = 'unnamed'
@@ -290,6 +291,7 @@ class Recipe(_Section):
     select: TrainSettings
     accelerator: Literal['auto', 'cpu', 'gpu', 'mps'] = 'auto'
     precision: Literal['32-true', 'bf16-mixed', '64-true'] = '32-true'
+    checkpoint_steps: Positive = 500
 
     @property
     def metric(self) -> Metric:

@@ -7,32 +7,32 @@ Each writes what a user wants to keep into its output folder: ``genotype.json``,
 from __future__ import annotations
 
 import json
-import platform
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from nni_darts import __version__
 from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
 from nni_darts.errors import InputError
-from nni_darts.files import write_text
+from nni_darts.files import lock, replacing, write_text
 from nni_darts.genotypes import AnyGenotype, genotype_from_sample, genotype_from_text
+from nni_darts.provenance import provenance
 from nni_darts.recipe import Recipe
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.presets import ALIASES, create_strategy, preset
 from nni_darts.strategies.progressive_depth import ProgressiveDepth
 from nni_darts.tasks import task_of
+from nni_darts.training.checkpoints import CHECKPOINT, PREVIOUS
 from nni_darts.training.run import (
-    CHECKPOINT,
     METRICS,
     DecisionBar,
     OnEpoch,
+    OnStep,
     create_trainer,
     epochs_of,
     last_checkpoint,
@@ -48,6 +48,7 @@ OnDecision = Callable[[dict[str, Any]], None]
 RUN, RESULT, GENOTYPE, WEIGHTS, BY_MAGNITUDE = 'run.json', 'result.json', 'genotype.json', 'weights.pt', 'magnitude.json'
 STAGE = 'stage-'
 """Begins the names of the folders with checkpoints of a search in stages."""
+LOCK = 'run.lock'
 
 
 def seed_everything(seed: int) -> None:
@@ -55,6 +56,26 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+@contextmanager
+def _alone_in(output: Path) -> Iterator[None]:
+    """Makes the folder, if need be, and keeps other processes out of it.
+
+    Raises:
+        InputError: if it cannot be made, or another process is in there.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        held = lock(output / LOCK)
+    except OSError as error:
+        raise InputError(f'cannot make the folder {output}: {error.strerror}') from None
+    if held is None:
+        raise InputError(f'another process is working in {output}')
+    try:
+        yield
+    finally:
+        os.close(held)
 
 
 def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> dict[str, Any] | None:
@@ -65,12 +86,12 @@ def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> 
     Raises:
         InputError: if the folder holds another run, or this one and it is not to be resumed, or files of the same names.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'cannot make the folder {output}: {error.strerror}') from None
     run = {**what, 'recipe': recipe.to_dict()}
-    kept = sorted(file.name for file in output.iterdir() if file.name in (RESULT, GENOTYPE, WEIGHTS, METRICS, CHECKPOINT, 'cell-0'))
+    kept = sorted(
+        file.name
+        for file in output.iterdir()
+        if file.name in (RESULT, GENOTYPE, WEIGHTS, METRICS, CHECKPOINT, PREVIOUS, 'cell-0', f'{STAGE}1')
+    )
     before = _read_json(output / RUN) if (output / RUN).exists() and kept else None
     if before is None and kept:
         raise InputError(f'{output} already holds {kept[0]}, which is not of a run that could go on; choose another folder')
@@ -82,7 +103,6 @@ def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> 
             raise InputError(f'{output} holds a run with another {", ".join(different)}: a resumed run keeps its settings')
         if RESULT in kept:
             return _read_json(output / RESULT)['result']
-        _check_checkpoint(output)
     _write_json(output / RUN, run)
     return None
 
@@ -99,20 +119,6 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text('utf-8'))
     except (OSError, ValueError) as error:
         raise InputError(f'{path} is damaged ({error}); start again in another folder') from None
-
-
-def _check_checkpoint(output: Path) -> None:
-    """Finds damage before Lightning runs into it."""
-    for checkpoint in [output / CHECKPOINT, *output.glob(f'{STAGE}*/{CHECKPOINT}')]:
-        if not checkpoint.exists():
-            continue
-        try:
-            torch.load(checkpoint, map_location='meta', weights_only=True)
-            if not epochs_of(output):
-                raise ValueError(f'{METRICS} is missing')
-        except Exception as error:  # torch, zipfile and pickle have a dozen kinds for a damaged file
-            reason = str(error).splitlines()[0][:100]
-            raise InputError(f'the checkpoint in {checkpoint.parent} is damaged ({reason}); start again in another folder') from None
 
 
 def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> None:
@@ -155,6 +161,7 @@ def search(
     resume: bool = False,
     on_epoch: OnEpoch | None = None,
     on_decision: OnDecision | None = None,
+    on_step: OnStep | None = None,
 ) -> tuple[AnyGenotype, dict[str, Any]]:
     """Searches a cell with the strategy of that name.
 
@@ -166,6 +173,7 @@ def search(
         resume: go on from the checkpoint there, if there is one.
         on_epoch: called with each epoch's measurements.
         on_decision: called with each decision that a selection takes during or after the search: its line of ``selection.jsonl``.
+        on_step: called after each batch of training, validation, testing or scoring.
 
     Returns:
         The genotype, and the result: validation accuracy of what was searched, cost of the found network at retraining size, seconds
@@ -181,15 +189,16 @@ def search(
         raise InputError(str(error)) from None
     data = task_of(recipe).load(recipe)
     _check_strategy(recipe, strategy, data)
-    finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
-    if finished is not None:
-        return genotype_from_text(json.dumps(_read_json(output / GENOTYPE))), finished
-    if chosen.supernet:
-        genotype, measured = _search_supernet(recipe, strategy, seed, output, data, resume, on_epoch, on_decision)
-    else:
-        genotype, measured = _search_cells(recipe, seed, output, resume, on_epoch)
-    write_text(output / GENOTYPE, genotype.to_json() + '\n')
-    return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)})
+    with _alone_in(output):
+        finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
+        if finished is not None:
+            return genotype_from_text(json.dumps(_read_json(output / GENOTYPE))), finished
+        if chosen.supernet:
+            genotype, measured = _search_supernet(recipe, strategy, seed, output, data, resume, on_epoch, on_decision, on_step)
+        else:
+            genotype, measured = _search_cells(recipe, seed, output, resume, on_epoch, on_step)
+        write_text(output / GENOTYPE, genotype.to_json() + '\n')
+        return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)})
 
 
 def _search_supernet(
@@ -201,6 +210,7 @@ def _search_supernet(
     resume: bool,
     on_epoch: OnEpoch | None,
     on_decision: OnDecision | None,
+    on_step: OnStep | None,
 ) -> tuple[AnyGenotype, dict[str, Any]]:
     task = task_of(recipe)
     seed_everything(seed)
@@ -222,19 +232,27 @@ def _search_supernet(
                 on_decision(record)
 
         module, datamodule = task.searching(recipe, data, seed)
-        strategy.on_scored, strategy.on_decision = bar.scored, decided
+
+        def scored(label: str, batches: int, total: int | None) -> None:
+            bar.scored(label, batches, total)
+            if on_step:
+                on_step()
+
+        strategy.on_scored, strategy.on_decision = scored, decided
         with quiet_lightning():
             trainer = create_trainer(
                 folder,
                 epochs=recipe.search.epochs,
                 accelerator=recipe.accelerator,
                 precision=recipe.precision,
+                checkpoint_steps=recipe.checkpoint_steps,
                 on_epoch=on_epoch,
+                on_step=on_step,
                 extra=extra,
                 around=around,
                 metrics=output / METRICS,
             )
-            evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=_resume_arguments(folder, resume))
+            evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=_resume_arguments(folder, resume, output, around[0]))
             strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
 
     if isinstance(strategy, ProgressiveDepth):
@@ -305,11 +323,14 @@ class _InProcess(SequentialExecutionEngine):
         self.dispatch_model_event(TrainingEndEvent(model, ModelStatus.Trained))
 
 
-def _search_cells(recipe: Recipe, seed: int, output: Path, resume: bool, on_epoch: OnEpoch | None) -> tuple[AnyGenotype, dict[str, Any]]:
+def _search_cells(
+    recipe: Recipe, seed: int, output: Path, resume: bool, on_epoch: OnEpoch | None, on_step: OnStep | None
+) -> tuple[AnyGenotype, dict[str, Any]]:
     """Random search: the cells one after the other through the select stage, best by validation."""
     found = []
     for index, genotype in enumerate(recipe.random_cells(seed)):
-        found.append((genotype, train_cell(recipe, 'select', genotype, seed, output / f'cell-{index}', resume=resume, on_epoch=on_epoch)))
+        folder = output / f'cell-{index}'
+        found.append((genotype, train_cell(recipe, 'select', genotype, seed, folder, resume=resume, on_epoch=on_epoch, on_step=on_step)))
     valid = f'valid_{recipe.metric.name}'
     best, result = recipe.metric.best(found, lambda entry: entry[1][valid])
     return best, {valid: result[valid], 'seconds': round(sum(trained['seconds'] for _, trained in found), 1)}
@@ -324,6 +345,7 @@ def train_cell(
     *,
     resume: bool = False,
     on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
 ) -> dict[str, Any]:
     """Trains the network of a genotype from scratch: briefly (``select``) or fully (``retrain``). Arguments as for :func:`search`.
 
@@ -339,32 +361,36 @@ def train_cell(
     task, settings = task_of(recipe), getattr(recipe, stage)
     output = Path(output)
     data = task.load(recipe)
-    finished = _claim(output, recipe, {'stage': stage, 'seed': seed, 'genotype': json.loads(genotype.to_json())}, resume)
-    if finished is not None:
-        return finished
-    seed_everything(seed)
-    with _as_input_error(stage):
-        network = task.network(recipe, stage, genotype, data)
-    module, datamodule = task.training(recipe, stage, data, seed)
-    module.set_model(network)
-    with quiet_lightning():
-        trainer = create_trainer(
-            output,
-            epochs=settings.epochs,
-            accelerator=recipe.accelerator,
-            precision=recipe.precision,
-            gradient_clip=settings.gradient_clip,
-            on_epoch=on_epoch,
-        )
-        trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
-        epochs = epochs_of(output)
-        measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds']}
-        if stage == 'retrain':
-            test = f'test_{recipe.metric.name}'
-            measured[test] = trainer.test(module, datamodule=datamodule, verbose=False)[0][test]
-    torch.save(network.state_dict(), output / WEIGHTS)
-    write_text(output / GENOTYPE, genotype.to_json() + '\n')
-    return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
+    with _alone_in(output):
+        finished = _claim(output, recipe, {'stage': stage, 'seed': seed, 'genotype': json.loads(genotype.to_json())}, resume)
+        if finished is not None:
+            return finished
+        seed_everything(seed)
+        with _as_input_error(stage):
+            network = task.network(recipe, stage, genotype, data)
+        module, datamodule = task.training(recipe, stage, data, seed)
+        module.set_model(network)
+        with quiet_lightning():
+            trainer = create_trainer(
+                output,
+                epochs=settings.epochs,
+                accelerator=recipe.accelerator,
+                precision=recipe.precision,
+                checkpoint_steps=recipe.checkpoint_steps,
+                gradient_clip=settings.gradient_clip,
+                on_epoch=on_epoch,
+                on_step=on_step,
+            )
+            trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
+            epochs = epochs_of(output)
+            measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds']}
+            if stage == 'retrain':
+                test = f'test_{recipe.metric.name}'
+                measured[test] = trainer.test(module, datamodule=datamodule, verbose=False)[0][test]
+        with replacing(output / WEIGHTS) as file:
+            torch.save(network.state_dict(), file)
+        write_text(output / GENOTYPE, genotype.to_json() + '\n')
+        return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
 
 
 def cost_of(genotype: AnyGenotype, recipe: Recipe, data: Any, stage: str = 'retrain') -> dict[str, int]:
@@ -387,18 +413,20 @@ def _as_input_error(what: str) -> Iterator[None]:
         raise InputError(f'{what}: {error}') from None
 
 
-def _resume_arguments(output: Path, resume: bool) -> dict[str, Any]:
-    checkpoint = last_checkpoint(output) if resume else None
+def _resume_arguments(folder: Path, resume: bool, log: Path | None = None, before: int = 0) -> dict[str, Any]:
+    """What ``fit`` is given to go on from the checkpoint in a folder. ``log``, ``before``: as for :func:`last_checkpoint`."""
+    try:
+        checkpoint = last_checkpoint(folder, log, before) if resume else None
+    except ValueError as error:
+        raise InputError(f'the checkpoint in {folder} is damaged ({error}); start again in another folder') from None
     return {'ckpt_path': str(checkpoint), 'weights_only': True} if checkpoint else {}
 
 
 def _finish(output: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """Writes ``result.json`` beside what the run was: settings, versions."""
+    """Writes ``result.json`` beside what the run was: settings, versions, command, state of the source."""
     result = {**result, 'peak_memory_mib': peak_memory_mib()}
-    versions = {name: metadata.version(name) for name in ('nni', 'torch', 'torchvision', 'pytorch-lightning')}
     run = json.loads((output / RUN).read_text('utf-8'))
-    versions = {'nni-darts': __version__, 'python': platform.python_version(), **versions}
-    _write_json(output / RESULT, {'result': result, **run, 'versions': versions})
+    _write_json(output / RESULT, {'result': result, **run, **provenance()})
     return result
 
 

@@ -233,6 +233,7 @@ class DifferentiableModule(BaseOneShotLightningModule):
     def _step(self, train: Any, valid: Any, batch_idx: int) -> Any:
         """α on ``valid``, the weights on ``train``."""
         relaxation, architect = self.strategy.relaxation, self.strategy.architect
+        relaxation.begin_step(self._progress)
         moves = relaxation.trains_alpha and self.current_epoch >= self._warmup_epochs
         if moves and architect.own_optimizer:
             self._architecture_step(train, valid, batch_idx)
@@ -338,7 +339,6 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
-        self.strategy.relaxation.begin_epoch(self._progress)
         self._follow_growth()
         if self.tuning and not self.strategy.selection.step_schedule:
             for optimizer in self.trainer.optimizers:
@@ -395,6 +395,12 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any) -> None:
         self.training_module.on_train_batch_end(outputs, batch[TRAIN], batch_idx)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.training_module.on_save_checkpoint(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.training_module.on_load_checkpoint(checkpoint)
 
     def on_validation_epoch_start(self) -> None:
         self.training_module.on_validation_epoch_start()

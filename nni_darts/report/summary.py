@@ -6,6 +6,7 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
@@ -24,8 +25,16 @@ __all__ = ['format_table', 'summarize', 'write_summary']
 PAGE, DATA = 'summary.html', 'summary.json'
 
 
-def summarize(protocol: Protocol, jobs: Sequence[Job], standing: Standing, records: Sequence[TrialRecord], *, over: bool) -> dict[str, Any]:
-    """Plain data: a row for each strategy, a row for each job, what failed."""
+def summarize(
+    protocol: Protocol,
+    jobs: Sequence[Job],
+    standing: Standing,
+    records: Sequence[TrialRecord],
+    reasons: Mapping[str, str] = MappingProxyType({}),
+    *,
+    over: bool,
+) -> dict[str, Any]:
+    """Plain data: a row for each strategy, a row for each job, what failed and (trial id → ``reasons``) why."""
     identifiers = {record.key: record.id for record in records if record.key}
     rows = [_strategy_row(protocol, jobs, standing.results, strategy) for strategy in protocol.strategies]
     listed = []
@@ -62,6 +71,7 @@ def summarize(protocol: Protocol, jobs: Sequence[Job], standing: Standing, recor
         'jobs': listed,
         'seeds': list(protocol.seeds),
         'over': over,
+        'incidents': [{'key': record.key, 'trial': record.id, 'why': reasons.get(record.id, '')} for record in standing.failed],
         'failed': [row['key'] for row in listed if row['state'] == 'given up'],
     }
 

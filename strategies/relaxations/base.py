@@ -39,9 +39,6 @@ class Relaxation:
     def begin(self, architecture: Architecture) -> None:
         """Called once the supernet has declared all its decisions."""
 
-    def begin_epoch(self, progress: float) -> None:
-        """Called before each epoch with the part of the search that is behind, from 0 to 1."""
-
     def probabilities(self, alpha: Tensor) -> Tensor:
         """α (candidates,) → probability of each candidate (candidates,): what a selection ranks."""
         return torch.softmax(alpha, dim=-1)
@@ -70,6 +67,9 @@ class Relaxation:
     def around(self, compute: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
         """Calls what computes an edge with its arguments, whether its operation is still mixed or decided."""
         return compute(*args, **kwargs)
+
+    def begin_step(self, progress: float) -> None:
+        """Called before each training step, that of α included, with the part of the search that is behind, from 0 to 1."""
 
     @contextmanager
     def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:

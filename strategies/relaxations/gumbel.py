@@ -54,6 +54,6 @@ class Gumbel(Relaxation):
         places.add(place)
         return soft, index
 
-    def begin_epoch(self, progress: float) -> None:
+    def begin_step(self, progress: float) -> None:
         """Sets the temperature."""
         self.temperature = self.first + (self.last - self.first) * min(max(progress, 0.0), 1.0)

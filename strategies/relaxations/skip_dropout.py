@@ -39,7 +39,7 @@ class SkipDropout(Relaxation):
         """A skip connection with dropout behind it."""
         return _Dropped(module, self) if name == _SKIP and self.rate else module
 
-    def begin_epoch(self, progress: float) -> None:
+    def begin_step(self, progress: float) -> None:
         """Sets the rate."""
         epoch = min(max(progress, 0.0), 1.0) * (_PUBLISHED_EPOCHS - 1)
         if epoch < _PUBLISHED_WARMUP:

@@ -62,11 +62,11 @@ class Selection:
         """An NNI sample: a value for every label of the architecture.
 
         Raises:
-            ValueError: if an α is not finite: the search has diverged.
+            ArithmeticError: if an α is not finite: the search has diverged.
         """
         for label in architecture.labels():
             if not torch.isfinite(architecture.alpha(label)).all():
-                raise ValueError(f'the architecture parameters of {label!r} are not finite: the search has diverged')
+                raise ArithmeticError(f'the architecture parameters of {label!r} are not finite: the search has diverged')
         return self._chosen(architecture, operation_tables(architecture, relaxation))
 
     def _chosen(self, architecture: Architecture, tables: dict[str, dict[Any, float]]) -> dict[str, Any]:

@@ -205,8 +205,14 @@ def test_a_diverged_training_stops_with_a_hint(images: Path, tmp_path: Path) -> 
     wild = Recipe.load(
         'digits', {**overrides(images), 'retrain.learning_rate': 900.0, 'retrain.gradient_clip': None, 'retrain.weight_decay': 500.0}
     )
-    with pytest.raises(ArithmeticError, match='learning rate'):
-        stages.train_cell(wild, 'retrain', wild.random_cells(1)[0], 1, tmp_path)
+    with pytest.raises(ArithmeticError, match='in step .* at learning rate 900: the training has diverged; lower the learning rate'):
+        stages.train_cell(wild, 'retrain', wild.random_cells(1)[0], 1, tmp_path / 'retrain')
+    wild = Recipe.load(
+        'digits', {**overrides(images), 'search.learning_rate': 900.0, 'search.gradient_clip': None, 'search.weight_decay': 500.0}
+    )
+    with pytest.raises(ArithmeticError, match='in step .* at learning rate 450: the training has diverged'):
+        stages.search(wild, 'darts-2nd', 1, tmp_path / 'search')
+    assert not (tmp_path / 'search' / 'genotype.json').exists()
 
 
 def test_unknown_strategies_and_settings(images: Path, tmp_path: Path) -> None:

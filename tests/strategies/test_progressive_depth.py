@@ -84,7 +84,7 @@ def test_dropout_behind_skips() -> None:
     strategy = DifferentiableStrategy(relaxation)
     model = strategy.mutate_model(DartsSpace(2, 3, nodes=1))
     for progress, epoch in ((0.0, 0), (9 / 24, 9), (10 / 24, 10), (1.0, 24)):
-        relaxation.begin_epoch(progress)
+        relaxation.begin_step(progress)
         expected = 0.6 * (24 - epoch) / 25 if epoch < 10 else 0.6 * math.exp(-0.2 * (epoch - 10))
         assert relaxation.current == pytest.approx(expected)
     relaxation.current = 0.6

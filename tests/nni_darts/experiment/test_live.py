@@ -12,7 +12,7 @@ import pytest
 from nni_darts import Genotype
 from nni_darts.experiment.manager import FINISHED, TrialRecord
 from tests.nni_darts.experiment.browser import CHROMIUM, Browser
-from tests.nni_darts.experiment.live import Experiment, launched, listening_addresses
+from tests.nni_darts.experiment.live import Experiment, launched
 from tests.nni_darts.tiny import overrides, write_images
 
 pytestmark = pytest.mark.nni
@@ -42,7 +42,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     arguments = {'recipe': 'digits', 'set': overrides(images)}
     with launched(folder, searchSpace=space, classArgs=arguments) as experiment:
         story = Story(experiment)
-        story.addresses = listening_addresses(experiment.port)
+        story.addresses = experiment.listens_on()
 
         def kill_one() -> bool:
             running = [trial for trial in experiment.trials() if trial.status == 'RUNNING']
@@ -57,13 +57,14 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         story.finished_before_stop = {trial.id: trial for trial in experiment.trials() if trial.metric is not None}
         experiment.stop()
         experiment.resume()
+        story.addresses |= experiment.listens_on()
         experiment.wait(lambda: experiment.manager.status() == 'DONE', 420)
         story.trials = experiment.trials()
         yield story
 
 
 def test_the_manager_listens_on_loopback_only(story: Story) -> None:
-    assert story.addresses == {'0100007F'}
+    assert story.addresses == {'127.0.0.1'}
 
 
 def test_every_job_has_one_result_under_its_name(story: Story) -> None:

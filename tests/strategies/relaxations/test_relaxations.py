@@ -159,7 +159,7 @@ def test_cells_of_a_kind_share_the_draw_of_a_pass() -> None:
 def test_the_temperature_falls() -> None:
     relaxation = Gumbel()
     for progress, expected in ((0.0, 10.0), (0.5, 5.05), (1.0, 0.1), (2.0, 0.1)):
-        relaxation.begin_epoch(progress)
+        relaxation.begin_step(progress)
         assert relaxation.temperature == pytest.approx(expected)
 
 
