@@ -127,6 +127,70 @@ def cost(source: str, recipe: str, overrides: tuple[str, ...], as_json: bool) ->
 
 
 @main.command()
+@click.argument('source', metavar='GENOTYPE')
+@click.option(
+    '--output', 'outputs', required=True, multiple=True, type=click.Path(path_type=Path, dir_okay=False), help='A .svg or .png. Repeatable.'
+)
+def draw(source: str, outputs: tuple[Path, ...]) -> None:
+    """Draw the cells of GENOTYPE as the papers do.
+
+    GENOTYPE is a published name, a genotype.json, the code from a result, or the output folder of a search: then each operation is
+    drawn with the probability that α gives it.
+    """
+    for path in outputs:
+        if path.suffix not in ('.svg', '.png'):
+            raise InputError(f'--output {path}: drawings are written as .svg or .png')
+        if not path.absolute().parent.is_dir():
+            raise InputError(f'--output {path}: there is no folder {path.parent}')
+    genotype = read_genotype(source)
+    from nni_darts.report.drawing import cell_svg
+    from nni_darts.report.png import write_png
+    from nni_darts.report.searches import strengths_in
+
+    strengths = strengths_in(Path(source), genotype)
+    for path in outputs:
+        if path.suffix == '.svg':
+            path.write_text(cell_svg(genotype, strengths), 'utf-8')
+        else:
+            write_png(path, genotype, strengths)
+        click.echo(f'wrote {path}')
+
+
+@main.command()
+@click.argument('checkpoint', type=click.Path(path_type=Path))
+@click.option('--onnx', 'onnx_file', type=click.Path(path_type=Path, dir_okay=False), help='Write ONNX, checked against onnxruntime.')
+@click.option('--pt2', 'pt2_file', type=click.Path(path_type=Path, dir_okay=False), help='Write a program for torch.export.load.')
+def export(checkpoint: Path, onnx_file: Path | None, pt2_file: Path | None) -> None:
+    """Write a trained image network for other programs.
+
+    CHECKPOINT is the output folder of "nni-darts retrain", or the weights.pt in it. The file takes "images", a batch of any size with
+    values from 0 to 1, and gives "logits"; it normalises as in training, so the recipe's data must be there. ONNX needs
+    pip install 'nni-darts[export]'.
+    """
+    if onnx_file is None and pt2_file is None:
+        raise InputError('say what to write: --onnx FILE, --pt2 FILE or both')
+    for path in (onnx_file, pt2_file):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise InputError(f'cannot write {path}: there is no folder {path.parent}')
+    from nni_darts import stages
+    from nni_darts.report.export import FromPixels, export_onnx, export_program, needs_onnx, save_program
+
+    if onnx_file is not None:
+        needs_onnx()
+    folder = checkpoint.parent if checkpoint.name == stages.WEIGHTS else checkpoint
+    network, genotype, recipe, data = stages.trained_image_network(folder)
+    model, image = FromPixels(network, data.mean, data.std), (data.channels, *data.size)
+    program = export_program(model, image)
+    if onnx_file is not None:
+        about = {'genotype': genotype.to_text(), 'data': recipe.data.name, 'nni-darts': __version__}
+        difference = export_onnx(program, model, image, onnx_file, about)
+        click.echo(f'wrote {onnx_file}: images (N, {", ".join(map(str, image))}) from 0 to 1 → logits; {difference:.1g} from torch at most')
+    if pt2_file is not None:
+        save_program(program, pt2_file)
+        click.echo(f'wrote {pt2_file}')
+
+
+@main.command()
 @click.argument('source', metavar='ARCH')
 @click.option('--table', type=click.Path(path_type=Path, dir_okay=False), help='The benchmark as a .csv or .csv.gz with a column arch_str.')
 @click.option('--nats-bench', type=click.Path(path_type=Path, file_okay=False), help='Or a folder of NATS-Bench (pip install nats_bench).')
