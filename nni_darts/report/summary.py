@@ -14,7 +14,7 @@ import yaml
 from nni_darts.files import write_text
 from nni_darts.genotypes import genotype_from_code
 from nni_darts.metric import METRICS, Metric
-from nni_darts.report.drawing import cell_svg
+from nni_darts.report.drawing import cell_svg, draw_cells
 from nni_darts.report.pages import render
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ['DATA', 'PAGE', 'RECIPE', 'format_table', 'summarize', 'write_summary']
 
 PAGE, DATA, RECIPE = 'summary.html', 'summary.json', 'recipe.yml'
+_HALF_PAGE = 720
+"""A drawing of more pixels would be too small beside another one."""
+
 _FULL_SIZE = {'nasbench201': 'nasbench201', 'recurrent': 'ptb'}
 """Space → the recipe that trains its cells at the published size, where that is not cifar10."""
 
@@ -195,7 +198,8 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
         'value': lambda value: '–' if value is None else metric.shown(value),
         'thousands': _thousands,
     }
-    drawings = {row['strategy']: cell_svg(genotype_from_code(row['code'])) for row in summary['strategies'] if row['code']}
+    found = {row['strategy']: genotype_from_code(row['code']) for row in summary['strategies'] if row['code']}
+    drawings = {strategy: {'svg': cell_svg(cell), 'wide': draw_cells(cell).width > _HALF_PAGE} for strategy, cell in found.items()}
     write_text(folder / RECIPE, yaml.safe_dump(summary['recipe'], sort_keys=False))
     write_text(folder / PAGE, render('summary.html', {**summary, 'unit': metric.unit, 'drawings': drawings}, filters))
     write_text(data, text)
