@@ -18,14 +18,15 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]], 
     Args:
         title: of the chart.
         series: name → (epoch, value) in order of epochs; values that are not finite are left out.
-        low: where the axis of values begins; the smallest value unless given.
+        low: where the axis of values begins if no value is smaller; the smallest value unless given.
     """
     kept = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}
     if not kept:
         return ''
     xs, ys = ([point[axis] for points in kept.values() for point in points] for axis in (0, 1))
-    x_ticks, y_ticks = _ticks(min(xs), max(xs), whole=True), _ticks(min(ys) if low is None else low, max(ys))
+    bottom = min(ys) if low is None else min(low, *ys)
+    x_ticks, y_ticks = _ticks(min(xs), max(xs), whole=True), _ticks(bottom, max(ys), whole=all(y == round(y) for y in ys))
 
     def x_of(value: float) -> float:
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * _part(value, min(xs), max(xs))

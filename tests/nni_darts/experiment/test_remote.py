@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import shutil
 import subprocess
 import time
@@ -77,3 +78,9 @@ def test_everything_worth_keeping_comes_back_through_the_metrics(machine: dict, 
             assert Genotype.from_code(trial.metric['arch']).nodes == 2
             if trial.parameters['arch']:
                 assert trial.metric['arch'] == trial.parameters['arch']
+        metrics = {trial.key: trial.metric for trial in trials}
+        for seed in (1, 2):
+            shown = json.loads((experiment.folder / 'log' / f'search-darts-1st-{seed}.json').read_text())
+            assert shown['over'] and [entry['epoch'] for entry in shown['epochs']] == [1, 2]
+            assert shown['epochs'][-1]['arch'] == metrics[f'search darts-1st {seed}']['arch']
+            assert len(shown['epochs'][-1]['probabilities']) == 10

@@ -10,9 +10,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from PIL import Image
 
 from nni_darts import PUBLISHED, Genotype
+from nni_darts.cli import main
 from nni_darts.genotypes import AnyGenotype, genotype_from_code
 from nni_darts.report.cells import cell_edges, cell_graphs, chosen_strengths, space_edges
 from nni_darts.report.drawing import Curve, Rectangle, cell_svg, draw_cells
@@ -99,3 +101,21 @@ def test_the_same_picture_in_every_process() -> None:
     for hashing in ('1', '2'):
         done = subprocess.run([sys.executable, '-c', code], env={'PYTHONHASHSEED': hashing}, capture_output=True, text=True)
         assert done.stdout == cell_svg(PUBLISHED['NASNet-A'])
+
+
+def test_the_command_and_its_mistakes(tmp_path: Path) -> None:
+    def draw(*arguments: object) -> Result:
+        return CliRunner().invoke(main, ['draw', *map(str, arguments)])
+
+    done = draw('DARTS_V2', '--output', tmp_path / 'cell.svg', '--output', tmp_path / 'cell.png')
+    assert done.exit_code == 0 and done.output.count('wrote') == 2
+    assert (tmp_path / 'cell.svg').read_text() == cell_svg(PUBLISHED['DARTS_V2'])
+    for arguments, sentence in (
+        (('DARTS_V2', '--output', tmp_path / 'cell.gif'), 'cell.gif: drawings are written as .svg or .png'),
+        (('DARTS_V2', '--output', tmp_path / 'absent' / 'cell.svg'), 'there is no folder'),
+        (('DARTS_V9', '--output', tmp_path / 'new.svg'), "no genotype 'DARTS_V9'"),
+        (('x' * 300, '--output', tmp_path / 'new.svg'), f"no genotype '{'x' * 100}'"),
+    ):
+        wrong = draw(*arguments)
+        assert wrong.exit_code == 2 and sentence in wrong.output and len(wrong.output.splitlines()) == 1
+    assert not (tmp_path / 'new.svg').exists()
