@@ -314,7 +314,7 @@ def launch(experiment: Path, port: int, wait: bool, id_file: Path | None) -> Non
         _wait(port, identifier)
 
 
-@main.command(hidden=True)
+@main.command(short_help='What NNI runs for each trial.')
 def trial() -> None:
     """What NNI runs for each trial; not for use by hand."""
     from nni_darts.experiment.trial import run_trial

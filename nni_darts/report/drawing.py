@@ -23,7 +23,7 @@ Point = tuple[float, float]
 
 FONT_SIZE = 13
 _CHARACTER = 0.62 * FONT_SIZE  # of a monospaced font
-_HEIGHT, _PADDING, _BETWEEN, _GAP, _MARGIN, _TITLE, _HEAD = 26.0, 10.0, 40.0, 38.0, 14.0, 30.0, 8.0
+_HEIGHT, _PADDING, _BETWEEN, _GAP, _MARGIN, _TITLE, _HEAD = 26.0, 9.0, 30.0, 36.0, 14.0, 30.0, 8.0
 
 COLOURS: Mapping[str, tuple[str, str]] = {
     'background': ('#ffffff', '#121212'),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ['DATA', 'PAGE', 'RECIPE', 'format_table', 'summarize', 'write_summary']
 
 PAGE, DATA, RECIPE = 'summary.html', 'summary.json', 'recipe.yml'
-_HALF_PAGE = 720
+_HALF_PAGE = 800
 """A drawing of more pixels would be too small beside another one."""
 
 _FULL_SIZE = {'nasbench201': 'nasbench201', 'recurrent': 'ptb'}
