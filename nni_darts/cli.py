@@ -36,12 +36,19 @@ _TUNER_SECONDS = 14
 """NNI gives the tuner ten seconds to connect, and says so a little later."""
 
 
+_ORDER = ('launch', 'check', 'search', 'retrain', 'draw', 'cost', 'export', 'query')
+"""Of the commands in the help; others follow."""
+
+
 class _Interrupted(BaseException):
     """Ctrl-C. Not a KeyboardInterrupt: Lightning would swallow that and exit by itself."""
 
 
 class _Commands(click.Group):
-    """Prints an InputError as one sentence with exit code 2; Ctrl-C with 130."""
+    """Prints an InputError as one sentence with exit code 2; Ctrl-C with 130. Lists commands in the order in which one needs them."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted(self.commands, key=lambda name: (_ORDER + (name,)).index(name))
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -61,7 +68,15 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={'help_option_names': ['-h', '--help'], 'max_content_width': 110})
 @click.version_option(__version__, prog_name='nni-darts')
 def main() -> None:
-    """Differentiable architecture search. Every command is also what an NNI trial does."""
+    """Differentiable architecture search: find a cell, train its network, look at both.
+
+    \b
+    First steps, minutes on two cores with nothing to download:
+      nni-darts launch examples/quickstart.yml --wait     two strategies as an NNI experiment
+      nni-darts search --output out/search                one search by itself
+      nni-darts draw out/search --output cell.svg         the cell that it found
+      nni-darts retrain --genotype out/search --output out/retrain
+    """
 
 
 def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -86,12 +101,20 @@ def _port_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option('--port', default=8080, show_default=True, type=click.IntRange(1024, 65535), help='Of the web page.')(function)
 
 
-@main.command()
+@main.command(short_help='Search a cell.')
 @_recipe_options
 @click.option('--strategy', default='darts-2nd', show_default=True, help='A name that "nni-darts strategies" lists.')
 @_run_options
 def search(recipe: str, overrides: tuple[str, ...], strategy: str, seed: int, output: Path, resume: bool) -> None:
-    """Search a cell; writes OUTPUT/genotype.json."""
+    """Search a cell on the recipe's data.
+
+    OUTPUT gets genotype.json, the cell; result.json with all settings; a checkpoint for --resume; and, of all strategies but random,
+    search.html, the search to look at in a browser, written anew after each epoch, and metrics.jsonl, the same as data.
+
+    \b
+    Example:
+      nni-darts search --recipe digits --strategy darts-pt --set search.epochs=5 --output out/search
+    """
     loaded = Recipe.load(recipe, overrides)
     from nni_darts import stages
 
@@ -101,12 +124,20 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, seed: int, ou
     _print_result(result, output)
 
 
-@main.command()
+@main.command(short_help='Train the network of a cell from scratch.')
 @_recipe_options
-@click.option('--genotype', 'source', required=True, help='A genotype.json, a published name, or the code from a result.')
+@click.option('--genotype', 'source', required=True, help='A published name, a genotype.json or its folder, or the code from a result.')
 @_run_options
 def retrain(recipe: str, overrides: tuple[str, ...], source: str, seed: int, output: Path, resume: bool) -> None:
-    """Train the network of a cell from scratch; writes OUTPUT/weights.pt."""
+    """Train the network of a cell from scratch, and test it once at the end.
+
+    OUTPUT gets weights.pt, result.json with all settings, metrics.jsonl, and a checkpoint for --resume.
+
+    \b
+    Examples:
+      nni-darts retrain --genotype out/search --output out/retrain
+      nni-darts retrain --recipe cifar10 --set data.path=cifar --genotype DARTS_V2 --output out/cifar
+    """
     loaded = Recipe.load(recipe, overrides)
     genotype = read_genotype(source)
     from nni_darts import stages
@@ -116,7 +147,7 @@ def retrain(recipe: str, overrides: tuple[str, ...], source: str, seed: int, out
     _print_result(result, output)
 
 
-@main.command()
+@main.command(short_help="Count a network's parameters and multiply-adds.")
 @click.argument('source', metavar='GENOTYPE')
 @_recipe_options
 @click.option('--json', 'as_json', is_flag=True, help='Print one JSON object.')
@@ -139,7 +170,75 @@ def cost(source: str, recipe: str, overrides: tuple[str, ...], as_json: bool) ->
             click.echo(f'{name.replace("_", "-"):>13}  {value:,}')
 
 
-@main.command()
+@main.command(short_help='Draw a cell as SVG or PNG.')
+@click.argument('source', metavar='GENOTYPE')
+@click.option(
+    '--output', 'outputs', required=True, multiple=True, type=click.Path(path_type=Path, dir_okay=False), help='A .svg or .png. Repeatable.'
+)
+def draw(source: str, outputs: tuple[Path, ...]) -> None:
+    """Draw the cells of GENOTYPE as the papers do.
+
+    GENOTYPE is a published name, a genotype.json, the code from a result, or the output folder of a search: then each operation is
+    drawn with the probability that α gives it.
+
+    \b
+    Example:
+      nni-darts draw DARTS_V2 --output cell.svg --output cell.png
+    """
+    for path in outputs:
+        if path.suffix not in ('.svg', '.png'):
+            raise InputError(f'--output {path}: drawings are written as .svg or .png')
+        if not path.absolute().parent.is_dir():
+            raise InputError(f'--output {path}: there is no folder {path.parent}')
+    genotype = read_genotype(source)
+    from nni_darts.report.drawing import cell_svg
+    from nni_darts.report.png import write_png
+    from nni_darts.report.searches import strengths_in
+
+    strengths = strengths_in(Path(source), genotype)
+    for path in outputs:
+        if path.suffix == '.svg':
+            path.write_text(cell_svg(genotype, strengths), 'utf-8')
+        else:
+            write_png(path, genotype, strengths)
+        click.echo(f'wrote {path}')
+
+
+@main.command(short_help='Write a trained network as ONNX.')
+@click.argument('checkpoint', type=click.Path(path_type=Path))
+@click.option('--onnx', 'onnx_file', type=click.Path(path_type=Path, dir_okay=False), help='Write ONNX, checked against onnxruntime.')
+@click.option('--pt2', 'pt2_file', type=click.Path(path_type=Path, dir_okay=False), help='Write a program for torch.export.load.')
+def export(checkpoint: Path, onnx_file: Path | None, pt2_file: Path | None) -> None:
+    """Write a trained image network for other programs.
+
+    CHECKPOINT is the output folder of "nni-darts retrain", or the weights.pt in it. The file takes "images", a batch of any size with
+    values from 0 to 1, and gives "logits"; it normalises as in training, so the recipe's data must be there. ONNX needs
+    pip install 'nni-darts[export]'.
+    """
+    if onnx_file is None and pt2_file is None:
+        raise InputError('say what to write: --onnx FILE, --pt2 FILE or both')
+    for path in (onnx_file, pt2_file):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise InputError(f'cannot write {path}: there is no folder {path.parent}')
+    from nni_darts import stages
+    from nni_darts.report.export import FromPixels, export_onnx, export_program, needs_onnx, save_program
+
+    if onnx_file is not None:
+        needs_onnx()
+    folder = checkpoint.parent if checkpoint.name == stages.WEIGHTS else checkpoint
+    network, genotype, recipe, data = stages.trained_image_network(folder)
+    model, image = FromPixels(network, data.mean, data.std), (data.channels, *data.size)
+    program = export_program(model, image)
+    if onnx_file is not None:
+        about = {'genotype': genotype.to_text(), 'data': recipe.data.name, 'nni-darts': __version__}
+        difference = export_onnx(program, model, image, onnx_file, about)
+        click.echo(f'wrote {onnx_file}: images (N, {", ".join(map(str, image))}) from 0 to 1 → logits; {difference:.1g} from torch at most')
+    if pt2_file is not None:
+        save_program(program, pt2_file)
+        click.echo(f'wrote {pt2_file}')
+
+
+@main.command(short_help='Look a cell of NAS-Bench-201 up.')
 @click.argument('source', metavar='ARCH')
 @click.option('--table', type=click.Path(path_type=Path, dir_okay=False), help='The benchmark as a .csv or .csv.gz with a column arch_str.')
 @click.option('--nats-bench', type=click.Path(path_type=Path, file_okay=False), help='Or a folder of NATS-Bench (pip install nats_bench).')
@@ -165,7 +264,7 @@ def query(source: str, table: Path | None, nats_bench: Path | None, as_json: boo
 
 @main.command()
 def strategies() -> None:
-    """List the strategies and where they come from."""
+    """List the strategies, for --strategy and for experiments."""
     width = max(map(len, PRESETS))
     for entry in PRESETS.values():
         click.echo(f'{entry.name:<{width}}  {entry.summary} ({entry.paper})')
@@ -177,14 +276,14 @@ def strategies() -> None:
 
 @main.command()
 def recipes() -> None:
-    """List the recipes and what their first line says."""
+    """List the recipes: data and settings by name."""
     width = max(map(len, recipe_names()))
     for name in recipe_names():
         first = resources.files('nni_darts').joinpath('recipes', f'{name}.yml').read_text('utf-8').splitlines()[0]
         click.echo(f'{name:<{width}}  {first.lstrip("# ")}')
 
 
-@main.command()
+@main.command(short_help='Find what is wrong with an experiment file.')
 @click.argument('experiment', type=click.Path(path_type=Path))
 def check(experiment: Path) -> None:
     """Find what would go wrong with EXPERIMENT.yml before NNI starts."""
@@ -193,12 +292,15 @@ def check(experiment: Path) -> None:
     click.echo('ok')
 
 
-@main.command()
+@main.command(short_help='Start an NNI experiment.')
 @click.argument('experiment', type=click.Path(path_type=Path))
 @_port_options
 @click.option('--id-file', type=click.Path(path_type=Path, dir_okay=False), help="Also write the experiment's id into this file.")
 def launch(experiment: Path, port: int, wait: bool, id_file: Path | None) -> None:
-    """Check EXPERIMENT.yml, then run nnictl create with the manager bound to this machine."""
+    """Check EXPERIMENT.yml, then start it: nnictl create, with NNI's manager bound to this machine.
+
+    Prints the addresses of NNI's web page and of the summary, and returns while the experiment runs; nnictl stop ends it.
+    """
     if not _checked(experiment, closed=True):
         sys.exit(2)
     if _in_use(port):
@@ -225,7 +327,7 @@ def resume(identifier: str, port: int, wait: bool) -> None:
     _follow(port, identifier, since, wait)
 
 
-@main.command()
+@main.command(short_help='What NNI runs for each trial.')
 def trial() -> None:
     """What NNI runs for each trial; not for use by hand."""
     from nni_darts.experiment.trial import run_trial
@@ -242,9 +344,10 @@ def read_genotype(source: str) -> AnyGenotype:
     if source in PUBLISHED:
         return PUBLISHED[source]
     path = Path(source)
-    if (path / 'genotype.json').is_file():
+    # os.path, not pathlib: a text that is too long for a path is simply none.
+    if os.path.isfile(path / 'genotype.json'):
         path = path / 'genotype.json'
-    if path.is_file():
+    if os.path.isfile(path):
         try:
             return genotype_from_text(path.read_text('utf-8'))
         except (ValueError, OSError) as error:
@@ -252,7 +355,7 @@ def read_genotype(source: str) -> AnyGenotype:
     try:
         return genotype_from_text(source) if source.startswith('|') else genotype_from_code(source)
     except ValueError:
-        raise InputError(f'no genotype {source!r}: give a file, a code from a result, or one of {", ".join(PUBLISHED)}') from None
+        raise InputError(f'no genotype {source[:100]!r}: give a file, a code from a result, or one of {", ".join(PUBLISHED)}') from None
 
 
 def _checked(experiment: Path, closed: bool = False) -> bool:

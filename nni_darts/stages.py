@@ -1,7 +1,8 @@
 """The stages of the protocol (Liu et al., ICLR 2019, section 3): search, select, retrain. The command line and NNI's trials call these.
 
 Each writes what a user wants to keep into its output folder: ``genotype.json``, ``metrics.jsonl`` (a line for each epoch),
-``result.json`` (with all settings and versions), a checkpoint to resume from and, of a trained cell, ``weights.pt``.
+``result.json`` (with all settings and versions), a checkpoint to resume from, of a search ``search.html`` with its data in
+``search.json``, of a trained cell ``weights.pt``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
 from nni_darts.errors import InputError
@@ -23,6 +25,8 @@ from nni_darts.files import lock, replacing, write_text
 from nni_darts.genotypes import AnyGenotype, genotype_from_sample, genotype_from_text
 from nni_darts.provenance import provenance
 from nni_darts.recipe import Recipe
+from nni_darts.recurrent import RnnGenotype
+from nni_darts.report.searches import SEARCH, search_data, write_search
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.presets import ALIASES, create_strategy, preset
 from nni_darts.strategies.progressive_depth import ProgressiveDepth
@@ -40,7 +44,7 @@ from nni_darts.training.run import (
     quiet_lightning,
 )
 
-__all__ = ['cost_of', 'preflight', 'search', 'train_cell']
+__all__ = ['cost_of', 'preflight', 'search', 'train_cell', 'trained_image_network']
 
 OnDecision = Callable[[dict[str, Any]], None]
 """Called with the record of a decision."""
@@ -119,6 +123,11 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text('utf-8'))
     except (OSError, ValueError) as error:
         raise InputError(f'{path} is damaged ({error}); start again in another folder') from None
+
+
+def _reason(error: Exception) -> str:
+    """The beginning of an error's text, which may be long, or empty."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:100]
 
 
 def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> None:
@@ -218,12 +227,17 @@ def _search_supernet(
     strategy = _strategy(recipe, name)
     bar = DecisionBar()
 
+    def described(record: dict[str, Any]) -> None:
+        _write_page(output, recipe, name, seed, over=False)
+        if on_epoch:
+            on_epoch(record)
+
     def run(recipe: Recipe, space: Any, strategy: DifferentiableStrategy, folder: Path, around: tuple[int, int] = (0, 0)) -> None:
         """Searches a space; if that was finished before, it only loads what came out."""
 
         def extra() -> dict[str, Any]:
             found = json.loads(_genotype(strategy).to_json())
-            return {**_decided(strategy), 'probabilities': strategy.probabilities(), 'genotype': found}
+            return {**_decided(strategy, trainer.current_epoch + 1), 'probabilities': strategy.probabilities(), 'genotype': found}
 
         def decided(record: dict[str, Any]) -> None:
             bar.close()
@@ -246,7 +260,7 @@ def _search_supernet(
                 accelerator=recipe.accelerator,
                 precision=recipe.precision,
                 checkpoint_steps=recipe.checkpoint_steps,
-                on_epoch=on_epoch,
+                on_epoch=described,
                 on_step=on_step,
                 extra=extra,
                 around=around,
@@ -268,6 +282,7 @@ def _search_supernet(
     by_magnitude, stopped = strategy.architecture.by_magnitude, strategy.architecture.stopped
     if by_magnitude is not None:
         write_text(output / BY_MAGNITUDE, genotype_from_sample(by_magnitude).to_json() + '\n')
+    _write_page(output, recipe, name, seed, over=True)
     early = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
     valid, last = f'valid_{recipe.metric.name}', epochs_of(output)[-1]
     return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds'], **early}
@@ -277,13 +292,21 @@ _STAGE_SEED = 1_000_003
 """Between the seeds of two stages of one search."""
 
 
-def _decided(strategy: DifferentiableStrategy) -> dict[str, Any]:
-    """How far a selection that decides one by one has come, and how clear its last decision was; nothing for other selections."""
+def _write_page(output: Path, recipe: Recipe, strategy: str, seed: int, *, over: bool) -> None:
+    """``search.html`` and ``search.json``: the search so far, to be looked at."""
+    about = {'strategy': strategy, 'seed': seed, 'recipe': recipe.name, 'metric': recipe.metric.name}
+    write_search(output, SEARCH, search_data(epochs_of(output), **about, over=over))
+
+
+def _decided(strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
+    """How far a selection that decides one by one has come, how clear its last decision was, and which it took at the end of an epoch;
+    nothing for other selections."""
     total, history = strategy.selection.decisions(strategy.architecture), strategy.architecture.history
     if not total:
         return {}
     margin = history[-1]['margin'] if history else None
-    return {'decisions': len(history), 'of_decisions': total, **({} if margin is None else {'margin': margin})}
+    decided = [record for record in history if record.get('epoch') == epoch]
+    return {'decisions': len(history), 'of_decisions': total, **({} if margin is None else {'margin': margin}), 'decided': decided}
 
 
 def _write_decisions(output: Path, strategy: DifferentiableStrategy) -> None:
@@ -391,6 +414,35 @@ def train_cell(
             torch.save(network.state_dict(), file)
         write_text(output / GENOTYPE, genotype.to_json() + '\n')
         return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
+
+
+def trained_image_network(output: Path) -> tuple[nn.Module, AnyGenotype, Recipe, Any]:
+    """What :func:`train_cell` left in a folder: the network with its weights (on the CPU, in evaluation mode), its cell, recipe and data.
+
+    Raises:
+        InputError: if the folder holds no finished training of an image network, its files are damaged, or the recipe's data is missing.
+    """
+    output = Path(output)
+    for name in (RUN, GENOTYPE, WEIGHTS):
+        if not (output / name).is_file():
+            raise InputError(f'{output} has no {name}: it is not the output folder of a finished nni-darts retrain')
+    run = _read_json(output / RUN)
+    recipe = Recipe.from_dict(run['recipe'])
+    try:
+        genotype = genotype_from_text((output / GENOTYPE).read_text('utf-8'))
+    except ValueError as error:
+        raise InputError(f'{output / GENOTYPE}: {error}') from None
+    if isinstance(genotype, RnnGenotype):
+        raise InputError(f'{output} holds a language model, no image network')
+    task = task_of(recipe)
+    data = task.load(recipe)
+    with _as_input_error(run['stage']):
+        network = task.network(recipe, run['stage'], genotype, data)
+    try:
+        network.load_state_dict(torch.load(output / WEIGHTS, map_location='cpu', weights_only=True))
+    except Exception as error:  # torch, zipfile and pickle have a dozen kinds for a damaged file
+        raise InputError(f'{output / WEIGHTS} does not hold the weights of this network ({_reason(error)})') from None
+    return network.eval(), genotype, recipe, data
 
 
 def cost_of(genotype: AnyGenotype, recipe: Recipe, data: Any, stage: str = 'retrain') -> dict[str, int]:

@@ -365,6 +365,7 @@ class DifferentiableModule(BaseOneShotLightningModule):
         selection.observe(finished, self._search_epochs, self.architecture, self.strategy.relaxation)
         for _ in range(selection.rounds_due(finished, self._search_epochs, self.architecture)):
             for record in selection.decide(self.architecture, self):
+                record['epoch'] = finished
                 self.strategy.on_decision(record)
         self.strategy.grow_batches()
 

@@ -59,18 +59,22 @@ def run_trial() -> None:
 
     # Only now: what follows imports torch, which reads its number of threads and its GPUs when it starts.
     from nni_darts import stages
+    from nni_darts.experiment.tensorboard import tensorboard_log
+    from nni_darts.report.records import pack
     from nni_darts.training.run import epochs_of
 
     known = {record.get('epoch') for record in epochs if isinstance(record, dict)}
     nni.trial._intermediate_seq = len(epochs)
+    log = tensorboard_log(output)
 
     def on_epoch(record: dict[str, Any]) -> None:
         default = recipe.metric.of(record, 'valid')
         default = recipe.metric.of(record, 'train') if default is None else default
-        numbers = {name: value for name, value in record.items() if isinstance(value, (int, float))}
         if record['epoch'] not in known:
             known.add(record['epoch'])
-            _report(nni.report_intermediate_result, {'default': default, **numbers})
+            packed = pack(record)
+            _report(nni.report_intermediate_result, {'default': default, **packed})
+            log({**record, **packed, 'probabilities': record.get('probabilities', {})})
 
     for record in epochs_of(output):  # run before a stop, but never heard of
         on_epoch(record)

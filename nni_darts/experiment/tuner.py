@@ -23,10 +23,10 @@ from nni_darts.errors import InputError
 from nni_darts.experiment.failures import Failures
 from nni_darts.experiment.ledger import Ledger, Standing
 from nni_darts.experiment.manager import TUNER_SINCE, Manager, TrialRecord
+from nni_darts.experiment.pages import Pages
 from nni_darts.experiment.protocol import Job, Protocol, parse_search_space
 from nni_darts.files import write_text
 from nni_darts.recipe import Recipe
-from nni_darts.report.summary import summarize, write_summary
 
 __all__ = ['SearchAndRetrain', 'unsendable']
 
@@ -85,6 +85,7 @@ class SearchAndRetrain(Tuner):
         self._slots: list[int] = []
         self._callback: Callable[[int, Any], None] | None = None
         self._protocol: Protocol | None = None
+        self._pages: Pages | None = None
         self.error: str | None = None
         self.recipe: Recipe
         self._over = False  # finished, or the error is reported
@@ -138,6 +139,8 @@ class SearchAndRetrain(Tuner):
             if not watching:
                 self._say_it_is_up()
                 self._manager = Manager(urlparse(os.environ['NNI_TUNER_COMMAND_CHANNEL']).netloc + _prefix())
+                folder = os.environ.get('NNI_LOG_DIRECTORY')
+                self._pages = Pages(Path(folder), self._manager) if folder else None
                 threading.Thread(target=self._watch, name='nni-darts watcher', daemon=True).start()
         except InputError as error:
             self.error = str(error)
@@ -236,9 +239,8 @@ class SearchAndRetrain(Tuner):
         }
 
     def _describe(self, records: Sequence[TrialRecord], standing: Standing, jobs: Sequence[Job], over: bool) -> None:
-        folder = os.environ.get('NNI_LOG_DIRECTORY')
-        if folder and self._protocol is not None:
-            write_summary(Path(folder), summarize(self._protocol, jobs, standing, records, self._failures.reasons, over=over))
+        if self._pages is not None and self._protocol is not None:
+            self._pages.update(self._protocol, jobs, standing, records, self._failures.reasons, over=over)
 
     def _say_it_is_up(self) -> None:
         folder = os.environ.get('NNI_LOG_DIRECTORY')

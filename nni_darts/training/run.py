@@ -35,8 +35,8 @@ __all__ = [
     'quiet_lightning',
 ]
 
-OnEpoch = Callable[[dict[str, float]], None]
-"""Called after each epoch with its measurements."""
+OnEpoch = Callable[[dict[str, Any]], None]
+"""Called after each epoch with its measurements: its line of ``metrics.jsonl``."""
 
 OnStep = Callable[[], None]
 """Called after each batch."""
@@ -55,7 +55,7 @@ class EpochLog(Checkpoint):
     Args:
         path: the file; lines of epochs that a resumed run repeats are replaced.
         on_epoch: called with the measurements.
-        extra: further measurements of the epoch, asked for after it; ``on_epoch`` gets the numbers among them.
+        extra: further measurements of the epoch, asked for after it.
         around: how many epochs other runs that write into the same file have before and after this one.
     """
 
@@ -93,10 +93,10 @@ class EpochLog(Checkpoint):
         seconds = round(self._before + time.monotonic() - self._started, 2)
         total = round(seconds + (json.loads(lines[-1])['total_seconds'] if lines else 0), 2)
         record = {'epoch': epoch, 'of': before + trainer.max_epochs + after, **values, 'seconds': seconds, 'total_seconds': total}
-        detail = self.extra() if self.extra else {}
-        write_text(self.path, ''.join(line + '\n' for line in [*lines, json.dumps({**record, **detail})]))
+        record |= self.extra() if self.extra else {}
+        write_text(self.path, ''.join(line + '\n' for line in [*lines, json.dumps(record)]))
         if self.on_epoch:
-            self.on_epoch(record | {name: value for name, value in detail.items() if isinstance(value, (int, float))})
+            self.on_epoch(record)
 
 
 def _lines(path: Path) -> list[str]:

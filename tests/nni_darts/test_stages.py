@@ -273,7 +273,12 @@ def test_decisions_are_reported_and_written_down(images: Path, tmp_path: Path) -
     decisions: list[dict] = []
     genotype, _ = stages.search(recipe, 'darts-pt', 1, tmp_path, on_epoch=epochs.append, on_decision=decisions.append)
     assert [(epoch['epoch'], epoch['decisions'], epoch['of_decisions']) for epoch in epochs] == [(1, 2, 4), (2, 4, 4), (3, 4, 4)]
-    assert all(isinstance(value, (int, float)) for epoch in epochs for value in epoch.values())
+    assert epochs == [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert [record for epoch in epochs for record in epoch['decided']] == decisions
+    assert [record['epoch'] for record in decisions] == [1, 1, 2, 2]
+    shown = json.loads((tmp_path / 'search.json').read_text())
+    assert shown['over'] and [entry['label'] for entry in shown['decisions']] == [record['label'] for record in decisions]
+    assert '<svg ' in (tmp_path / 'search.html').read_text()
     assert decisions == [json.loads(line) for line in (tmp_path / 'selection.jsonl').read_text().splitlines()]
     # What magnitude would have chosen as the search ended, from the same supernet.
     by_magnitude = Genotype.from_json((tmp_path / 'magnitude.json').read_text())

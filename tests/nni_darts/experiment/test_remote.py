@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,12 @@ def check_results(experiment: Experiment) -> None:
             assert Genotype.from_code(trial.metric['arch']).nodes == 2
             if trial.parameters['arch']:
                 assert trial.metric['arch'] == trial.parameters['arch']
+    metrics = {trial.key: trial.metric for trial in experiment.trials() if trial.metric is not None}
+    for seed in (1, 2):
+        shown = json.loads((experiment.folder / 'log' / f'search-darts-1st-{seed}.json').read_text())
+        assert shown['over'] and [entry['epoch'] for entry in shown['epochs']] == [1, 2]
+        assert shown['epochs'][-1]['arch'] == metrics[f'search darts-1st {seed}']['arch']
+        assert len(shown['epochs'][-1]['probabilities']) == 10
 
 
 def test_a_machine_is_looked_at_first(machines: list[Machine], tmp_path: Path) -> None:
