@@ -223,7 +223,12 @@ def _search_supernet(
 
         def extra() -> dict[str, Any]:
             found = json.loads(_genotype(strategy).to_json())
-            return {**_decided(strategy), 'probabilities': strategy.probabilities(), 'genotype': found}
+            return {
+                **_decided(strategy),
+                **_eigenvalue(strategy, trainer.current_epoch + 1),
+                'probabilities': strategy.probabilities(),
+                'genotype': found,
+            }
 
         def decided(record: dict[str, Any]) -> None:
             bar.close()
@@ -284,6 +289,12 @@ def _decided(strategy: DifferentiableStrategy) -> dict[str, Any]:
         return {}
     margin = history[-1]['margin'] if history else None
     return {'decisions': len(history), 'of_decisions': total, **({} if margin is None else {'margin': margin})}
+
+
+def _eigenvalue(strategy: DifferentiableStrategy, epoch: int) -> dict[str, float]:
+    """How sharp the minimum was that α had found at the end of an epoch, where early stopping measures it."""
+    measured = strategy.architecture.curvature
+    return {'eigenvalue': round(measured[-1]['eigenvalue'], 6)} if measured and measured[-1]['epoch'] == epoch else {}
 
 
 def _write_decisions(output: Path, strategy: DifferentiableStrategy) -> None:
