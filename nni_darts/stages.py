@@ -237,7 +237,13 @@ def _search_supernet(
 
         def extra() -> dict[str, Any]:
             found = json.loads(_genotype(strategy).to_json())
-            return {**_decided(strategy, trainer.current_epoch + 1), 'probabilities': strategy.probabilities(), 'genotype': found}
+            epoch = trainer.current_epoch + 1
+            return {
+                **_decided(strategy, epoch),
+                **_eigenvalue(strategy, epoch),
+                'probabilities': strategy.probabilities(),
+                'genotype': found,
+            }
 
         def decided(record: dict[str, Any]) -> None:
             bar.close()
@@ -307,6 +313,12 @@ def _decided(strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
     margin = history[-1]['margin'] if history else None
     decided = [record for record in history if record.get('epoch') == epoch]
     return {'decisions': len(history), 'of_decisions': total, **({} if margin is None else {'margin': margin}), 'decided': decided}
+
+
+def _eigenvalue(strategy: DifferentiableStrategy, epoch: int) -> dict[str, float]:
+    """How sharp the minimum was that α had found at the end of an epoch, where early stopping measures it."""
+    measured = strategy.architecture.curvature
+    return {'eigenvalue': round(measured[-1]['eigenvalue'], 6)} if measured and measured[-1]['epoch'] == epoch else {}
 
 
 def _write_decisions(output: Path, strategy: DifferentiableStrategy) -> None:

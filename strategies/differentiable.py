@@ -370,7 +370,7 @@ class DifferentiableModule(BaseOneShotLightningModule):
         self.strategy.grow_batches()
 
     def _measure_curvature(self, stopping: EarlyStopping) -> None:
-        """Logs the dominant eigenvalue after this epoch, and ends the search if it is time."""
+        """Notes the dominant eigenvalue after this epoch in ``architecture.curvature``, and ends the search if it is time."""
         finished, curvature = self.current_epoch + 1, self.architecture.curvature
         with self.scoring(train=True):
             batch = next(self.validation_batches(1)[0])
@@ -380,7 +380,6 @@ class DifferentiableModule(BaseOneShotLightningModule):
                 self.architecture.arch_parameters(),
                 iterations=stopping.iterations,
             )
-        self.log('eigenvalue', eigenvalue)
         sample = self.strategy.selection.select(self.architecture, self.strategy.relaxation)
         curvature.append({'epoch': finished, 'eigenvalue': eigenvalue, 'sample': sample})
         earlier = stopping.stops_for([entry['eigenvalue'] for entry in curvature])

@@ -41,11 +41,11 @@ def measured(folder: Path) -> list[dict]:
     return [{key: value for key, value in line.items() if 'seconds' not in key} for line in lines]
 
 
-def broken_and_resumed(recipe: Recipe, strategy: str, folder: Path) -> tuple[tuple, tuple]:
-    """What an unbroken search finds, and one that stopped after two epochs and went on."""
+def broken_and_resumed(recipe: Recipe, strategy: str, folder: Path, epoch: int = 2) -> tuple[tuple, tuple]:
+    """What an unbroken search finds, and one that stopped as that epoch ended, before its checkpoint, and went on."""
     unbroken = stages.search(recipe, strategy, 1, folder / 'unbroken')
     with pytest.raises(Stop):
-        stages.search(recipe, strategy, 1, folder / 'broken', on_epoch=stop_at(2))
+        stages.search(recipe, strategy, 1, folder / 'broken', on_epoch=stop_at(epoch))
     torch.manual_seed(999)
     return unbroken, stages.search(recipe, strategy, 1, folder / 'broken', resume=True)
 

@@ -12,6 +12,7 @@ from nni_darts.errors import InputError
 from nni_darts.recipe import Recipe
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.early_stopping import EarlyStopping
+from tests.nni_darts.test_stages import broken_and_resumed, measured
 from tests.nni_darts.tiny import overrides, write_images
 
 
@@ -83,22 +84,14 @@ def test_a_search_stops_with_the_cell_of_an_earlier_epoch(tmp_path: Path) -> Non
 
 def test_a_resumed_search_stops_as_the_unbroken_one_and_perturbation_follows(tmp_path: Path) -> None:
     made = recipe(tmp_path, 'darts-pt', SHARP)
-
-    def stop(record: dict) -> None:
-        if record['epoch'] == 2:
-            raise KeyError('stop')
-
-    unbroken, result = stages.search(made, 'darts-pt', 1, tmp_path / 'unbroken')
-    with pytest.raises(KeyError):
-        stages.search(made, 'darts-pt', 1, tmp_path / 'broken', on_epoch=stop)
-    resumed, after = stages.search(made, 'darts-pt', 1, tmp_path / 'broken', resume=True)
+    (unbroken, result), (resumed, after) = broken_and_resumed(made, 'darts-pt', tmp_path)
     assert resumed == unbroken and after['stopped_after'] == result['stopped_after'] < 6
     epochs = lines(tmp_path / 'unbroken')
     # Two edges in each kind of cell, one round of decisions for each: one epoch between and one after.
     assert len(epochs) == result['stopped_after'] + 2
     assert [epoch['decisions'] for epoch in epochs[-3:]] == [2, 4, 4]
-    kept = [{key: value for key, value in epoch.items() if 'seconds' not in key} for epoch in lines(tmp_path / 'broken')]
-    assert kept == [{key: value for key, value in epoch.items() if 'seconds' not in key} for epoch in epochs]
+    assert ['eigenvalue' in epoch for epoch in epochs] == [True] * result['stopped_after'] + [False] * 2
+    assert measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
 
 
 def test_it_is_measured_once_alpha_moves_and_changes_nothing(tmp_path: Path) -> None:
@@ -110,10 +103,9 @@ def test_it_is_measured_once_alpha_moves_and_changes_nothing(tmp_path: Path) -> 
     assert ['eigenvalue' in epoch for epoch in lines(tmp_path / 'warm')] == [False, True]
     stages.search(made, 'darts-1st', 1, tmp_path / 'measured')
     stages.search(plain, 'darts-1st', 1, tmp_path / 'plain')
-    for one, two in zip(lines(tmp_path / 'measured'), lines(tmp_path / 'plain'), strict=True):
-        assert {key: value for key, value in one.items() if 'seconds' not in key and key != 'eigenvalue'} == {
-            key: value for key, value in two.items() if 'seconds' not in key
-        }
+    found = measured(tmp_path / 'measured')
+    assert all(epoch.pop('eigenvalue') for epoch in found)
+    assert found == measured(tmp_path / 'plain')
 
 
 @pytest.mark.parametrize(

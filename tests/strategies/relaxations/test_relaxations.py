@@ -14,7 +14,7 @@ from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import PRESETS, create_strategy
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, RandomSoftmax, Softmax
-from tests.nni_darts.test_stages import Stop, measured, stop_at
+from tests.nni_darts.test_stages import broken_and_resumed, measured
 from tests.nni_darts.tiny import SMALL, overrides, write_images
 
 Made = tuple[DifferentiableStrategy, nn.Module, Callable[[], Tensor]]
@@ -194,8 +194,5 @@ def test_every_preset_searches(name: str, tmp_path: Path) -> None:
 
 def test_a_resumed_search_has_the_temperature_of_its_epoch(tmp_path: Path) -> None:
     recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), 'search.epochs': 3, 'space.nodes': 1})
-    stages.search(recipe, 'gdas', 1, tmp_path / 'unbroken')
-    with pytest.raises(Stop):
-        stages.search(recipe, 'gdas', 1, tmp_path / 'broken', on_epoch=stop_at(3))
-    stages.search(recipe, 'gdas', 1, tmp_path / 'broken', resume=True)
+    broken_and_resumed(recipe, 'gdas', tmp_path, 3)
     assert measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
