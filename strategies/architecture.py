@@ -136,6 +136,11 @@ class Architecture(nn.Module):
             groups.setdefault(self.decisions[label].group, []).append(label)
         return groups
 
+    def eligible(self, label: str) -> list[int]:
+        """The operations of a label that may be chosen: ``none`` not on an edge of a cell."""
+        names = self.decisions[label].names
+        return [index for index, name in enumerate(names) if label not in self.edges or name != 'none']
+
     def remaining(self, label: str) -> list[int]:
         """The inputs of an InputChoice that are not dropped, nor masked just now."""
         gone = set(self.dropped.get(label, ()))

@@ -28,7 +28,7 @@ class Preset:
         paper: where the method comes from.
         parts: (settings of its own, a selection that is to take the place of its own or None) → what the strategy is made of.
         own: names of the settings of its own.
-        supernet: whether it searches one supernet; otherwise it draws cells to be trained one by one.
+        built_by: the class of ``nni_darts.strategies`` that it configures.
     """
 
     name: str
@@ -36,14 +36,18 @@ class Preset:
     paper: str
     parts: Callable[[Parts, Any], Parts]
     own: tuple[str, ...] = ()
-    supernet: bool = True
+    built_by: str = 'DifferentiableStrategy'
+
+    @property
+    def supernet(self) -> bool:
+        """Whether it searches one supernet; otherwise cells are trained one by one."""
+        return self.built_by == 'DifferentiableStrategy'
 
     def create(self, **settings: Any) -> OneShotStrategy:
         """The strategy with these settings: of its own, and arguments of its class. Raises ValueError for any other."""
-        if self.supernet:
-            from nni_darts.strategies.differentiable import DifferentiableStrategy as Strategy
-        else:
-            from nni_darts.strategies.random_search import RandomSearch as Strategy
+        from nni_darts import strategies
+
+        Strategy = getattr(strategies, self.built_by)
         allowed = [*self.own, *(name for name in inspect.signature(Strategy.__init__).parameters if name != 'self')]
         for name in settings:
             if name not in allowed:
@@ -139,7 +143,14 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 'random cells, trained one by one; the best stays',
                 'Liu et al., ICLR 2019, section 3',
                 lambda own, selection: {},
-                supernet=False,
+                built_by='RandomSearch',
+            ),
+            Preset(
+                'evolution',
+                'cells trained one by one, each a child of the best of a sample of the youngest',
+                'Real et al., AAAI 2019',
+                lambda own, selection: {},
+                built_by='Evolution',
             ),
         )
     }
@@ -190,7 +201,8 @@ def preset(name: str) -> Preset:
     if base in PRESETS and PRESETS[base].supernet and suffix in SELECTIONS:
         return _with_selection(PRESETS[base], suffix)
     raise ValueError(
-        f'unknown strategy {name!r}; known: {", ".join(PRESETS)}; all but random also with +pt or +pt-mag; darts-pt is darts-1st+pt'
+        f'unknown strategy {name!r}; known: {", ".join(PRESETS)}; all but random and evolution also with +pt or +pt-mag; '
+        'darts-pt is darts-1st+pt'
     )
 
 

@@ -15,7 +15,13 @@ __all__ = ['Architect', 'FirstOrder', 'SecondOrder']
 
 
 class Architect:
-    """Computes the gradient that α's optimizer then follows."""
+    """Computes the gradient that α's optimizer then follows.
+
+    Attributes:
+        passes: how often a batch goes forward and backward through the supernet for it.
+    """
+
+    passes = 1
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments for :func:`architecture_gradient`."""
@@ -54,6 +60,8 @@ class SecondOrder(Architect):
     hessian: Literal['finite_difference', 'exact'] = 'finite_difference'
     epsilon: float = 0.01
     clip_norm: float | None = None
+
+    passes = 4  # the virtual step, the gradient there, and twice for the product
 
     def __post_init__(self) -> None:
         check_options(self.hessian, self.epsilon, self.clip_norm)

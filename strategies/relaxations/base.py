@@ -29,10 +29,12 @@ class Relaxation:
     Attributes:
         trains_alpha: whether α moves at all.
         weighted_edges: whether the edges into a node have weights of their own.
+        passes: how often a batch goes forward and backward through the supernet for a step of the weights.
     """
 
     trains_alpha = True
     weighted_edges = False
+    passes = 1
 
     def probabilities(self, alpha: Tensor) -> Tensor:
         """α (candidates,) → probability of each candidate (candidates,): what a selection ranks."""

@@ -71,6 +71,7 @@ class AdversarialSoftmax(RandomSoftmax):
         if steps < 1:
             raise ValueError(f'steps must be at least 1, not {steps}')
         self.steps = steps
+        self.passes = 1 + steps  # and two evaluations, which are not counted
         self.kept = 0
         self.tried = 0
 

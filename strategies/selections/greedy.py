@@ -94,6 +94,17 @@ class Greedy(Selection):
         """An edge and its operation make two."""
         return 2 * sum(self._to_decide(architecture))
 
+    @property
+    def batches(self) -> int | None:
+        """As those of what decides the operations."""
+        return self.operations.batches
+
+    def evaluations(self, architecture: Architecture) -> int:
+        """The edges that stay are decided; which they are shows only then, and those with most operations count."""
+        grouped = architecture.grouped(architecture.operations()).values()
+        most = [max(self.operations.operation_evaluations(architecture, label) for label in labels) for labels in grouped]
+        return sum(count * each for count, each in zip(self._to_decide(architecture), most))
+
     def batch_growth(self, architecture: Architecture) -> int:
         """See the argument ``batch_increase``."""
         return self.batch_increase * architecture.memory.get('rounds', 0)

@@ -27,14 +27,20 @@ class Selection:
 
     Attributes:
         step_schedule: whether the evaluator's learning rate schedule goes on while a selection fine-tunes.
+        batches: on how many validation batches the supernet is evaluated for a score; None: on all.
 
     Decisions already taken (``architecture.fixed``, ``architecture.dropped``) stand.
     """
 
     step_schedule = True
+    batches: int | None = None
 
     def epochs(self, architecture: Architecture) -> int:
         """How many epochs of fine-tuning the selection adds to the search."""
+        return 0
+
+    def evaluations(self, architecture: Architecture) -> int:
+        """How often the supernet is evaluated for scores, in all."""
         return 0
 
     def observe(self, finished: int, search_epochs: int, architecture: Architecture, relaxation: Relaxation) -> None:

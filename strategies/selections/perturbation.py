@@ -124,6 +124,10 @@ class Progressive(Selection):
             )
         return written
 
+    def operation_evaluations(self, architecture: Architecture, label: str) -> int:
+        """How often the supernet is evaluated to decide the operation of a label."""
+        return 0
+
     def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
         """How good the supernet is without each candidate of a label; larger is better."""
         raise NotImplementedError
@@ -166,6 +170,16 @@ class Perturbation(Progressive):
         self.batch_norm = batch_norm
         self.batches = batches
         self.renormalise = renormalise
+
+    def operation_evaluations(self, architecture: Architecture, label: str) -> int:
+        """See :class:`Progressive`."""
+        return len(architecture.eligible(label))
+
+    def evaluations(self, architecture: Architecture) -> int:
+        """Once for every operation, and for every input that is left each time one is dropped."""
+        operations = sum(self.operation_evaluations(architecture, label) for label in architecture.operations())
+        inputs = _wide_inputs(architecture).values()
+        return operations + sum(sum(range(_keeps(decision) + 1, decision.candidates + 1)) for decision in inputs)
 
     def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
         """See :class:`Progressive`. The accuracy, or minus the loss, over all samples: a mean over batches would weigh a small last
