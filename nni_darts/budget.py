@@ -12,10 +12,7 @@ from collections.abc import Callable
 from nni_darts.errors import InputError
 from nni_darts.recipe import Recipe, TextRecipe
 
-__all__ = ['EVALUATION', 'affordable_cells', 'affordable_epochs', 'training_passes', 'training_portion']
-
-EVALUATION = 1 / 3
-"""A forward pass as a part of one forward and backward."""
+__all__ = ['affordable_cells', 'affordable_epochs', 'training_passes', 'training_portion']
 
 _TOLERANCE = 1e-9
 _MOST_EPOCHS = 1_000_000

@@ -156,7 +156,8 @@ def strategies() -> None:
     width = max(map(len, PRESETS))
     for entry in PRESETS.values():
         click.echo(f'{entry.name:<{width}}  {entry.summary} ({entry.paper})')
-    click.echo('\nAll but random and evolution also with another selection, for example darts-2nd+pt (darts-pt is darts-1st+pt):')
+    others = ', '.join(entry.name for entry in PRESETS.values() if not entry.relaxed)
+    click.echo(f'\nAll but {others} also with another selection behind the name, for example darts-2nd+pt (darts-pt is darts-1st+pt):')
     for suffix, (_, summary, paper, _) in SELECTIONS.items():
         click.echo(f'{"+" + suffix:<{width}}  {summary} ({paper})')
 

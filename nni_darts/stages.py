@@ -20,12 +20,13 @@ import torch
 
 from nni_darts import __version__
 from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
-from nni_darts.budget import EVALUATION, affordable_epochs, training_passes, training_portion
+from nni_darts.budget import affordable_epochs, training_passes, training_portion
 from nni_darts.cells import cells_to_train, number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.files import write_text
 from nni_darts.genotypes import AnyGenotype, genotype_from_sample, genotype_from_text
 from nni_darts.recipe import Recipe
+from nni_darts.strategies.costs import EVALUATION
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.presets import ALIASES, create_strategy, preset
 from nni_darts.tasks import task_of
@@ -162,9 +163,9 @@ def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str
 
 def _search_passes(recipe: Recipe, strategy: DifferentiableStrategy, epochs: int, data: Any) -> float:
     """What a search of so many epochs costs, in passes over the training data."""
-    evaluated = task_of(recipe).evaluated_portion(recipe, data, strategy.selection.batches)
-    evaluations = strategy.selection.evaluations(strategy.architecture)
-    return training_portion(recipe, 'search') * strategy.passes(epochs) + EVALUATION * evaluated * evaluations
+    task, scored = task_of(recipe), strategy.selection.scored(strategy.architecture)
+    evaluated = sum(variants * task.evaluated_portion(recipe, data, batches) for variants, batches in scored)
+    return training_portion(recipe, 'search') * strategy.passes(epochs) + EVALUATION * evaluated
 
 
 def search(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import Any, Literal
 
@@ -17,12 +17,12 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 from torchmetrics import Metric
 
 from nni_darts._nni import BaseOneShotLightningModule, Lightning, LightningModule, ModelSpace, OneShotStrategy, no_default_hook
-from nni_darts.strategies.architects import Architect, SecondOrder
+from nni_darts.strategies.architects import Architect, Reinforce, SecondOrder
 from nni_darts.strategies.architects.randomness import RandomState
 from nni_darts.strategies.architecture import Architecture, Topology, edge_topology
 from nni_darts.strategies.fast import accelerate
 from nni_darts.strategies.relaxations import Relaxation, Softmax
-from nni_darts.strategies.selections import Magnitude, Selection
+from nni_darts.strategies.selections import Magnitude, Ranking, Selection
 from nni_darts.strategies.supernet import mutation_hook
 
 __all__ = ['DifferentiableModule', 'DifferentiableStrategy']
@@ -77,6 +77,8 @@ class DifferentiableStrategy(OneShotStrategy):
         mutation_hooks: list[Callable[..., Any]] | None = None,
     ) -> None:
         super().__init__(mutation_hooks=mutation_hooks)
+        relaxation, architect, selection = relaxation or Softmax(), architect or SecondOrder(), selection or Magnitude()
+        _check_parts(relaxation, architect, selection)
         for name, value, least in (
             ('learning_rate', learning_rate, 0),
             ('weight_decay', weight_decay, 0),
@@ -90,9 +92,9 @@ class DifferentiableStrategy(OneShotStrategy):
             raise ValueError(f'execution must be fast or plain, not {execution!r}')
         self.execution = execution
         self.checkpoint = checkpoint
-        self.relaxation = relaxation or Softmax()
-        self.architect = architect or SecondOrder()
-        self.selection = selection or Magnitude()
+        self.relaxation = relaxation
+        self.architect = architect
+        self.selection = selection
         self.optimizer_settings = {'lr': learning_rate, 'betas': tuple(betas), 'weight_decay': weight_decay}
         self.warmup_epochs = warmup_epochs
         self.gradient_clip_val = gradient_clip_val
@@ -112,6 +114,7 @@ class DifferentiableStrategy(OneShotStrategy):
         model = super().mutate_model(model)
         if not self.architecture.decisions:
             raise ValueError('the model space has no LayerChoice or InputChoice to search')
+        self.relaxation.begin(self.architecture)
         if self.execution == 'fast':
             accelerate(model, self.relaxation, checkpoint=self.checkpoint)
         return model
@@ -159,17 +162,19 @@ class DifferentiableStrategy(OneShotStrategy):
         """For how many epochs of a search α rests."""
         return round(self.warmup_epochs * epochs) if self.warmup_epochs < 1 else int(self.warmup_epochs)
 
-    def passes(self, epochs: int) -> int:
-        """How often all training batches go forward and backward through the supernet in a search of so many epochs.
+    def passes(self, epochs: int) -> float:
+        """How often as many batches as there are for training go forward and backward through the supernet in a search of so many epochs.
 
         That is one for the weights and, once α moves, so many for α as the architect takes; the selection's epochs are included.
         """
         tuning = self.selection.epochs(self.architecture)
         alpha = self.architect.passes * (epochs - self.warmup(epochs) + tuning) if self.relaxation.trains_alpha else 0
-        return self.relaxation.passes * (epochs + tuning) + alpha
+        return (self.relaxation.passes * (epochs + tuning) + alpha) * (2 if self.architect.union else 1)
 
     def probabilities(self) -> dict[str, dict[str, float]]:
         """Label → candidate → probability, of every choice among operations."""
+        if self.architecture.policy is not None:
+            return self.architecture.policy.probabilities()
         return {
             label: dict(zip(map(str, decision.names), self.relaxation.probabilities(self.architecture.alpha(label)).tolist()))
             for label, decision in self.architecture.operations().items()
@@ -198,57 +203,83 @@ class DifferentiableModule(BaseOneShotLightningModule):
         """Label → candidate → probability."""
         return self.strategy.probabilities()
 
-    def configure_architecture_optimizers(self) -> Optimizer:
-        """Adam over α."""
-        return Adam(self.architecture.arch_parameters(), **self.strategy.optimizer_settings)
+    def configure_architecture_optimizers(self) -> Optimizer | None:
+        """Adam over α, where α has an optimizer of its own and there is one."""
+        alphas = self.architecture.arch_parameters()
+        return Adam(alphas, **self.strategy.optimizer_settings) if alphas and self.strategy.architect.own_optimizer else None
+
+    def configure_optimizers(self) -> Any:
+        """The evaluator's, and α's; or α in the evaluator's, where both move together."""
+        configured = super().configure_optimizers()
+        if not self.strategy.architect.own_optimizer:
+            held = {
+                id(parameter) for optimizer in _optimizers(configured) for group in optimizer.param_groups for parameter in group['params']
+            }
+            alphas = [alpha for alpha in self.architecture.arch_parameters() if id(alpha) not in held]
+            _optimizers(configured)[0].param_groups[0]['params'].extend(alphas)
+        return configured
+
+    @property
+    def weight_optimizer(self) -> Optimizer:
+        """The optimizer of the weights."""
+        return next(optimizer for optimizer in self.trainer.optimizers if not getattr(optimizer, 'is_arch_optimizer', False))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
-        """One step of α (after the warm-up), then one of the weights."""
-        relaxation = self.strategy.relaxation
-        if relaxation.trains_alpha and self.current_epoch >= self._warmup_epochs:
-            self._architecture_step(batch, batch_idx)
+        """One step of α (after the warm-up), then one of the weights; both twice, where they learn from the union of both parts."""
+        if not self.strategy.architect.union:
+            outputs = self._step(batch[TRAIN], batch[VALID], batch_idx)
+        else:
+            outputs, _ = [self._step(batch[part], batch[part], batch_idx) for part in (TRAIN, VALID)]
+        if not self.tuning or self.strategy.selection.step_schedule:
+            self.advance_lr_schedulers(batch_idx)
+        return outputs
+
+    def _step(self, train: Any, valid: Any, batch_idx: int) -> Any:
+        """α on ``valid``, the weights on ``train``."""
+        relaxation, architect = self.strategy.relaxation, self.strategy.architect
+        moves = relaxation.trains_alpha and self.current_epoch >= self._warmup_epochs
+        if moves and architect.own_optimizer:
+            self._architecture_step(train, valid, batch_idx)
 
         def silent_loss() -> Tensor:
             with _silent(self.training_module):
-                return self.loss_on(batch[TRAIN], batch_idx)
+                return self.loss_on(train, batch_idx)
 
         progress = self.current_epoch / max(1, self._search_epochs - 1)
         with (
-            _frozen(self.architecture.arch_parameters()),
+            nullcontext() if moves and not architect.own_optimizer else _frozen(self.architecture.arch_parameters()),
             relaxation.weight_step(self.architecture, silent_loss, self.model, progress),
         ):
-            outputs = self.training_module.training_step(batch[TRAIN], batch_idx)
+            outputs = self.training_module.training_step(train, batch_idx)
             self.advance_optimization(_loss(outputs), batch_idx, self.strategy.gradient_clip_val)
-        if not self.tuning or self.strategy.selection.step_schedule:
-            self.advance_lr_schedulers(batch_idx)
         return outputs
 
     def loss_on(self, batch: Any, batch_idx: int) -> Tensor:
         """The evaluator's training loss on a batch."""
         return _loss(self.training_module.training_step(batch, batch_idx))
 
-    def _architecture_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        optimizers = {bool(getattr(optimizer, 'is_arch_optimizer', False)): optimizer for optimizer in self.trainer.optimizers}
-        alphas = self.architecture.arch_parameters()
-        groups = optimizers[False].param_groups
+    def score_on(self, batch: Any, batch_idx: int, criterion: Literal['accuracy', 'loss']) -> Tensor:
+        """The part of a batch's samples that are right, or minus its mean loss: a scalar on the batch's device."""
+        if criterion == 'loss':
+            return -self.loss_on(batch, batch_idx)
+        inputs, labels = batch[:2]
+        outputs = self.model(inputs)
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        return (logits.argmax(dim=1) == labels).float().mean()
+
+    def _architecture_step(self, train: Any, valid: Any, batch_idx: int) -> None:
+        optimizer = next(optimizer for optimizer in self.trainer.optimizers if getattr(optimizer, 'is_arch_optimizer', False))
         with _silent(self.training_module):
-            gradients = self.strategy.architect.gradient(
-                lambda: self.loss_on(batch[TRAIN], batch_idx),
-                lambda: self.loss_on(batch[VALID], batch_idx),
-                [weight for group in groups for weight in group['params']],
-                alphas,
-                optimizers[False],
-                buffers=list(self.model.buffers()),
-                learning_rate=[float(group['lr']) for group in groups for _ in group['params']],
-            )
-        for alpha, gradient in zip(alphas, gradients):
+            gradients = self.strategy.architect.gradients(self, train, valid, batch_idx)
+        for alpha, gradient in zip(self.architecture.arch_parameters(), gradients):
             alpha.grad = gradient
-        optimizers[True].step()
-        optimizers[True].zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
 
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
         """The evaluator's validation, on the supernet."""
-        return self.training_module.validation_step(batch, batch_idx)
+        with self.strategy.relaxation.validation_step(self.architecture, self.model):
+            return self.training_module.validation_step(batch, batch_idx)
 
     # progressive selections ---------------------------------------------------------------------------------------------------------
 
@@ -408,6 +439,27 @@ class Rewind:
             with torch.no_grad():
                 torch._foreach_copy_(self._buffers, self._copies)
         self._state.restore()
+
+
+def _check_parts(relaxation: Relaxation, architect: Architect, selection: Selection) -> None:
+    """Raises ValueError for parts that do not work together."""
+    if relaxation.sampled != isinstance(selection, Ranking):
+        raise ValueError('Ranking compares sampled paths: it goes with the relaxation SampledPaths, and no other selection does')
+    if relaxation.sampled and relaxation.trains_alpha != isinstance(architect, Reinforce):
+        raise ValueError('a controller is moved by Reinforce: SampledPaths(controller=True) goes with it, and no other architect does')
+    if isinstance(architect, Reinforce) and not relaxation.sampled:
+        raise ValueError('Reinforce moves the controller of SampledPaths(controller=True)')
+
+
+def _optimizers(configured: Any) -> list[Optimizer]:
+    """The optimizers in what ``configure_optimizers`` returned, in one of the forms that Lightning knows."""
+    if isinstance(configured, Optimizer):
+        return [configured]
+    if isinstance(configured, dict):
+        return _optimizers(configured.get('optimizer'))
+    if isinstance(configured, (list, tuple)):
+        return [optimizer for part in configured for optimizer in _optimizers(part)]
+    return []
 
 
 def _loss(outputs: Any) -> Tensor:

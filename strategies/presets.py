@@ -29,6 +29,7 @@ class Preset:
         parts: (settings of its own, a selection that is to take the place of its own or None) → what the strategy is made of.
         own: names of the settings of its own.
         built_by: the class of ``nni_darts.strategies`` that it configures.
+        relaxed: whether its supernet computes all candidates at once, so that it can be read out in other ways.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Preset:
     parts: Callable[[Parts, Any], Parts]
     own: tuple[str, ...] = ()
     built_by: str = 'DifferentiableStrategy'
+    relaxed: bool = True
 
     @property
     def supernet(self) -> bool:
@@ -62,6 +64,17 @@ def _darts_1st(own: Parts, selection: Any) -> Parts:
     return {'architect': FirstOrder(), 'selection': selection}
 
 
+def _with_architect(architect: str) -> Callable[[Parts, Any], Parts]:
+    """The softmax with another architect."""
+
+    def parts(own: Parts, selection: Any) -> Parts:
+        from nni_darts.strategies import architects
+
+        return {'architect': getattr(architects, architect)(), 'selection': selection}
+
+    return parts
+
+
 def _darts_2nd(own: Parts, selection: Any) -> Parts:
     from nni_darts.strategies.architects import SecondOrder
 
@@ -77,6 +90,33 @@ def _first_order_with(relaxation: str, **defaults: Any) -> Callable[[Parts, Any]
         return {**_darts_1st({}, selection), 'relaxation': getattr(relaxations, relaxation)(**own), **defaults}
 
     return parts
+
+
+_RANKING = ('samples', 'finalists', 'batches', 'criterion', 'batch_norm')
+_CONTROLLER = ('hidden', 'tanh_constant')
+_REINFORCE = ('paths_per_step', 'baseline_decay', 'entropy_weight')
+
+
+def _take(own: Parts, names: tuple[str, ...]) -> Parts:
+    return {name: own[name] for name in names if name in own}
+
+
+def _random_ws(own: Parts, selection: Any) -> Parts:
+    from nni_darts.strategies.relaxations import SampledPaths
+    from nni_darts.strategies.selections import Ranking
+
+    return {'relaxation': SampledPaths(), 'selection': Ranking(**own)}
+
+
+def _enas(own: Parts, selection: Any) -> Parts:
+    from nni_darts.strategies.architects import Reinforce
+    from nni_darts.strategies.relaxations import SampledPaths
+
+    return {
+        **_random_ws(_take(own, _RANKING), None),
+        'relaxation': SampledPaths(controller=True, **_take(own, _CONTROLLER)),
+        'architect': Reinforce(**_take(own, (*_REINFORCE, 'criterion'))),
+    }
 
 
 def _sgas(own: Parts, selection: Any) -> Parts:
@@ -139,11 +179,40 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 ('greedy_criterion', 'decision_start', 'decision_every', 'batch_increase', 'history'),
             ),
             Preset(
+                'darts-joint',
+                'an ablation: α and the weights by the same SGD on training and validation data',
+                'Liu et al., ICLR 2019, section 3.3',
+                _with_architect('Joint'),
+            ),
+            Preset(
+                'darts-coordinate',
+                'an ablation: α and the weights in turn on every batch of training and validation data',
+                'Liu et al., ICLR 2019, section 3.3',
+                _with_architect('Coordinate'),
+            ),
+            Preset(
+                'enas',
+                'an LSTM draws single paths and learns which validate well; of many drawn at the end the best stays',
+                'Pham et al., ICML 2018',
+                _enas,
+                (*_RANKING, *_CONTROLLER, *_REINFORCE),
+                relaxed=False,
+            ),
+            Preset(
+                'random-ws',
+                'random search with weight sharing: uniform paths; of many drawn at the end the best stays',
+                'Li & Talwalkar, UAI 2019',
+                _random_ws,
+                _RANKING,
+                relaxed=False,
+            ),
+            Preset(
                 'random',
                 'random cells, trained one by one; the best stays',
                 'Liu et al., ICLR 2019, section 3',
                 lambda own, selection: {},
                 built_by='RandomSearch',
+                relaxed=False,
             ),
             Preset(
                 'evolution',
@@ -151,6 +220,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 'Real et al., AAAI 2019',
                 lambda own, selection: {},
                 built_by='Evolution',
+                relaxed=False,
             ),
         )
     }
@@ -190,7 +260,7 @@ def _with_selection(base: Preset, suffix: str) -> Preset:
 
 
 def preset(name: str) -> Preset:
-    """Looks a preset up: a name of ``PRESETS``, or one of its supernets with ``+pt`` or ``+pt-mag``.
+    """Looks a preset up: a name of ``PRESETS``, or one that relaxes all candidates with ``+pt`` or ``+pt-mag``.
 
     Raises:
         ValueError: for any other name; the message lists the known ones.
@@ -198,11 +268,11 @@ def preset(name: str) -> Preset:
     base, _, suffix = str(ALIASES.get(name, name)).partition('+')
     if base in PRESETS and not suffix and '+' not in str(name):
         return PRESETS[base]
-    if base in PRESETS and PRESETS[base].supernet and suffix in SELECTIONS:
+    if base in PRESETS and PRESETS[base].relaxed and suffix in SELECTIONS:
         return _with_selection(PRESETS[base], suffix)
+    others = ', '.join(entry.name for entry in PRESETS.values() if not entry.relaxed)
     raise ValueError(
-        f'unknown strategy {name!r}; known: {", ".join(PRESETS)}; all but random and evolution also with +pt or +pt-mag; '
-        'darts-pt is darts-1st+pt'
+        f'unknown strategy {name!r}; known: {", ".join(PRESETS)}; all but {others} also with +pt or +pt-mag; darts-pt is darts-1st+pt'
     )
 
 

@@ -29,12 +29,17 @@ class Relaxation:
     Attributes:
         trains_alpha: whether α moves at all.
         weighted_edges: whether the edges into a node have weights of their own.
-        passes: how often a batch goes forward and backward through the supernet for a step of the weights.
+        sampled: whether the supernet computes one path at a time, drawn from a policy.
+        passes: what a step of the weights costs, in forward-and-backward passes of a batch through the supernet.
     """
 
     trains_alpha = True
     weighted_edges = False
-    passes = 1
+    passes: float = 1
+    sampled = False
+
+    def begin(self, architecture: Architecture) -> None:
+        """Called once the supernet has declared all its decisions."""
 
     def probabilities(self, alpha: Tensor) -> Tensor:
         """α (candidates,) → probability of each candidate (candidates,): what a selection ranks."""
@@ -75,4 +80,9 @@ class Relaxation:
             model: the supernet.
             progress: part of the search that is behind, from 0 to 1.
         """
+        yield
+
+    @contextmanager
+    def validation_step(self, architecture: Architecture, model: nn.Module) -> Iterator[None]:
+        """Surrounds each validation batch."""
         yield

@@ -27,21 +27,19 @@ class Selection:
 
     Attributes:
         step_schedule: whether the evaluator's learning rate schedule goes on while a selection fine-tunes.
-        batches: on how many validation batches the supernet is evaluated for a score; None: on all.
 
     Decisions already taken (``architecture.fixed``, ``architecture.dropped``) stand.
     """
 
     step_schedule = True
-    batches: int | None = None
 
     def epochs(self, architecture: Architecture) -> int:
         """How many epochs of fine-tuning the selection adds to the search."""
         return 0
 
-    def evaluations(self, architecture: Architecture) -> int:
-        """How often the supernet is evaluated for scores, in all."""
-        return 0
+    def scored(self, architecture: Architecture) -> list[tuple[int, int | None]]:
+        """How many variants of the supernet are scored in all, and on how many validation batches (None: on all)."""
+        return []
 
     def observe(self, finished: int, search_epochs: int, architecture: Architecture, relaxation: Relaxation) -> None:
         """Called after each epoch, before decisions, with the number of epochs that are finished and that of the search."""
@@ -108,6 +106,6 @@ def operation_tables(architecture: Architecture, relaxation: Relaxation) -> dict
         if label in architecture.fixed:
             tables[label] = {decision.names[architecture.fixed[label]]: 1.0}
             continue
-        table = dict(zip(decision.names, relaxation.probabilities(architecture.alpha(label)).tolist()))
-        tables[label] = {name: value for name, value in table.items() if label not in architecture.edges or name != 'none'}
+        probabilities = relaxation.probabilities(architecture.alpha(label)).tolist()
+        tables[label] = {decision.names[index]: probabilities[index] for index in architecture.eligible(label)}
     return tables

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,11 @@ from nni_darts.cells import number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.experiment.protocol import Protocol
 from nni_darts.recipe import Recipe
+from nni_darts.strategies.differentiable import DifferentiableModule
 from nni_darts.strategies.presets import PRESETS
 from nni_darts.tasks import task_of
 from nni_darts.training import ImageClassifier
-from tests.nni_darts.tiny import overrides, text_overrides, write_images, write_text
+from tests.nni_darts.tiny import FEW_PATHS, overrides, text_overrides, write_images, write_text
 
 SUPERNETS = [name for name, preset in PRESETS.items() if preset.supernet]
 
@@ -30,26 +30,27 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(images: Path, **changes: object) -> Recipe:
     """The tiny recipe with one node in a cell; two underscores stand for a dot."""
     changes = {key.replace('__', '.'): value for key, value in changes.items()}
-    return Recipe.load('digits', {**overrides(images), 'space.channels': 4, 'space.nodes': 1, **changes})
+    return Recipe.load('digits', {**overrides(images), 'space.channels': 4, 'space.nodes': 1, **FEW_PATHS, **changes})
 
 
 @pytest.mark.parametrize('name', [*SUPERNETS, 'darts-pt'])
 def test_passes_are_those_that_a_search_makes(name: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted where the network meets its batch: with a gradient to come (training), or without (evaluation)."""
     samples = {True: 0, False: 0}
-    step, recipe = ImageClassifier.training_step, small(images)
+    step, score, recipe = ImageClassifier.training_step, DifferentiableModule.score_on, small(images)
 
-    def counted(self: ImageClassifier, batch: tuple, index: int) -> torch.Tensor:
+    def trained(self: ImageClassifier, batch: tuple, index: int) -> torch.Tensor:
         samples[torch.is_grad_enabled()] += len(batch[1])
         return step(self, batch, index)
 
-    monkeypatch.setattr(ImageClassifier, 'training_step', counted)
+    def scored(self: DifferentiableModule, batch: tuple, index: int, criterion: str) -> torch.Tensor:
+        samples[False] += len(batch[1])
+        return score(self, batch, index, criterion)
+
+    monkeypatch.setattr(ImageClassifier, 'training_step', trained)
+    monkeypatch.setattr(DifferentiableModule, 'score_on', scored)
     _, result = stages.search(recipe, name, 1, tmp_path)
-    scored = 0.0
-    if name == 'darts-pt':
-        decisions = [json.loads(line) for line in (tmp_path / 'selection.jsonl').read_text().splitlines()]
-        scored = sum(len(decision['scores']) for decision in decisions) * 0.5 / 3
-    assert result['passes'] == pytest.approx(samples[True] / 96 + scored, abs=1e-3)
+    assert result['passes'] == pytest.approx((samples[True] + samples[False] / 3) / 96, abs=1e-3)
 
 
 def bought(recipe: Recipe, name: str) -> str:

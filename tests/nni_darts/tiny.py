@@ -45,6 +45,10 @@ def overrides(images: Path) -> dict[str, object]:
     }
 
 
+FEW_PATHS = {f'search.settings.{name}': {'samples': 4, 'finalists': 2} for name in ('enas', 'random-ws')}
+"""Little to rank at the end of a search of sampled paths."""
+
+
 @functools.cache
 def recipe(images: Path) -> Recipe:
     """The tiny recipe."""
