@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 __all__ = ['Mark', 'plot', 'ticks']
-
-Spread = Mapping[str, float | int]
-"""Mean, sample standard deviation and count."""
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 150, 16, 52
@@ -21,11 +19,32 @@ LINE = 15
 
 @dataclass(frozen=True)
 class Mark:
-    """One thing that is compared: its name, and the spreads of cost and value over seeds."""
+    """One thing that is compared.
+
+    Attributes:
+        name: what stands beside it.
+        costs, values: a number for each seed.
+    """
 
     name: str
-    cost: Spread
-    value: Spread
+    costs: Sequence[float]
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """Mean and sample standard deviation (0 of a single number)."""
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> _Spread:
+        return cls(statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else 0.0)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        return self.mean - self.deviation, self.mean + self.deviation
 
 
 def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
@@ -41,8 +60,10 @@ def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
     """
     if not marks:
         raise ValueError('there is nothing to draw')
-    across = _Axis([mark.cost for mark in marks], LEFT, WIDTH - RIGHT)
-    up = _Axis([mark.value for mark in marks], HEIGHT - BOTTOM, TOP)
+    costs = [_Spread.of(mark.costs) for mark in marks]
+    values = [_Spread.of(mark.values) for mark in marks]
+    across = _Axis(costs, LEFT, WIDTH - RIGHT)
+    up = _Axis(values, HEIGHT - BOTTOM, TOP)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(value_label)} against {escape(cost_label)}" '
@@ -57,27 +78,29 @@ def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, cost_label, 'middle'))
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(_text(16, middle, value_label, 'middle', f' transform="rotate(-90 16 {middle:.1f})"'))
-    rows = _rows([up(mark.value['mean']) for mark in marks])
-    for index, (mark, row) in enumerate(zip(marks, rows)):
+    rows = _rows([up(value.mean) for value in values])
+    for index, (mark, cost, value, row) in enumerate(zip(marks, costs, values, rows)):
         colour = COLOURS[index % len(COLOURS)]
-        x, y = across(mark.cost['mean']), up(mark.value['mean'])
-        title = f'{mark.name}: {_shown(mark.value)} at {_shown(mark.cost)}'
-        parts.append(f'<g><title>{escape(title)}</title>')
-        parts.append(_line(*_whisker(across, mark.cost, lambda at, y=y: (at, y)), colour, 1))
-        parts.append(_line(*_whisker(up, mark.value, lambda at, x=x: (x, at)), colour, 1))
-        parts.append(_line(x, y, WIDTH - RIGHT + 8, row, colour, 0.35))
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>')
-        parts.append(_text(WIDTH - RIGHT + 12, row + 4, mark.name, 'start'))
-        parts.append('</g>')
+        x, y = across(cost.mean), up(value.mean)
+        title = f'{mark.name}: {value.mean:.4g} ± {value.deviation:.2g} at {cost.mean:.4g} ± {cost.deviation:.2g}'
+        parts += [
+            f'<g><title>{escape(title)}</title>',
+            _line(across(cost.ends[0]), y, across(cost.ends[1]), y, colour, 1),
+            _line(x, up(value.ends[0]), x, up(value.ends[1]), colour, 1),
+            _line(x, y, WIDTH - RIGHT + 8, row, colour, 0.35),
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>',
+            _text(WIDTH - RIGHT + 12, row + 4, mark.name, 'start'),
+            '</g>',
+        ]
     return ''.join([*parts, '</svg>'])
 
 
 class _Axis:
     """Numbers → places between two ends; the ticks lie inside."""
 
-    def __init__(self, spreads: Sequence[Spread], start: float, end: float) -> None:
-        low = min(spread['mean'] - spread['sd'] for spread in spreads)
-        high = max(spread['mean'] + spread['sd'] for spread in spreads)
+    def __init__(self, spreads: Sequence[_Spread], start: float, end: float) -> None:
+        low = min(spread.ends[0] for spread in spreads)
+        high = max(spread.ends[1] for spread in spreads)
         margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
         self.low, self.high, self.start, self.end = low - margin, high + margin, start, end
         self.ticks = ticks(self.low, self.high)
@@ -107,18 +130,9 @@ def _rows(places: Sequence[float]) -> list[float]:
     return rows
 
 
-def _whisker(axis: _Axis, spread: Spread, place) -> tuple[float, float, float, float]:
-    ends = (place(axis(spread['mean'] + sign * spread['sd'])) for sign in (-1, 1))
-    return tuple(number for end in ends for number in end)  # type: ignore[return-value]
-
-
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str, opacity: float) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" stroke-opacity="{opacity}"/>'
 
 
 def _text(x: float, y: float, text: str, anchor: str, more: str = '') -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{escape(text)}</text>'
-
-
-def _shown(spread: Spread) -> str:
-    return f'{spread["mean"]:.4g} ± {spread["sd"]:.2g}' if spread['count'] > 1 else f'{spread["mean"]:.4g}'

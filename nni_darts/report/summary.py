@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup
 
 from nni_darts.files import write_text
 from nni_darts.genotypes import genotype_from_code
 from nni_darts.metric import METRICS, Metric
+from nni_darts.report.spent import plot_spent, spent_by_seed
 
 if TYPE_CHECKING:
     from nni_darts.experiment.ledger import Standing
@@ -86,6 +88,7 @@ def _strategy_row(protocol: Protocol, jobs: Sequence[Job], results: Mapping[str,
         'parameters': retrained[0].get('parameters') if retrained else None,
         'multiply_adds': retrained[0].get('multiply_adds') if retrained else None,
         'search_seconds': round(sum(searching), 1),
+        'spent': spent_by_seed(protocol, jobs, results, strategy),
         'code': code,
         'genotype': json.loads(genotype_from_code(code).to_json()) if code else None,
         'text': genotype_from_code(code).to_text() if code else '',
@@ -152,6 +155,6 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
         'value': lambda value: '–' if value is None else metric.shown(value),
         'thousands': _thousands,
     }
-    page = environment.get_template(PAGE).render(summary, unit=metric.unit)
+    page = environment.get_template(PAGE).render(summary, unit=metric.unit, plot=Markup(plot_spent(summary)))
     write_text(folder / PAGE, page)
     write_text(data, text)
