@@ -20,6 +20,8 @@ import torch
 from torch import nn
 
 from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
+from nni_darts.budget import affordable_epochs, training_passes, training_portion
+from nni_darts.cells import cells_to_train, number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.files import lock, replacing, write_text
 from nni_darts.genotypes import AnyGenotype, genotype_from_sample, genotype_from_text
@@ -27,6 +29,7 @@ from nni_darts.provenance import provenance
 from nni_darts.recipe import Recipe
 from nni_darts.recurrent import RnnGenotype
 from nni_darts.report.searches import SEARCH, search_data, write_search
+from nni_darts.strategies.costs import EVALUATION
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.presets import ALIASES, create_strategy, preset
 from nni_darts.strategies.progressive_depth import ProgressiveDepth
@@ -130,35 +133,64 @@ def _reason(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:100]
 
 
-def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> None:
+def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> list[str]:
     """Builds what the stages will build, without training: strategies, transforms, splits.
 
     Args:
         data: as ``task_of(recipe).load(recipe)`` gives it.
 
+    Returns:
+        What each strategy gets out of the recipe's budget, a line for each; none without a budget.
+
     Raises:
         InputError: for anything in the recipe that does not fit.
     """
-    for name in strategies:
-        _check_strategy(recipe, name, data)
+    bought = [_checked_strategy(recipe, name, data)[1] for name in strategies]
     task = task_of(recipe)
     task.searching(recipe, data, 1)
     for stage in ('select', 'retrain'):
         task.training(recipe, stage, data, 1)
+    return bought if recipe.budget else []
 
 
-def _check_strategy(recipe: Recipe, name: str, data: Any) -> None:
-    """Builds the supernet that a strategy would search, on torch's meta device: nothing is allocated."""
-    if preset(name).supernet:
-        strategy = _strategy(recipe, name)
-        with _as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
-            task = task_of(recipe)
-            space = task.space(recipe, data)
-            if isinstance(strategy, ProgressiveDepth):
-                strategy.stage_epochs(recipe.search.epochs)
-                space, strategy = next(strategy.stages(space))
-            task.check(strategy)
-            strategy.mutate_model(space)
+def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str]:
+    """The recipe as a strategy follows it, with as many epochs as the budget pays for, if there is one; and that in words.
+
+    Builds the supernet that it would search, on torch's meta device: nothing is allocated. Others have settings only.
+    """
+    if not preset(name).supernet:
+        count = number_of_cells(recipe, name)
+        return recipe, f'{name}: {count} cells, {count * training_passes(recipe, "select"):.4g} passes'
+    strategy, task = _strategy(recipe, name), task_of(recipe)
+    with _as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
+        space, first = task.space(recipe, data), strategy
+        if isinstance(strategy, ProgressiveDepth):
+            strategy.stage_epochs(recipe.search.epochs if recipe.budget is None else strategy.least_epochs)
+            space, first = next(strategy.stages(space))
+        task.check(first)
+        first.mutate_model(space)
+    if recipe.budget is None:
+        return recipe, ''
+
+    def cost(epochs: int) -> float:
+        return _search_passes(recipe, strategy, epochs, data)
+
+    epochs = affordable_epochs(recipe, name, cost, strategy.least_epochs)
+    tuning = first.selection.epochs(first.architecture)
+    parts = f'{epochs} epochs of search' + (f' and {tuning} of tuning' if tuning else '')
+    total = cost(epochs) + training_passes(recipe, 'select')
+    return recipe.model_copy(update={'search': recipe.search.model_copy(update={'epochs': epochs})}), (
+        f'{name}: {parts}, {total:.4g} passes with the short training of its cell'
+    )
+
+
+def _search_passes(recipe: Recipe, strategy: DifferentiableStrategy | ProgressiveDepth, epochs: int, data: Any) -> float:
+    """What a search of so many epochs costs, in passes over the training data."""
+    if isinstance(strategy, ProgressiveDepth):
+        return sum(_search_passes(recipe, part, strategy.stage_epochs(epochs), data) for part in strategy.parts)
+    task, scored = task_of(recipe), strategy.selection.scored(strategy.architecture)
+    evaluated = sum(variants * task.evaluated_portion(recipe, data, batches) for variants, batches in scored)
+    return training_portion(recipe, 'search') * strategy.passes(epochs) + EVALUATION * evaluated
 
 
 def search(
@@ -186,7 +218,7 @@ def search(
 
     Returns:
         The genotype, and the result: validation accuracy of what was searched, cost of the found network at retraining size, seconds
-        of all epochs, peak memory (MiB).
+        of all epochs, passes over the training data, peak memory (MiB).
 
     Raises:
         InputError: for an unknown strategy or setting, or missing data.
@@ -197,15 +229,15 @@ def search(
     except ValueError as error:
         raise InputError(str(error)) from None
     data = task_of(recipe).load(recipe)
-    _check_strategy(recipe, strategy, data)
+    fitted, _ = _checked_strategy(recipe, strategy, data)
     with _alone_in(output):
         finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
         if finished is not None:
             return genotype_from_text(json.dumps(_read_json(output / GENOTYPE))), finished
         if chosen.supernet:
-            genotype, measured = _search_supernet(recipe, strategy, seed, output, data, resume, on_epoch, on_decision, on_step)
+            genotype, measured = _search_supernet(fitted, strategy, seed, output, data, resume, on_epoch, on_decision, on_step)
         else:
-            genotype, measured = _search_cells(recipe, seed, output, resume, on_epoch, on_step)
+            genotype, measured = _search_cells(recipe, strategy, seed, output, resume, on_epoch, on_step)
         write_text(output / GENOTYPE, genotype.to_json() + '\n')
         return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)})
 
@@ -224,7 +256,7 @@ def _search_supernet(
     task = task_of(recipe)
     seed_everything(seed)
     space = task.space(recipe, data)
-    strategy = _strategy(recipe, name)
+    strategy = whole = _strategy(recipe, name)
     bar = DecisionBar()
 
     def described(record: dict[str, Any]) -> None:
@@ -291,7 +323,9 @@ def _search_supernet(
     _write_page(output, recipe, name, seed, over=True)
     early = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
     valid, last = f'valid_{recipe.metric.name}', epochs_of(output)[-1]
-    return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds'], **early}
+    searched = recipe.search.epochs if stopped is None else stopped['after']
+    passes = round(_search_passes(recipe, whole, searched, data), 3)
+    return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds'], 'passes': passes, **early}
 
 
 _STAGE_SEED = 1_000_003
@@ -359,16 +393,19 @@ class _InProcess(SequentialExecutionEngine):
 
 
 def _search_cells(
-    recipe: Recipe, seed: int, output: Path, resume: bool, on_epoch: OnEpoch | None, on_step: OnStep | None
+    recipe: Recipe, name: str, seed: int, output: Path, resume: bool, on_epoch: OnEpoch | None, on_step: OnStep | None
 ) -> tuple[AnyGenotype, dict[str, Any]]:
-    """Random search: the cells one after the other through the select stage, best by validation."""
-    found = []
-    for index, genotype in enumerate(recipe.random_cells(seed)):
-        folder = output / f'cell-{index}'
-        found.append((genotype, train_cell(recipe, 'select', genotype, seed, folder, resume=resume, on_epoch=on_epoch, on_step=on_step)))
+    """Random search and evolution: the cells one after the other through the select stage, best by validation."""
     valid = f'valid_{recipe.metric.name}'
+    found: list[tuple[AnyGenotype, dict[str, Any]]] = []
+    values: dict[int, float | None] = {}
+    while len(found) < len(cells := cells_to_train(recipe, name, seed, values)):
+        genotype, folder = cells[len(found)], output / f'cell-{len(found)}'
+        found.append((genotype, train_cell(recipe, 'select', genotype, seed, folder, resume=resume, on_epoch=on_epoch, on_step=on_step)))
+        values[len(found)] = found[-1][1][valid]
     best, result = recipe.metric.best(found, lambda entry: entry[1][valid])
-    return best, {valid: result[valid], 'seconds': round(sum(trained['seconds'] for _, trained in found), 1)}
+    total = {name: round(sum(trained[name] for _, trained in found), 3) for name in ('seconds', 'passes')}
+    return best, {valid: result[valid], **total}
 
 
 def train_cell(
@@ -388,7 +425,7 @@ def train_cell(
 
     Returns:
         ``valid_accuracy`` where data is held out, ``train_accuracy``, after ``retrain`` also ``test_accuracy`` (or these three with
-        ``perplexity``); cost, seconds, peak memory (MiB).
+        ``perplexity``); cost, seconds, passes over the training data, peak memory (MiB).
 
     Raises:
         InputError: for missing data or a network that does not fit it.
@@ -418,7 +455,7 @@ def train_cell(
             )
             trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
             epochs = epochs_of(output)
-            measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds']}
+            measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds'], 'passes': round(training_passes(recipe, stage), 3)}
             if stage == 'retrain':
                 test = f'test_{recipe.metric.name}'
                 measured[test] = trainer.test(module, datamodule=datamodule, verbose=False)[0][test]

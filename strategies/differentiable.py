@@ -167,6 +167,24 @@ class DifferentiableStrategy(OneShotStrategy):
             return stopped['sample']
         return self.selection.select(self.architecture, self.relaxation)
 
+    def warmup(self, epochs: int) -> int:
+        """For how many epochs of a search α rests."""
+        return round(self.warmup_epochs * epochs) if self.warmup_epochs < 1 else int(self.warmup_epochs)
+
+    @property
+    def least_epochs(self) -> int:
+        """Of a search that trains α."""
+        return 1 if self.warmup_epochs < 1 else int(self.warmup_epochs) + 1
+
+    def passes(self, epochs: int) -> float:
+        """How often as many batches as there are for training go forward and backward through the supernet in a search of so many epochs.
+
+        That is one for the weights and, once α moves, so many for α as the architect takes; the selection's epochs are included.
+        """
+        tuning = self.selection.epochs(self.architecture)
+        alpha = self.architect.passes * (epochs - self.warmup(epochs) + tuning) if self.relaxation.trains_alpha else 0
+        return (self.relaxation.passes * (epochs + tuning) + alpha) * (2 if self.architect.union else 1)
+
     def probabilities(self) -> dict[str, dict[str, float]]:
         """Label → candidate → probability, of every choice among operations."""
         if self.architecture.policy is not None:
@@ -324,8 +342,7 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     @property
     def _warmup_epochs(self) -> int:
-        given = self.strategy.warmup_epochs
-        return round(given * self._search_epochs) if given < 1 else int(given)
+        return self.strategy.warmup(self._search_epochs)
 
     @property
     def _progress(self) -> float:

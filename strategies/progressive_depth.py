@@ -11,7 +11,7 @@ from nni_darts.candidates import Candidates
 from nni_darts.genotype import operation_label
 from nni_darts.strategies.architects import FirstOrder
 from nni_darts.strategies.differentiable import DifferentiableStrategy
-from nni_darts.strategies.random_search import fresh_copy
+from nni_darts.strategies.one_by_one import fresh_copy
 from nni_darts.strategies.relaxations import SkipDropout
 from nni_darts.strategies.selections import Magnitude
 
@@ -90,6 +90,12 @@ class ProgressiveDepth(OneShotStrategy):
         if warmup >= max(1, stage):
             raise ValueError(f'warmup_epochs {warmup} leave none of the {stage} epochs of a stage to train α')
         return stage
+
+    @property
+    def least_epochs(self) -> int:
+        """Of a search whose stages train α."""
+        warmup = self.parts[0].warmup_epochs
+        return 1 if warmup < 1 else 2 * int(warmup) + 1
 
     def select(self) -> dict[str, Any]:
         """The architecture that the last stage found: an NNI sample of the space."""

@@ -94,7 +94,7 @@ def final_metric(result: dict[str, Any], metric: Metric, key: str, arch: str) ->
 
     Where a recipe holds nothing out for the last training, it is that of the test, which nothing is chosen by.
     """
-    shown = (f'test_{metric.name}', 'seconds', 'parameters', 'multiply_adds', 'peak_memory_mib')
+    shown = (f'test_{metric.name}', 'seconds', 'passes', 'parameters', 'multiply_adds', 'peak_memory_mib')
     valid = metric.of(result, 'valid')
     default = metric.of(result, 'test') if valid is None else valid
     return {'default': default, 'arch': arch, 'key': key, **{name: result[name] for name in shown if name in result}}

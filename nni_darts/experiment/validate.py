@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from nni_darts.cells import number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.experiment.machines import look_at
 from nni_darts.experiment.protocol import Protocol, parse_search_space
@@ -106,10 +107,10 @@ def _check_tuner(config: dict[str, Any], path: Path, findings: Findings) -> Prot
         return None
     try:
         strategies, seeds = parse_search_space(_search_space(config, path))
+        return Protocol(made.recipe, strategies, seeds, made.retrain_runs)
     except InputError as error:
         findings.errors.append(str(error))
         return None
-    return Protocol(made.recipe, strategies, seeds, made.retrain_runs)
 
 
 def _search_space(config: dict[str, Any], path: Path) -> Any:
@@ -153,7 +154,8 @@ def _check_services(config: dict[str, Any], path: Path, findings: Findings) -> N
 
 def _check_amount(config: dict[str, Any], protocol: Protocol, findings: Findings) -> None:
     searches = sum(preset(name).supernet for name in protocol.strategies) * len(protocol.seeds)
-    drawn = sum(not preset(name).supernet for name in protocol.strategies) * len(protocol.seeds) * protocol.recipe.search.random_samples
+    cells = sum(number_of_cells(protocol.recipe, name) for name in protocol.strategies if not preset(name).supernet)
+    drawn = cells * len(protocol.seeds)
     retrains = len(protocol.strategies) * protocol.retrain_runs
     total = 2 * searches + drawn + retrains
     findings.facts.append(
@@ -177,11 +179,13 @@ def _check_data(config: dict[str, Any], recipe: Recipe, strategies: Sequence[str
     with _inside(path.parent / str(config.get('trialCodeDirectory') or '.')):
         try:
             data = task.load(recipe)
-            preflight(recipe, strategies, data)
+            bought = preflight(recipe, strategies, data)
         except InputError as error:
             findings.errors.append(str(error))
             return
     findings.facts.append(task.describe(recipe, data))
+    if recipe.budget is not None:
+        findings.facts += [f'under each seed, with a budget of {recipe.budget.passes:g} passes over the training data:', *bought]
 
 
 def _check_machines(config: dict[str, Any], recipe: Recipe, path: Path, findings: Findings) -> None:

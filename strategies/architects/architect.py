@@ -24,10 +24,12 @@ class Architect:
         union: whether α and the weights both learn from training and validation batches; otherwise α from the latter alone, and the weights
             from the former.
         own_optimizer: whether α has an optimizer of its own, and steps of its own; otherwise it moves with the weights.
+        passes: what a step of α costs, in forward-and-backward passes of a batch through the supernet.
     """
 
     union = False
     own_optimizer = True
+    passes: float = 1
 
     def gradients(self, module: DifferentiableModule, train: Any, valid: Any, index: int) -> list[Tensor]:
         """For each of ``module.architecture.arch_parameters()`` what α's optimizer descends.
@@ -90,6 +92,7 @@ class Joint(Architect):
 
     union = True
     own_optimizer = False
+    passes = 0
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ class SecondOrder(Architect):
     hessian: Literal['finite_difference', 'exact'] = 'finite_difference'
     epsilon: float = 0.01
     clip_norm: float | None = None
+
+    passes = 4  # the virtual step, the gradient there, and twice for the product
 
     def __post_init__(self) -> None:
         check_options(self.hessian, self.epsilon, self.clip_norm)

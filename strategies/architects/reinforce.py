@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nni_darts.strategies.architects.architect import Architect
 from nni_darts.strategies.architects.gradient import gradient_of, saved
+from nni_darts.strategies.costs import EVALUATION
 from nni_darts.strategies.relaxations.policies import draw
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class Reinforce(Architect):
     paths_per_step: int = 1
     baseline_decay: float = 0.99
     entropy_weight: float = 1e-4
+
+    @property
+    def passes(self) -> float:  # type: ignore[override]
+        """Each path is evaluated."""
+        return self.paths_per_step * EVALUATION
 
     def __post_init__(self) -> None:
         if self.criterion not in ('accuracy', 'loss'):

@@ -30,10 +30,12 @@ class Relaxation:
         trains_alpha: whether α moves at all.
         weighted_edges: whether the edges into a node have weights of their own.
         sampled: whether the supernet computes one path at a time, drawn from a policy.
+        passes: what a step of the weights costs, in forward-and-backward passes of a batch through the supernet.
     """
 
     trains_alpha = True
     weighted_edges = False
+    passes: float = 1
     sampled = False
 
     def begin(self, architecture: Architecture) -> None:

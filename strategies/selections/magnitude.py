@@ -39,6 +39,10 @@ class Selection:
         """How many epochs of fine-tuning the selection adds to the search."""
         return 0
 
+    def scored(self, architecture: Architecture) -> list[tuple[int, int | None]]:
+        """How many variants of the supernet are scored in all, and on how many validation batches (None: on all)."""
+        return []
+
     def observe(self, finished: int, search_epochs: int, architecture: Architecture, relaxation: Relaxation) -> None:
         """Called after each epoch, before decisions, with the number of epochs that are finished and that of the search."""
 

@@ -125,6 +125,10 @@ class Progressive(Selection):
             )
         return written
 
+    def scored_operations(self, architecture: Architecture, label: str) -> list[tuple[int, int | None]]:
+        """What is scored to decide the operation of a label, as in :meth:`scored`."""
+        return []
+
     def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
         """How good the supernet is without each candidate of a label; larger is better."""
         raise NotImplementedError
@@ -157,6 +161,16 @@ class Perturbation(Progressive):
         super().__init__(**settings)
         self.scoring = Scoring(criterion, batch_norm, batches)
         self.renormalise = renormalise
+
+    def scored_operations(self, architecture: Architecture, label: str) -> list[tuple[int, int | None]]:
+        """See :class:`Progressive`: every operation."""
+        return [(len(architecture.eligible(label)), self.scoring.batches)]
+
+    def scored(self, architecture: Architecture) -> list[tuple[int, int | None]]:
+        """Every operation, and every input that is left each time one is dropped."""
+        operations = [entry for label in architecture.operations() for entry in self.scored_operations(architecture, label)]
+        inputs = _wide_inputs(architecture).values()
+        return [*operations, *((sum(range(_keeps(decision) + 1, decision.candidates + 1)), self.scoring.batches) for decision in inputs)]
 
     def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
         """See :class:`Progressive`: the accuracy, or minus the loss, without each candidate."""

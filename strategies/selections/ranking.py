@@ -50,6 +50,11 @@ class Ranking(Selection):
         """One: all choices at once."""
         return 1
 
+    def scored(self, architecture: Architecture) -> list[tuple[int, int | None]]:
+        """All that are drawn, and the finalists."""
+        both = self.first.batches is not None and self.samples > self.finalists
+        return [(self.samples, self.first.batches), (self.finalists, None)] if both else [(self.samples, None)]
+
     def decide(self, architecture: Architecture, module: DifferentiableModule) -> list[dict[str, Any]]:
         """See :class:`Selection`. What is written down are the finalists, best first."""
         drawn: dict[tuple[Any, ...], Path] = {}

@@ -49,9 +49,10 @@ def test_search_leaves_what_a_user_wants_to_keep(strategy: str, tiny: Recipe, tm
         assert all(0 <= score <= 1 for line in scores for score in line)  # parts of all words that are predicted right
 
 
-def test_the_best_random_cell_has_the_lowest_perplexity(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize('strategy', ['random', 'evolution'])
+def test_the_best_cell_has_the_lowest_perplexity(strategy: str, folder: Path, tmp_path: Path) -> None:
     recipe = changed(folder, search__random_samples=4, select__epochs=2)
-    genotype, result = stages.search(recipe, 'random', 1, tmp_path)
+    genotype, result = stages.search(recipe, strategy, 1, tmp_path)
     results = [json.loads((tmp_path / f'cell-{index}' / 'result.json').read_text()) for index in range(4)]
     found = [entry['result']['valid_perplexity'] for entry in results]
     assert result['valid_perplexity'] == min(found) < max(found)
