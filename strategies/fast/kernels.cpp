@@ -35,6 +35,7 @@ template <typename T, typename Body>
 inline void blocks(long channels, Body body) {
     long c = 0;
     for (; c + Block<T, 64>::lanes <= channels; c += Block<T, 64>::lanes) body(Block<T, 64>(), c);
+    for (; c + Block<T, 32>::lanes <= channels; c += Block<T, 32>::lanes) body(Block<T, 32>(), c);
     for (; c + Block<T, 16>::lanes <= channels; c += Block<T, 16>::lanes) body(Block<T, 16>(), c);
     for (; c < channels; c++) body(Block<T, 0>(), c);
 }
