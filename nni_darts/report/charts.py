@@ -63,7 +63,7 @@ def share_chart(names: Sequence[str], epochs: Sequence[Mapping[str, float]], ord
         epochs: for each epoch, name → probability; one that is missing counts as zero.
         order: names whose place gives the colour.
     """
-    parts = [f'<svg class="share" viewBox="0 0 {width} {height}" preserveAspectRatio="none">']
+    parts = [f'<svg class="share" viewBox="0 0 {width} {height}" width="{width}" height="{height}">']
     # From the top layer down, each reaching to the ground: the next one is painted over it.
     for index in range(len(names) - 1, -1, -1):
         tops = [height * (1 - min(1.0, sum(epoch.get(name, 0.0) for name in names[: index + 1]))) for epoch in epochs]
