@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
     'retrain': {'channels': 12, 'cells': 5, 'epochs': 20, 'batch_size': 96, 'learning_rate': 0.05},
     'select': {'epochs': 1, 'validation_portion': 0.1},
 }
-IMAGES = {'train': 6000, 'test': 1000, 'halved': True}
+IMAGES = {'train': 6000, 'test': 1000, 'shrink': 2}
 SEEDS = (1, 2, 3)
 QUICK = {
     'search': {**SETTINGS['search'], 'epochs': 1, 'settings': {'darts-1st+pt': {'batches': 1}}},

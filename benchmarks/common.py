@@ -42,11 +42,11 @@ def spread(values: Sequence[float]) -> str:
     return f'{statistics.fmean(values):.2f} ± {statistics.stdev(values) if len(values) > 1 else 0:.2f}'
 
 
-def write_images(source: Path, target: Path, *, train: int, test: int, halved: bool = False) -> Path:
+def write_images(source: Path, target: Path, *, train: int, test: int, shrink: int = 1) -> Path:
     """Writes the first images of each class of an .npz, as many as asked for in all, to another one.
 
     Args:
-        halved: average 2×2 pixels, as ImageNet16 does.
+        shrink: average so many pixels each way, as ImageNet16 does.
     """
     arrays = {}
     with np.load(source) as data:
@@ -55,9 +55,9 @@ def write_images(source: Path, target: Path, *, train: int, test: int, halved: b
             classes = np.unique(labels)
             chosen = np.sort(np.concatenate([np.flatnonzero(labels == label)[: count // len(classes)] for label in classes]))
             images = images[chosen]
-            if halved:
+            if shrink > 1:
                 n, h, w, c = images.shape
-                images = images.reshape(n, h // 2, 2, w // 2, 2, c).mean(axis=(2, 4)).round().astype(np.uint8)
+                images = images.reshape(n, h // shrink, shrink, w // shrink, shrink, c).mean(axis=(2, 4)).round().astype(np.uint8)
             arrays |= {f'{part}_images': images, f'{part}_labels': labels[chosen]}
     target.parent.mkdir(parents=True, exist_ok=True)
     np.savez(target, **arrays)

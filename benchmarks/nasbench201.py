@@ -27,7 +27,7 @@ SETTINGS: dict[str, Any] = {
     'retrain': {'channels': 16, 'cells': 15, 'epochs': 200, 'batch_size': 256, 'learning_rate': 0.1, 'weight_decay': 5e-4},
     'select': {'epochs': 1, 'validation_portion': 0.1},
 }
-IMAGES = {'train': 6000, 'test': 1000, 'halved': True}
+IMAGES = {'train': 6000, 'test': 1000, 'shrink': 2}
 SEEDS = (1, 2, 3)
 COLUMNS = ('c10_test', 'c100_test', 'in16_test')
 PUBLISHED = {'darts-1st': 54.30, 'darts-1st+pt': 88.11, 'fixed-alpha+pt': 93.80}

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ['main']
 
+_ATTEMPTS = 3
+_TUNER_SECONDS = 14
+"""NNI gives the tuner ten seconds to connect, and says so a little later."""
+
 
 _ORDER = ('launch', 'check', 'search', 'retrain', 'draw', 'cost', 'export', 'query')
 """Of the commands in the help; others follow."""
@@ -55,6 +59,10 @@ class _Commands(click.Group):
             raise problem from None
         except ArithmeticError as error:
             raise click.ClickException(str(error)) from None
+        except OSError as error:
+            if error.filename is None or error.strerror is None:
+                raise  # about no file: not the user's
+            raise click.ClickException(f'{error.filename}: {error.strerror}') from None
 
 
 @click.group(cls=_Commands, context_settings={'help_option_names': ['-h', '--help'], 'max_content_width': 110})
@@ -86,6 +94,11 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
         function
     )
     return click.option('--seed', default=1, show_default=True, type=click.IntRange(1, 2**31 - 1), help='Of everything random.')(function)
+
+
+def _port_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    function = click.option('--wait', is_flag=True, help='Wait for the end and print the table; the page stays up.')(function)
+    return click.option('--port', default=8080, show_default=True, type=click.IntRange(1024, 65535), help='Of the web page.')(function)
 
 
 @main.command(short_help='Search a cell.')
@@ -255,7 +268,8 @@ def strategies() -> None:
     width = max(map(len, PRESETS))
     for entry in PRESETS.values():
         click.echo(f'{entry.name:<{width}}  {entry.summary} ({entry.paper})')
-    click.echo('\nAll but random also with another selection behind the name, for example darts-2nd+pt (darts-pt is darts-1st+pt):')
+    others = ', '.join(entry.name for entry in PRESETS.values() if not entry.relaxed)
+    click.echo(f'\nAll but {others} also with another selection behind the name, for example darts-2nd+pt (darts-pt is darts-1st+pt):')
     for suffix, (_, summary, paper, _) in SELECTIONS.items():
         click.echo(f'{"+" + suffix:<{width}}  {summary} ({paper})')
 
@@ -280,8 +294,7 @@ def check(experiment: Path) -> None:
 
 @main.command(short_help='Start an NNI experiment.')
 @click.argument('experiment', type=click.Path(path_type=Path))
-@click.option('--port', default=8080, show_default=True, type=click.IntRange(1024, 65535), help='Of the web page.')
-@click.option('--wait', is_flag=True, help='Wait for the end and print the table; the page stays up.')
+@_port_options
 @click.option('--id-file', type=click.Path(path_type=Path, dir_okay=False), help="Also write the experiment's id into this file.")
 def launch(experiment: Path, port: int, wait: bool, id_file: Path | None) -> None:
     """Check EXPERIMENT.yml, then start it: nnictl create, with NNI's manager bound to this machine.
@@ -292,26 +305,26 @@ def launch(experiment: Path, port: int, wait: bool, id_file: Path | None) -> Non
         sys.exit(2)
     if _in_use(port):
         raise InputError(f'port {port} is in use; choose another one with --port')
-    script = resources.files('nni_darts.experiment').joinpath('loopback.cjs')
-    options = f'{os.environ.get("NODE_OPTIONS", "")} --require "{script}"'.strip()
-    started = subprocess.run(
-        ['nnictl', 'create', '--config', str(experiment), '--port', str(port)],
-        env={**os.environ, 'NODE_OPTIONS': options, 'PYTHONWARNINGS': 'ignore'},
-        capture_output=True,
-        text=True,
-    )
+    since = time.time()
+    started = _nnictl('create', '--config', str(experiment), '--port', str(port))
     identifier = _experiment_id(started.stdout + started.stderr)
     if started.returncode or not identifier:
         raise InputError(f'nnictl create failed: {_complaint(started.stdout + started.stderr)}')
     if id_file:
         id_file.write_text(identifier + '\n', 'utf-8')
-    click.echo(f'experiment {identifier} is running')
-    click.echo(f'  NNI page      http://localhost:{port}')
-    click.echo(f'  summary       http://localhost:{port}/logs/summary.html')
-    click.echo(f'  files         {Path.home() / "nni-experiments" / identifier}')
-    click.echo(f'  stop          nnictl stop {identifier}')
-    if wait:
-        _wait(port, identifier)
+    _follow(port, identifier, since, wait)
+
+
+@main.command()
+@click.argument('identifier', metavar='ID')
+@_port_options
+def resume(identifier: str, port: int, wait: bool) -> None:
+    """Go on with experiment ID that was stopped, or whose manager was killed; the manager is bound to this machine."""
+    if _in_use(port):
+        raise InputError(f'port {port} is in use; choose another one with --port')
+    since = time.time()
+    _resume(identifier, port)
+    _follow(port, identifier, since, wait)
 
 
 @main.command(short_help='What NNI runs for each trial.')
@@ -360,6 +373,59 @@ def _checked(experiment: Path, closed: bool = False) -> bool:
     return not findings.errors
 
 
+def _nnictl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs nnictl; a manager that it starts listens on loopback only."""
+    script = resources.files('nni_darts.experiment').joinpath('loopback.cjs')
+    options = f'{os.environ.get("NODE_OPTIONS", "")} --require "{script}"'.strip()
+    environment = {**os.environ, 'NODE_OPTIONS': options, 'PYTHONWARNINGS': 'ignore'}
+    return subprocess.run(['nnictl', *arguments], env=environment, capture_output=True, text=True)
+
+
+def _resume(identifier: str, port: int) -> None:
+    resumed = _nnictl('resume', identifier, '--port', str(port))
+    if resumed.returncode or 'ERROR' in resumed.stdout:
+        raise InputError(f'nnictl resume failed: {_complaint(resumed.stdout + resumed.stderr)}')
+
+
+def _follow(port: int, identifier: str, since: float, wait: bool) -> None:
+    """Makes sure that an experiment that was started works, and says where it is."""
+    for _ in range(_ATTEMPTS):
+        if _has_tuner(port, since):
+            break
+        # On a busy machine the tuner can miss the ten seconds that NNI gives it. What was done is kept.
+        _nnictl('stop', identifier)
+        since = time.time()
+        _resume(identifier, port)
+    else:
+        raise click.ClickException(f'the tuner of experiment {identifier} did not start within ten seconds: this machine is too busy')
+    click.echo(f'experiment {identifier} is running')
+    click.echo(f'  NNI page      http://localhost:{port}')
+    click.echo(f'  summary       http://localhost:{port}/logs/summary.html')
+    click.echo(f'  files         {Path.home() / "nni-experiments" / identifier}')
+    click.echo(f'  stop          nnictl stop {identifier}')
+    if wait:
+        _wait(port, identifier)
+
+
+def _has_tuner(port: int, since: float) -> bool:
+    """Whether the tuner of an experiment that was started then has connected to the manager."""
+    import requests
+
+    from nni_darts.experiment.manager import Manager
+
+    manager = Manager(f'localhost:{port}')
+    for _ in range(_TUNER_SECONDS):
+        time.sleep(1)
+        try:
+            if any('Tuner did not connect' in error for error in manager.errors()):
+                return False
+            if manager.tuner_since() >= since:
+                break
+        except requests.RequestException:
+            pass
+    return True  # where it has not said so within the time, nothing has gone wrong either
+
+
 def _experiment_id(output: str) -> str:
     found = re.search(r'Experiment ID: (?:\x1b\[\d*m)?(\w+)', output)
     return found.group(1) if found else ''
@@ -372,8 +438,9 @@ def _in_use(port: int) -> bool:
 
 def _complaint(text: str) -> str:
     """The line of nnictl's output that says what is wrong."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if 'error' in line.lower()), lines[-1] if lines else 'it printed nothing')
+    lines = [line.strip() for line in re.sub(r'\x1b\[\d*m', '', text).splitlines() if line.strip()]
+    own = next((line.partition('ERROR: ')[2] for line in lines if 'ERROR: ' in line), None)
+    return own or next((line for line in reversed(lines) if 'error' in line.lower()), lines[-1] if lines else 'it printed nothing')
 
 
 def _wait(port: int, identifier: str) -> None:
@@ -394,7 +461,9 @@ def _wait(port: int, identifier: str) -> None:
         except requests.RequestException:
             unanswered += 1
             if unanswered > 20:
-                raise click.ClickException(f'the manager of experiment {identifier} is gone; nnictl resume {identifier} goes on') from None
+                raise click.ClickException(
+                    f'the manager of experiment {identifier} is gone; nni-darts resume {identifier} goes on'
+                ) from None
             continue
         for record in records:
             if record.status in FINISHED and record.id not in seen:

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from nni_darts.candidates import REDUCED, Candidates, edge_candidates
+from nni_darts.choices import NASBENCH201_CHOICES, darts_choices, recurrent_choices
 from nni_darts.errors import InputError
 from nni_darts.genotype import DARTS_OPERATIONS, Genotype
 from nni_darts.genotypes import AnyGenotype
@@ -28,6 +29,7 @@ from nni_darts.recurrent import RnnGenotype
 __all__ = [
     'DATA_NAMES',
     'TEXT_NAMES',
+    'BudgetSettings',
     'DataSettings',
     'Recipe',
     'RecurrentSpaceSettings',
@@ -120,6 +122,12 @@ class SpaceSettings(_Section):
         if self.name == 'nasbench201':
             return NasBench201Genotype.random(rng)
         return Genotype.random(rng, nodes=self.nodes, operations=self.candidates)
+
+    def mutated_cell(self, cell: AnyGenotype, rng: random.Random) -> AnyGenotype:
+        """A cell of this space with one other operation or one other input."""
+        if self.name == 'nasbench201':
+            return NasBench201Genotype.from_sample(NASBENCH201_CHOICES.mutated(cell.to_sample(), rng))
+        return Genotype.from_sample(darts_choices(self.candidates).mutated(cell.to_sample(self.candidates), rng))
 
 
 class _Training(_Section):
@@ -223,6 +231,10 @@ class RecurrentSpaceSettings(_Section):
         """A cell of this space, drawn uniformly."""
         return RnnGenotype.random(rng, nodes=self.nodes)
 
+    def mutated_cell(self, cell: AnyGenotype, rng: random.Random) -> AnyGenotype:
+        """A cell of this space with one other activation or one other input."""
+        return RnnGenotype.from_sample(recurrent_choices(self.nodes).mutated(cell.to_sample(), rng))
+
 
 class DropoutSettings(_Section):
     """As for :class:`nni_darts.search_spaces.Dropouts`."""
@@ -276,10 +288,18 @@ class TextTrainSettings(_TextTraining):
     averaging: Positive | None = 5
 
 
+class BudgetSettings(_Section):
+    """What every strategy may spend under each seed until its cell is known (see :mod:`nni_darts.budget`)."""
+
+    passes: Annotated[float, Field(gt=0, le=1_000_000)]
+
+
 class Recipe(_Section):
     """All settings of one experiment. Build it with :meth:`load` or :meth:`from_dict`, which make a :class:`TextRecipe` where data is text.
 
-    ``accelerator`` and ``precision`` go to Lightning's Trainer: ``auto`` takes a GPU where there is one.
+    ``accelerator`` and ``precision`` go to Lightning's Trainer: ``auto`` takes a GPU where there is one. A checkpoint is written after
+    each epoch, and within epochs after every ``checkpoint_steps`` steps. With a ``budget`` it decides how long a search is and how many
+    cells are trained, and not ``search.epochs``, ``search.random_samples`` and evolution's ``cells``.
     """
 
     name: str = 'unnamed'
@@ -288,8 +308,10 @@ class Recipe(_Section):
     search: SearchSettings
     retrain: TrainSettings
     select: TrainSettings
+    budget: BudgetSettings | None = None
     accelerator: Literal['auto', 'cpu', 'gpu', 'mps'] = 'auto'
     precision: Literal['32-true', 'bf16-mixed', '64-true'] = '32-true'
+    checkpoint_steps: Positive = 500
 
     @property
     def metric(self) -> Metric:
@@ -354,10 +376,10 @@ class Recipe(_Section):
         """Plain data that :meth:`from_dict` reads back."""
         return self.model_dump(mode='json')
 
-    def random_cells(self, seed: int) -> list[AnyGenotype]:
-        """The N cells that random search trains under this seed."""
+    def random_cells(self, seed: int, count: int | None = None) -> list[AnyGenotype]:
+        """The first cells that random search trains under this seed: all N of them, or so many."""
         rng = random.Random(seed)
-        return [self.space.random_cell(rng) for _ in range(self.search.random_samples)]
+        return [self.space.random_cell(rng) for _ in range(self.search.random_samples if count is None else count)]
 
 
 class TextRecipe(Recipe):

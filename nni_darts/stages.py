@@ -8,11 +8,10 @@ Each writes what a user wants to keep into its output folder: ``genotype.json``,
 from __future__ import annotations
 
 import json
-import platform
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,27 @@ import numpy as np
 import torch
 from torch import nn
 
-from nni_darts import __version__
 from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
+from nni_darts.budget import affordable_epochs, training_passes, training_portion
+from nni_darts.cells import cells_to_train, number_of_cells
 from nni_darts.errors import InputError
-from nni_darts.files import write_text
+from nni_darts.files import lock, replacing, write_text
 from nni_darts.genotypes import AnyGenotype, genotype_from_sample, genotype_from_text
+from nni_darts.provenance import provenance
 from nni_darts.recipe import Recipe
 from nni_darts.recurrent import RnnGenotype
 from nni_darts.report.searches import SEARCH, search_data, write_search
+from nni_darts.strategies.costs import EVALUATION
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.presets import ALIASES, create_strategy, preset
+from nni_darts.strategies.progressive_depth import ProgressiveDepth
 from nni_darts.tasks import task_of
+from nni_darts.training.checkpoints import CHECKPOINT, PREVIOUS
 from nni_darts.training.run import (
-    CHECKPOINT,
     METRICS,
     DecisionBar,
     OnEpoch,
+    OnStep,
     create_trainer,
     epochs_of,
     last_checkpoint,
@@ -49,6 +53,9 @@ OnDecision = Callable[[dict[str, Any]], None]
 """Called with the record of a decision."""
 
 RUN, RESULT, GENOTYPE, WEIGHTS, BY_MAGNITUDE = 'run.json', 'result.json', 'genotype.json', 'weights.pt', 'magnitude.json'
+STAGE = 'stage-'
+"""Begins the names of the folders with checkpoints of a search in stages."""
+LOCK = 'run.lock'
 
 
 def seed_everything(seed: int) -> None:
@@ -56,6 +63,26 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+@contextmanager
+def _alone_in(output: Path) -> Iterator[None]:
+    """Makes the folder, if need be, and keeps other processes out of it.
+
+    Raises:
+        InputError: if it cannot be made, or another process is in there.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        held = lock(output / LOCK)
+    except OSError as error:
+        raise InputError(f'cannot make the folder {output}: {error.strerror}') from None
+    if held is None:
+        raise InputError(f'another process is working in {output}')
+    try:
+        yield
+    finally:
+        os.close(held)
 
 
 def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> dict[str, Any] | None:
@@ -66,12 +93,12 @@ def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> 
     Raises:
         InputError: if the folder holds another run, or this one and it is not to be resumed, or files of the same names.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'cannot make the folder {output}: {error.strerror}') from None
     run = {**what, 'recipe': recipe.to_dict()}
-    kept = sorted(file.name for file in output.iterdir() if file.name in (RESULT, GENOTYPE, WEIGHTS, METRICS, CHECKPOINT, 'cell-0'))
+    kept = sorted(
+        file.name
+        for file in output.iterdir()
+        if file.name in (RESULT, GENOTYPE, WEIGHTS, METRICS, CHECKPOINT, PREVIOUS, 'cell-0', f'{STAGE}1')
+    )
     before = _read_json(output / RUN) if (output / RUN).exists() and kept else None
     if before is None and kept:
         raise InputError(f'{output} already holds {kept[0]}, which is not of a run that could go on; choose another folder')
@@ -83,7 +110,6 @@ def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> 
             raise InputError(f'{output} holds a run with another {", ".join(different)}: a resumed run keeps its settings')
         if RESULT in kept:
             return _read_json(output / RESULT)['result']
-        _check_checkpoint(output)
     _write_json(output / RUN, run)
     return None
 
@@ -102,47 +128,69 @@ def _read_json(path: Path) -> Any:
         raise InputError(f'{path} is damaged ({error}); start again in another folder') from None
 
 
-def _check_checkpoint(output: Path) -> None:
-    """Finds damage before Lightning runs into it."""
-    if (output / CHECKPOINT).exists():
-        try:
-            torch.load(output / CHECKPOINT, map_location='meta', weights_only=True)
-            if not epochs_of(output):
-                raise ValueError(f'{METRICS} is missing')
-        except Exception as error:  # torch, zipfile and pickle have a dozen kinds for a damaged file
-            raise InputError(f'the checkpoint in {output} is damaged ({_reason(error)}); start again in another folder') from None
-
-
 def _reason(error: Exception) -> str:
     """The beginning of an error's text, which may be long, or empty."""
     return next(iter(str(error).splitlines()), type(error).__name__)[:100]
 
 
-def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> None:
+def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> list[str]:
     """Builds what the stages will build, without training: strategies, transforms, splits.
 
     Args:
         data: as ``task_of(recipe).load(recipe)`` gives it.
 
+    Returns:
+        What each strategy gets out of the recipe's budget, a line for each; none without a budget.
+
     Raises:
         InputError: for anything in the recipe that does not fit.
     """
-    for name in strategies:
-        _check_strategy(recipe, name, data)
+    bought = [_checked_strategy(recipe, name, data)[1] for name in strategies]
     task = task_of(recipe)
     task.searching(recipe, data, 1)
     for stage in ('select', 'retrain'):
         task.training(recipe, stage, data, 1)
+    return bought if recipe.budget else []
 
 
-def _check_strategy(recipe: Recipe, name: str, data: Any) -> None:
-    """Builds the supernet that a strategy would search, on torch's meta device: nothing is allocated."""
-    if preset(name).supernet:
-        strategy = _strategy(recipe, name)
-        with _as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
-            task = task_of(recipe)
-            task.check(strategy)
-            strategy.mutate_model(task.space(recipe, data))
+def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str]:
+    """The recipe as a strategy follows it, with as many epochs as the budget pays for, if there is one; and that in words.
+
+    Builds the supernet that it would search, on torch's meta device: nothing is allocated. Others have settings only.
+    """
+    if not preset(name).supernet:
+        count = number_of_cells(recipe, name)
+        return recipe, f'{name}: {count} cells, {count * training_passes(recipe, "select"):.4g} passes'
+    strategy, task = _strategy(recipe, name), task_of(recipe)
+    with _as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
+        space, first = task.space(recipe, data), strategy
+        if isinstance(strategy, ProgressiveDepth):
+            strategy.stage_epochs(recipe.search.epochs if recipe.budget is None else strategy.least_epochs)
+            space, first = next(strategy.stages(space))
+        task.check(first)
+        first.mutate_model(space)
+    if recipe.budget is None:
+        return recipe, ''
+
+    def cost(epochs: int) -> float:
+        return _search_passes(recipe, strategy, epochs, data)
+
+    epochs = affordable_epochs(recipe, name, cost, strategy.least_epochs)
+    tuning = first.selection.epochs(first.architecture)
+    parts = f'{epochs} epochs of search' + (f' and {tuning} of tuning' if tuning else '')
+    total = cost(epochs) + training_passes(recipe, 'select')
+    return recipe.model_copy(update={'search': recipe.search.model_copy(update={'epochs': epochs})}), (
+        f'{name}: {parts}, {total:.4g} passes with the short training of its cell'
+    )
+
+
+def _search_passes(recipe: Recipe, strategy: DifferentiableStrategy | ProgressiveDepth, epochs: int, data: Any) -> float:
+    """What a search of so many epochs costs, in passes over the training data."""
+    if isinstance(strategy, ProgressiveDepth):
+        return sum(_search_passes(recipe, part, strategy.stage_epochs(epochs), data) for part in strategy.parts)
+    task, scored = task_of(recipe), strategy.selection.scored(strategy.architecture)
+    evaluated = sum(variants * task.evaluated_portion(recipe, data, batches) for variants, batches in scored)
+    return training_portion(recipe, 'search') * strategy.passes(epochs) + EVALUATION * evaluated
 
 
 def search(
@@ -154,6 +202,7 @@ def search(
     resume: bool = False,
     on_epoch: OnEpoch | None = None,
     on_decision: OnDecision | None = None,
+    on_step: OnStep | None = None,
 ) -> tuple[AnyGenotype, dict[str, Any]]:
     """Searches a cell with the strategy of that name.
 
@@ -165,10 +214,11 @@ def search(
         resume: go on from the checkpoint there, if there is one.
         on_epoch: called with each epoch's measurements.
         on_decision: called with each decision that a selection takes during or after the search: its line of ``selection.jsonl``.
+        on_step: called after each batch of training, validation, testing or scoring.
 
     Returns:
         The genotype, and the result: validation accuracy of what was searched, cost of the found network at retraining size, seconds
-        of all epochs, peak memory (MiB).
+        of all epochs, passes over the training data, peak memory (MiB).
 
     Raises:
         InputError: for an unknown strategy or setting, or missing data.
@@ -179,16 +229,17 @@ def search(
     except ValueError as error:
         raise InputError(str(error)) from None
     data = task_of(recipe).load(recipe)
-    _check_strategy(recipe, strategy, data)
-    finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
-    if finished is not None:
-        return genotype_from_text(json.dumps(_read_json(output / GENOTYPE))), finished
-    if chosen.supernet:
-        genotype, measured = _search_supernet(recipe, strategy, seed, output, data, resume, on_epoch, on_decision)
-    else:
-        genotype, measured = _search_cells(recipe, seed, output, resume, on_epoch)
-    write_text(output / GENOTYPE, genotype.to_json() + '\n')
-    return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)})
+    fitted, _ = _checked_strategy(recipe, strategy, data)
+    with _alone_in(output):
+        finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
+        if finished is not None:
+            return genotype_from_text(json.dumps(_read_json(output / GENOTYPE))), finished
+        if chosen.supernet:
+            genotype, measured = _search_supernet(fitted, strategy, seed, output, data, resume, on_epoch, on_decision, on_step)
+        else:
+            genotype, measured = _search_cells(recipe, strategy, seed, output, resume, on_epoch, on_step)
+        write_text(output / GENOTYPE, genotype.to_json() + '\n')
+        return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)})
 
 
 def _search_supernet(
@@ -200,32 +251,31 @@ def _search_supernet(
     resume: bool,
     on_epoch: OnEpoch | None,
     on_decision: OnDecision | None,
+    on_step: OnStep | None,
 ) -> tuple[AnyGenotype, dict[str, Any]]:
     task = task_of(recipe)
     seed_everything(seed)
     space = task.space(recipe, data)
-    strategy = _strategy(recipe, name)
-    module, datamodule = task.searching(recipe, data, seed)
+    strategy = whole = _strategy(recipe, name)
+    bar = DecisionBar()
 
     def described(record: dict[str, Any]) -> None:
         _write_page(output, recipe, name, seed, over=False)
         if on_epoch:
             on_epoch(record)
 
-    with quiet_lightning():
-        trainer = create_trainer(
-            output,
-            epochs=recipe.search.epochs,
-            accelerator=recipe.accelerator,
-            precision=recipe.precision,
-            on_epoch=described,
-            extra=lambda: {
-                **_decided(strategy, trainer.current_epoch + 1),
+    def run(recipe: Recipe, space: Any, strategy: DifferentiableStrategy, folder: Path, around: tuple[int, int] = (0, 0)) -> None:
+        """Searches a space; if that was finished before, it only loads what came out."""
+
+        def extra() -> dict[str, Any]:
+            found = json.loads(_genotype(strategy).to_json())
+            epoch = trainer.current_epoch + 1
+            return {
+                **_decided(strategy, epoch),
+                **_eigenvalue(strategy, epoch),
                 'probabilities': strategy.probabilities(),
-                'genotype': json.loads(_genotype(strategy).to_json()),
-            },
-        )
-        bar = DecisionBar()
+                'genotype': found,
+            }
 
         def decided(record: dict[str, Any]) -> None:
             bar.close()
@@ -233,16 +283,53 @@ def _search_supernet(
             if on_decision:
                 on_decision(record)
 
-        strategy.on_scored, strategy.on_decision = bar.scored, decided
-        evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=_resume_arguments(output, resume))
-        strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
-    by_magnitude = strategy.architecture.by_magnitude
+        module, datamodule = task.searching(recipe, data, seed)
+
+        def scored(label: str, batches: int, total: int | None) -> None:
+            bar.scored(label, batches, total)
+            if on_step:
+                on_step()
+
+        strategy.on_scored, strategy.on_decision = scored, decided
+        with quiet_lightning():
+            trainer = create_trainer(
+                folder,
+                epochs=recipe.search.epochs,
+                accelerator=recipe.accelerator,
+                precision=recipe.precision,
+                checkpoint_steps=recipe.checkpoint_steps,
+                on_epoch=described,
+                on_step=on_step,
+                extra=extra,
+                around=around,
+                metrics=output / METRICS,
+            )
+            evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=_resume_arguments(folder, resume, output, around[0]))
+            strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
+
+    if isinstance(strategy, ProgressiveDepth):
+        epochs = strategy.stage_epochs(recipe.search.epochs)
+        short = recipe.model_copy(update={'search': recipe.search.model_copy(update={'epochs': epochs})})
+        for number, (deeper, part) in enumerate(strategy.stages(space)):
+            run(short, deeper, part, output / f'{STAGE}{number + 1}', (number * epochs, (len(strategy.parts) - number - 1) * epochs))
+            # A resumed run does not repeat this stage, and must build the next one from the same random numbers.
+            seed_everything(seed + _STAGE_SEED * (number + 1))
+        strategy = part
+    else:
+        run(recipe, space, strategy, output)
+    by_magnitude, stopped = strategy.architecture.by_magnitude, strategy.architecture.stopped
     if by_magnitude is not None:
         write_text(output / BY_MAGNITUDE, genotype_from_sample(by_magnitude).to_json() + '\n')
     _write_page(output, recipe, name, seed, over=True)
-    last = epochs_of(output)[-1]
-    valid = f'valid_{recipe.metric.name}'
-    return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds']}
+    early = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
+    valid, last = f'valid_{recipe.metric.name}', epochs_of(output)[-1]
+    searched = recipe.search.epochs if stopped is None else stopped['after']
+    passes = round(_search_passes(recipe, whole, searched, data), 3)
+    return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds'], 'passes': passes, **early}
+
+
+_STAGE_SEED = 1_000_003
+"""Between the seeds of two stages of one search."""
 
 
 def _write_page(output: Path, recipe: Recipe, strategy: str, seed: int, *, over: bool) -> None:
@@ -260,6 +347,12 @@ def _decided(strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
     margin = history[-1]['margin'] if history else None
     decided = [record for record in history if record.get('epoch') == epoch]
     return {'decisions': len(history), 'of_decisions': total, **({} if margin is None else {'margin': margin}), 'decided': decided}
+
+
+def _eigenvalue(strategy: DifferentiableStrategy, epoch: int) -> dict[str, float]:
+    """How sharp the minimum was that α had found at the end of an epoch, where early stopping measures it."""
+    measured = strategy.architecture.curvature
+    return {'eigenvalue': round(measured[-1]['eigenvalue'], 6)} if measured and measured[-1]['epoch'] == epoch else {}
 
 
 def _write_decisions(output: Path, strategy: DifferentiableStrategy) -> None:
@@ -299,14 +392,20 @@ class _InProcess(SequentialExecutionEngine):
         self.dispatch_model_event(TrainingEndEvent(model, ModelStatus.Trained))
 
 
-def _search_cells(recipe: Recipe, seed: int, output: Path, resume: bool, on_epoch: OnEpoch | None) -> tuple[AnyGenotype, dict[str, Any]]:
-    """Random search: the cells one after the other through the select stage, best by validation."""
-    found = []
-    for index, genotype in enumerate(recipe.random_cells(seed)):
-        found.append((genotype, train_cell(recipe, 'select', genotype, seed, output / f'cell-{index}', resume=resume, on_epoch=on_epoch)))
+def _search_cells(
+    recipe: Recipe, name: str, seed: int, output: Path, resume: bool, on_epoch: OnEpoch | None, on_step: OnStep | None
+) -> tuple[AnyGenotype, dict[str, Any]]:
+    """Random search and evolution: the cells one after the other through the select stage, best by validation."""
     valid = f'valid_{recipe.metric.name}'
+    found: list[tuple[AnyGenotype, dict[str, Any]]] = []
+    values: dict[int, float | None] = {}
+    while len(found) < len(cells := cells_to_train(recipe, name, seed, values)):
+        genotype, folder = cells[len(found)], output / f'cell-{len(found)}'
+        found.append((genotype, train_cell(recipe, 'select', genotype, seed, folder, resume=resume, on_epoch=on_epoch, on_step=on_step)))
+        values[len(found)] = found[-1][1][valid]
     best, result = recipe.metric.best(found, lambda entry: entry[1][valid])
-    return best, {valid: result[valid], 'seconds': round(sum(trained['seconds'] for _, trained in found), 1)}
+    total = {name: round(sum(trained[name] for _, trained in found), 3) for name in ('seconds', 'passes')}
+    return best, {valid: result[valid], **total}
 
 
 def train_cell(
@@ -318,6 +417,7 @@ def train_cell(
     *,
     resume: bool = False,
     on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
 ) -> dict[str, Any]:
     """Trains the network of a genotype from scratch: briefly (``select``) or fully (``retrain``). Arguments as for :func:`search`.
 
@@ -325,7 +425,7 @@ def train_cell(
 
     Returns:
         ``valid_accuracy`` where data is held out, ``train_accuracy``, after ``retrain`` also ``test_accuracy`` (or these three with
-        ``perplexity``); cost, seconds, peak memory (MiB).
+        ``perplexity``); cost, seconds, passes over the training data, peak memory (MiB).
 
     Raises:
         InputError: for missing data or a network that does not fit it.
@@ -333,32 +433,36 @@ def train_cell(
     task, settings = task_of(recipe), getattr(recipe, stage)
     output = Path(output)
     data = task.load(recipe)
-    finished = _claim(output, recipe, {'stage': stage, 'seed': seed, 'genotype': json.loads(genotype.to_json())}, resume)
-    if finished is not None:
-        return finished
-    seed_everything(seed)
-    with _as_input_error(stage):
-        network = task.network(recipe, stage, genotype, data)
-    module, datamodule = task.training(recipe, stage, data, seed)
-    module.set_model(network)
-    with quiet_lightning():
-        trainer = create_trainer(
-            output,
-            epochs=settings.epochs,
-            accelerator=recipe.accelerator,
-            precision=recipe.precision,
-            gradient_clip=settings.gradient_clip,
-            on_epoch=on_epoch,
-        )
-        trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
-        epochs = epochs_of(output)
-        measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds']}
-        if stage == 'retrain':
-            test = f'test_{recipe.metric.name}'
-            measured[test] = trainer.test(module, datamodule=datamodule, verbose=False)[0][test]
-    torch.save(network.state_dict(), output / WEIGHTS)
-    write_text(output / GENOTYPE, genotype.to_json() + '\n')
-    return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
+    with _alone_in(output):
+        finished = _claim(output, recipe, {'stage': stage, 'seed': seed, 'genotype': json.loads(genotype.to_json())}, resume)
+        if finished is not None:
+            return finished
+        seed_everything(seed)
+        with _as_input_error(stage):
+            network = task.network(recipe, stage, genotype, data)
+        module, datamodule = task.training(recipe, stage, data, seed)
+        module.set_model(network)
+        with quiet_lightning():
+            trainer = create_trainer(
+                output,
+                epochs=settings.epochs,
+                accelerator=recipe.accelerator,
+                precision=recipe.precision,
+                checkpoint_steps=recipe.checkpoint_steps,
+                gradient_clip=settings.gradient_clip,
+                on_epoch=on_epoch,
+                on_step=on_step,
+            )
+            trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
+            epochs = epochs_of(output)
+            measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds'], 'passes': round(training_passes(recipe, stage), 3)}
+            if stage == 'retrain':
+                test = f'test_{recipe.metric.name}'
+                measured[test] = trainer.test(module, datamodule=datamodule, verbose=False)[0][test]
+        with replacing(output / WEIGHTS) as file:
+            torch.save(network.state_dict(), file)
+        write_text(output / GENOTYPE, genotype.to_json() + '\n')
+        return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
 
 
 def trained_image_network(output: Path) -> tuple[nn.Module, AnyGenotype, Recipe, Any]:
@@ -410,18 +514,20 @@ def _as_input_error(what: str) -> Iterator[None]:
         raise InputError(f'{what}: {error}') from None
 
 
-def _resume_arguments(output: Path, resume: bool) -> dict[str, Any]:
-    checkpoint = last_checkpoint(output) if resume else None
+def _resume_arguments(folder: Path, resume: bool, log: Path | None = None, before: int = 0) -> dict[str, Any]:
+    """What ``fit`` is given to go on from the checkpoint in a folder. ``log``, ``before``: as for :func:`last_checkpoint`."""
+    try:
+        checkpoint = last_checkpoint(folder, log, before) if resume else None
+    except ValueError as error:
+        raise InputError(f'the checkpoint in {folder} is damaged ({error}); start again in another folder') from None
     return {'ckpt_path': str(checkpoint), 'weights_only': True} if checkpoint else {}
 
 
 def _finish(output: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """Writes ``result.json`` beside what the run was: settings, versions."""
+    """Writes ``result.json`` beside what the run was: settings, versions, command, state of the source."""
     result = {**result, 'peak_memory_mib': peak_memory_mib()}
-    versions = {name: metadata.version(name) for name in ('nni', 'torch', 'torchvision', 'pytorch-lightning')}
     run = json.loads((output / RUN).read_text('utf-8'))
-    versions = {'nni-darts': __version__, 'python': platform.python_version(), **versions}
-    _write_json(output / RESULT, {'result': result, **run, 'versions': versions})
+    _write_json(output / RESULT, {'result': result, **run, **provenance()})
     return result
 
 

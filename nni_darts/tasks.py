@@ -59,6 +59,12 @@ class ImageTask:
         module = ImageClassifier(data.num_classes, settings.epochs, **_sgd(settings))
         return module, ImageDataModule(data, recipe.data, train_portion=settings.train_portion, batch_size=settings.batch_size, seed=seed)
 
+    def evaluated_portion(self, recipe: Recipe, data: ImageData, batches: int | None) -> float:
+        """How large so many validation batches of a search are (None: all), as a part of the training data."""
+        size = len(data.train)  # type: ignore[arg-type]
+        held_out = 1 - recipe.search.train_portion
+        return held_out if batches is None else min(held_out, batches * recipe.search.batch_size / size)
+
     def network(self, recipe: Recipe, stage: str, genotype: AnyGenotype, data: ImageData) -> nn.Module:
         """The network that a stage trains. Raises ValueError for a cell or sizes that do not fit."""
         _check_kind(recipe, genotype, recurrent=False)
@@ -138,6 +144,11 @@ class TextTask:
 
     def searching(self, recipe: TextRecipe, data: TextData, seed: int) -> Run:
         return LanguageModel(**_language(recipe.search)), _streams(recipe.search, data, seed)
+
+    def evaluated_portion(self, recipe: TextRecipe, data: TextData, batches: int | None) -> float:
+        settings = recipe.search
+        words = len(data.valid) if batches is None else min(len(data.valid), batches * settings.evaluation_batch_size * settings.bptt)
+        return words / len(data.train)
 
     def network(self, recipe: TextRecipe, stage: str, genotype: AnyGenotype, data: TextData) -> nn.Module:
         _check_kind(recipe, genotype, recurrent=True)

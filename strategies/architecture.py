@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ['Architecture', 'InputDecision', 'Mask', 'OperationDecision', 'Topology', 'edge_topology']
+if TYPE_CHECKING:
+    from nni_darts.strategies.relaxations.policies import Policy
+
+__all__ = ['Architecture', 'InputDecision', 'Mask', 'OperationDecision', 'Path', 'Topology', 'edge_topology']
 
 INITIAL_SCALE = 1e-3
+
+Path = Mapping[str, tuple[int, ...]]
+"""Label → what is taken: the operation, or the inputs in their order. Edges that are not taken are left out."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,11 @@ class Architecture(nn.Module):
         dropped: label of an InputChoice → indices of inputs that were dropped.
         history: what a selection wrote down of each decision.
         masked: what is left out just now, to see how much that hurts.
+        policy: what paths are drawn from where the supernet computes one path at a time; there is no α then.
+        path: the one it computes just now.
         memory: what a selection remembers from epoch to epoch: plain data.
+        curvature: of each epoch since α moves ``epoch``, ``eigenvalue`` and ``sample``, where early stopping measures it.
+        stopped: that entry of the epoch whose architecture early stopping returns, and ``after`` which epoch it stopped.
         by_magnitude: the NNI sample that magnitude would have chosen when the search ended and a progressive selection began.
     """
 
@@ -88,8 +99,12 @@ class Architecture(nn.Module):
         self.dropped: dict[str, list[int]] = {}
         self.history: list[dict[str, Any]] = []
         self.masked: Mask | None = None
+        self.policy: Policy | None = None
+        self.path: Path | None = None
         self.memory: dict[str, Any] = {}
         self.by_magnitude: dict[str, Any] | None = None
+        self.curvature: list[dict[str, Any]] = []
+        self.stopped: dict[str, Any] | None = None
         self.edges: dict[str, tuple[str, int]] = {}
 
     def declare(self, label: str, decision: OperationDecision | InputDecision) -> None:
@@ -109,6 +124,31 @@ class Architecture(nn.Module):
             size = len(decision.names) if isinstance(decision, OperationDecision) else decision.candidates
             self._alphas[_key(label)] = nn.Parameter(INITIAL_SCALE * torch.randn(size))
 
+    def draw_from(self, policy: Policy) -> None:
+        """From now on the supernet computes one path at a time. The policy's parameters take the place of α."""
+        self._alphas = nn.ParameterDict()
+        self.policy = policy
+        self.path = policy.first()
+
+    @contextmanager
+    def along(self, path: Path) -> Iterator[None]:
+        """Within the block the supernet computes this path."""
+        before, self.path = self.path, path
+        try:
+            yield
+        finally:
+            self.path = before
+
+    def sample_of(self, path: Path, *, only_path: bool = False) -> dict[str, Any]:
+        """The NNI sample of a path. Edges that are not on it have their first operation, or none if ``only_path``."""
+        sample: dict[str, Any] = {}
+        for label, decision in self.decisions.items():
+            if isinstance(decision, InputDecision):
+                sample[label] = list(path[label])
+            elif label in path or not only_path:
+                sample[label] = decision.names[path[label][0] if label in path else self.eligible(label)[0]]
+        return sample
+
     def alpha(self, label: str) -> Tensor:
         """α of a label: (candidates,)"""
         return self._alphas[_key(label)]
@@ -118,8 +158,11 @@ class Architecture(nn.Module):
         return [label for label in self.decisions if _key(label) in self._alphas]
 
     def arch_parameters(self) -> list[nn.Parameter]:
-        """All α in the order of :meth:`labels`: the same in every run, so an optimizer's state resumes onto the right one."""
-        return list(self._alphas.values())
+        """All α in the order of :meth:`labels`: the same in every run, so an optimizer's state resumes onto the right one.
+
+        Where paths are drawn, the parameters of the policy.
+        """
+        return list(self._alphas.values() if self.policy is None else self.policy.parameters())
 
     def operations(self) -> Mapping[str, OperationDecision]:
         """The decisions among operations."""
@@ -136,8 +179,19 @@ class Architecture(nn.Module):
             groups.setdefault(self.decisions[label].group, []).append(label)
         return groups
 
+    def eligible(self, label: str) -> list[int]:
+        """The operations of a label that may be chosen: ``none`` not on an edge of a cell."""
+        names = self.decisions[label].names
+        return [index for index, name in enumerate(names) if label not in self.edges or name != 'none']
+
+    def operation(self, label: str) -> int | None:
+        """The operation that alone stands for a label: the one on the path, or the one that was kept; None if it is open."""
+        return self.path[label][0] if self.path is not None else self.fixed.get(label)
+
     def remaining(self, label: str) -> list[int]:
-        """The inputs of an InputChoice that are not dropped, nor masked just now."""
+        """The inputs of an InputChoice that are on the path; without one those that are not dropped, nor masked just now."""
+        if self.path is not None:
+            return list(self.path[label])
         gone = set(self.dropped.get(label, ()))
         if self.masked is not None and self.masked.label == label:
             gone.add(self.masked.index)
@@ -162,6 +216,8 @@ class Architecture(nn.Module):
             'history': self.history,
             'memory': self.memory,
             'by_magnitude': self.by_magnitude,
+            'curvature': self.curvature,
+            'stopped': self.stopped,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -171,6 +227,8 @@ class Architecture(nn.Module):
         self.history = list(state['history'])
         self.memory = dict(state['memory'])
         self.by_magnitude = state['by_magnitude']
+        self.curvature = list(state['curvature'])
+        self.stopped = state['stopped']
 
 
 def _key(label: str) -> str:

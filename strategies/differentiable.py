@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import Any, Literal
 
@@ -17,12 +17,13 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 from torchmetrics import Metric
 
 from nni_darts._nni import BaseOneShotLightningModule, Lightning, LightningModule, ModelSpace, OneShotStrategy, no_default_hook
-from nni_darts.strategies.architects import Architect, SecondOrder
+from nni_darts.strategies.architects import Architect, Reinforce, SecondOrder, dominant_eigenvalue
 from nni_darts.strategies.architects.randomness import RandomState
 from nni_darts.strategies.architecture import Architecture, Topology, edge_topology
+from nni_darts.strategies.early_stopping import EarlyStopping, early_stopping
 from nni_darts.strategies.fast import accelerate
 from nni_darts.strategies.relaxations import Relaxation, Softmax
-from nni_darts.strategies.selections import Magnitude, Selection
+from nni_darts.strategies.selections import Greedy, Magnitude, Ranking, Selection
 from nni_darts.strategies.supernet import mutation_hook
 
 __all__ = ['DifferentiableModule', 'DifferentiableStrategy']
@@ -46,6 +47,9 @@ class DifferentiableStrategy(OneShotStrategy):
             rounding; ``plain`` every candidate by itself.
         checkpoint: keep less of each fast cell in memory for backward, and compute it again there.
         gradient_clip_val: clip the weights' gradient to this norm (in the real step, not in the virtual one); None does not clip.
+        early_stopping: end the search when its minimum gets sharp, with the architecture of an earlier epoch (DARTS-ES): an
+            :class:`EarlyStopping`, a mapping of its settings, or True for those published. A progressive selection begins then, with the
+            supernet as it is.
         mutation_hooks: NNI's extra hooks, run before ours.
 
     Attributes:
@@ -74,9 +78,13 @@ class DifferentiableStrategy(OneShotStrategy):
         gradient_clip_val: float | None = 5.0,
         execution: Literal['fast', 'plain'] = 'fast',
         checkpoint: bool = False,
+        early_stopping: EarlyStopping | dict[str, Any] | bool = False,
         mutation_hooks: list[Callable[..., Any]] | None = None,
     ) -> None:
         super().__init__(mutation_hooks=mutation_hooks)
+        relaxation, architect, selection = relaxation or Softmax(), architect or SecondOrder(), selection or Magnitude()
+        _check_parts(relaxation, architect, selection)
+        self.early_stopping = _early_stopping(early_stopping, relaxation, selection)
         for name, value, least in (
             ('learning_rate', learning_rate, 0),
             ('weight_decay', weight_decay, 0),
@@ -90,9 +98,9 @@ class DifferentiableStrategy(OneShotStrategy):
             raise ValueError(f'execution must be fast or plain, not {execution!r}')
         self.execution = execution
         self.checkpoint = checkpoint
-        self.relaxation = relaxation or Softmax()
-        self.architect = architect or SecondOrder()
-        self.selection = selection or Magnitude()
+        self.relaxation = relaxation
+        self.architect = architect
+        self.selection = selection
         self.optimizer_settings = {'lr': learning_rate, 'betas': tuple(betas), 'weight_decay': weight_decay}
         self.warmup_epochs = warmup_epochs
         self.gradient_clip_val = gradient_clip_val
@@ -112,6 +120,7 @@ class DifferentiableStrategy(OneShotStrategy):
         model = super().mutate_model(model)
         if not self.architecture.decisions:
             raise ValueError('the model space has no LayerChoice or InputChoice to search')
+        self.relaxation.begin(self.architecture)
         if self.execution == 'fast':
             accelerate(model, self.relaxation, checkpoint=self.checkpoint)
         return model
@@ -153,10 +162,33 @@ class DifferentiableStrategy(OneShotStrategy):
 
     def select(self) -> dict[str, Any]:
         """The architecture that the search stands at: an NNI sample."""
+        stopped = self.architecture.stopped
+        if stopped is not None and not self.selection.epochs(self.architecture):
+            return stopped['sample']
         return self.selection.select(self.architecture, self.relaxation)
+
+    def warmup(self, epochs: int) -> int:
+        """For how many epochs of a search α rests."""
+        return round(self.warmup_epochs * epochs) if self.warmup_epochs < 1 else int(self.warmup_epochs)
+
+    @property
+    def least_epochs(self) -> int:
+        """Of a search that trains α."""
+        return 1 if self.warmup_epochs < 1 else int(self.warmup_epochs) + 1
+
+    def passes(self, epochs: int) -> float:
+        """How often as many batches as there are for training go forward and backward through the supernet in a search of so many epochs.
+
+        That is one for the weights and, once α moves, so many for α as the architect takes; the selection's epochs are included.
+        """
+        tuning = self.selection.epochs(self.architecture)
+        alpha = self.architect.passes * (epochs - self.warmup(epochs) + tuning) if self.relaxation.trains_alpha else 0
+        return (self.relaxation.passes * (epochs + tuning) + alpha) * (2 if self.architect.union else 1)
 
     def probabilities(self) -> dict[str, dict[str, float]]:
         """Label → candidate → probability, of every choice among operations."""
+        if self.architecture.policy is not None:
+            return self.architecture.policy.probabilities()
         return {
             label: dict(zip(map(str, decision.names), self.relaxation.probabilities(self.architecture.alpha(label)).tolist()))
             for label, decision in self.architecture.operations().items()
@@ -185,57 +217,83 @@ class DifferentiableModule(BaseOneShotLightningModule):
         """Label → candidate → probability."""
         return self.strategy.probabilities()
 
-    def configure_architecture_optimizers(self) -> Optimizer:
-        """Adam over α."""
-        return Adam(self.architecture.arch_parameters(), **self.strategy.optimizer_settings)
+    def configure_architecture_optimizers(self) -> Optimizer | None:
+        """Adam over α, where α has an optimizer of its own and there is one."""
+        alphas = self.architecture.arch_parameters()
+        return Adam(alphas, **self.strategy.optimizer_settings) if alphas and self.strategy.architect.own_optimizer else None
+
+    def configure_optimizers(self) -> Any:
+        """The evaluator's, and α's; or α in the evaluator's, where both move together."""
+        configured = super().configure_optimizers()
+        if not self.strategy.architect.own_optimizer:
+            held = {
+                id(parameter) for optimizer in _optimizers(configured) for group in optimizer.param_groups for parameter in group['params']
+            }
+            alphas = [alpha for alpha in self.architecture.arch_parameters() if id(alpha) not in held]
+            _optimizers(configured)[0].param_groups[0]['params'].extend(alphas)
+        return configured
+
+    @property
+    def weight_optimizer(self) -> Optimizer:
+        """The optimizer of the weights."""
+        return next(optimizer for optimizer in self.trainer.optimizers if not getattr(optimizer, 'is_arch_optimizer', False))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
-        """One step of α (after the warm-up), then one of the weights."""
-        relaxation = self.strategy.relaxation
-        if relaxation.trains_alpha and self.current_epoch >= self._warmup_epochs:
-            self._architecture_step(batch, batch_idx)
+        """One step of α (after the warm-up), then one of the weights; both twice, where they learn from the union of both parts."""
+        if not self.strategy.architect.union:
+            outputs = self._step(batch[TRAIN], batch[VALID], batch_idx)
+        else:
+            outputs, _ = [self._step(batch[part], batch[part], batch_idx) for part in (TRAIN, VALID)]
+        if not self.tuning or self.strategy.selection.step_schedule:
+            self.advance_lr_schedulers(batch_idx)
+        return outputs
+
+    def _step(self, train: Any, valid: Any, batch_idx: int) -> Any:
+        """α on ``valid``, the weights on ``train``."""
+        relaxation, architect = self.strategy.relaxation, self.strategy.architect
+        relaxation.begin_step(self._progress)
+        moves = relaxation.trains_alpha and self.current_epoch >= self._warmup_epochs
+        if moves and architect.own_optimizer:
+            self._architecture_step(train, valid, batch_idx)
 
         def silent_loss() -> Tensor:
             with _silent(self.training_module):
-                return self.loss_on(batch[TRAIN], batch_idx)
+                return self.loss_on(train, batch_idx)
 
-        progress = self.current_epoch / max(1, self._search_epochs - 1)
         with (
-            _frozen(self.architecture.arch_parameters()),
-            relaxation.weight_step(self.architecture, silent_loss, self.model, progress),
+            nullcontext() if moves and not architect.own_optimizer else _frozen(self.architecture.arch_parameters()),
+            relaxation.weight_step(self.architecture, silent_loss, self.model, self._progress),
         ):
-            outputs = self.training_module.training_step(batch[TRAIN], batch_idx)
+            outputs = self.training_module.training_step(train, batch_idx)
             self.advance_optimization(_loss(outputs), batch_idx, self.strategy.gradient_clip_val)
-        if not self.tuning or self.strategy.selection.step_schedule:
-            self.advance_lr_schedulers(batch_idx)
         return outputs
 
     def loss_on(self, batch: Any, batch_idx: int) -> Tensor:
         """The evaluator's training loss on a batch."""
         return _loss(self.training_module.training_step(batch, batch_idx))
 
-    def _architecture_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        optimizers = {bool(getattr(optimizer, 'is_arch_optimizer', False)): optimizer for optimizer in self.trainer.optimizers}
-        alphas = self.architecture.arch_parameters()
-        groups = optimizers[False].param_groups
+    def score_on(self, batch: Any, batch_idx: int, criterion: Literal['accuracy', 'loss']) -> Tensor:
+        """The part of a batch's samples that are right, or minus its mean loss: a scalar on the batch's device."""
+        if criterion == 'loss':
+            return -self.loss_on(batch, batch_idx)
+        inputs, labels = batch[:2]
+        outputs = self.model(inputs)
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        return (logits.argmax(dim=1) == labels).float().mean()
+
+    def _architecture_step(self, train: Any, valid: Any, batch_idx: int) -> None:
+        optimizer = next(optimizer for optimizer in self.trainer.optimizers if getattr(optimizer, 'is_arch_optimizer', False))
         with _silent(self.training_module):
-            gradients = self.strategy.architect.gradient(
-                lambda: self.loss_on(batch[TRAIN], batch_idx),
-                lambda: self.loss_on(batch[VALID], batch_idx),
-                [weight for group in groups for weight in group['params']],
-                alphas,
-                optimizers[False],
-                buffers=list(self.model.buffers()),
-                learning_rate=[float(group['lr']) for group in groups for _ in group['params']],
-            )
-        for alpha, gradient in zip(alphas, gradients):
+            gradients = self.strategy.architect.gradients(self, train, valid, batch_idx)
+        for alpha, gradient in zip(self.architecture.arch_parameters(), gradients):
             alpha.grad = gradient
-        optimizers[True].step()
-        optimizers[True].zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
 
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
         """The evaluator's validation, on the supernet."""
-        return self.training_module.validation_step(batch, batch_idx)
+        with self.strategy.relaxation.validation_step(self.architecture, self.model):
+            return self.training_module.validation_step(batch, batch_idx)
 
     # progressive selections ---------------------------------------------------------------------------------------------------------
 
@@ -274,17 +332,22 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_fit_start(self) -> None:
         extra = self.strategy.selection.epochs(self.architecture)
-        self._search_epochs = self.trainer.max_epochs
+        stopped = self.architecture.stopped
+        self._search_epochs = self.trainer.max_epochs if stopped is None else stopped['after']
         if extra and self._search_epochs < 1:
             raise ValueError('a progressive selection follows the search: give the Trainer max_epochs, the number of epochs to search')
-        if extra:
+        if extra or stopped is not None:
             self.trainer.fit_loop.max_epochs = self._search_epochs + extra
         super().on_fit_start()
 
     @property
     def _warmup_epochs(self) -> int:
-        given = self.strategy.warmup_epochs
-        return round(given * self._search_epochs) if given < 1 else int(given)
+        return self.strategy.warmup(self._search_epochs)
+
+    @property
+    def _progress(self) -> float:
+        """The part of the search that is behind; above 1 while a selection fine-tunes."""
+        return self.current_epoch / max(1, self._search_epochs - 1)
 
     @property
     def tuning(self) -> bool:
@@ -313,6 +376,8 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
+        if self.strategy.early_stopping is not None and self._warmup_epochs <= self.current_epoch < self._search_epochs:
+            self._measure_curvature(self.strategy.early_stopping)
         selection, finished = self.strategy.selection, self.current_epoch + 1
         selection.observe(finished, self._search_epochs, self.architecture, self.strategy.relaxation)
         for _ in range(selection.rounds_due(finished, self._search_epochs, self.architecture)):
@@ -321,6 +386,25 @@ class DifferentiableModule(BaseOneShotLightningModule):
                 self.strategy.on_decision(record)
         self.strategy.grow_batches()
 
+    def _measure_curvature(self, stopping: EarlyStopping) -> None:
+        """Notes the dominant eigenvalue after this epoch in ``architecture.curvature``, and ends the search if it is time."""
+        finished, curvature = self.current_epoch + 1, self.architecture.curvature
+        with self.scoring(train=True):
+            batch = next(self.validation_batches(1)[0])
+            eigenvalue = dominant_eigenvalue(
+                lambda: self.loss_on(batch, 0),
+                list(self.model.parameters()),
+                self.architecture.arch_parameters(),
+                iterations=stopping.iterations,
+            )
+        sample = self.strategy.selection.select(self.architecture, self.strategy.relaxation)
+        curvature.append({'epoch': finished, 'eigenvalue': eigenvalue, 'sample': sample})
+        earlier = stopping.stops_for([entry['eigenvalue'] for entry in curvature])
+        if earlier is not None:
+            self.architecture.stopped = {'after': finished, **curvature[earlier]}
+            self._search_epochs = finished
+            self.trainer.fit_loop.max_epochs = finished + self.strategy.selection.epochs(self.architecture)
+
     # Lightning calls these on this module; the evaluator's module is inside it.
 
     def on_train_batch_start(self, batch: Any, batch_idx: int, *args: Any) -> Any:
@@ -328,6 +412,12 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any) -> None:
         self.training_module.on_train_batch_end(outputs, batch[TRAIN], batch_idx)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.training_module.on_save_checkpoint(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.training_module.on_load_checkpoint(checkpoint)
 
     def on_validation_epoch_start(self) -> None:
         self.training_module.on_validation_epoch_start()
@@ -397,6 +487,37 @@ class Rewind:
             with torch.no_grad():
                 torch._foreach_copy_(self._buffers, self._copies)
         self._state.restore()
+
+
+def _check_parts(relaxation: Relaxation, architect: Architect, selection: Selection) -> None:
+    """Raises ValueError for parts that do not work together."""
+    if relaxation.sampled != isinstance(selection, Ranking):
+        raise ValueError('Ranking compares sampled paths: it goes with the relaxation SampledPaths, and no other selection does')
+    if relaxation.sampled and relaxation.trains_alpha != isinstance(architect, Reinforce):
+        raise ValueError('a controller is moved by Reinforce: SampledPaths(controller=True) goes with it, and no other architect does')
+    if isinstance(architect, Reinforce) and not relaxation.sampled:
+        raise ValueError('Reinforce moves the controller of SampledPaths(controller=True)')
+
+
+def _early_stopping(value: Any, relaxation: Relaxation, selection: Selection) -> EarlyStopping | None:
+    """The setting, where it makes sense. Raises ValueError elsewhere."""
+    stopping = early_stopping(value)
+    if stopping is not None and (relaxation.sampled or not relaxation.trains_alpha):
+        raise ValueError('early_stopping watches how α is trained, and here it is not')
+    if stopping is not None and isinstance(selection, Greedy):
+        raise ValueError('early_stopping would leave edges undecided: this selection spreads its decisions over the whole search')
+    return stopping
+
+
+def _optimizers(configured: Any) -> list[Optimizer]:
+    """The optimizers in what ``configure_optimizers`` returned, in one of the forms that Lightning knows."""
+    if isinstance(configured, Optimizer):
+        return [configured]
+    if isinstance(configured, dict):
+        return _optimizers(configured.get('optimizer'))
+    if isinstance(configured, (list, tuple)):
+        return [optimizer for part in configured for optimizer in _optimizers(part)]
+    return []
 
 
 def _loss(outputs: Any) -> Tensor:

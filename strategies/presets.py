@@ -28,7 +28,8 @@ class Preset:
         paper: where the method comes from.
         parts: (settings of its own, a selection that is to take the place of its own or None) → what the strategy is made of.
         own: names of the settings of its own.
-        supernet: whether it searches one supernet; otherwise it draws cells to be trained one by one.
+        built_by: the class of ``nni_darts.strategies`` that it configures.
+        relaxed: whether its supernet computes all candidates at once, so that it can be read out in other ways.
     """
 
     name: str
@@ -36,14 +37,19 @@ class Preset:
     paper: str
     parts: Callable[[Parts, Any], Parts]
     own: tuple[str, ...] = ()
-    supernet: bool = True
+    built_by: str = 'DifferentiableStrategy'
+    relaxed: bool = True
+
+    @property
+    def supernet(self) -> bool:
+        """Whether it searches in supernets; otherwise cells are trained one by one."""
+        return self.built_by in ('DifferentiableStrategy', 'ProgressiveDepth')
 
     def create(self, **settings: Any) -> OneShotStrategy:
         """The strategy with these settings: of its own, and arguments of its class. Raises ValueError for any other."""
-        if self.supernet:
-            from nni_darts.strategies.differentiable import DifferentiableStrategy as Strategy
-        else:
-            from nni_darts.strategies.random_search import RandomSearch as Strategy
+        from nni_darts import strategies
+
+        Strategy = getattr(strategies, self.built_by)
         allowed = [*self.own, *(name for name in inspect.signature(Strategy.__init__).parameters if name != 'self')]
         for name in settings:
             if name not in allowed:
@@ -56,6 +62,17 @@ def _darts_1st(own: Parts, selection: Any) -> Parts:
     from nni_darts.strategies.architects import FirstOrder
 
     return {'architect': FirstOrder(), 'selection': selection}
+
+
+def _with_architect(architect: str) -> Callable[[Parts, Any], Parts]:
+    """The softmax with another architect."""
+
+    def parts(own: Parts, selection: Any) -> Parts:
+        from nni_darts.strategies import architects
+
+        return {'architect': getattr(architects, architect)(), 'selection': selection}
+
+    return parts
 
 
 def _darts_2nd(own: Parts, selection: Any) -> Parts:
@@ -73,6 +90,33 @@ def _first_order_with(relaxation: str, **defaults: Any) -> Callable[[Parts, Any]
         return {**_darts_1st({}, selection), 'relaxation': getattr(relaxations, relaxation)(**own), **defaults}
 
     return parts
+
+
+_RANKING = ('samples', 'finalists', 'batches', 'criterion', 'batch_norm')
+_CONTROLLER = ('hidden', 'tanh_constant')
+_REINFORCE = ('paths_per_step', 'baseline_decay', 'entropy_weight')
+
+
+def _take(own: Parts, names: tuple[str, ...]) -> Parts:
+    return {name: own[name] for name in names if name in own}
+
+
+def _random_ws(own: Parts, selection: Any) -> Parts:
+    from nni_darts.strategies.relaxations import SampledPaths
+    from nni_darts.strategies.selections import Ranking
+
+    return {'relaxation': SampledPaths(), 'selection': Ranking(**own)}
+
+
+def _enas(own: Parts, selection: Any) -> Parts:
+    from nni_darts.strategies.architects import Reinforce
+    from nni_darts.strategies.relaxations import SampledPaths
+
+    return {
+        **_random_ws(_take(own, _RANKING), None),
+        'relaxation': SampledPaths(controller=True, **_take(own, _CONTROLLER)),
+        'architect': Reinforce(**_take(own, (*_REINFORCE, 'criterion'))),
+    }
 
 
 def _sgas(own: Parts, selection: Any) -> Parts:
@@ -135,11 +179,56 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 ('greedy_criterion', 'decision_start', 'decision_every', 'batch_increase', 'history'),
             ),
             Preset(
+                'darts-joint',
+                'an ablation: α and the weights by the same SGD on training and validation data',
+                'Liu et al., ICLR 2019, section 3.3',
+                _with_architect('Joint'),
+            ),
+            Preset(
+                'darts-coordinate',
+                'an ablation: α and the weights in turn on every batch of training and validation data',
+                'Liu et al., ICLR 2019, section 3.3',
+                _with_architect('Coordinate'),
+            ),
+            Preset(
+                'enas',
+                'an LSTM draws single paths and learns which validate well; of many drawn at the end the best stays',
+                'Pham et al., ICML 2018',
+                _enas,
+                (*_RANKING, *_CONTROLLER, *_REINFORCE),
+                relaxed=False,
+            ),
+            Preset(
+                'random-ws',
+                'random search with weight sharing: uniform paths; of many drawn at the end the best stays',
+                'Li & Talwalkar, UAI 2019',
+                _random_ws,
+                _RANKING,
+                relaxed=False,
+            ),
+            Preset(
+                'p-darts',
+                'first-order DARTS in stages: deeper and deeper networks, fewer and fewer operations, few skip connections',
+                'Chen et al., ICCV 2019',
+                lambda own, selection: {},
+                relaxed=False,
+                built_by='ProgressiveDepth',
+            ),
+            Preset(
                 'random',
                 'random cells, trained one by one; the best stays',
                 'Liu et al., ICLR 2019, section 3',
                 lambda own, selection: {},
-                supernet=False,
+                built_by='RandomSearch',
+                relaxed=False,
+            ),
+            Preset(
+                'evolution',
+                'cells trained one by one, each a child of the best of a sample of the youngest',
+                'Real et al., AAAI 2019',
+                lambda own, selection: {},
+                built_by='Evolution',
+                relaxed=False,
             ),
         )
     }
@@ -179,7 +268,7 @@ def _with_selection(base: Preset, suffix: str) -> Preset:
 
 
 def preset(name: str) -> Preset:
-    """Looks a preset up: a name of ``PRESETS``, or one of its supernets with ``+pt`` or ``+pt-mag``.
+    """Looks a preset up: a name of ``PRESETS``, or one that relaxes all candidates with ``+pt`` or ``+pt-mag``.
 
     Raises:
         ValueError: for any other name; the message lists the known ones.
@@ -187,10 +276,11 @@ def preset(name: str) -> Preset:
     base, _, suffix = str(ALIASES.get(name, name)).partition('+')
     if base in PRESETS and not suffix and '+' not in str(name):
         return PRESETS[base]
-    if base in PRESETS and PRESETS[base].supernet and suffix in SELECTIONS:
+    if base in PRESETS and PRESETS[base].relaxed and suffix in SELECTIONS:
         return _with_selection(PRESETS[base], suffix)
+    others = ', '.join(entry.name for entry in PRESETS.values() if not entry.relaxed)
     raise ValueError(
-        f'unknown strategy {name!r}; known: {", ".join(PRESETS)}; all but random also with +pt or +pt-mag; darts-pt is darts-1st+pt'
+        f'unknown strategy {name!r}; known: {", ".join(PRESETS)}; all but {others} also with +pt or +pt-mag; darts-pt is darts-1st+pt'
     )
 
 

@@ -63,8 +63,9 @@ class MixedOperation(RelaxedChoice):
         self.names = list(choice.names)
         self.relaxation = relaxation
         for name in self.names:
-            self.add_module(str(name), relaxation.candidate(choice[name]))
-        # In a dict, which registers no modules: where something smaller is searched, the choice's own module is frozen, with fresh weights.
+            self.add_module(str(name), relaxation.candidate(choice[name], str(name)))
+        # In a dict, which registers no modules: where something else is searched, the choice's own module is frozen (with fresh weights, if
+        # what was searched is smaller).
         self._replaced = {name: choice[name] for name in self.names if getattr(self, str(name)) is not choice[name]}
         architecture.declare(self.label, OperationDecision(tuple(self.names), group))
 
@@ -80,14 +81,15 @@ class MixedOperation(RelaxedChoice):
 
     def _compute(self, *args: Any, **kwargs: Any) -> Tensor:
         architecture, candidates = self.architecture, self.candidates()
-        if self.label in architecture.fixed:
-            return candidates[architecture.fixed[self.label]](*args, **kwargs)
+        decided = architecture.operation(self.label)
+        if decided is not None:
+            return candidates[decided](*args, **kwargs)
         mask = architecture.masked
         left_out = mask if mask is not None and mask.label == self.label else None
         return self.relaxation.mix(self.label, architecture.alpha(self.label), candidates, args, kwargs, left_out)
 
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
-        """The chosen candidate, with the weights it has here unless the relaxation searched something else in its place."""
+        """The chosen candidate, with the weights it has here unless the relaxation searched something smaller in its place."""
         chosen = self._original[0].choice.freeze(sample)
         return recursive_freeze(self._replaced.get(chosen, getattr(self, str(chosen))), sample)[0]
 
@@ -142,11 +144,23 @@ class MixedInputs(RelaxedChoice):
     def forward(self, inputs: Sequence[Tensor]) -> Tensor | list[Tensor]:
         """The inputs have one shape; the result is shaped like that of the frozen choice."""
         left = self.architecture.remaining(self.label)
-        alpha, inputs = self.architecture.alpha(self.label)[left], [inputs[index] for index in left]
+        inputs = [inputs[index] for index in left]
+        if self.architecture.path is not None:
+            return self._reduce(inputs)
+        alpha = self.architecture.alpha(self.label)[left]
         if self.reduction in ('sum', 'mean'):
             return weighted_sum(subset_weights(alpha, self.chosen, mean=self.reduction == 'mean'), inputs)
         slots = [weighted_sum(weights, inputs) for weights in slot_weights(alpha, self.chosen)]
-        return slots if self.reduction == 'none' else torch.cat(slots, dim=1)
+        return self._reduce(slots)
+
+    def _reduce(self, chosen: list[Tensor]) -> Tensor | list[Tensor]:
+        """What the frozen choice makes of its inputs."""
+        if self.reduction == 'none':
+            return chosen
+        if self.reduction == 'concat':
+            return torch.cat(chosen, dim=1)
+        total = sum(chosen[1:], chosen[0])
+        return total / len(chosen) if self.reduction == 'mean' else total
 
 
 def mutation_hook(architecture: Architecture, relaxation: Relaxation, topology: Topology) -> Any:

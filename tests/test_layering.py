@@ -24,6 +24,7 @@ BASE = {
     'nni_darts.nasbench201',
     'nni_darts.recurrent',
     'nni_darts.genotypes',
+    'nni_darts.choices',
 }
 """What everybody may import: the package's lazy root, NNI, genotypes and candidates, the error class, atomic writing."""
 
@@ -37,6 +38,7 @@ ALLOWED = {
     'nni_darts.nasbench201': {'nni_darts.errors', 'nni_darts.genotype'},
     'nni_darts.recurrent': {'nni_darts.genotype'},
     'nni_darts.genotypes': {'nni_darts.genotype', 'nni_darts.nasbench201', 'nni_darts.recurrent'},
+    'nni_darts.choices': {'nni_darts.candidates', 'nni_darts.genotype', 'nni_darts.nasbench201', 'nni_darts.recurrent'},
     'nni_darts.published': {'nni_darts.genotype', 'nni_darts.recurrent'},
     'nni_darts.search_spaces': BASE,
     'nni_darts.strategies': BASE,
@@ -53,8 +55,10 @@ TORCH_FREE = (
     'nni_darts.genotype',
     'nni_darts.genotypes',
     'nni_darts.recipe',
+    'nni_darts.cells',
     'nni_darts.experiment.tuner',
     'nni_darts.experiment.trial',
+    'nni_darts.experiment.gpus',
     'nni_darts.report.summary',
     'nni_darts.strategies.presets',
     'nni_darts.cli',

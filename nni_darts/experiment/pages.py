@@ -37,15 +37,29 @@ class Pages:
         self._manager = manager
         self._finished: set[str] = set()  # keys of searches whose page does not change any more
 
-    def update(self, protocol: Protocol, jobs: Sequence[Job], standing: Standing, records: Sequence[TrialRecord], *, over: bool) -> None:
-        """Writes what has changed. A page that cannot be written takes nothing else with it: pages are not what an experiment is for."""
+    def update(
+        self,
+        protocol: Protocol,
+        jobs: Sequence[Job],
+        standing: Standing,
+        records: Sequence[TrialRecord],
+        reasons: Mapping[str, str],
+        *,
+        over: bool,
+    ) -> None:
+        """Writes what has changed. A page that cannot be written takes nothing else with it: pages are not what an experiment is for.
+
+        Args: as for :func:`summarize`.
+        """
         latest = {record.key: record for record in records if record.key}  # of a job that was started again the last trial
         searches = [job for job in jobs if job.stage == 'search' and job.key in latest]
         for job in searches:
             if job.key not in self._finished:
                 self._guarded(job.key, lambda job=job: self._search(protocol, job, latest[job.key].id, job.key in standing.results))
         named = {job.key: page_name(job) + '.html' for job in searches}
-        self._guarded('summary', lambda: write_summary(self._folder, summarize(protocol, jobs, standing, records, named, over=over)))
+        self._guarded(
+            'summary', lambda: write_summary(self._folder, summarize(protocol, jobs, standing, records, named, reasons, over=over))
+        )
 
     def _search(self, protocol: Protocol, job: Job, trial_id: str, over: bool) -> None:
         reported, _ = self._manager.reported(trial_id)

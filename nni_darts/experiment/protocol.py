@@ -1,7 +1,7 @@
 """The protocol of the DARTS paper as jobs: which trials are wanted next, given what is known. Pure functions of their arguments.
 
 Search with every strategy and seed; train each found cell briefly and keep the best of each strategy by validation; retrain that one
-from scratch. Random search has no search trial: its cells go straight to the short training.
+from scratch. Random search and evolution have no search trial: their cells go straight to the short training.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nni_darts.cells import cells_to_train, number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.recipe import Recipe
 from nni_darts.strategies.presets import preset
@@ -29,7 +30,7 @@ class Job:
         strategy: its name.
         seed: of the search; for ``retrain`` the number of the run.
         arch: code of the cell to train; empty for a search.
-        cell: which of random search's cells, from 1; 0 for a cell that was searched.
+        cell: which of the cells that a strategy trains one by one, from 1; 0 for a cell that was searched.
     """
 
     stage: str
@@ -52,12 +53,20 @@ class Protocol:
         recipe: all settings.
         strategies, seeds: every pair of them is searched.
         retrain_runs: how often the best cell of each strategy is trained from scratch, with seeds 1, 2, ….
+
+    Raises:
+        InputError: for settings of a strategy that trains cells one by one, or a budget too small for it.
     """
 
     recipe: Recipe
     strategies: tuple[str, ...]
     seeds: tuple[int, ...]
     retrain_runs: int = 1
+
+    def __post_init__(self) -> None:
+        for strategy in self.strategies:
+            if not preset(strategy).supernet:
+                number_of_cells(self.recipe, strategy)
 
     def jobs(self, results: Results, given_up: Collection[str]) -> list[Job]:
         """All jobs that can be named by now, finished ones included, in the order in which they should run.
@@ -73,7 +82,7 @@ class Protocol:
                 search = Job('search', strategy, seed)
                 if preset(strategy).supernet:
                     searches.append(search)
-                found = self._cells(search, results)
+                found = self._cells(search, results, given_up)
                 candidates += [Job('select', strategy, seed, arch, cell) for arch, cell in found]
             selects += candidates
             pending = any(
@@ -85,20 +94,27 @@ class Protocol:
                 retrains += [Job('retrain', strategy, run, best['arch']) for run in range(1, self.retrain_runs + 1)]
         return searches + selects + retrains
 
-    def _cells(self, search: Job, results: Results) -> list[tuple[str, int]]:
-        """(code, number) of the cells that a strategy found under a seed."""
-        if not preset(search.strategy).supernet:
-            return [(genotype.code(), index) for index, genotype in enumerate(self.recipe.random_cells(search.seed), start=1)]
-        return [(results[search.key]['arch'], 0)] if search.key in results else []
+    def _cells(self, search: Job, results: Results, given_up: Collection[str]) -> list[tuple[str, int]]:
+        """(code, number) of the cells that a strategy has found or named under a seed by now."""
+        if preset(search.strategy).supernet:
+            return [(results[search.key]['arch'], 0)] if search.key in results else []
+        values: dict[int, float | None] = {}
+        for job in self._trainings(search.strategy, search.seed):
+            if job.key in results or job.key in given_up:
+                values[job.cell] = results[job.key]['default'] if job.key in results else None
+        cells = cells_to_train(self.recipe, search.strategy, search.seed, values)
+        return [(genotype.code(), number) for number, genotype in enumerate(cells, start=1)]
+
+    def _trainings(self, strategy: str, seed: int) -> list[Job]:
+        """The short trainings that a strategy can have under a seed, without the cells."""
+        if preset(strategy).supernet:
+            return [Job('select', strategy, seed)]
+        return [Job('select', strategy, seed, cell=number) for number in range(1, number_of_cells(self.recipe, strategy) + 1)]
 
     def select_results(self, strategy: str, results: Results) -> list[Mapping[str, Any]]:
         """Results of the short trainings of a strategy's cells, in the order of seeds and cells."""
-        jobs = [
-            Job('select', strategy, seed, arch, cell)
-            for seed in self.seeds
-            for arch, cell in self._cells(Job('search', strategy, seed), results)
-        ]
-        return [{**results[job.key], 'seed': job.seed, 'arch': job.arch} for job in jobs if job.key in results]
+        jobs = [job for seed in self.seeds for job in self._trainings(strategy, seed)]
+        return [{**results[job.key], 'seed': job.seed} for job in jobs if job.key in results]
 
     def best(self, strategy: str, results: Results) -> Mapping[str, Any] | None:
         """The strategy's best cell by validation of the short training (most accuracy, least perplexity); ties keep the first."""

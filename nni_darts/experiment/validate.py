@@ -8,12 +8,15 @@ import os
 import shutil
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from nni_darts.cells import number_of_cells
 from nni_darts.errors import InputError
+from nni_darts.experiment.machines import look_at
 from nni_darts.experiment.protocol import Protocol, parse_search_space
 from nni_darts.experiment.tuner import SearchAndRetrain
 from nni_darts.recipe import Recipe, load_yaml
@@ -60,6 +63,7 @@ def check_experiment(path: Path) -> Findings:
     if protocol is not None:
         _check_amount(config, protocol, findings)
         _check_data(config, protocol.recipe, protocol.strategies, path, findings)
+        _check_machines(config, protocol.recipe, path, findings)
     return findings
 
 
@@ -103,10 +107,10 @@ def _check_tuner(config: dict[str, Any], path: Path, findings: Findings) -> Prot
         return None
     try:
         strategies, seeds = parse_search_space(_search_space(config, path))
+        return Protocol(made.recipe, strategies, seeds, made.retrain_runs)
     except InputError as error:
         findings.errors.append(str(error))
         return None
-    return Protocol(made.recipe, strategies, seeds, made.retrain_runs)
 
 
 def _search_space(config: dict[str, Any], path: Path) -> Any:
@@ -142,7 +146,6 @@ def _check_services(config: dict[str, Any], path: Path, findings: Findings) -> N
     if 'remote' in platforms:
         if not config.get('nniManagerIp'):
             findings.errors.append('remote machines need nniManagerIp: the address of this machine as they see it')
-        findings.warnings.append('remote machines are not looked at: each needs this package at the same version, and the data')
     findings.warnings.append(
         'nnictl create lets NNI listen on all interfaces without a password, and it serves any file of yours; '
         '"nni-darts launch" binds it to this machine'
@@ -151,7 +154,8 @@ def _check_services(config: dict[str, Any], path: Path, findings: Findings) -> N
 
 def _check_amount(config: dict[str, Any], protocol: Protocol, findings: Findings) -> None:
     searches = sum(preset(name).supernet for name in protocol.strategies) * len(protocol.seeds)
-    drawn = sum(not preset(name).supernet for name in protocol.strategies) * len(protocol.seeds) * protocol.recipe.search.random_samples
+    cells = sum(number_of_cells(protocol.recipe, name) for name in protocol.strategies if not preset(name).supernet)
+    drawn = cells * len(protocol.seeds)
     retrains = len(protocol.strategies) * protocol.retrain_runs
     total = 2 * searches + drawn + retrains
     findings.facts.append(
@@ -175,11 +179,37 @@ def _check_data(config: dict[str, Any], recipe: Recipe, strategies: Sequence[str
     with _inside(path.parent / str(config.get('trialCodeDirectory') or '.')):
         try:
             data = task.load(recipe)
-            preflight(recipe, strategies, data)
+            bought = preflight(recipe, strategies, data)
         except InputError as error:
             findings.errors.append(str(error))
             return
     findings.facts.append(task.describe(recipe, data))
+    if recipe.budget is not None:
+        findings.facts += [f'under each seed, with a budget of {recipe.budget.passes:g} passes over the training data:', *bought]
+
+
+def _check_machines(config: dict[str, Any], recipe: Recipe, path: Path, findings: Findings) -> None:
+    """Each remote machine, over ssh, all at a time."""
+    machines = [
+        machine
+        for service in _services(config)
+        if service.get('platform') == 'remote' and isinstance(service.get('machineList'), list)
+        for machine in service['machineList']
+        if isinstance(machine, dict)
+    ]
+    if findings.errors or not machines:
+        return  # what NNI refuses need not be tried
+    # User's code and relative paths travel with trialCodeDirectory: what they will find there cannot be known from here.
+    travels = ':' in recipe.data.name or (recipe.data.path is not None and not Path(recipe.data.path).is_absolute())
+    if travels:
+        findings.warnings.append(f'data {recipe.data.name} is not looked for on the remote machines: it comes with trialCodeDirectory')
+    with_key = [machine for machine in machines if not machine.get('password')]
+    if len(with_key) < len(machines):
+        findings.warnings.append('machines with a password are not looked at, only those with a key: each needs this package and the data')
+    with ThreadPoolExecutor(max(1, len(with_key))) as pool:
+        for errors, fact in pool.map(lambda machine: look_at(machine, None if travels else recipe, path.parent), with_key):
+            findings.errors += errors
+            findings.facts += [] if errors else [fact]
 
 
 class _inside:

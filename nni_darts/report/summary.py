@@ -10,12 +10,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from markupsafe import Markup
 
 from nni_darts.files import write_text
 from nni_darts.genotypes import genotype_from_code
 from nni_darts.metric import METRICS, Metric
 from nni_darts.report.drawing import cell_svg, draw_cells
 from nni_darts.report.pages import render
+from nni_darts.report.spent import plot_spent, spent_by_seed
 
 if TYPE_CHECKING:
     from nni_darts.experiment.ledger import Standing
@@ -38,6 +40,7 @@ def summarize(
     standing: Standing,
     records: Sequence[TrialRecord],
     pages: Mapping[str, str] = MappingProxyType({}),
+    reasons: Mapping[str, str] = MappingProxyType({}),
     *,
     over: bool,
 ) -> dict[str, Any]:
@@ -45,6 +48,7 @@ def summarize(
 
     Args:
         pages: key of a search → address of its page.
+        reasons: trial id → why it ended without a result.
     """
     identifiers = {record.key: record.id for record in records if record.key}
     rows = [_strategy_row(protocol, jobs, standing.results, strategy) for strategy in protocol.strategies]
@@ -83,6 +87,7 @@ def summarize(
         'jobs': listed,
         'seeds': list(protocol.seeds),
         'over': over,
+        'incidents': [{'key': record.key, 'trial': record.id, 'why': reasons.get(record.id, '')} for record in standing.failed],
         'failed': [row['key'] for row in listed if row['state'] == 'given up'],
         'commands': _commands(protocol, jobs, rows),
     }
@@ -133,6 +138,7 @@ def _strategy_row(protocol: Protocol, jobs: Sequence[Job], results: Mapping[str,
         'parameters': retrained[0].get('parameters') if retrained else None,
         'multiply_adds': retrained[0].get('multiply_adds') if retrained else None,
         'search_seconds': round(sum(searching), 1),
+        'spent': spent_by_seed(protocol, jobs, results, strategy),
         'code': code,
         'genotype': json.loads(genotype_from_code(code).to_json()) if code else None,
         'text': genotype_from_code(code).to_text() if code else '',
@@ -201,5 +207,8 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     found = {row['strategy']: genotype_from_code(row['code']) for row in summary['strategies'] if row['code']}
     drawings = {strategy: {'svg': cell_svg(cell), 'wide': draw_cells(cell).width > _HALF_PAGE} for strategy, cell in found.items()}
     write_text(folder / RECIPE, yaml.safe_dump(summary['recipe'], sort_keys=False))
-    write_text(folder / PAGE, render('summary.html', {**summary, 'unit': metric.unit, 'drawings': drawings}, filters))
+    write_text(
+        folder / PAGE,
+        render('summary.html', {**summary, 'unit': metric.unit, 'drawings': drawings, 'plot': Markup(plot_spent(summary))}, filters),
+    )
     write_text(data, text)

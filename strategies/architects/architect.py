@@ -4,18 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from nni_darts.strategies.architects.gradient import architecture_gradient, check_options
 
-__all__ = ['Architect', 'FirstOrder', 'SecondOrder']
+if TYPE_CHECKING:
+    from nni_darts.strategies.differentiable import DifferentiableModule
+
+__all__ = ['Architect', 'Coordinate', 'FirstOrder', 'Joint', 'SecondOrder']
 
 
 class Architect:
-    """Computes the gradient that α's optimizer then follows."""
+    """Computes the gradient that α's optimizer then follows.
+
+    Attributes:
+        union: whether α and the weights both learn from training and validation batches; otherwise α from the latter alone, and the weights
+            from the former.
+        own_optimizer: whether α has an optimizer of its own, and steps of its own; otherwise it moves with the weights.
+        passes: what a step of α costs, in forward-and-backward passes of a batch through the supernet.
+    """
+
+    union = False
+    own_optimizer = True
+    passes: float = 1
+
+    def gradients(self, module: DifferentiableModule, train: Any, valid: Any, index: int) -> list[Tensor]:
+        """For each of ``module.architecture.arch_parameters()`` what α's optimizer descends.
+
+        Args:
+            module: holds supernet, α and losses.
+            train, valid: the batches of the losses; ``index`` is that of the step in its epoch.
+        """
+        groups = module.weight_optimizer.param_groups
+        return self.gradient(
+            lambda: module.loss_on(train, index),
+            lambda: module.loss_on(valid, index),
+            [weight for group in groups for weight in group['params']],
+            module.architecture.arch_parameters(),
+            module.weight_optimizer,
+            buffers=list(module.model.buffers()),
+            learning_rate=[float(group['lr']) for group in groups for _ in group['params']],
+        )
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments for :func:`architecture_gradient`."""
@@ -47,6 +79,22 @@ class FirstOrder(Architect):
         return {'order': 1}
 
 
+class Coordinate(FirstOrder):
+    """Coordinate descent on one level, an ablation (Liu et al., ICLR 2019, section 3.3): for every batch of the training or the
+    validation part, first α moves, then the weights, both to lower the loss on that batch."""
+
+    union = True
+
+
+class Joint(Architect):
+    """One level, an ablation (Liu et al., ICLR 2019, section 3.3): for every batch of the training or the validation part the weights'
+    SGD moves α, too."""
+
+    union = True
+    own_optimizer = False
+    passes = 0
+
+
 @dataclass(frozen=True)
 class SecondOrder(Architect):
     """The gradient through one virtual step of the weights. Options as for :func:`architecture_gradient`, checked at once."""
@@ -54,6 +102,8 @@ class SecondOrder(Architect):
     hessian: Literal['finite_difference', 'exact'] = 'finite_difference'
     epsilon: float = 0.01
     clip_norm: float | None = None
+
+    passes = 4  # the virtual step, the gradient there, and twice for the product
 
     def __post_init__(self) -> None:
         check_options(self.hessian, self.epsilon, self.clip_norm)

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from nni_darts.strategies.architects.randomness import RandomState
 from nni_darts.strategies.architects.virtual_step import clip_by_global_norm, virtual_step
 
-__all__ = ['architecture_gradient']
+__all__ = ['architecture_gradient', 'gradient_of', 'require_grad', 'saved', 'unchanged']
 
 HESSIANS = ('finite_difference', 'exact')
 
@@ -83,19 +83,19 @@ def architecture_gradient(
 
     rate_of = {id(weight): float(rate) for weight, rate in zip(weights, rates)}
     moving = [weight for weight in weights if weight.requires_grad]
-    with _unchanged([*weights, *alphas], buffers) as rewind:
+    with unchanged([*weights, *alphas], buffers) as rewind:
 
         def first_order() -> list[Tensor]:
-            _require_grad(alphas, True)
-            _require_grad(weights, False)
-            return _gradient(valid_loss(), alphas)
+            require_grad(alphas, True)
+            require_grad(weights, False)
+            return gradient_of(valid_loss(), alphas)
 
         if order == 1 or not any(rates) or not moving:
             return first_order()
 
         devices = [tensor.device for tensor in (*weights, *alphas)]
         before_train = RandomState(devices)
-        _require_grad(alphas, False)
+        require_grad(alphas, False)
         reached, gradients = _reached(moving, train_loss())
         if not reached:
             rewind()
@@ -104,13 +104,13 @@ def architecture_gradient(
         steps, factors = virtual_step(reached, gradients, optimizer, [rate_of[id(weight)] for weight in reached])
         del gradients
 
-        with _saved(reached) as restore:
+        with saved(reached) as restore:
             with torch.no_grad():
                 torch._foreach_add_(reached, steps)
             del steps
             rewind()
-            _require_grad(alphas, True)
-            result = _gradient(valid_loss(), [*alphas, *reached])
+            require_grad(alphas, True)
+            result = gradient_of(valid_loss(), [*alphas, *reached])
             after_valid = RandomState(devices)
             result, vector = result[: len(alphas)], clip_by_global_norm(result[len(alphas) :], clip_norm)
             # c differs between weights only where the optimizer's groups differ; folding it into v keeps one product for all.
@@ -125,7 +125,7 @@ def architecture_gradient(
                 restore()
                 product = _exact_product(repeated_train_loss, reached, alphas, vector)
             else:
-                _require_grad(weights, False)
+                require_grad(weights, False)
                 product = _difference_product(repeated_train_loss, reached, alphas, vector, epsilon, restore)
         after_valid.restore()
         return list(torch._foreach_sub(result, product))
@@ -171,12 +171,12 @@ def _difference_product(
         restore()
         with torch.no_grad():
             torch._foreach_add_(weights, offset, alpha=sign)
-        sides.append(_gradient(train_loss(), alphas))
+        sides.append(gradient_of(train_loss(), alphas))
     difference = torch._foreach_sub(sides[0], sides[1])
     return list(torch._foreach_div(difference, 2 * scale))
 
 
-def _gradient(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
+def gradient_of(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
     """∇ of a scalar; zeros for inputs it does not depend on. ``.grad`` is not touched."""
     if loss.numel() != 1:
         raise ValueError(f'a loss must be a scalar, not of shape {tuple(loss.shape)}')
@@ -195,13 +195,13 @@ def _reached(weights: Sequence[Tensor], loss: Tensor) -> tuple[list[Tensor], lis
     return [weight for weight, _ in pairs], [gradient for _, gradient in pairs]
 
 
-def _require_grad(tensors: Sequence[Tensor], value: bool) -> None:
+def require_grad(tensors: Sequence[Tensor], value: bool) -> None:
     for tensor in tensors:
         tensor.requires_grad_(value)
 
 
 @contextmanager
-def _saved(tensors: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
+def saved(tensors: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
     """Yields a function that writes today's values back; it is called at the end in any case."""
     tensors = list(tensors)
     with torch.no_grad():
@@ -221,11 +221,11 @@ def _saved(tensors: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def _unchanged(leaves: Sequence[Tensor], buffers: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
+def unchanged(leaves: Sequence[Tensor], buffers: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
     """Yields a function that puts the buffers back; restores them and ``requires_grad`` of the leaves at the end in any case."""
     flags = [leaf.requires_grad for leaf in leaves]
     try:
-        with _saved(buffers) as rewind:
+        with saved(buffers) as rewind:
             yield rewind
     finally:
         for leaf, flag in zip(leaves, flags):

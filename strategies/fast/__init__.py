@@ -27,7 +27,7 @@ def accelerate(model: nn.Module, relaxation: Relaxation, *, checkpoint: bool = F
     """Replaces the cells of a supernet that can be computed fast, in place. Others stay as they are.
 
     A relaxation must mix candidates by weights (softmax and what differs from it only in its weights), and edges have no weights of
-    their own.
+    their own. Of convolutional cells a single path has nothing to share.
 
     Args:
         checkpoint: keep only the states of a convolutional cell for backward, and compute the rest again there.
@@ -37,7 +37,7 @@ def accelerate(model: nn.Module, relaxation: Relaxation, *, checkpoint: bool = F
         return
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if convolutional.is_suited(child):
+            if convolutional.is_suited(child) and not relaxation.sampled:
                 setattr(parent, name, FastCell(child, checkpoint=checkpoint))
             elif recurrent.is_suited(child):
                 setattr(parent, name, FastRecurrentCell(child))

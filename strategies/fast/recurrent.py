@@ -74,12 +74,11 @@ def _edge_weights(node: RecurrentChoiceNode) -> tuple[list[int], Tensor]:
     kept = [index for index, edge in enumerate(node.edges) if not edge.architecture.is_cut(edge.label)]
     rows = []
     for edge in (node.edges[index] for index in kept):
-        alpha = edge.architecture.alpha(edge.label)
-        decided = edge.architecture.fixed.get(edge.label)
+        decided = edge.architecture.operation(edge.label)
         if decided is None:
-            rows.append(edge.relaxation.weights(edge.label, alpha))
+            rows.append(edge.relaxation.weights(edge.label, edge.architecture.alpha(edge.label)))
         else:
-            rows.append(nn.functional.one_hot(torch.tensor(decided, device=alpha.device), len(ACTIVATIONS)).to(alpha))
+            rows.append(nn.functional.one_hot(torch.tensor(decided, device=node.weight.device), len(ACTIVATIONS)).to(node.weight))
     return kept, torch.stack(rows)[:, 1:]
 
 

@@ -29,10 +29,17 @@ class Relaxation:
     Attributes:
         trains_alpha: whether α moves at all.
         weighted_edges: whether the edges into a node have weights of their own.
+        sampled: whether the supernet computes one path at a time, drawn from a policy.
+        passes: what a step of the weights costs, in forward-and-backward passes of a batch through the supernet.
     """
 
     trains_alpha = True
     weighted_edges = False
+    passes: float = 1
+    sampled = False
+
+    def begin(self, architecture: Architecture) -> None:
+        """Called once the supernet has declared all its decisions."""
 
     def probabilities(self, alpha: Tensor) -> Tensor:
         """α (candidates,) → probability of each candidate (candidates,): what a selection ranks."""
@@ -55,13 +62,16 @@ class Relaxation:
             weights = [weight / rest for weight in weights]
         return weighted_sum([weights[index] for index in kept], [candidates[index](*args, **kwargs) for index in kept])
 
-    def candidate(self, module: nn.Module) -> nn.Module:
+    def candidate(self, module: nn.Module, name: str) -> nn.Module:
         """What is searched in the place of a candidate: here the candidate."""
         return module
 
     def around(self, compute: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
         """Calls what computes an edge with its arguments, whether its operation is still mixed or decided."""
         return compute(*args, **kwargs)
+
+    def begin_step(self, progress: float) -> None:
+        """Called before each training step, that of α included, with the part of the search that is behind, from 0 to 1."""
 
     @contextmanager
     def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:
@@ -73,4 +83,9 @@ class Relaxation:
             model: the supernet.
             progress: part of the search that is behind, from 0 to 1.
         """
+        yield
+
+    @contextmanager
+    def validation_step(self, architecture: Architecture, model: nn.Module) -> Iterator[None]:
+        """Surrounds each validation batch."""
         yield

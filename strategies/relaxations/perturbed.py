@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from nni_darts.strategies.costs import EVALUATION
 from nni_darts.strategies.relaxations.base import Relaxation
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class AdversarialSoftmax(RandomSoftmax):
         if steps < 1:
             raise ValueError(f'steps must be at least 1, not {steps}')
         self.steps = steps
+        self.passes = 1 + steps + 2 * EVALUATION
         self.kept = 0
         self.tried = 0
 

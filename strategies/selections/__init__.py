@@ -3,5 +3,7 @@
 from nni_darts.strategies.selections.greedy import Greedy
 from nni_darts.strategies.selections.magnitude import Magnitude, Selection
 from nni_darts.strategies.selections.perturbation import Perturbation, Progressive, ProgressiveMagnitude
+from nni_darts.strategies.selections.ranking import Ranking
+from nni_darts.strategies.selections.scoring import Scoring
 
-__all__ = ['Greedy', 'Magnitude', 'Perturbation', 'Progressive', 'ProgressiveMagnitude', 'Selection']
+__all__ = ['Greedy', 'Magnitude', 'Perturbation', 'Progressive', 'ProgressiveMagnitude', 'Ranking', 'Scoring', 'Selection']

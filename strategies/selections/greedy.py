@@ -94,6 +94,14 @@ class Greedy(Selection):
         """An edge and its operation make two."""
         return 2 * sum(self._to_decide(architecture))
 
+    def scored(self, architecture: Architecture) -> list[tuple[int, int | None]]:
+        """Operations of the edges that are decided. Which these are shows only then: those with most operations count."""
+        entries: list[tuple[int, int | None]] = []
+        for count, labels in zip(self._to_decide(architecture), architecture.grouped(architecture.operations()).values()):
+            widest = max(labels, key=lambda label: len(architecture.eligible(label)))
+            entries += self.operations.scored_operations(architecture, widest) * count
+        return entries
+
     def batch_growth(self, architecture: Architecture) -> int:
         """See the argument ``batch_increase``."""
         return self.batch_increase * architecture.memory.get('rounds', 0)
@@ -159,8 +167,7 @@ _PUBLISHED_EPOCHS = 50
 def _without_none(architecture: Architecture, relaxation: Relaxation, label: str) -> tuple[float, Tensor]:
     """The probability of anything but ``none``, and the other operations' given that. Off the edges of a cell ``none`` is a choice."""
     probabilities = relaxation.probabilities(architecture.alpha(label).detach()).cpu()
-    names = architecture.operations()[label].names
-    kept = [index for index, name in enumerate(names) if name != 'none' or label not in architecture.edges]
+    kept = architecture.eligible(label)
     present = probabilities[kept].sum()
     return float(present), probabilities[kept] / present
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
 
 from nni_darts.strategies.architecture import Architecture, InputDecision, Mask
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.selections.magnitude import Magnitude, Selection, edge_weights, operation_tables
+from nni_darts.strategies.selections.scoring import Scoring
 from nni_darts.strategies.selections.sharing import SharedResults
 
 if TYPE_CHECKING:
@@ -124,6 +125,10 @@ class Progressive(Selection):
             )
         return written
 
+    def scored_operations(self, architecture: Architecture, label: str) -> list[tuple[int, int | None]]:
+        """What is scored to decide the operation of a label, as in :meth:`scored`."""
+        return []
+
     def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
         """How good the supernet is without each candidate of a label; larger is better."""
         raise NotImplementedError
@@ -133,17 +138,15 @@ class Perturbation(Progressive):
     """DARTS-PT: a candidate is masked alone, the others keep their weights, and the supernet is validated.
 
     Args:
-        criterion: validation ``accuracy`` (the evaluator's batches must begin with inputs and labels, and what its model
-            returns with logits) or ``loss``.
-        batch_norm: ``train`` normalises with the statistics of each validation batch, as the authors do, ``eval`` with the running ones.
-        batches: how many validation batches are scored on; None takes all.
+        criterion, batch_norm, batches: as for :class:`Scoring`; the authors' are the defaults.
         renormalise: divide the weights of an edge's other operations by their sum. The authors do not.
         others: as for :class:`Progressive`.
 
-    Scoring changes no weight, buffer or random state. Every candidate sees the same random numbers (dropout masks, noise).
-
     For each batch, whatever does not depend on the choice being scored is computed once for all candidates
     (:class:`~nni_darts.strategies.selections.sharing.SharedResults`); the scores are those of full passes, bit for bit.
+
+    Raises:
+        ArithmeticError: while scoring, if a validation loss is not finite.
     """
 
     def __init__(
@@ -156,50 +159,23 @@ class Perturbation(Progressive):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        if criterion not in ('accuracy', 'loss'):
-            raise ValueError(f'criterion must be accuracy or loss, not {criterion!r}')
-        if batch_norm not in ('train', 'eval'):
-            raise ValueError(f'batch_norm must be train or eval, not {batch_norm!r}')
-        if batches is not None and batches < 1:
-            raise ValueError(f'batches must be at least 1 or None, not {batches}')
-        self.criterion = criterion
-        self.batch_norm = batch_norm
-        self.batches = batches
+        self.scoring = Scoring(criterion, batch_norm, batches)
         self.renormalise = renormalise
 
-    def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
-        """See :class:`Progressive`. The accuracy, or minus the loss, over all samples: a mean over batches would weigh a small last
-        batch too much."""
-        values: list[Tensor] = []
-        sizes: list[int] = []
-        with module.scoring(train=self.batch_norm == 'train') as rewind, SharedResults(module.model, architecture, label) as shared:
-            batches, total = module.validation_batches(self.batches)
-            for index, batch in enumerate(batches):
-                shared.begin(batch)
-                scores = []
-                for candidate in candidates:
-                    rewind()
-                    shared.begin_pass()
-                    with _masked(architecture, Mask(label, candidate, self.renormalise)):
-                        scores.append(self._validate(module, batch, index))
-                values.append(torch.stack(scores))
-                sizes.append(_size(batch))
-                rewind.keep_random_state()
-                module.strategy.on_scored(label, index + 1, total)
-        # One transfer for all: nothing before waits for the device. Sums over samples, exact where they count.
-        totals = torch.stack(values).cpu().double()
-        if self.criterion == 'loss':
-            totals *= torch.tensor(sizes, dtype=torch.float64)[:, None]
-        return (totals.sum(dim=0) / sum(sizes)).tolist()
+    def scored_operations(self, architecture: Architecture, label: str) -> list[tuple[int, int | None]]:
+        """See :class:`Progressive`: every operation."""
+        return [(len(architecture.eligible(label)), self.scoring.batches)]
 
-    def _validate(self, module: DifferentiableModule, batch: Any, index: int) -> Tensor:
-        """How many samples of a batch are right, or minus its mean loss: a scalar on the batch's device."""
-        if self.criterion == 'loss':
-            return -module.loss_on(batch, index)
-        inputs, labels = batch[:2]
-        outputs = module.model(inputs)
-        logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        return (logits.argmax(dim=1) == labels).sum()
+    def scored(self, architecture: Architecture) -> list[tuple[int, int | None]]:
+        """Every operation, and every input that is left each time one is dropped."""
+        operations = [entry for label in architecture.operations() for entry in self.scored_operations(architecture, label)]
+        inputs = _wide_inputs(architecture).values()
+        return [*operations, *((sum(range(_keeps(decision) + 1, decision.candidates + 1)), self.scoring.batches) for decision in inputs)]
+
+    def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
+        """See :class:`Progressive`: the accuracy, or minus the loss, without each candidate."""
+        variants = [partial(_masked, architecture, Mask(label, candidate, self.renormalise)) for candidate in candidates]
+        return self.scoring.scores(module, label, variants, partial(SharedResults, module.model, architecture, label))
 
 
 class ProgressiveMagnitude(Progressive):
@@ -229,11 +205,6 @@ def _masked(architecture: Architecture, mask: Mask) -> Iterator[None]:
         yield
     finally:
         architecture.masked = None
-
-
-def _size(batch: Any) -> int:
-    """How many labels there are in a batch of (inputs, labels, …); one without labels counts as one."""
-    return len(batch[1]) if isinstance(batch, (list, tuple)) and len(batch) > 1 else 1
 
 
 def _draw(count: int) -> int:

@@ -11,6 +11,7 @@ from nni_darts.errors import InputError
 from nni_darts.genotypes import genotype_from_code, genotype_from_text
 from nni_darts.recipe import Recipe
 from nni_darts.search_spaces import network_from_genotype
+from nni_darts.tasks import task_of
 from tests.nni_darts.tiny import overrides, recipe, write_images
 
 
@@ -41,11 +42,11 @@ def measured(folder: Path) -> list[dict]:
     return [{key: value for key, value in line.items() if 'seconds' not in key} for line in lines]
 
 
-def broken_and_resumed(recipe: Recipe, strategy: str, folder: Path) -> tuple[tuple, tuple]:
-    """What an unbroken search finds, and one that stopped after two epochs and went on."""
+def broken_and_resumed(recipe: Recipe, strategy: str, folder: Path, epoch: int = 2) -> tuple[tuple, tuple]:
+    """What an unbroken search finds, and one that stopped as that epoch ended, before its checkpoint, and went on."""
     unbroken = stages.search(recipe, strategy, 1, folder / 'unbroken')
     with pytest.raises(Stop):
-        stages.search(recipe, strategy, 1, folder / 'broken', on_epoch=stop_at(2))
+        stages.search(recipe, strategy, 1, folder / 'broken', on_epoch=stop_at(epoch))
     torch.manual_seed(999)
     return unbroken, stages.search(recipe, strategy, 1, folder / 'broken', resume=True)
 
@@ -205,8 +206,14 @@ def test_a_diverged_training_stops_with_a_hint(images: Path, tmp_path: Path) -> 
     wild = Recipe.load(
         'digits', {**overrides(images), 'retrain.learning_rate': 900.0, 'retrain.gradient_clip': None, 'retrain.weight_decay': 500.0}
     )
-    with pytest.raises(ArithmeticError, match='learning rate'):
-        stages.train_cell(wild, 'retrain', wild.random_cells(1)[0], 1, tmp_path)
+    with pytest.raises(ArithmeticError, match='in step .* at learning rate 900: the training has diverged; lower the learning rate'):
+        stages.train_cell(wild, 'retrain', wild.random_cells(1)[0], 1, tmp_path / 'retrain')
+    wild = Recipe.load(
+        'digits', {**overrides(images), 'search.learning_rate': 900.0, 'search.gradient_clip': None, 'search.weight_decay': 500.0}
+    )
+    with pytest.raises(ArithmeticError, match='in step .* at learning rate 450: the training has diverged'):
+        stages.search(wild, 'darts-2nd', 1, tmp_path / 'search')
+    assert not (tmp_path / 'search' / 'genotype.json').exists()
 
 
 def test_unknown_strategies_and_settings(images: Path, tmp_path: Path) -> None:
@@ -222,7 +229,7 @@ def in_nasbench201(images: Path, **changes: object) -> Recipe:
     return Recipe.load('digits', {**overrides(images), **space, **changes})
 
 
-@pytest.mark.parametrize('strategy', ['darts-1st', 'fixed-alpha+pt', 'random'])
+@pytest.mark.parametrize('strategy', ['darts-1st', 'fixed-alpha+pt', 'random', 'evolution'])
 def test_nasbench201_goes_all_the_way(strategy: str, images: Path, tmp_path: Path) -> None:
     recipe = in_nasbench201(images)
     genotype, _ = stages.search(recipe, strategy, 1, tmp_path / 'search')
@@ -249,6 +256,44 @@ def test_random_search_draws_from_the_space_of_the_recipe(images: Path) -> None:
     recipe = Recipe.load('digits', {**overrides(images), 'space': {'name': 's2', 'channels': 2, 'cells': 3}, 'search.random_samples': 20})
     used = {name for cell in recipe.random_cells(1) for kind in ('normal', 'reduce') for name, _ in cell.cell(kind)[0]}
     assert used == {'skip_connect', 'sep_conv_3x3'}
+
+
+def test_evolution_goes_on_where_it_stopped(tiny: Recipe, tmp_path: Path) -> None:
+    def stop_at_the_third_cell(record: dict) -> None:
+        if (tmp_path / 'broken' / 'cell-2').exists():
+            raise Stop
+
+    genotype, result = stages.search(tiny, 'evolution', 1, tmp_path / 'unbroken')
+    with pytest.raises(Stop):
+        stages.search(tiny, 'evolution', 1, tmp_path / 'broken', on_epoch=stop_at_the_third_cell)
+    again, resumed = stages.search(tiny, 'evolution', 1, tmp_path / 'broken', resume=True)
+    assert (again, resumed['valid_accuracy']) == (genotype, result['valid_accuracy'])
+    cells = {
+        folder: (tmp_path / folder / f'cell-{index}' / 'genotype.json').read_text()
+        for folder in ('broken', 'unbroken')
+        for index in range(4)
+    }
+    assert cells['broken'] == cells['unbroken']
+    trained = [json.loads((tmp_path / 'unbroken' / f'cell-{index}' / 'result.json').read_text()) for index in range(4)]
+    assert len({json.dumps(record['genotype']) for record in trained}) == 4
+    assert result['valid_accuracy'] == max(record['result']['valid_accuracy'] for record in trained)
+    assert [genotype_from_text(json.dumps(record['genotype'])) for record in trained[:2]] == tiny.random_cells(1)
+
+
+@pytest.mark.parametrize(
+    ('strategy', 'settings', 'names'),
+    [
+        ('evolution', {'cells': 3, 'population': 3}, 'of 3 cells the first 3 are random'),
+        ('evolution', {'pop': 3}, "no setting 'pop'; it has cells, population, sample, parallel"),
+        ('random', {'cells': 3}, 'search.random_samples'),
+    ],
+)
+def test_settings_of_strategies_without_a_supernet(strategy: str, settings: dict, names: str, images: Path, tmp_path: Path) -> None:
+    recipe = Recipe.load('digits', {**overrides(images), f'search.settings.{strategy}': settings})
+    with pytest.raises(InputError, match=names):
+        stages.search(recipe, strategy, 1, tmp_path)
+    with pytest.raises(InputError, match=names):
+        stages.preflight(recipe, [strategy], task_of(recipe).load(recipe))
 
 
 def test_preflight_builds_what_a_strategy_makes_of_the_space(images: Path) -> None:

@@ -16,7 +16,7 @@ from nni_darts.recipe import Recipe, TextRecipe
 from nni_darts.search_spaces import Dropouts, network_from_genotype
 from nni_darts.tasks import task_of
 from tests.nni_darts.test_stages import Stop, broken_and_resumed, measured, stop_at
-from tests.nni_darts.tiny import text_overrides, text_recipe, write_text
+from tests.nni_darts.tiny import SMALL, text_overrides, text_recipe, write_text
 
 CELL = RnnGenotype.from_code('rnn.t0r1')
 
@@ -49,9 +49,10 @@ def test_search_leaves_what_a_user_wants_to_keep(strategy: str, tiny: Recipe, tm
         assert all(0 <= score <= 1 for line in scores for score in line)  # parts of all words that are predicted right
 
 
-def test_the_best_random_cell_has_the_lowest_perplexity(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize('strategy', ['random', 'evolution'])
+def test_the_best_cell_has_the_lowest_perplexity(strategy: str, folder: Path, tmp_path: Path) -> None:
     recipe = changed(folder, search__random_samples=4, select__epochs=2)
-    genotype, result = stages.search(recipe, 'random', 1, tmp_path)
+    genotype, result = stages.search(recipe, strategy, 1, tmp_path)
     results = [json.loads((tmp_path / f'cell-{index}' / 'result.json').read_text()) for index in range(4)]
     found = [entry['result']['valid_perplexity'] for entry in results]
     assert result['valid_perplexity'] == min(found) < max(found)
@@ -140,9 +141,11 @@ def test_a_strategy_that_needs_images_is_one_sentence_before_it_starts(tiny: Rec
         stages.preflight(tiny, ['pc-darts'], task_of(tiny).load(tiny))
 
 
-@pytest.mark.parametrize('strategy', ['fixed-alpha+pt', 'sdarts-rs', 'gdas', 'sgas'])
+@pytest.mark.parametrize(
+    'strategy', ['fixed-alpha+pt', 'sdarts-rs', 'gdas', 'sgas', 'enas', 'random-ws', 'darts-joint', 'darts-coordinate']
+)
 def test_other_strategies(strategy: str, folder: Path, tmp_path: Path) -> None:
-    genotype, result = stages.search(changed(folder, search__epochs=4, space__nodes=1), strategy, 1, tmp_path)
+    genotype, result = stages.search(changed(folder, search__epochs=4, space__nodes=1, **SMALL), strategy, 1, tmp_path)
     assert genotype.nodes == 1 and result['valid_perplexity'] > 1
 
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from nni_darts.recipe import Recipe
 
+EVOLUTION = {'cells': 4, 'population': 2, 'sample': 2}
+
 
 def write_images(path: Path, train: int = 96, test: int = 40) -> Path:
     """Some of scikit-learn's digits as an .npz."""
@@ -34,12 +36,21 @@ def overrides(images: Path) -> dict[str, object]:
         'search.epochs': 2,
         'search.batch_size': 16,
         'search.random_samples': 2,
+        'search.settings': {'evolution': EVOLUTION},
         'retrain.channels': 4,
         'retrain.cells': 3,
         'retrain.epochs': 2,
         'retrain.batch_size': 16,
         'select.epochs': 1,
     }
+
+
+SMALL = {
+    'search.settings.enas': {'samples': 4, 'finalists': 2},
+    'search.settings.random-ws': {'samples': 4, 'finalists': 2},
+    'search.settings.p-darts': {'cells': [3, 3, 4]},
+}
+"""Settings of strategies that would otherwise take longer than the others."""
 
 
 @functools.cache
@@ -73,6 +84,7 @@ def text_overrides(folder: Path) -> dict[str, object]:
         'search.bptt': 6,
         'search.learning_rate': 1.0,
         'search.random_samples': 2,
+        'search.settings.evolution': EVOLUTION,
         'retrain.hidden': 8,
         'retrain.epochs': 3,
         'retrain.batch_size': 4,

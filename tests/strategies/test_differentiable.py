@@ -12,11 +12,15 @@ from torch import nn
 from torch.utils.data import TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from nni_darts import Genotype
-from nni_darts._nni import DataLoader, Lightning, LightningModule, ModelSpace, model_context
+from nni_darts import DARTS_OPERATIONS, Genotype
+from nni_darts._nni import DataLoader, Lightning, LightningModule, ModelSpace, RawFormatModelSpace, model_context
+from nni_darts.candidates import edge_candidates
+from nni_darts.choices import darts_choices
 from nni_darts.search_spaces import DartsSpace
-from nni_darts.strategies import DifferentiableStrategy, RandomSearch, create_strategy
+from nni_darts.strategies import DifferentiableStrategy, Evolution, RandomSearch, create_strategy
+from nni_darts.strategies.architecture import edge_topology
 from nni_darts.strategies.differentiable import _shuffled
+from nni_darts.strategies.evolution import choices_of
 from nni_darts.training import ImageClassifier
 from tests.strategies.fitting import trainer
 from tests.strategies.spaces import TwoLabels
@@ -41,7 +45,11 @@ def loaders(shape: tuple[int, ...], classes: int, train: int = 24, valid: int = 
 
 
 def run(
-    space: ModelSpace, strategy: DifferentiableStrategy | RandomSearch, module: LightningModule, shape: tuple[int, ...], classes: int
+    space: ModelSpace,
+    strategy: DifferentiableStrategy | Evolution | RandomSearch,
+    module: LightningModule,
+    shape: tuple[int, ...],
+    classes: int,
 ) -> dict:
     from nni.nas.experiment import NasExperiment
 
@@ -110,8 +118,9 @@ def test_a_users_space_with_a_users_evaluator(name: str) -> None:
     assert module.counts == [24]  # each training sample once
 
 
-def test_random_search_keeps_the_best_of_n() -> None:
-    strategy = create_strategy('random', samples=3, seed=5)
+@pytest.mark.parametrize(('name', 'settings'), [('random', {'samples': 3}), ('evolution', {'cells': 3, 'population': 2, 'sample': 1})])
+def test_strategies_without_a_supernet_keep_the_best_of_n(name: str, settings: dict) -> None:
+    strategy = create_strategy(name, seed=5, **settings)
     sample = run(DartsSpace(**SMALL), strategy, ImageClassifier(10, 1, report=True), (1, 8, 8), 10)
     metrics = [model.metric for model in strategy.trained]
     assert len(metrics) == 3 and all(metric is not None for metric in metrics)
@@ -119,9 +128,30 @@ def test_random_search_keeps_the_best_of_n() -> None:
     assert sample == strategy.trained[best].sample == strategy.select()
     weights = [next(model.model_space.parameters()) for model in strategy.trained]
     assert not torch.equal(weights[0], weights[1])  # each from scratch
-    again = create_strategy('random', samples=3, seed=5)
+    again = create_strategy(name, seed=5, **settings)
     run(DartsSpace(**SMALL), again, ImageClassifier(10, 1, report=True), (1, 8, 8), 10)
     assert [model.sample for model in again.trained] == [model.sample for model in strategy.trained]
+
+
+def test_evolution_never_trains_a_model_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three layers and three pairs of features there are nine models; the metric is made up here."""
+    strategy = create_strategy('evolution', cells=20, population=3, sample=3, optimize_mode='minimize')
+    strategy._model_space = RawFormatModelSpace(TwoLabels(), None)
+    seen: list[tuple] = []
+
+    def train(sample: dict) -> float:
+        seen.append((int(sample['layer']), *sample['features']))
+        return float(sum(seen[-1]))
+
+    monkeypatch.setattr(strategy, 'train', train)
+    strategy._run()
+    assert len(seen) == len(set(seen)) == 9
+
+
+def test_evolution_steps_through_the_cells_of_a_space() -> None:
+    space = DartsSpace(**SMALL)
+    choices = choices_of(space.simplify(), edge_topology(list(space.modules())))
+    assert choices == darts_choices(edge_candidates(DARTS_OPERATIONS, 2))
 
 
 def fit(strategy: DifferentiableStrategy, epochs: int = 1, before: Callable[[object], None] | None = None) -> object:

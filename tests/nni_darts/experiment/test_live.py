@@ -12,12 +12,12 @@ import pytest
 from nni_darts import Genotype
 from nni_darts.experiment.manager import FINISHED, TrialRecord
 from tests.nni_darts.experiment.browser import CHROMIUM, Browser
-from tests.nni_darts.experiment.live import Experiment, launched, listening_addresses
-from tests.nni_darts.tiny import overrides, write_images
+from tests.nni_darts.experiment.live import Experiment, launched
+from tests.nni_darts.tiny import EVOLUTION, overrides, write_images
 
 pytestmark = pytest.mark.nni
 
-STRATEGIES, SEEDS = ['darts-pt', 'darts-2nd', 'random'], [1, 2]
+STRATEGIES, SEEDS = ['darts-pt', 'darts-2nd', 'random', 'evolution'], [1, 2]
 
 
 class Story:
@@ -42,7 +42,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     arguments = {'recipe': 'digits', 'set': overrides(images)}
     with launched(folder, searchSpace=space, classArgs=arguments) as experiment:
         story = Story(experiment)
-        story.addresses = listening_addresses(experiment.port)
+        story.addresses = experiment.listens_on()
 
         def kill_one() -> bool:
             running = [trial for trial in experiment.trials() if trial.status == 'RUNNING']
@@ -57,19 +57,21 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         story.finished_before_stop = {trial.id: trial for trial in experiment.trials() if trial.metric is not None}
         experiment.stop()
         experiment.resume()
+        story.addresses |= experiment.listens_on()
         experiment.wait(lambda: experiment.manager.status() == 'DONE', 420)
         story.trials = experiment.trials()
         yield story
 
 
 def test_the_manager_listens_on_loopback_only(story: Story) -> None:
-    assert story.addresses == {'0100007F'}
+    assert story.addresses == {'127.0.0.1'}
 
 
 def test_every_job_has_one_result_under_its_name(story: Story) -> None:
     expected = {f'search {name} {seed}' for name in STRATEGIES[:2] for seed in SEEDS}
     expected |= {f'select {name} {seed}' for name in STRATEGIES[:2] for seed in SEEDS}
     expected |= {f'select random {seed}.{cell}' for seed in SEEDS for cell in (1, 2)}
+    expected |= {f'select evolution {seed}.{cell}' for seed in SEEDS for cell in range(1, EVOLUTION['cells'] + 1)}
     expected |= {f'retrain {name} 1' for name in STRATEGIES}
     results = Counter(trial.key for trial in story.trials if trial.metric is not None)
     assert set(results) == expected and set(results.values()) == {1}
@@ -114,6 +116,12 @@ def test_resume_did_nothing_twice(story: Story) -> None:
     assert [trial.id for trial in without] == [story.killed]
 
 
+def test_evolution_trained_different_cells(story: Story) -> None:
+    for seed in SEEDS:
+        cells = [trial.metric['arch'] for trial in story.trials if trial.metric and trial.key.startswith(f'select evolution {seed}.')]
+        assert len(set(cells)) == len(cells) == EVOLUTION['cells']
+
+
 def test_random_cells_and_best_cells_are_the_ones_trained(story: Story) -> None:
     metrics = {trial.key: trial.metric for trial in story.trials if trial.metric is not None}
     for name in STRATEGIES:
@@ -141,7 +149,7 @@ def test_the_summary_page(story: Story, browser: Browser, tmp_path: Path) -> Non
     text = browser.text()
     for name in STRATEGIES:
         assert name in text
-    assert '15 of 15 known jobs done' in text and '±' in text
+    assert '24 of 24 known jobs done' in text and '±' in text
     assert not browser.errors
     assert {url.split('/')[2] for url in browser.requests} == {f'localhost:{story.experiment.port}'}
     assert browser.run('document.documentElement.scrollWidth <= window.innerWidth')

@@ -13,7 +13,7 @@ from nni_darts.experiment.tuner import unsendable
 from nni_darts.recipe import Recipe
 from nni_darts.report.summary import format_table, summarize
 
-RECIPE = Recipe.load('digits', ['search.random_samples=2'])
+RECIPE = Recipe.load('digits', {'search.random_samples': 2, 'search.settings': {'evolution': {'cells': 9, 'population': 4, 'parallel': 3}}})
 PROTOCOL = Protocol(RECIPE, ('darts-2nd', 'random'), (1, 2), retrain_runs=2)
 
 
@@ -25,13 +25,19 @@ def result(job: Job) -> dict:
     return {'default': accuracy, 'seconds': 1.0, 'arch': arch, 'key': job.key, **extra}
 
 
-def simulate(fail: frozenset[str] = frozenset(), seed: int = 0) -> tuple[list[str], dict[str, Mapping]]:
-    """Runs the protocol with jobs ending in random order; returns keys in order and all results."""
+def simulate(
+    fail: frozenset[str] = frozenset(), seed: int = 0, protocol: Protocol = PROTOCOL, results: Mapping[str, Mapping] | None = None
+) -> tuple[list[str], dict[str, Mapping]]:
+    """Runs the protocol with jobs ending in random order; returns keys in order and all results.
+
+    Args:
+        results: what the manager had on record when the experiment was resumed.
+    """
     rng = random.Random(seed)
     order: list[str] = []
-    results: dict[str, Mapping] = {}
+    results = dict(results or {})
     while True:
-        ready = [job for job in PROTOCOL.jobs(results, fail) if job.key not in results and job.key not in fail]
+        ready = [job for job in protocol.jobs(results, fail) if job.key not in results and job.key not in fail]
         if not ready:
             return order, results
         job = rng.choice(ready)
@@ -74,6 +80,45 @@ def test_a_job_given_up_does_not_hold_up_the_others() -> None:
     order, _ = simulate(frozenset({'search darts-2nd 1', 'search darts-2nd 2'}))
     assert not any('darts-2nd' in key for key in order)
     assert 'retrain random 2' in order
+
+
+EVOLVING = Protocol(RECIPE, ('evolution', 'random'), (1, 2))
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_evolution_trains_the_same_different_cells_whatever_the_order(seed: int) -> None:
+    order, results = simulate(seed=seed, protocol=EVOLVING)
+    assert results == simulate(seed=seed + 100, protocol=EVOLVING)[1]
+    for of in (1, 2):
+        cells = [results[f'select evolution {of}.{number}']['arch'] for number in range(1, 10)]
+        assert len(set(cells)) == 9
+        assert cells[:4] == [cell.code() for cell in RECIPE.random_cells(of, 4)]
+    trained = [metric for key, metric in results.items() if key.startswith('select evolution')]
+    assert len(trained) == 18
+    assert results['retrain evolution 1']['arch'] == max(trained, key=lambda metric: metric['default'])['arch']
+    assert order.index('retrain evolution 1') > max(index for index, key in enumerate(order) if key.startswith('select evolution'))
+
+
+def test_evolution_offers_as_many_jobs_as_may_be_in_training() -> None:
+    _, results = simulate(protocol=EVOLVING)
+    finished = {key: metric for key, metric in results.items() if key in {f'select evolution 1.{number}' for number in range(1, 5)}}
+    named = [job.key for job in EVOLVING.jobs(finished, ()) if job.key not in finished and job.strategy == 'evolution' and job.seed == 1]
+    assert named == [f'select evolution 1.{number}' for number in (5, 6, 7)]
+
+
+def test_evolution_goes_on_from_the_managers_records() -> None:
+    _, unbroken = simulate(protocol=EVOLVING)
+    for kept in (3, 9, 20):
+        records = dict(list(unbroken.items())[:kept])
+        order, resumed = simulate(seed=kept, protocol=EVOLVING, results=records)
+        assert resumed == unbroken and not set(order) & set(records)
+
+
+def test_evolution_goes_on_without_cells_that_were_given_up() -> None:
+    lost = frozenset({'select evolution 1.2', 'select evolution 1.6', 'select evolution 2.9'})
+    order, results = simulate(lost, protocol=EVOLVING)
+    assert sum(key.startswith('select evolution') for key in order) == 15
+    assert 'retrain evolution 1' in results
 
 
 def test_random_search_has_no_search_trials() -> None:

@@ -60,12 +60,12 @@ class Checked(Perturbation):
         scores = super().score(architecture, label, candidates, module)
         assert all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
         assert modes == [child.training for child in module.modules()]
-        data = list(module.validation_batches(self.batches)[0])
+        data = list(module.validation_batches(self.scoring.batches)[0])
         for index, score in zip(candidates, scores):
-            train = self.batch_norm == 'train'
+            train = self.scoring.batch_norm == 'train'
             mask = (label, index, self.renormalise)
             portion = getattr(module.strategy.relaxation, 'portion', 1)
-            expected = brute_force_score(module.model, architecture, data, mask, self.criterion, train, portion)
+            expected = brute_force_score(module.model, architecture, data, mask, self.scoring.criterion, train, portion)
             assert score == pytest.approx(expected, abs=1e-12)
         self.checked = getattr(self, 'checked', 0) + len(scores)
         return scores

@@ -1,0 +1,106 @@
+"""Every strategy in NAS-Bench-201, with ground truth, at equal cost.
+
+Under each seed every strategy may make equally many passes over the training data (docs/baselines.md says what is counted). Supernets and
+networks are trained small, on real images; the accuracy of each found cell is what the benchmark's authors reached with it on CIFAR-10
+after 200 epochs: ground truth, not our training.
+
+    python -m benchmarks.compare --data cifar10_10k.npz --table nasbench201.csv.gz --work FOLDER --svg docs/compare.svg
+
+Interrupted, the same command goes on. Seeds come one after the other: with ``--seeds 1`` there is a whole, if small, table early on.
+"""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.common import benchmark, print_table, spread, write_images
+from nni_darts import Recipe, stages
+from nni_darts.nasbench201 import Table
+from nni_darts.report.plot import Mark, plot
+from nni_darts.strategies.presets import PRESETS
+
+SETTINGS: dict[str, Any] = {
+    'data': {'augment': 'crop-flip', 'pad': 1},  # 8×8 pixels
+    'space': {'name': 'nasbench201', 'channels': 8, 'cells': 3},
+    'budget': {'passes': 12},
+    'search': {
+        'epochs': 1,  # the budget decides
+        'batch_size': 32,
+        'learning_rate': 0.025,
+        'architecture_learning_rate': 0.01,  # thirty times the paper's: there are a few hundred steps here, not 20,000
+        'tuning_epochs': 1,
+        'settings': {
+            # Scored on 128 images for each candidate; all of them would take more than the budget.
+            'darts-1st+pt': {'batches': 4},
+            'fixed-alpha+pt': {'batches': 4},
+            'enas': {'samples': 50, 'finalists': 5},
+            'random-ws': {'samples': 50, 'finalists': 5},
+            'evolution': {'population': 4, 'sample': 2, 'parallel': 1},
+        },
+    },
+    'retrain': {'channels': 8, 'cells': 3, 'epochs': 200, 'batch_size': 32, 'learning_rate': 0.1, 'weight_decay': 5e-4},
+    'select': {'epochs': 2, 'validation_portion': 0.3},  # 1.4 passes a cell: what random search and evolution rank by
+}
+IMAGES = {'train': 1000, 'test': 100, 'shrink': 4}
+SEEDS = (1, 2, 3)
+STRATEGIES = (*(name for name in PRESETS if name != 'fixed-alpha'), 'darts-1st+pt', 'fixed-alpha+pt')
+"""``fixed-alpha`` by itself reads the first operation out of a uniform α: the cell without any, 10 %."""
+COLUMNS = ('c10_test', 'c100_test', 'in16_test')
+PUBLISHED = {
+    'darts-1st': 54.30,
+    'darts-2nd': 54.30,
+    'darts-1st+pt': 88.11,
+    'fixed-alpha+pt': 93.80,
+    'pc-darts': 93.41,
+    'random': 93.83,
+    'random-ws': 87.66,
+}
+"""CIFAR-10 test accuracy in per cent, as Wang et al., ICLR 2021, and the authors of the benchmark give it: full size, cost of their own."""
+
+
+@benchmark
+@click.option('--data', required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help='CIFAR-10 as an .npz.')
+@click.option('--table', required=True, type=click.Path(path_type=Path), help='The benchmark as .csv.gz.')
+@click.option('--work', required=True, type=click.Path(path_type=Path, file_okay=False), help='Folder for everything that is trained.')
+@click.option('--seeds', default=len(SEEDS), show_default=True, type=click.IntRange(1, len(SEEDS)), help='How many of them.')
+@click.option('--svg', type=click.Path(path_type=Path, dir_okay=False), help='Draw accuracy against seconds there.')
+def main(data: Path, table: Path, work: Path, seeds: int, svg: Path | None, quick: bool, json_file: Path | None) -> None:
+    """Ground truth of the cells that every strategy finds at equal cost."""
+    truth = Table.read(table)
+    path = write_images(data, work / 'images.npz', **{**IMAGES, **({'train': 100} if quick else {})})
+    settings = {**SETTINGS, **({'budget': {'passes': 14}, 'space': {**SETTINGS['space'], 'channels': 4}} if quick else {})}
+    recipe = Recipe.from_dict({'name': 'compare', **settings, 'data': {'name': 'npz', 'path': str(path), **settings['data']}})
+    found: list[dict[str, Any]] = []
+    for seed in SEEDS[: 1 if quick else seeds]:
+        for name in STRATEGIES:
+            genotype, result = stages.search(recipe, name, seed, work / f'{name}-{seed}', resume=True)
+            found.append({'strategy': name, 'seed': seed, 'cell': genotype.code(), **truth.query(genotype), **result})
+            click.echo(f'seed {seed}, {name}: {found[-1]["c10_test"]:.2f} %, {result["seconds"]:.0f} s', err=True)
+    rows = [_row(name, [entry for entry in found if entry['strategy'] == name]) for name in STRATEGIES]
+    print_table(rows, json_file)
+    if svg:
+        marks = [_mark(name, [entry for entry in found if entry['strategy'] == name]) for name in STRATEGIES]
+        svg.write_text(plot(marks, cost_label='seconds of search', value_label='CIFAR-10 test accuracy, %') + '\n', 'utf-8')
+
+
+def _row(name: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        'strategy': name,
+        **{f'{column} %': spread([entry[column] for entry in entries]) for column in COLUMNS},
+        'published c10 %': f'{PUBLISHED[name]:.2f}' if name in PUBLISHED else '',
+        'passes': statistics.fmean(entry['passes'] for entry in entries),
+        'seconds': spread([entry['seconds'] for entry in entries]),
+        'cells': ' '.join(f'`{entry["cell"].removeprefix("nb201.")}`' for entry in entries),
+    }
+
+
+def _mark(name: str, entries: list[dict[str, Any]]) -> Mark:
+    return Mark(name, *([entry[key] for entry in entries] for key in ('seconds', 'c10_test')))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,138 @@
+"""Accuracy (or perplexity) against cost as one drawing that needs nothing else: SVG, for pages and documents. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+__all__ = ['Mark', 'plot', 'ticks']
+
+WIDTH, HEIGHT = 720, 400
+LEFT, RIGHT, TOP, BOTTOM = 64, 150, 16, 52
+COLOURS = ('#0a66c2', '#c2410c', '#15803d', '#9333ea', '#b91c1c', '#0e7490', '#a16207', '#be185d', '#4d7c0f', '#475569')
+LINE = 15
+"""Height of a line of names."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One thing that is compared.
+
+    Attributes:
+        name: what stands beside it.
+        costs, values: a number for each seed.
+    """
+
+    name: str
+    costs: Sequence[float]
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """Mean and sample standard deviation (0 of a single number)."""
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> _Spread:
+        return cls(statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else 0.0)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        return self.mean - self.deviation, self.mean + self.deviation
+
+
+def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
+    """An SVG element: a dot at the mean of each mark, whiskers of one standard deviation both ways, its name beside it.
+
+    Args:
+        cost_label, value_label: what stands along the axes.
+
+    Names never overlap: they stand in a column on the right, tied to their dots by a thin line. Text takes the page's colour.
+
+    Raises:
+        ValueError: without a mark.
+    """
+    if not marks:
+        raise ValueError('there is nothing to draw')
+    costs = [_Spread.of(mark.costs) for mark in marks]
+    values = [_Spread.of(mark.values) for mark in marks]
+    across = _Axis(costs, LEFT, WIDTH - RIGHT)
+    up = _Axis(values, HEIGHT - BOTTOM, TOP)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f'aria-label="{escape(value_label)} against {escape(cost_label)}" '
+        'font-family="system-ui, sans-serif" font-size="12" fill="currentColor" style="max-width: 52rem; width: 100%">'
+    ]
+    for tick in across.ticks:
+        parts.append(_line(across(tick), TOP, across(tick), HEIGHT - BOTTOM, 'currentColor', 0.15))
+        parts.append(_text(across(tick), HEIGHT - BOTTOM + 16, f'{tick:g}', 'middle'))
+    for tick in up.ticks:
+        parts.append(_line(LEFT, up(tick), WIDTH - RIGHT, up(tick), 'currentColor', 0.15))
+        parts.append(_text(LEFT - 8, up(tick) + 4, f'{tick:g}', 'end'))
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, cost_label, 'middle'))
+    middle = (TOP + HEIGHT - BOTTOM) / 2
+    parts.append(_text(16, middle, value_label, 'middle', f' transform="rotate(-90 16 {middle:.1f})"'))
+    rows = _rows([up(value.mean) for value in values])
+    for index, (mark, cost, value, row) in enumerate(zip(marks, costs, values, rows)):
+        colour = COLOURS[index % len(COLOURS)]
+        x, y = across(cost.mean), up(value.mean)
+        title = f'{mark.name}: {value.mean:.4g} ± {value.deviation:.2g} at {cost.mean:.4g} ± {cost.deviation:.2g}'
+        parts += [
+            f'<g><title>{escape(title)}</title>',
+            _line(across(cost.ends[0]), y, across(cost.ends[1]), y, colour, 1),
+            _line(x, up(value.ends[0]), x, up(value.ends[1]), colour, 1),
+            _line(x, y, WIDTH - RIGHT + 8, row, colour, 0.35),
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>',
+            _text(WIDTH - RIGHT + 12, row + 4, mark.name, 'start'),
+            '</g>',
+        ]
+    return ''.join([*parts, '</svg>'])
+
+
+class _Axis:
+    """Numbers → places between two ends; the ticks lie inside."""
+
+    def __init__(self, spreads: Sequence[_Spread], start: float, end: float) -> None:
+        low = min(spread.ends[0] for spread in spreads)
+        high = max(spread.ends[1] for spread in spreads)
+        margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+        self.low, self.high, self.start, self.end = low - margin, high + margin, start, end
+        self.ticks = ticks(self.low, self.high)
+
+    def __call__(self, value: float) -> float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Some four to nine round numbers from low to high."""
+    step = 10 ** math.floor(math.log10((high - low) / 4))
+    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) < 8)
+    return [round(index * step, 12) for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _rows(places: Sequence[float]) -> list[float]:
+    """Where names stand: as near to their dots' height as they can without touching each other."""
+    order = sorted(range(len(places)), key=places.__getitem__)
+    line = min(LINE, (HEIGHT - TOP - BOTTOM) / max(1, len(places) - 1))
+    rows = list(places)
+    for before, index in zip([None, *order], order):
+        rows[index] = max(places[index], TOP) if before is None else max(places[index], rows[before] + line)
+    last = HEIGHT - BOTTOM
+    for index in reversed(order):
+        rows[index] = min(rows[index], last)
+        last = rows[index] - line
+    return rows
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, colour: str, opacity: float) -> str:
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" stroke-opacity="{opacity}"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str, more: str = '') -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{escape(text)}</text>'

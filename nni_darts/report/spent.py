@@ -1,0 +1,45 @@
+"""What strategies reached with what they spent, seed by seed: a part of an experiment's summary. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nni_darts.metric import METRICS
+from nni_darts.report.plot import Mark, plot
+
+if TYPE_CHECKING:
+    from nni_darts.experiment.protocol import Job, Protocol
+
+__all__ = ['plot_spent', 'spent_by_seed']
+
+
+def spent_by_seed(
+    protocol: Protocol, jobs: Sequence[Job], results: Mapping[str, Mapping[str, Any]], strategy: str
+) -> list[dict[str, float | int]]:
+    """For every seed that has a trained cell: what its trials before the retraining took, and the best validation among its cells.
+
+    Args:
+        jobs: known by now; ``results``: key of a job → its final metric.
+    """
+    rows: list[dict[str, float | int]] = []
+    for seed in protocol.seeds:
+        mine = [job for job in jobs if (job.strategy, job.seed) == (strategy, seed) and job.stage != 'retrain' and job.key in results]
+        best = protocol.recipe.metric.best([results[job.key]['default'] for job in mine if job.stage == 'select'], float)
+        if best is not None:
+            spent = {name: round(sum(results[job.key].get(name, 0) for job in mine), 3) for name in ('seconds', 'passes')}
+            rows.append({'seed': seed, 'valid': best, **spent})
+    return rows
+
+
+def plot_spent(summary: Mapping[str, Any]) -> str:
+    """The plot of all strategies as SVG; empty while no cell is trained."""
+    metric = METRICS[summary['metric']]
+    scale = 100 if metric.percent else 1
+    marks = [
+        Mark(row['strategy'], [entry['seconds'] for entry in row['spent']], [scale * entry['valid'] for entry in row['spent']])
+        for row in summary['strategies']
+        if row['spent']
+    ]
+    value = f'validation {metric.name}{", %" if metric.percent else ""}'
+    return plot(marks, cost_label='seconds until the cell is known', value_label=value) if marks else ''

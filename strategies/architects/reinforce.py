@@ -1,0 +1,82 @@
+"""The policy gradient of ENAS (Pham et al., ICML 2018, section 2.2; Williams, 1992)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from nni_darts.strategies.architects.architect import Architect
+from nni_darts.strategies.architects.gradient import gradient_of, saved
+from nni_darts.strategies.costs import EVALUATION
+from nni_darts.strategies.relaxations.policies import draw
+
+if TYPE_CHECKING:
+    from nni_darts.strategies.differentiable import DifferentiableModule
+
+__all__ = ['Reinforce']
+
+
+@dataclass(frozen=True)
+class Reinforce(Architect):
+    """Moves the controller of sampled paths towards those that validate well with the shared weights.
+
+    With a path a of probability π(a), its reward R(a), H the entropy of π, and b a moving average, ∇(E[R] + β·H) is estimated by::
+
+        (R(a) − β·log π(a) − b) · ∇ log π(a)
+
+    Its expectation is exact: b does not depend on a, and −E[log π · ∇ log π] = ∇H. log π(a) is that of a's turns in the order in which they
+    were taken.
+
+    Args:
+        criterion: the reward on a validation batch: its ``accuracy``, or minus its ``loss``.
+        paths_per_step: paths drawn for each step.
+        baseline_decay: of b, which starts with the first reward.
+        entropy_weight: β.
+
+    Raises:
+        ValueError: for a setting outside its range.
+    """
+
+    criterion: Literal['accuracy', 'loss'] = 'accuracy'
+    paths_per_step: int = 1
+    baseline_decay: float = 0.99
+    entropy_weight: float = 1e-4
+
+    @property
+    def passes(self) -> float:  # type: ignore[override]
+        """Each path is evaluated."""
+        return self.paths_per_step * EVALUATION
+
+    def __post_init__(self) -> None:
+        if self.criterion not in ('accuracy', 'loss'):
+            raise ValueError(f'criterion must be accuracy or loss, not {self.criterion!r}')
+        if not isinstance(self.paths_per_step, int) or self.paths_per_step < 1:
+            raise ValueError(f'paths_per_step must be a whole number from 1, not {self.paths_per_step!r}')
+        if not 0 <= self.baseline_decay < 1:
+            raise ValueError(f'baseline_decay must lie in [0, 1), not {self.baseline_decay!r}')
+        if not (math.isfinite(self.entropy_weight) and self.entropy_weight >= 0):
+            raise ValueError(f'entropy_weight must be at least 0, not {self.entropy_weight!r}')
+
+    def gradients(self, module: DifferentiableModule, train: Any, valid: Any, index: int) -> list[Tensor]:
+        """See :class:`Architect`. Minus the policy gradient, as an optimizer descends; the training batch is not looked at."""
+        architecture = module.architecture
+        drawn = [architecture.policy.follow(draw) for _ in range(self.paths_per_step)]
+        scores = []
+        with torch.no_grad(), saved(list(module.model.buffers())):
+            for path, _ in drawn:
+                with architecture.along(path):
+                    scores.append(module.score_on(valid, index, self.criterion))
+        rewards = torch.stack(scores).cpu().tolist()  # one transfer for all
+        loss = sum(self.surrogate(architecture.memory, reward, log) for reward, (_, log) in zip(rewards, drawn))
+        return gradient_of(loss / self.paths_per_step, architecture.arch_parameters())
+
+    def surrogate(self, memory: dict[str, Any], reward: float, log_probability: Tensor) -> Tensor:
+        """A scalar whose gradient is minus the estimate above; ``memory`` keeps b, which takes up this reward afterwards."""
+        total = reward - self.entropy_weight * float(log_probability.detach())
+        baseline = memory.get('baseline', total)
+        memory['baseline'] = self.baseline_decay * baseline + (1 - self.baseline_decay) * total
+        return (baseline - total) * log_probability

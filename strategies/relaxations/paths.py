@@ -1,0 +1,73 @@
+"""Weight sharing by single paths: ENAS (Pham et al., ICML 2018) and random search (Li & Talwalkar, UAI 2019)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from nni_darts.strategies.relaxations.base import Relaxation
+from nni_darts.strategies.relaxations.policies import Controller, UniformPolicy
+
+if TYPE_CHECKING:
+    from nni_darts.strategies.architecture import Architecture
+
+__all__ = ['SampledPaths']
+
+
+class SampledPaths(Relaxation):
+    """Each step of the weights is that of one architecture, drawn from a policy; nothing else of the supernet is computed.
+
+    Validation draws a path for each batch. Its batch norms take the statistics of the batch: running ones would mix those of all paths.
+
+    Args:
+        controller: whether paths are drawn from an LSTM controller, whose parameters are what α is elsewhere; otherwise uniformly.
+        hidden, tanh_constant: of the controller.
+
+    Raises:
+        ValueError: for a setting outside its range.
+    """
+
+    sampled = True
+
+    def __init__(self, controller: bool = False, *, hidden: int = 64, tanh_constant: float = 1.1) -> None:
+        if not isinstance(hidden, int) or hidden < 1:
+            raise ValueError(f'hidden must be a whole number from 1, not {hidden!r}')
+        if not (math.isfinite(tanh_constant) and tanh_constant > 0):
+            raise ValueError(f'tanh_constant must be above 0, not {tanh_constant!r}')
+        self.trains_alpha = controller
+        self.hidden = hidden
+        self.tanh_constant = tanh_constant
+
+    def begin(self, architecture: Architecture) -> None:
+        """Replaces α by the policy."""
+        if self.trains_alpha:
+            architecture.draw_from(Controller(architecture, self.hidden, self.tanh_constant))
+        else:
+            architecture.draw_from(UniformPolicy(architecture))
+
+    @contextmanager
+    def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:
+        """Draws the path of this step."""
+        architecture.path = architecture.policy.draw()
+        yield
+
+    @contextmanager
+    def validation_step(self, architecture: Architecture, model: nn.Module) -> Iterator[None]:
+        """Draws the path of this batch."""
+        architecture.path = architecture.policy.draw()
+        norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.training]
+        momenta = [norm.momentum for norm in norms]
+        counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]
+        try:
+            for norm in norms:
+                norm.training, norm.momentum = True, 0.0  # the running statistics stay as they are
+            yield
+        finally:
+            for norm, momentum, count in zip(norms, momenta, counts):
+                norm.training, norm.momentum = False, momentum
+                if count is not None:
+                    norm.num_batches_tracked.copy_(count)

@@ -1,0 +1,88 @@
+"""Derivation by ranking: sample many architectures, and keep the one that validates best with the shared weights."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from nni_darts.strategies.architecture import Architecture, Path
+from nni_darts.strategies.relaxations import Relaxation
+from nni_darts.strategies.selections.magnitude import Selection
+from nni_darts.strategies.selections.scoring import Scoring
+
+if TYPE_CHECKING:
+    from nni_darts.strategies.differentiable import DifferentiableModule
+
+__all__ = ['Ranking']
+
+
+class Ranking(Selection):
+    """When the search is over, ``samples`` paths are drawn from the policy and ranked by what they score on a few validation batches.
+
+    The ``finalists`` are then ranked by what they score on all validation data, and the first of the best is kept: Li & Talwalkar
+    (UAI 2019) evaluate 1,000 on one batch and ten of them fully. Paths that are drawn twice count once. Until then :meth:`select` gives
+    the most probable path of the policy.
+
+    Args:
+        samples: N.
+        finalists: how many are scored on all validation data.
+        batches: validation batches for the first ranking; None scores all paths on all of them, and there are no finalists.
+        scoring: ``criterion`` and ``batch_norm`` as for :class:`Scoring`.
+
+    Raises:
+        ValueError: for a setting outside its range.
+    """
+
+    def __init__(self, *, samples: int = 1000, finalists: int = 10, batches: int | None = 1, **scoring: Any) -> None:
+        for name, value in (('samples', samples), ('finalists', finalists)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f'{name} must be a whole number from 1, not {value!r}')
+        self.samples = samples
+        self.finalists = finalists
+        self.first = Scoring(batches=batches, **scoring)
+        self.final = Scoring(**scoring)
+
+    def rounds_due(self, finished: int, search_epochs: int, architecture: Architecture) -> int:
+        """One, at the end of the search."""
+        return int(finished == search_epochs)
+
+    def decisions(self, architecture: Architecture) -> int:
+        """One: all choices at once."""
+        return 1
+
+    def scored(self, architecture: Architecture) -> list[tuple[int, int | None]]:
+        """All that are drawn, and the finalists."""
+        both = self.first.batches is not None and self.samples > self.finalists
+        return [(self.samples, self.first.batches), (self.finalists, None)] if both else [(self.samples, None)]
+
+    def decide(self, architecture: Architecture, module: DifferentiableModule) -> list[dict[str, Any]]:
+        """See :class:`Selection`. What is written down are the finalists, best first."""
+        drawn: dict[tuple[Any, ...], Path] = {}
+        for _ in range(self.samples):
+            path = architecture.policy.draw()
+            drawn.setdefault(tuple(sorted(path.items())), path)
+        paths = list(drawn.values())
+        if self.first.batches is not None and len(paths) > self.finalists:
+            paths = [path for _, path in _ranked(self.first, architecture, module, paths)][: self.finalists]
+        ranked = _ranked(self.final, architecture, module, paths)
+        architecture.memory['ranked'] = {label: list(chosen) for label, chosen in ranked[0][1].items()}
+        record = {
+            'stage': 'ranking',
+            'label': 'architecture',
+            'candidates': [architecture.sample_of(path, only_path=True) for _, path in ranked],
+            'scores': [score for score, _ in ranked],
+            'choice': f'the best of {len(drawn)}',
+            'margin': ranked[0][0] - ranked[1][0] if len(ranked) > 1 else None,
+        }
+        architecture.history.append(record)
+        return [record]
+
+    def select(self, architecture: Architecture, relaxation: Relaxation) -> dict[str, Any]:
+        """The NNI sample of the best path, once they are ranked."""
+        return architecture.sample_of(architecture.memory.get('ranked') or architecture.policy.best())
+
+
+def _ranked(scoring: Scoring, architecture: Architecture, module: DifferentiableModule, paths: list[Path]) -> list[tuple[float, Path]]:
+    """(score, path), best first; ties keep their order."""
+    scores = scoring.scores(module, 'paths', [partial(architecture.along, path) for path in paths])
+    return sorted(zip(scores, paths), key=lambda entry: -entry[0])

@@ -1,0 +1,95 @@
+"""How well a supernet does on validation data, for one variant of it after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from nni_darts.strategies.differentiable import DifferentiableModule
+    from nni_darts.strategies.selections.sharing import SharedResults
+
+__all__ = ['Scoring']
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Compares variants of a supernet on the same validation batches.
+
+    Args:
+        criterion: ``accuracy`` (the evaluator's batches must begin with inputs and labels, and what its model returns with logits), or
+            minus the ``loss``.
+        batch_norm: ``train`` normalises with the statistics of each validation batch, ``eval`` with the running ones.
+        batches: how many validation batches; None takes all.
+
+    Raises:
+        ValueError: for a setting outside its range.
+    """
+
+    criterion: Literal['accuracy', 'loss'] = 'accuracy'
+    batch_norm: Literal['train', 'eval'] = 'train'
+    batches: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.criterion not in ('accuracy', 'loss'):
+            raise ValueError(f'criterion must be accuracy or loss, not {self.criterion!r}')
+        if self.batch_norm not in ('train', 'eval'):
+            raise ValueError(f'batch_norm must be train or eval, not {self.batch_norm!r}')
+        if self.batches is not None and self.batches < 1:
+            raise ValueError(f'batches must be at least 1 or None, not {self.batches}')
+
+    def scores(
+        self,
+        module: DifferentiableModule,
+        label: str,
+        variants: Sequence[Callable[[], AbstractContextManager[Any]]],
+        sharing: Callable[[], SharedResults] | None = None,
+    ) -> list[float]:
+        """A score for each variant, over all samples: a mean over batches would weigh a small last batch too much. Larger is better.
+
+        Scoring changes no weight, buffer or random state. Every variant sees the same random numbers (dropout masks, noise).
+
+        Args:
+            module: holds the supernet.
+            label: what is scored, for progress.
+            variants: each makes a context within which the supernet is that variant.
+            sharing: makes what computes once what the variants have in common.
+
+        Raises:
+            ArithmeticError: if a score is not finite.
+        """
+        values: list[Tensor] = []
+        sizes: list[int] = []
+        with module.scoring(train=self.batch_norm == 'train') as rewind, sharing() if sharing else nullcontext() as shared:
+            batches, total = module.validation_batches(self.batches)
+            for index, batch in enumerate(batches):
+                if shared:
+                    shared.begin(batch)
+                scores = []
+                for variant in variants:
+                    rewind()
+                    if shared:
+                        shared.begin_pass()
+                    with variant():
+                        scores.append(module.score_on(batch, index, self.criterion))
+                values.append(torch.stack(scores))
+                sizes.append(samples_in(batch))
+                rewind.keep_random_state()
+                module.strategy.on_scored(label, index + 1, total)
+        # One transfer for all: nothing before waits for the device.
+        totals = torch.stack(values).cpu().double() * torch.tensor(sizes, dtype=torch.float64)[:, None]
+        if not torch.isfinite(totals).all():
+            raise ArithmeticError(f'the validation loss is not finite while {label!r} is scored: the search has diverged')
+        if self.criterion == 'accuracy':
+            totals = totals.round()  # how many are right
+        return (totals.sum(dim=0) / sum(sizes)).tolist()
+
+
+def samples_in(batch: Any) -> int:
+    """How many labels there are in a batch of (inputs, labels, …); one without labels counts as one."""
+    return len(batch[1]) if isinstance(batch, (list, tuple)) and len(batch) > 1 else 1
