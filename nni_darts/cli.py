@@ -517,7 +517,7 @@ def _print_epoch(record: dict[str, float]) -> None:
 
 def _print_decision(record: dict[str, Any]) -> None:
     """A line for each decision of a selection."""
-    what = {'operation': 'keeps', 'topology': 'drops input', 'edge': 'is decided:'}[record['stage']]
+    what = {'operation': 'keeps', 'topology': 'drops input', 'edge': 'is decided:', 'ranking': 'is'}[record['stage']]
     margin = '' if record['margin'] is None else f'  margin {record["margin"]:.4f}'
     click.echo(f'  {record["label"]} {what} {record["choice"]}{margin}', err=True)
 
