@@ -44,7 +44,7 @@ def pack(record: Mapping[str, Any]) -> dict[str, float | str]:
     )
     if record.get('decided'):
         packed['decided'] = ';'.join(
-            f'{entry["stage"]} {entry["label"]} {entry["choice"]} {"-" if entry["margin"] is None else format(entry["margin"], ".6g")}'
+            f'{entry["stage"]}|{entry["label"]}|{entry["choice"]}|{"-" if entry["margin"] is None else format(entry["margin"], ".6g")}'
             for entry in record['decided']
         )
     return packed
@@ -77,7 +77,7 @@ def _table(text: str) -> dict[str, float]:
 
 
 def _decision(text: str) -> dict[str, Any]:
-    stage, label, choice, margin = text.split(' ')
+    stage, label, choice, margin = text.split('|')
     return {'stage': stage, 'label': label, 'choice': choice, 'margin': None if margin == '-' else float(margin)}
 
 

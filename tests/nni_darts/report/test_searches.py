@@ -41,7 +41,7 @@ def records_of(genotype: AnyGenotype, names: tuple[str, ...], epochs: int = 3) -
                 weights = [rng.random() ** epoch for _ in names]
                 tables[label] = {name: weight / sum(weights) for name, weight in zip(names, weights)}
         decided = [
-            {'stage': 'operation', 'label': 'a_op_2_0', 'candidates': ['x'], 'scores': [0.5], 'choice': 'x', 'margin': margin}
+            {'stage': 'operation', 'label': 'a_op_2_0', 'candidates': ['x'], 'scores': [0.5], 'choice': 'the best of 2', 'margin': margin}
             for margin in (None, 0.0125)
         ]
         records.append(
@@ -72,7 +72,8 @@ def test_a_record_survives_the_journey_through_nni(kind: str) -> None:
         for label, table in record['probabilities'].items():
             assert back['probabilities'][label] == pytest.approx(table, abs=1.3e-4)
         assert list(back['probabilities']) == list(record['probabilities'])
-        assert [entry['margin'] for entry in back['decided']] == [entry['margin'] for entry in record['decided']]
+        for name in ('stage', 'label', 'choice', 'margin'):
+            assert [entry[name] for entry in back['decided']] == [entry[name] for entry in record['decided']]
         assert back['genotype'] == record['genotype'] and back['valid_accuracy'] == record['valid_accuracy']
 
 
