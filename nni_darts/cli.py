@@ -36,7 +36,7 @@ _TUNER_SECONDS = 14
 """NNI gives the tuner ten seconds to connect, and says so a little later."""
 
 
-_ORDER = ('launch', 'check', 'search', 'retrain', 'draw', 'cost', 'export', 'query')
+_ORDER = ('launch', 'resume', 'check', 'search', 'retrain', 'draw', 'cost', 'export', 'query')
 """Of the commands in the help; others follow."""
 
 
@@ -315,7 +315,7 @@ def launch(experiment: Path, port: int, wait: bool, id_file: Path | None) -> Non
     _follow(port, identifier, since, wait)
 
 
-@main.command()
+@main.command(short_help='Go on with an experiment that was stopped or killed.')
 @click.argument('identifier', metavar='ID')
 @_port_options
 def resume(identifier: str, port: int, wait: bool) -> None:
