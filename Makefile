@@ -4,7 +4,7 @@ PORT ?= 8080
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: install test test-slow lint demo demo-stop
+.PHONY: install test test-slow test-faults lint demo demo-stop
 
 install: $(VENV)/.installed
 
@@ -16,10 +16,15 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 
 test: install
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow and not faults' -n 2 --dist loadfile
 
 test-slow: install
 	$(BIN)/pytest -m slow
+
+# Kills with SIGKILL and spoilt inputs, with counts: under half an hour on two free cores.
+test-faults: install
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m faults tests/faults
+	OMP_NUM_THREADS=1 $(BIN)/pytest --hypothesis-profile=faults tests/nni_darts/test_inputs.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -31,13 +31,24 @@ if TYPE_CHECKING:
 
 __all__ = ['main']
 
+_ATTEMPTS = 3
+_TUNER_SECONDS = 14
+"""NNI gives the tuner ten seconds to connect, and says so a little later."""
+
+
+_ORDER = ('launch', 'check', 'search', 'retrain', 'draw', 'cost', 'export', 'query')
+"""Of the commands in the help; others follow."""
+
 
 class _Interrupted(BaseException):
     """Ctrl-C. Not a KeyboardInterrupt: Lightning would swallow that and exit by itself."""
 
 
 class _Commands(click.Group):
-    """Prints an InputError as one sentence with exit code 2; Ctrl-C with 130."""
+    """Prints an InputError as one sentence with exit code 2; Ctrl-C with 130. Lists commands in the order in which one needs them."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted(self.commands, key=lambda name: (_ORDER + (name,)).index(name))
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -48,12 +59,24 @@ class _Commands(click.Group):
             raise problem from None
         except ArithmeticError as error:
             raise click.ClickException(str(error)) from None
+        except OSError as error:
+            if error.filename is None or error.strerror is None:
+                raise  # about no file: not the user's
+            raise click.ClickException(f'{error.filename}: {error.strerror}') from None
 
 
 @click.group(cls=_Commands, context_settings={'help_option_names': ['-h', '--help'], 'max_content_width': 110})
 @click.version_option(__version__, prog_name='nni-darts')
 def main() -> None:
-    """Differentiable architecture search. Every command is also what an NNI trial does."""
+    """Differentiable architecture search: find a cell, train its network, look at both.
+
+    \b
+    First steps, minutes on two cores with nothing to download:
+      nni-darts launch examples/quickstart.yml --wait     two strategies as an NNI experiment
+      nni-darts search --output out/search                one search by itself
+      nni-darts draw out/search --output cell.svg         the cell that it found
+      nni-darts retrain --genotype out/search --output out/retrain
+    """
 
 
 def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,12 +96,25 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option('--seed', default=1, show_default=True, type=click.IntRange(1, 2**31 - 1), help='Of everything random.')(function)
 
 
-@main.command()
+def _port_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    function = click.option('--wait', is_flag=True, help='Wait for the end and print the table; the page stays up.')(function)
+    return click.option('--port', default=8080, show_default=True, type=click.IntRange(1024, 65535), help='Of the web page.')(function)
+
+
+@main.command(short_help='Search a cell.')
 @_recipe_options
 @click.option('--strategy', default='darts-2nd', show_default=True, help='A name that "nni-darts strategies" lists.')
 @_run_options
 def search(recipe: str, overrides: tuple[str, ...], strategy: str, seed: int, output: Path, resume: bool) -> None:
-    """Search a cell; writes OUTPUT/genotype.json."""
+    """Search a cell on the recipe's data.
+
+    OUTPUT gets genotype.json, the cell; result.json with all settings; a checkpoint for --resume; and, of all strategies but random,
+    search.html, the search to look at in a browser, written anew after each epoch, and metrics.jsonl, the same as data.
+
+    \b
+    Example:
+      nni-darts search --recipe digits --strategy darts-pt --set search.epochs=5 --output out/search
+    """
     loaded = Recipe.load(recipe, overrides)
     from nni_darts import stages
 
@@ -88,12 +124,20 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, seed: int, ou
     _print_result(result, output)
 
 
-@main.command()
+@main.command(short_help='Train the network of a cell from scratch.')
 @_recipe_options
-@click.option('--genotype', 'source', required=True, help='A genotype.json, a published name, or the code from a result.')
+@click.option('--genotype', 'source', required=True, help='A published name, a genotype.json or its folder, or the code from a result.')
 @_run_options
 def retrain(recipe: str, overrides: tuple[str, ...], source: str, seed: int, output: Path, resume: bool) -> None:
-    """Train the network of a cell from scratch; writes OUTPUT/weights.pt."""
+    """Train the network of a cell from scratch, and test it once at the end.
+
+    OUTPUT gets weights.pt, result.json with all settings, metrics.jsonl, and a checkpoint for --resume.
+
+    \b
+    Examples:
+      nni-darts retrain --genotype out/search --output out/retrain
+      nni-darts retrain --recipe cifar10 --set data.path=cifar --genotype DARTS_V2 --output out/cifar
+    """
     loaded = Recipe.load(recipe, overrides)
     genotype = read_genotype(source)
     from nni_darts import stages
@@ -103,7 +147,7 @@ def retrain(recipe: str, overrides: tuple[str, ...], source: str, seed: int, out
     _print_result(result, output)
 
 
-@main.command()
+@main.command(short_help="Count a network's parameters and multiply-adds.")
 @click.argument('source', metavar='GENOTYPE')
 @_recipe_options
 @click.option('--json', 'as_json', is_flag=True, help='Print one JSON object.')
@@ -126,7 +170,75 @@ def cost(source: str, recipe: str, overrides: tuple[str, ...], as_json: bool) ->
             click.echo(f'{name.replace("_", "-"):>13}  {value:,}')
 
 
-@main.command()
+@main.command(short_help='Draw a cell as SVG or PNG.')
+@click.argument('source', metavar='GENOTYPE')
+@click.option(
+    '--output', 'outputs', required=True, multiple=True, type=click.Path(path_type=Path, dir_okay=False), help='A .svg or .png. Repeatable.'
+)
+def draw(source: str, outputs: tuple[Path, ...]) -> None:
+    """Draw the cells of GENOTYPE as the papers do.
+
+    GENOTYPE is a published name, a genotype.json, the code from a result, or the output folder of a search: then each operation is
+    drawn with the probability that α gives it.
+
+    \b
+    Example:
+      nni-darts draw DARTS_V2 --output cell.svg --output cell.png
+    """
+    for path in outputs:
+        if path.suffix not in ('.svg', '.png'):
+            raise InputError(f'--output {path}: drawings are written as .svg or .png')
+        if not path.absolute().parent.is_dir():
+            raise InputError(f'--output {path}: there is no folder {path.parent}')
+    genotype = read_genotype(source)
+    from nni_darts.report.drawing import cell_svg
+    from nni_darts.report.png import write_png
+    from nni_darts.report.searches import strengths_in
+
+    strengths = strengths_in(Path(source), genotype)
+    for path in outputs:
+        if path.suffix == '.svg':
+            path.write_text(cell_svg(genotype, strengths), 'utf-8')
+        else:
+            write_png(path, genotype, strengths)
+        click.echo(f'wrote {path}')
+
+
+@main.command(short_help='Write a trained network as ONNX.')
+@click.argument('checkpoint', type=click.Path(path_type=Path))
+@click.option('--onnx', 'onnx_file', type=click.Path(path_type=Path, dir_okay=False), help='Write ONNX, checked against onnxruntime.')
+@click.option('--pt2', 'pt2_file', type=click.Path(path_type=Path, dir_okay=False), help='Write a program for torch.export.load.')
+def export(checkpoint: Path, onnx_file: Path | None, pt2_file: Path | None) -> None:
+    """Write a trained image network for other programs.
+
+    CHECKPOINT is the output folder of "nni-darts retrain", or the weights.pt in it. The file takes "images", a batch of any size with
+    values from 0 to 1, and gives "logits"; it normalises as in training, so the recipe's data must be there. ONNX needs
+    pip install 'nni-darts[export]'.
+    """
+    if onnx_file is None and pt2_file is None:
+        raise InputError('say what to write: --onnx FILE, --pt2 FILE or both')
+    for path in (onnx_file, pt2_file):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise InputError(f'cannot write {path}: there is no folder {path.parent}')
+    from nni_darts import stages
+    from nni_darts.report.export import FromPixels, export_onnx, export_program, needs_onnx, save_program
+
+    if onnx_file is not None:
+        needs_onnx()
+    folder = checkpoint.parent if checkpoint.name == stages.WEIGHTS else checkpoint
+    network, genotype, recipe, data = stages.trained_image_network(folder)
+    model, image = FromPixels(network, data.mean, data.std), (data.channels, *data.size)
+    program = export_program(model, image)
+    if onnx_file is not None:
+        about = {'genotype': genotype.to_text(), 'data': recipe.data.name, 'nni-darts': __version__}
+        difference = export_onnx(program, model, image, onnx_file, about)
+        click.echo(f'wrote {onnx_file}: images (N, {", ".join(map(str, image))}) from 0 to 1 → logits; {difference:.1g} from torch at most')
+    if pt2_file is not None:
+        save_program(program, pt2_file)
+        click.echo(f'wrote {pt2_file}')
+
+
+@main.command(short_help='Look a cell of NAS-Bench-201 up.')
 @click.argument('source', metavar='ARCH')
 @click.option('--table', type=click.Path(path_type=Path, dir_okay=False), help='The benchmark as a .csv or .csv.gz with a column arch_str.')
 @click.option('--nats-bench', type=click.Path(path_type=Path, file_okay=False), help='Or a folder of NATS-Bench (pip install nats_bench).')
@@ -152,7 +264,7 @@ def query(source: str, table: Path | None, nats_bench: Path | None, as_json: boo
 
 @main.command()
 def strategies() -> None:
-    """List the strategies and where they come from."""
+    """List the strategies, for --strategy and for experiments."""
     width = max(map(len, PRESETS))
     for entry in PRESETS.values():
         click.echo(f'{entry.name:<{width}}  {entry.summary} ({entry.paper})')
@@ -164,14 +276,14 @@ def strategies() -> None:
 
 @main.command()
 def recipes() -> None:
-    """List the recipes and what their first line says."""
+    """List the recipes: data and settings by name."""
     width = max(map(len, recipe_names()))
     for name in recipe_names():
         first = resources.files('nni_darts').joinpath('recipes', f'{name}.yml').read_text('utf-8').splitlines()[0]
         click.echo(f'{name:<{width}}  {first.lstrip("# ")}')
 
 
-@main.command()
+@main.command(short_help='Find what is wrong with an experiment file.')
 @click.argument('experiment', type=click.Path(path_type=Path))
 def check(experiment: Path) -> None:
     """Find what would go wrong with EXPERIMENT.yml before NNI starts."""
@@ -180,40 +292,42 @@ def check(experiment: Path) -> None:
     click.echo('ok')
 
 
-@main.command()
+@main.command(short_help='Start an NNI experiment.')
 @click.argument('experiment', type=click.Path(path_type=Path))
-@click.option('--port', default=8080, show_default=True, type=click.IntRange(1024, 65535), help='Of the web page.')
-@click.option('--wait', is_flag=True, help='Wait for the end and print the table; the page stays up.')
+@_port_options
 @click.option('--id-file', type=click.Path(path_type=Path, dir_okay=False), help="Also write the experiment's id into this file.")
 def launch(experiment: Path, port: int, wait: bool, id_file: Path | None) -> None:
-    """Check EXPERIMENT.yml, then run nnictl create with the manager bound to this machine."""
+    """Check EXPERIMENT.yml, then start it: nnictl create, with NNI's manager bound to this machine.
+
+    Prints the addresses of NNI's web page and of the summary, and returns while the experiment runs; nnictl stop ends it.
+    """
     if not _checked(experiment, closed=True):
         sys.exit(2)
     if _in_use(port):
         raise InputError(f'port {port} is in use; choose another one with --port')
-    script = resources.files('nni_darts.experiment').joinpath('loopback.cjs')
-    options = f'{os.environ.get("NODE_OPTIONS", "")} --require "{script}"'.strip()
-    started = subprocess.run(
-        ['nnictl', 'create', '--config', str(experiment), '--port', str(port)],
-        env={**os.environ, 'NODE_OPTIONS': options, 'PYTHONWARNINGS': 'ignore'},
-        capture_output=True,
-        text=True,
-    )
+    since = time.time()
+    started = _nnictl('create', '--config', str(experiment), '--port', str(port))
     identifier = _experiment_id(started.stdout + started.stderr)
     if started.returncode or not identifier:
         raise InputError(f'nnictl create failed: {_complaint(started.stdout + started.stderr)}')
     if id_file:
         id_file.write_text(identifier + '\n', 'utf-8')
-    click.echo(f'experiment {identifier} is running')
-    click.echo(f'  NNI page      http://localhost:{port}')
-    click.echo(f'  summary       http://localhost:{port}/logs/summary.html')
-    click.echo(f'  files         {Path.home() / "nni-experiments" / identifier}')
-    click.echo(f'  stop          nnictl stop {identifier}')
-    if wait:
-        _wait(port, identifier)
+    _follow(port, identifier, since, wait)
 
 
 @main.command()
+@click.argument('identifier', metavar='ID')
+@_port_options
+def resume(identifier: str, port: int, wait: bool) -> None:
+    """Go on with experiment ID that was stopped, or whose manager was killed; the manager is bound to this machine."""
+    if _in_use(port):
+        raise InputError(f'port {port} is in use; choose another one with --port')
+    since = time.time()
+    _resume(identifier, port)
+    _follow(port, identifier, since, wait)
+
+
+@main.command(short_help='What NNI runs for each trial.')
 def trial() -> None:
     """What NNI runs for each trial; not for use by hand."""
     from nni_darts.experiment.trial import run_trial
@@ -230,9 +344,10 @@ def read_genotype(source: str) -> AnyGenotype:
     if source in PUBLISHED:
         return PUBLISHED[source]
     path = Path(source)
-    if (path / 'genotype.json').is_file():
+    # os.path, not pathlib: a text that is too long for a path is simply none.
+    if os.path.isfile(path / 'genotype.json'):
         path = path / 'genotype.json'
-    if path.is_file():
+    if os.path.isfile(path):
         try:
             return genotype_from_text(path.read_text('utf-8'))
         except (ValueError, OSError) as error:
@@ -240,7 +355,7 @@ def read_genotype(source: str) -> AnyGenotype:
     try:
         return genotype_from_text(source) if source.startswith('|') else genotype_from_code(source)
     except ValueError:
-        raise InputError(f'no genotype {source!r}: give a file, a code from a result, or one of {", ".join(PUBLISHED)}') from None
+        raise InputError(f'no genotype {source[:100]!r}: give a file, a code from a result, or one of {", ".join(PUBLISHED)}') from None
 
 
 def _checked(experiment: Path, closed: bool = False) -> bool:
@@ -258,6 +373,59 @@ def _checked(experiment: Path, closed: bool = False) -> bool:
     return not findings.errors
 
 
+def _nnictl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs nnictl; a manager that it starts listens on loopback only."""
+    script = resources.files('nni_darts.experiment').joinpath('loopback.cjs')
+    options = f'{os.environ.get("NODE_OPTIONS", "")} --require "{script}"'.strip()
+    environment = {**os.environ, 'NODE_OPTIONS': options, 'PYTHONWARNINGS': 'ignore'}
+    return subprocess.run(['nnictl', *arguments], env=environment, capture_output=True, text=True)
+
+
+def _resume(identifier: str, port: int) -> None:
+    resumed = _nnictl('resume', identifier, '--port', str(port))
+    if resumed.returncode or 'ERROR' in resumed.stdout:
+        raise InputError(f'nnictl resume failed: {_complaint(resumed.stdout + resumed.stderr)}')
+
+
+def _follow(port: int, identifier: str, since: float, wait: bool) -> None:
+    """Makes sure that an experiment that was started works, and says where it is."""
+    for _ in range(_ATTEMPTS):
+        if _has_tuner(port, since):
+            break
+        # On a busy machine the tuner can miss the ten seconds that NNI gives it. What was done is kept.
+        _nnictl('stop', identifier)
+        since = time.time()
+        _resume(identifier, port)
+    else:
+        raise click.ClickException(f'the tuner of experiment {identifier} did not start within ten seconds: this machine is too busy')
+    click.echo(f'experiment {identifier} is running')
+    click.echo(f'  NNI page      http://localhost:{port}')
+    click.echo(f'  summary       http://localhost:{port}/logs/summary.html')
+    click.echo(f'  files         {Path.home() / "nni-experiments" / identifier}')
+    click.echo(f'  stop          nnictl stop {identifier}')
+    if wait:
+        _wait(port, identifier)
+
+
+def _has_tuner(port: int, since: float) -> bool:
+    """Whether the tuner of an experiment that was started then has connected to the manager."""
+    import requests
+
+    from nni_darts.experiment.manager import Manager
+
+    manager = Manager(f'localhost:{port}')
+    for _ in range(_TUNER_SECONDS):
+        time.sleep(1)
+        try:
+            if any('Tuner did not connect' in error for error in manager.errors()):
+                return False
+            if manager.tuner_since() >= since:
+                break
+        except requests.RequestException:
+            pass
+    return True  # where it has not said so within the time, nothing has gone wrong either
+
+
 def _experiment_id(output: str) -> str:
     found = re.search(r'Experiment ID: (?:\x1b\[\d*m)?(\w+)', output)
     return found.group(1) if found else ''
@@ -270,8 +438,9 @@ def _in_use(port: int) -> bool:
 
 def _complaint(text: str) -> str:
     """The line of nnictl's output that says what is wrong."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if 'error' in line.lower()), lines[-1] if lines else 'it printed nothing')
+    lines = [line.strip() for line in re.sub(r'\x1b\[\d*m', '', text).splitlines() if line.strip()]
+    own = next((line.partition('ERROR: ')[2] for line in lines if 'ERROR: ' in line), None)
+    return own or next((line for line in reversed(lines) if 'error' in line.lower()), lines[-1] if lines else 'it printed nothing')
 
 
 def _wait(port: int, identifier: str) -> None:
@@ -292,7 +461,9 @@ def _wait(port: int, identifier: str) -> None:
         except requests.RequestException:
             unanswered += 1
             if unanswered > 20:
-                raise click.ClickException(f'the manager of experiment {identifier} is gone; nnictl resume {identifier} goes on') from None
+                raise click.ClickException(
+                    f'the manager of experiment {identifier} is gone; nni-darts resume {identifier} goes on'
+                ) from None
             continue
         for record in records:
             if record.status in FINISHED and record.id not in seen:

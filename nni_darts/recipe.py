@@ -297,8 +297,9 @@ class BudgetSettings(_Section):
 class Recipe(_Section):
     """All settings of one experiment. Build it with :meth:`load` or :meth:`from_dict`, which make a :class:`TextRecipe` where data is text.
 
-    ``accelerator`` and ``precision`` go to Lightning's Trainer: ``auto`` takes a GPU where there is one. With a ``budget`` it decides how
-    long a search is and how many cells are trained, and not ``search.epochs``, ``search.random_samples`` and evolution's ``cells``.
+    ``accelerator`` and ``precision`` go to Lightning's Trainer: ``auto`` takes a GPU where there is one. A checkpoint is written after
+    each epoch, and within epochs after every ``checkpoint_steps`` steps. With a ``budget`` it decides how long a search is and how many
+    cells are trained, and not ``search.epochs``, ``search.random_samples`` and evolution's ``cells``.
     """
 
     name: str = 'unnamed'
@@ -310,6 +311,7 @@ class Recipe(_Section):
     budget: BudgetSettings | None = None
     accelerator: Literal['auto', 'cpu', 'gpu', 'mps'] = 'auto'
     precision: Literal['32-true', 'bf16-mixed', '64-true'] = '32-true'
+    checkpoint_steps: Positive = 500
 
     @property
     def metric(self) -> Metric:

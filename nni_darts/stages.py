@@ -1,40 +1,45 @@
 """The stages of the protocol (Liu et al., ICLR 2019, section 3): search, select, retrain. The command line and NNI's trials call these.
 
 Each writes what a user wants to keep into its output folder: ``genotype.json``, ``metrics.jsonl`` (a line for each epoch),
-``result.json`` (with all settings and versions), a checkpoint to resume from and, of a trained cell, ``weights.pt``.
+``result.json`` (with all settings and versions), a checkpoint to resume from, of a search ``search.html`` with its data in
+``search.json``, of a trained cell ``weights.pt``.
 """
 
 from __future__ import annotations
 
 import json
-import platform
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from nni_darts import __version__
 from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
 from nni_darts.budget import affordable_epochs, training_passes, training_portion
 from nni_darts.cells import cells_to_train, number_of_cells
 from nni_darts.errors import InputError
-from nni_darts.files import write_text
+from nni_darts.files import lock, replacing, write_text
 from nni_darts.genotypes import AnyGenotype, genotype_from_sample, genotype_from_text
+from nni_darts.provenance import provenance
 from nni_darts.recipe import Recipe
+from nni_darts.recurrent import RnnGenotype
+from nni_darts.report.searches import SEARCH, search_data, write_search
 from nni_darts.strategies.costs import EVALUATION
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.presets import ALIASES, create_strategy, preset
+from nni_darts.strategies.progressive_depth import ProgressiveDepth
 from nni_darts.tasks import task_of
+from nni_darts.training.checkpoints import CHECKPOINT, PREVIOUS
 from nni_darts.training.run import (
-    CHECKPOINT,
     METRICS,
     DecisionBar,
     OnEpoch,
+    OnStep,
     create_trainer,
     epochs_of,
     last_checkpoint,
@@ -42,12 +47,15 @@ from nni_darts.training.run import (
     quiet_lightning,
 )
 
-__all__ = ['cost_of', 'preflight', 'search', 'train_cell']
+__all__ = ['cost_of', 'preflight', 'search', 'train_cell', 'trained_image_network']
 
 OnDecision = Callable[[dict[str, Any]], None]
 """Called with the record of a decision."""
 
 RUN, RESULT, GENOTYPE, WEIGHTS, BY_MAGNITUDE = 'run.json', 'result.json', 'genotype.json', 'weights.pt', 'magnitude.json'
+STAGE = 'stage-'
+"""Begins the names of the folders with checkpoints of a search in stages."""
+LOCK = 'run.lock'
 
 
 def seed_everything(seed: int) -> None:
@@ -55,6 +63,26 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+@contextmanager
+def _alone_in(output: Path) -> Iterator[None]:
+    """Makes the folder, if need be, and keeps other processes out of it.
+
+    Raises:
+        InputError: if it cannot be made, or another process is in there.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        held = lock(output / LOCK)
+    except OSError as error:
+        raise InputError(f'cannot make the folder {output}: {error.strerror}') from None
+    if held is None:
+        raise InputError(f'another process is working in {output}')
+    try:
+        yield
+    finally:
+        os.close(held)
 
 
 def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> dict[str, Any] | None:
@@ -65,12 +93,12 @@ def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> 
     Raises:
         InputError: if the folder holds another run, or this one and it is not to be resumed, or files of the same names.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f'cannot make the folder {output}: {error.strerror}') from None
     run = {**what, 'recipe': recipe.to_dict()}
-    kept = sorted(file.name for file in output.iterdir() if file.name in (RESULT, GENOTYPE, WEIGHTS, METRICS, CHECKPOINT, 'cell-0'))
+    kept = sorted(
+        file.name
+        for file in output.iterdir()
+        if file.name in (RESULT, GENOTYPE, WEIGHTS, METRICS, CHECKPOINT, PREVIOUS, 'cell-0', f'{STAGE}1')
+    )
     before = _read_json(output / RUN) if (output / RUN).exists() and kept else None
     if before is None and kept:
         raise InputError(f'{output} already holds {kept[0]}, which is not of a run that could go on; choose another folder')
@@ -82,7 +110,6 @@ def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> 
             raise InputError(f'{output} holds a run with another {", ".join(different)}: a resumed run keeps its settings')
         if RESULT in kept:
             return _read_json(output / RESULT)['result']
-        _check_checkpoint(output)
     _write_json(output / RUN, run)
     return None
 
@@ -101,16 +128,9 @@ def _read_json(path: Path) -> Any:
         raise InputError(f'{path} is damaged ({error}); start again in another folder') from None
 
 
-def _check_checkpoint(output: Path) -> None:
-    """Finds damage before Lightning runs into it."""
-    if (output / CHECKPOINT).exists():
-        try:
-            torch.load(output / CHECKPOINT, map_location='meta', weights_only=True)
-            if not epochs_of(output):
-                raise ValueError(f'{METRICS} is missing')
-        except Exception as error:  # torch, zipfile and pickle have a dozen kinds for a damaged file
-            reason = str(error).splitlines()[0][:100]
-            raise InputError(f'the checkpoint in {output} is damaged ({reason}); start again in another folder') from None
+def _reason(error: Exception) -> str:
+    """The beginning of an error's text, which may be long, or empty."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:100]
 
 
 def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> list[str]:
@@ -143,17 +163,23 @@ def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str
         return recipe, f'{name}: {count} cells, {count * training_passes(recipe, "select"):.4g} passes'
     strategy, task = _strategy(recipe, name), task_of(recipe)
     with _as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
-        task.check(strategy)
-        strategy.mutate_model(task.space(recipe, data))
+        space, first = task.space(recipe, data), strategy
+        if isinstance(strategy, ProgressiveDepth):
+            if recipe.budget is None:
+                strategy.stage_epochs(recipe.search.epochs)
+            space, first = next(strategy.stages(space))
+        task.check(first)
+        first.mutate_model(space)
     if recipe.budget is None:
         return recipe, ''
 
     def cost(epochs: int) -> float:
         return _search_passes(recipe, strategy, epochs, data)
 
-    least = 1 if strategy.warmup_epochs < 1 else int(strategy.warmup_epochs) + 1
+    stages = 2 if isinstance(strategy, ProgressiveDepth) else 1  # half as long as other searches
+    least = 1 if first.warmup_epochs < 1 else stages * int(first.warmup_epochs) + 1
     epochs = affordable_epochs(recipe, name, cost, least)
-    tuning = strategy.selection.epochs(strategy.architecture)
+    tuning = first.selection.epochs(first.architecture)
     parts = f'{epochs} epochs of search' + (f' and {tuning} of tuning' if tuning else '')
     total = cost(epochs) + training_passes(recipe, 'select')
     return recipe.model_copy(update={'search': recipe.search.model_copy(update={'epochs': epochs})}), (
@@ -161,8 +187,10 @@ def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str
     )
 
 
-def _search_passes(recipe: Recipe, strategy: DifferentiableStrategy, epochs: int, data: Any) -> float:
+def _search_passes(recipe: Recipe, strategy: DifferentiableStrategy | ProgressiveDepth, epochs: int, data: Any) -> float:
     """What a search of so many epochs costs, in passes over the training data."""
+    if isinstance(strategy, ProgressiveDepth):
+        return sum(_search_passes(recipe, part, strategy.stage_epochs(epochs), data) for part in strategy.parts)
     task, scored = task_of(recipe), strategy.selection.scored(strategy.architecture)
     evaluated = sum(variants * task.evaluated_portion(recipe, data, batches) for variants, batches in scored)
     return training_portion(recipe, 'search') * strategy.passes(epochs) + EVALUATION * evaluated
@@ -177,6 +205,7 @@ def search(
     resume: bool = False,
     on_epoch: OnEpoch | None = None,
     on_decision: OnDecision | None = None,
+    on_step: OnStep | None = None,
 ) -> tuple[AnyGenotype, dict[str, Any]]:
     """Searches a cell with the strategy of that name.
 
@@ -188,6 +217,7 @@ def search(
         resume: go on from the checkpoint there, if there is one.
         on_epoch: called with each epoch's measurements.
         on_decision: called with each decision that a selection takes during or after the search: its line of ``selection.jsonl``.
+        on_step: called after each batch of training, validation, testing or scoring.
 
     Returns:
         The genotype, and the result: validation accuracy of what was searched, cost of the found network at retraining size, seconds
@@ -203,15 +233,16 @@ def search(
         raise InputError(str(error)) from None
     data = task_of(recipe).load(recipe)
     fitted, _ = _checked_strategy(recipe, strategy, data)
-    finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
-    if finished is not None:
-        return genotype_from_text(json.dumps(_read_json(output / GENOTYPE))), finished
-    if chosen.supernet:
-        genotype, measured = _search_supernet(fitted, strategy, seed, output, data, resume, on_epoch, on_decision)
-    else:
-        genotype, measured = _search_cells(recipe, strategy, seed, output, resume, on_epoch)
-    write_text(output / GENOTYPE, genotype.to_json() + '\n')
-    return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)})
+    with _alone_in(output):
+        finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
+        if finished is not None:
+            return genotype_from_text(json.dumps(_read_json(output / GENOTYPE))), finished
+        if chosen.supernet:
+            genotype, measured = _search_supernet(fitted, strategy, seed, output, data, resume, on_epoch, on_decision, on_step)
+        else:
+            genotype, measured = _search_cells(recipe, strategy, seed, output, resume, on_epoch, on_step)
+        write_text(output / GENOTYPE, genotype.to_json() + '\n')
+        return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)})
 
 
 def _search_supernet(
@@ -223,26 +254,31 @@ def _search_supernet(
     resume: bool,
     on_epoch: OnEpoch | None,
     on_decision: OnDecision | None,
+    on_step: OnStep | None,
 ) -> tuple[AnyGenotype, dict[str, Any]]:
     task = task_of(recipe)
     seed_everything(seed)
     space = task.space(recipe, data)
     strategy = _strategy(recipe, name)
-    module, datamodule = task.searching(recipe, data, seed)
-    with quiet_lightning():
-        trainer = create_trainer(
-            output,
-            epochs=recipe.search.epochs,
-            accelerator=recipe.accelerator,
-            precision=recipe.precision,
-            on_epoch=on_epoch,
-            extra=lambda: {
-                **_decided(strategy),
+    bar = DecisionBar()
+
+    def described(record: dict[str, Any]) -> None:
+        _write_page(output, recipe, name, seed, over=False)
+        if on_epoch:
+            on_epoch(record)
+
+    def run(recipe: Recipe, space: Any, strategy: DifferentiableStrategy, folder: Path, around: tuple[int, int] = (0, 0)) -> None:
+        """Searches a space; if that was finished before, it only loads what came out."""
+
+        def extra() -> dict[str, Any]:
+            found = json.loads(_genotype(strategy).to_json())
+            epoch = trainer.current_epoch + 1
+            return {
+                **_decided(strategy, epoch),
+                **_eigenvalue(strategy, epoch),
                 'probabilities': strategy.probabilities(),
-                'genotype': json.loads(_genotype(strategy).to_json()),
-            },
-        )
-        bar = DecisionBar()
+                'genotype': found,
+            }
 
         def decided(record: dict[str, Any]) -> None:
             bar.close()
@@ -250,25 +286,75 @@ def _search_supernet(
             if on_decision:
                 on_decision(record)
 
-        strategy.on_scored, strategy.on_decision = bar.scored, decided
-        evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=_resume_arguments(output, resume))
-        strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
-    by_magnitude = strategy.architecture.by_magnitude
+        module, datamodule = task.searching(recipe, data, seed)
+
+        def scored(label: str, batches: int, total: int | None) -> None:
+            bar.scored(label, batches, total)
+            if on_step:
+                on_step()
+
+        strategy.on_scored, strategy.on_decision = scored, decided
+        with quiet_lightning():
+            trainer = create_trainer(
+                folder,
+                epochs=recipe.search.epochs,
+                accelerator=recipe.accelerator,
+                precision=recipe.precision,
+                checkpoint_steps=recipe.checkpoint_steps,
+                on_epoch=described,
+                on_step=on_step,
+                extra=extra,
+                around=around,
+                metrics=output / METRICS,
+            )
+            evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=_resume_arguments(folder, resume, output, around[0]))
+            strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
+
+    if isinstance(strategy, ProgressiveDepth):
+        epochs = strategy.stage_epochs(recipe.search.epochs)
+        short = recipe.model_copy(update={'search': recipe.search.model_copy(update={'epochs': epochs})})
+        for number, (deeper, part) in enumerate(strategy.stages(space)):
+            run(short, deeper, part, output / f'{STAGE}{number + 1}', (number * epochs, (len(strategy.parts) - number - 1) * epochs))
+            # A resumed run does not repeat this stage, and must build the next one from the same random numbers.
+            seed_everything(seed + _STAGE_SEED * (number + 1))
+    else:
+        run(recipe, space, strategy, output)
+    passes = round(_search_passes(recipe, strategy, recipe.search.epochs, data), 3)
+    strategy = part if isinstance(strategy, ProgressiveDepth) else strategy
+    by_magnitude, stopped = strategy.architecture.by_magnitude, strategy.architecture.stopped
     if by_magnitude is not None:
         write_text(output / BY_MAGNITUDE, genotype_from_sample(by_magnitude).to_json() + '\n')
-    last = epochs_of(output)[-1]
-    valid = f'valid_{recipe.metric.name}'
-    passes = round(_search_passes(recipe, strategy, recipe.search.epochs, data), 3)
-    return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds'], 'passes': passes}
+    _write_page(output, recipe, name, seed, over=True)
+    early = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
+    valid, last = f'valid_{recipe.metric.name}', epochs_of(output)[-1]
+    return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds'], 'passes': passes, **early}
 
 
-def _decided(strategy: DifferentiableStrategy) -> dict[str, Any]:
-    """How far a selection that decides one by one has come, and how clear its last decision was; nothing for other selections."""
+_STAGE_SEED = 1_000_003
+"""Between the seeds of two stages of one search."""
+
+
+def _write_page(output: Path, recipe: Recipe, strategy: str, seed: int, *, over: bool) -> None:
+    """``search.html`` and ``search.json``: the search so far, to be looked at."""
+    about = {'strategy': strategy, 'seed': seed, 'recipe': recipe.name, 'metric': recipe.metric.name}
+    write_search(output, SEARCH, search_data(epochs_of(output), **about, over=over))
+
+
+def _decided(strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
+    """How far a selection that decides one by one has come, how clear its last decision was, and which it took at the end of an epoch;
+    nothing for other selections."""
     total, history = strategy.selection.decisions(strategy.architecture), strategy.architecture.history
     if not total:
         return {}
     margin = history[-1]['margin'] if history else None
-    return {'decisions': len(history), 'of_decisions': total, **({} if margin is None else {'margin': margin})}
+    decided = [record for record in history if record.get('epoch') == epoch]
+    return {'decisions': len(history), 'of_decisions': total, **({} if margin is None else {'margin': margin}), 'decided': decided}
+
+
+def _eigenvalue(strategy: DifferentiableStrategy, epoch: int) -> dict[str, float]:
+    """How sharp the minimum was that α had found at the end of an epoch, where early stopping measures it."""
+    measured = strategy.architecture.curvature
+    return {'eigenvalue': round(measured[-1]['eigenvalue'], 6)} if measured and measured[-1]['epoch'] == epoch else {}
 
 
 def _write_decisions(output: Path, strategy: DifferentiableStrategy) -> None:
@@ -309,7 +395,7 @@ class _InProcess(SequentialExecutionEngine):
 
 
 def _search_cells(
-    recipe: Recipe, name: str, seed: int, output: Path, resume: bool, on_epoch: OnEpoch | None
+    recipe: Recipe, name: str, seed: int, output: Path, resume: bool, on_epoch: OnEpoch | None, on_step: OnStep | None
 ) -> tuple[AnyGenotype, dict[str, Any]]:
     """Random search and evolution: the cells one after the other through the select stage, best by validation."""
     valid = f'valid_{recipe.metric.name}'
@@ -317,7 +403,7 @@ def _search_cells(
     values: dict[int, float | None] = {}
     while len(found) < len(cells := cells_to_train(recipe, name, seed, values)):
         genotype, folder = cells[len(found)], output / f'cell-{len(found)}'
-        found.append((genotype, train_cell(recipe, 'select', genotype, seed, folder, resume=resume, on_epoch=on_epoch)))
+        found.append((genotype, train_cell(recipe, 'select', genotype, seed, folder, resume=resume, on_epoch=on_epoch, on_step=on_step)))
         values[len(found)] = found[-1][1][valid]
     best, result = recipe.metric.best(found, lambda entry: entry[1][valid])
     total = {name: round(sum(trained[name] for _, trained in found), 3) for name in ('seconds', 'passes')}
@@ -333,6 +419,7 @@ def train_cell(
     *,
     resume: bool = False,
     on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
 ) -> dict[str, Any]:
     """Trains the network of a genotype from scratch: briefly (``select``) or fully (``retrain``). Arguments as for :func:`search`.
 
@@ -348,32 +435,66 @@ def train_cell(
     task, settings = task_of(recipe), getattr(recipe, stage)
     output = Path(output)
     data = task.load(recipe)
-    finished = _claim(output, recipe, {'stage': stage, 'seed': seed, 'genotype': json.loads(genotype.to_json())}, resume)
-    if finished is not None:
-        return finished
-    seed_everything(seed)
-    with _as_input_error(stage):
-        network = task.network(recipe, stage, genotype, data)
-    module, datamodule = task.training(recipe, stage, data, seed)
-    module.set_model(network)
-    with quiet_lightning():
-        trainer = create_trainer(
-            output,
-            epochs=settings.epochs,
-            accelerator=recipe.accelerator,
-            precision=recipe.precision,
-            gradient_clip=settings.gradient_clip,
-            on_epoch=on_epoch,
-        )
-        trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
-        epochs = epochs_of(output)
-        measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds'], 'passes': round(training_passes(recipe, stage), 3)}
-        if stage == 'retrain':
-            test = f'test_{recipe.metric.name}'
-            measured[test] = trainer.test(module, datamodule=datamodule, verbose=False)[0][test]
-    torch.save(network.state_dict(), output / WEIGHTS)
-    write_text(output / GENOTYPE, genotype.to_json() + '\n')
-    return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
+    with _alone_in(output):
+        finished = _claim(output, recipe, {'stage': stage, 'seed': seed, 'genotype': json.loads(genotype.to_json())}, resume)
+        if finished is not None:
+            return finished
+        seed_everything(seed)
+        with _as_input_error(stage):
+            network = task.network(recipe, stage, genotype, data)
+        module, datamodule = task.training(recipe, stage, data, seed)
+        module.set_model(network)
+        with quiet_lightning():
+            trainer = create_trainer(
+                output,
+                epochs=settings.epochs,
+                accelerator=recipe.accelerator,
+                precision=recipe.precision,
+                checkpoint_steps=recipe.checkpoint_steps,
+                gradient_clip=settings.gradient_clip,
+                on_epoch=on_epoch,
+                on_step=on_step,
+            )
+            trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
+            epochs = epochs_of(output)
+            passes = round(training_passes(recipe, stage), 3)
+            measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds'], 'passes': passes}
+            if stage == 'retrain':
+                test = f'test_{recipe.metric.name}'
+                measured[test] = trainer.test(module, datamodule=datamodule, verbose=False)[0][test]
+        with replacing(output / WEIGHTS) as file:
+            torch.save(network.state_dict(), file)
+        write_text(output / GENOTYPE, genotype.to_json() + '\n')
+        return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
+
+
+def trained_image_network(output: Path) -> tuple[nn.Module, AnyGenotype, Recipe, Any]:
+    """What :func:`train_cell` left in a folder: the network with its weights (on the CPU, in evaluation mode), its cell, recipe and data.
+
+    Raises:
+        InputError: if the folder holds no finished training of an image network, its files are damaged, or the recipe's data is missing.
+    """
+    output = Path(output)
+    for name in (RUN, GENOTYPE, WEIGHTS):
+        if not (output / name).is_file():
+            raise InputError(f'{output} has no {name}: it is not the output folder of a finished nni-darts retrain')
+    run = _read_json(output / RUN)
+    recipe = Recipe.from_dict(run['recipe'])
+    try:
+        genotype = genotype_from_text((output / GENOTYPE).read_text('utf-8'))
+    except ValueError as error:
+        raise InputError(f'{output / GENOTYPE}: {error}') from None
+    if isinstance(genotype, RnnGenotype):
+        raise InputError(f'{output} holds a language model, no image network')
+    task = task_of(recipe)
+    data = task.load(recipe)
+    with _as_input_error(run['stage']):
+        network = task.network(recipe, run['stage'], genotype, data)
+    try:
+        network.load_state_dict(torch.load(output / WEIGHTS, map_location='cpu', weights_only=True))
+    except Exception as error:  # torch, zipfile and pickle have a dozen kinds for a damaged file
+        raise InputError(f'{output / WEIGHTS} does not hold the weights of this network ({_reason(error)})') from None
+    return network.eval(), genotype, recipe, data
 
 
 def cost_of(genotype: AnyGenotype, recipe: Recipe, data: Any, stage: str = 'retrain') -> dict[str, int]:
@@ -396,18 +517,20 @@ def _as_input_error(what: str) -> Iterator[None]:
         raise InputError(f'{what}: {error}') from None
 
 
-def _resume_arguments(output: Path, resume: bool) -> dict[str, Any]:
-    checkpoint = last_checkpoint(output) if resume else None
+def _resume_arguments(folder: Path, resume: bool, log: Path | None = None, before: int = 0) -> dict[str, Any]:
+    """What ``fit`` is given to go on from the checkpoint in a folder. ``log``, ``before``: as for :func:`last_checkpoint`."""
+    try:
+        checkpoint = last_checkpoint(folder, log, before) if resume else None
+    except ValueError as error:
+        raise InputError(f'the checkpoint in {folder} is damaged ({error}); start again in another folder') from None
     return {'ckpt_path': str(checkpoint), 'weights_only': True} if checkpoint else {}
 
 
 def _finish(output: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """Writes ``result.json`` beside what the run was: settings, versions."""
+    """Writes ``result.json`` beside what the run was: settings, versions, command, state of the source."""
     result = {**result, 'peak_memory_mib': peak_memory_mib()}
-    versions = {name: metadata.version(name) for name in ('nni', 'torch', 'torchvision', 'pytorch-lightning')}
     run = json.loads((output / RUN).read_text('utf-8'))
-    versions = {'nni-darts': __version__, 'python': platform.python_version(), **versions}
-    _write_json(output / RESULT, {'result': result, **run, 'versions': versions})
+    _write_json(output / RESULT, {'result': result, **run, **provenance()})
     return result
 
 

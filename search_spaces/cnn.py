@@ -147,6 +147,9 @@ class DartsSpace(_CellNetwork, ModelSpace):
         stem: ``cifar`` (keeps height and width) or ``imagenet`` (divides them by 8 before the first cell's output).
         operations: names of the candidates on every edge, or a table of them (see ``nni_darts.candidates``).
 
+    Attributes:
+        candidates: the operations edge by edge (see ``nni_darts.candidates``).
+
     Under ``model_context(sample)`` it is a network with fresh weights and affine batch norm, as :func:`darts_network` builds
     it; ``freeze(sample)`` keeps the weights of the space, whose batch norms are not affine.
 
@@ -168,6 +171,14 @@ class DartsSpace(_CellNetwork, ModelSpace):
         if nodes < 1:
             raise ValueError(f'nodes must be at least 1, not {nodes}')
         candidates = edge_candidates(operations, nodes)
+        self.candidates = candidates
+        self._sizes = {
+            'channels': channels,
+            'num_classes': num_classes,
+            'in_channels': in_channels,
+            'nodes': nodes,
+            'stem': stem,
+        }
         fixed = current_model() is not None  # NNI is building one model of the space, not the space itself
 
         def make_nodes(kind: str, channels: int) -> tuple[list[nn.Module], Sequence[int]]:
@@ -182,6 +193,10 @@ class DartsSpace(_CellNetwork, ModelSpace):
             return made, states
 
         self._build(make_nodes, channels=channels, cells=cells, num_classes=num_classes, in_channels=in_channels, stem=stem, affine=fixed)
+
+    def with_depth(self, cells: int, operations: Candidates) -> DartsSpace:
+        """The same space, of another depth and with other operations, with fresh weights."""
+        return DartsSpace(**self._sizes, cells=cells, operations=operations)
 
 
 class Network(_CellNetwork):

@@ -86,6 +86,8 @@ class Architecture(nn.Module):
         policy: what paths are drawn from where the supernet computes one path at a time; there is no α then.
         path: the one it computes just now.
         memory: what a selection remembers from epoch to epoch: plain data.
+        curvature: of each epoch since α moves ``epoch``, ``eigenvalue`` and ``sample``, where early stopping measures it.
+        stopped: that entry of the epoch whose architecture early stopping returns, and ``after`` which epoch it stopped.
         by_magnitude: the NNI sample that magnitude would have chosen when the search ended and a progressive selection began.
     """
 
@@ -101,6 +103,8 @@ class Architecture(nn.Module):
         self.path: Path | None = None
         self.memory: dict[str, Any] = {}
         self.by_magnitude: dict[str, Any] | None = None
+        self.curvature: list[dict[str, Any]] = []
+        self.stopped: dict[str, Any] | None = None
         self.edges: dict[str, tuple[str, int]] = {}
 
     def declare(self, label: str, decision: OperationDecision | InputDecision) -> None:
@@ -212,6 +216,8 @@ class Architecture(nn.Module):
             'history': self.history,
             'memory': self.memory,
             'by_magnitude': self.by_magnitude,
+            'curvature': self.curvature,
+            'stopped': self.stopped,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -221,6 +227,8 @@ class Architecture(nn.Module):
         self.history = list(state['history'])
         self.memory = dict(state['memory'])
         self.by_magnitude = state['by_magnitude']
+        self.curvature = list(state['curvature'])
+        self.stopped = state['stopped']
 
 
 def _key(label: str) -> str:

@@ -17,12 +17,13 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSa
 from torchmetrics import Metric
 
 from nni_darts._nni import BaseOneShotLightningModule, Lightning, LightningModule, ModelSpace, OneShotStrategy, no_default_hook
-from nni_darts.strategies.architects import Architect, Reinforce, SecondOrder
+from nni_darts.strategies.architects import Architect, Reinforce, SecondOrder, dominant_eigenvalue
 from nni_darts.strategies.architects.randomness import RandomState
 from nni_darts.strategies.architecture import Architecture, Topology, edge_topology
+from nni_darts.strategies.early_stopping import EarlyStopping, early_stopping
 from nni_darts.strategies.fast import accelerate
 from nni_darts.strategies.relaxations import Relaxation, Softmax
-from nni_darts.strategies.selections import Magnitude, Ranking, Selection
+from nni_darts.strategies.selections import Greedy, Magnitude, Ranking, Selection
 from nni_darts.strategies.supernet import mutation_hook
 
 __all__ = ['DifferentiableModule', 'DifferentiableStrategy']
@@ -46,6 +47,9 @@ class DifferentiableStrategy(OneShotStrategy):
             rounding; ``plain`` every candidate by itself.
         checkpoint: keep less of each fast cell in memory for backward, and compute it again there.
         gradient_clip_val: clip the weights' gradient to this norm (in the real step, not in the virtual one); None does not clip.
+        early_stopping: end the search when its minimum gets sharp, with the architecture of an earlier epoch (DARTS-ES): an
+            :class:`EarlyStopping`, a mapping of its settings, or True for those published. A progressive selection begins then, with the
+            supernet as it is.
         mutation_hooks: NNI's extra hooks, run before ours.
 
     Attributes:
@@ -74,11 +78,13 @@ class DifferentiableStrategy(OneShotStrategy):
         gradient_clip_val: float | None = 5.0,
         execution: Literal['fast', 'plain'] = 'fast',
         checkpoint: bool = False,
+        early_stopping: EarlyStopping | dict[str, Any] | bool = False,
         mutation_hooks: list[Callable[..., Any]] | None = None,
     ) -> None:
         super().__init__(mutation_hooks=mutation_hooks)
         relaxation, architect, selection = relaxation or Softmax(), architect or SecondOrder(), selection or Magnitude()
         _check_parts(relaxation, architect, selection)
+        self.early_stopping = _early_stopping(early_stopping, relaxation, selection)
         for name, value, least in (
             ('learning_rate', learning_rate, 0),
             ('weight_decay', weight_decay, 0),
@@ -156,6 +162,9 @@ class DifferentiableStrategy(OneShotStrategy):
 
     def select(self) -> dict[str, Any]:
         """The architecture that the search stands at: an NNI sample."""
+        stopped = self.architecture.stopped
+        if stopped is not None and not self.selection.epochs(self.architecture):
+            return stopped['sample']
         return self.selection.select(self.architecture, self.relaxation)
 
     def warmup(self, epochs: int) -> int:
@@ -165,11 +174,13 @@ class DifferentiableStrategy(OneShotStrategy):
     def passes(self, epochs: int) -> float:
         """How often as many batches as there are for training go forward and backward through the supernet in a search of so many epochs.
 
-        That is one for the weights and, once α moves, so many for α as the architect takes; the selection's epochs are included.
+        That is one for the weights and, once α moves, so many for α as the architect takes; the selection's epochs are included. Of a
+        search that was stopped early the epochs that it had count.
         """
-        tuning = self.selection.epochs(self.architecture)
-        alpha = self.architect.passes * (epochs - self.warmup(epochs) + tuning) if self.relaxation.trains_alpha else 0
-        return (self.relaxation.passes * (epochs + tuning) + alpha) * (2 if self.architect.union else 1)
+        stopped, tuning = self.architecture.stopped, self.selection.epochs(self.architecture)
+        searched = epochs if stopped is None else stopped['after']
+        alpha = self.architect.passes * (searched - self.warmup(epochs) + tuning) if self.relaxation.trains_alpha else 0
+        return (self.relaxation.passes * (searched + tuning) + alpha) * (2 if self.architect.union else 1)
 
     def probabilities(self) -> dict[str, dict[str, float]]:
         """Label → candidate → probability, of every choice among operations."""
@@ -237,6 +248,7 @@ class DifferentiableModule(BaseOneShotLightningModule):
     def _step(self, train: Any, valid: Any, batch_idx: int) -> Any:
         """α on ``valid``, the weights on ``train``."""
         relaxation, architect = self.strategy.relaxation, self.strategy.architect
+        relaxation.begin_step(self._progress)
         moves = relaxation.trains_alpha and self.current_epoch >= self._warmup_epochs
         if moves and architect.own_optimizer:
             self._architecture_step(train, valid, batch_idx)
@@ -245,10 +257,9 @@ class DifferentiableModule(BaseOneShotLightningModule):
             with _silent(self.training_module):
                 return self.loss_on(train, batch_idx)
 
-        progress = self.current_epoch / max(1, self._search_epochs - 1)
         with (
             nullcontext() if moves and not architect.own_optimizer else _frozen(self.architecture.arch_parameters()),
-            relaxation.weight_step(self.architecture, silent_loss, self.model, progress),
+            relaxation.weight_step(self.architecture, silent_loss, self.model, self._progress),
         ):
             outputs = self.training_module.training_step(train, batch_idx)
             self.advance_optimization(_loss(outputs), batch_idx, self.strategy.gradient_clip_val)
@@ -318,16 +329,22 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_fit_start(self) -> None:
         extra = self.strategy.selection.epochs(self.architecture)
-        self._search_epochs = self.trainer.max_epochs
+        stopped = self.architecture.stopped
+        self._search_epochs = self.trainer.max_epochs if stopped is None else stopped['after']
         if extra and self._search_epochs < 1:
             raise ValueError('a progressive selection follows the search: give the Trainer max_epochs, the number of epochs to search')
-        if extra:
+        if extra or stopped is not None:
             self.trainer.fit_loop.max_epochs = self._search_epochs + extra
         super().on_fit_start()
 
     @property
     def _warmup_epochs(self) -> int:
         return self.strategy.warmup(self._search_epochs)
+
+    @property
+    def _progress(self) -> float:
+        """The part of the search that is behind; above 1 while a selection fine-tunes."""
+        return self.current_epoch / max(1, self._search_epochs - 1)
 
     @property
     def tuning(self) -> bool:
@@ -356,12 +373,34 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
+        if self.strategy.early_stopping is not None and self._warmup_epochs <= self.current_epoch < self._search_epochs:
+            self._measure_curvature(self.strategy.early_stopping)
         selection, finished = self.strategy.selection, self.current_epoch + 1
         selection.observe(finished, self._search_epochs, self.architecture, self.strategy.relaxation)
         for _ in range(selection.rounds_due(finished, self._search_epochs, self.architecture)):
             for record in selection.decide(self.architecture, self):
+                record['epoch'] = finished
                 self.strategy.on_decision(record)
         self.strategy.grow_batches()
+
+    def _measure_curvature(self, stopping: EarlyStopping) -> None:
+        """Notes the dominant eigenvalue after this epoch in ``architecture.curvature``, and ends the search if it is time."""
+        finished, curvature = self.current_epoch + 1, self.architecture.curvature
+        with self.scoring(train=True):
+            batch = next(self.validation_batches(1)[0])
+            eigenvalue = dominant_eigenvalue(
+                lambda: self.loss_on(batch, 0),
+                list(self.model.parameters()),
+                self.architecture.arch_parameters(),
+                iterations=stopping.iterations,
+            )
+        sample = self.strategy.selection.select(self.architecture, self.strategy.relaxation)
+        curvature.append({'epoch': finished, 'eigenvalue': eigenvalue, 'sample': sample})
+        earlier = stopping.stops_for([entry['eigenvalue'] for entry in curvature])
+        if earlier is not None:
+            self.architecture.stopped = {'after': finished, **curvature[earlier]}
+            self._search_epochs = finished
+            self.trainer.fit_loop.max_epochs = finished + self.strategy.selection.epochs(self.architecture)
 
     # Lightning calls these on this module; the evaluator's module is inside it.
 
@@ -370,6 +409,12 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int, *args: Any) -> None:
         self.training_module.on_train_batch_end(outputs, batch[TRAIN], batch_idx)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.training_module.on_save_checkpoint(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.training_module.on_load_checkpoint(checkpoint)
 
     def on_validation_epoch_start(self) -> None:
         self.training_module.on_validation_epoch_start()
@@ -449,6 +494,16 @@ def _check_parts(relaxation: Relaxation, architect: Architect, selection: Select
         raise ValueError('a controller is moved by Reinforce: SampledPaths(controller=True) goes with it, and no other architect does')
     if isinstance(architect, Reinforce) and not relaxation.sampled:
         raise ValueError('Reinforce moves the controller of SampledPaths(controller=True)')
+
+
+def _early_stopping(value: Any, relaxation: Relaxation, selection: Selection) -> EarlyStopping | None:
+    """The setting, where it makes sense. Raises ValueError elsewhere."""
+    stopping = early_stopping(value)
+    if stopping is not None and (relaxation.sampled or not relaxation.trains_alpha):
+        raise ValueError('early_stopping watches how α is trained, and here it is not')
+    if stopping is not None and isinstance(selection, Greedy):
+        raise ValueError('early_stopping would leave edges undecided: this selection spreads its decisions over the whole search')
+    return stopping
 
 
 def _optimizers(configured: Any) -> list[Optimizer]:

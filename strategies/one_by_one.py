@@ -10,7 +10,7 @@ from torch import nn
 
 from nni_darts._nni import Lightning, ModelStatus, OneShotStrategy, RawFormatModelSpace, SequentialExecutionEngine, model_context
 
-__all__ = ['OneByOne']
+__all__ = ['OneByOne', 'fresh_copy']
 
 
 class OneByOne(OneShotStrategy):
@@ -45,9 +45,7 @@ class OneByOne(OneShotStrategy):
         space = self.model_space.model_space
         with model_context(sample):
             network = type(space)(*space.trace_args, **space.trace_kwargs)
-        # A Lightning evaluator can be used once; the loaders' data need no copy.
-        evaluator = copy.deepcopy(self.model_space.evaluator, _shared_data(self.model_space.evaluator))
-        model = _FixedModel(network, evaluator, sample)
+        model = _FixedModel(network, fresh_copy(self.model_space.evaluator), sample)
         self.trained.append(model)
         self.engine.submit_models(model)
         return self._score(model)
@@ -85,7 +83,7 @@ class _FixedModel(RawFormatModelSpace):
         return self.model_space
 
 
-def _shared_data(evaluator: Lightning) -> dict[int, Any]:
-    """A memo for deepcopy that keeps the data sets shared."""
+def fresh_copy(evaluator: Lightning) -> Lightning:
+    """A Lightning evaluator can be used once; the loaders' data need no copy."""
     loaders = [evaluator.train_dataloaders, evaluator.val_dataloaders, evaluator.datamodule]
-    return {id(loader): loader for loader in loaders if loader is not None}
+    return copy.deepcopy(evaluator, {id(loader): loader for loader in loaders if loader is not None})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,8 @@ class Preset:
         paper: where the method comes from.
         parts: (settings of its own, a selection that is to take the place of its own or None) → what the strategy is made of.
         own: names of the settings of its own.
-        built_by: the class of ``nni_darts.strategies`` that it configures.
+        supernet: whether it searches one supernet; otherwise cells are trained one by one.
+        made_by: module and class of the strategy.
         relaxed: whether its supernet computes all candidates at once, so that it can be read out in other ways.
     """
 
@@ -37,19 +39,14 @@ class Preset:
     paper: str
     parts: Callable[[Parts, Any], Parts]
     own: tuple[str, ...] = ()
-    built_by: str = 'DifferentiableStrategy'
+    supernet: bool = True
     relaxed: bool = True
-
-    @property
-    def supernet(self) -> bool:
-        """Whether it searches one supernet; otherwise cells are trained one by one."""
-        return self.built_by == 'DifferentiableStrategy'
+    made_by: tuple[str, str] = ('nni_darts.strategies.differentiable', 'DifferentiableStrategy')
 
     def create(self, **settings: Any) -> OneShotStrategy:
         """The strategy with these settings: of its own, and arguments of its class. Raises ValueError for any other."""
-        from nni_darts import strategies
-
-        Strategy = getattr(strategies, self.built_by)
+        home, kind = self.made_by
+        Strategy = getattr(import_module(home), kind)
         allowed = [*self.own, *(name for name in inspect.signature(Strategy.__init__).parameters if name != 'self')]
         for name in settings:
             if name not in allowed:
@@ -207,20 +204,30 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 relaxed=False,
             ),
             Preset(
+                'p-darts',
+                'first-order DARTS in stages: deeper and deeper networks, fewer and fewer operations, few skip connections',
+                'Chen et al., ICCV 2019',
+                lambda own, selection: {},
+                relaxed=False,
+                made_by=('nni_darts.strategies.progressive_depth', 'ProgressiveDepth'),
+            ),
+            Preset(
                 'random',
                 'random cells, trained one by one; the best stays',
                 'Liu et al., ICLR 2019, section 3',
                 lambda own, selection: {},
-                built_by='RandomSearch',
+                supernet=False,
                 relaxed=False,
+                made_by=('nni_darts.strategies.random_search', 'RandomSearch'),
             ),
             Preset(
                 'evolution',
                 'cells trained one by one, each a child of the best of a sample of the youngest',
                 'Real et al., AAAI 2019',
                 lambda own, selection: {},
-                built_by='Evolution',
+                supernet=False,
                 relaxed=False,
+                made_by=('nni_darts.strategies.evolution', 'Evolution'),
             ),
         )
     }

@@ -63,8 +63,9 @@ class MixedOperation(RelaxedChoice):
         self.names = list(choice.names)
         self.relaxation = relaxation
         for name in self.names:
-            self.add_module(str(name), relaxation.candidate(choice[name]))
-        # In a dict, which registers no modules: where something smaller is searched, the choice's own module is frozen, with fresh weights.
+            self.add_module(str(name), relaxation.candidate(choice[name], str(name)))
+        # In a dict, which registers no modules: where something else is searched, the choice's own module is frozen (with fresh weights, if
+        # what was searched is smaller).
         self._replaced = {name: choice[name] for name in self.names if getattr(self, str(name)) is not choice[name]}
         architecture.declare(self.label, OperationDecision(tuple(self.names), group))
 
@@ -88,7 +89,7 @@ class MixedOperation(RelaxedChoice):
         return self.relaxation.mix(self.label, architecture.alpha(self.label), candidates, args, kwargs, left_out)
 
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
-        """The chosen candidate, with the weights it has here unless the relaxation searched something else in its place."""
+        """The chosen candidate, with the weights it has here unless the relaxation searched something smaller in its place."""
         chosen = self._original[0].choice.freeze(sample)
         return recursive_freeze(self._replaced.get(chosen, getattr(self, str(chosen))), sample)[0]
 

@@ -6,8 +6,14 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault('OMP_NUM_THREADS', '2')
+
+COMMON = {'deadline': None, 'database': None, 'suppress_health_check': list(HealthCheck)}
+settings.register_profile('quick', max_examples=20, derandomize=True, **COMMON)
+settings.register_profile('faults', max_examples=2000, **COMMON)  # make test-faults
+settings.load_profile('quick')
 
 
 @pytest.fixture(autouse=True)

@@ -58,6 +58,7 @@ TORCH_FREE = (
     'nni_darts.cells',
     'nni_darts.experiment.tuner',
     'nni_darts.experiment.trial',
+    'nni_darts.experiment.gpus',
     'nni_darts.report.summary',
     'nni_darts.strategies.presets',
     'nni_darts.cli',

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
 from nni_darts.data.images import ImageData
+from nni_darts.data.position import Pass, ResumableDataModule
 from nni_darts.data.transforms import evaluation_transform, training_transform
 from nni_darts.errors import InputError
 from nni_darts.recipe import DataSettings
@@ -25,31 +25,39 @@ def split(count: int, portion: float, seed: int) -> tuple[list[int], list[int]]:
     return order[:cut], order[cut:]
 
 
-class EpochSampler(Sampler[int]):
-    """A random order for each epoch that depends on the seed and the epoch alone, so that a resumed run sees the same one.
+class EpochSampler(Pass, Sampler[tuple[int, int]]):
+    """(index, seed) of each item, in a random order for each epoch; both depend on the seed and the epoch alone.
 
-    Lightning calls :meth:`set_epoch`.
+    What an item's augmentation draws follows from its seed: so it does not matter which process loads it, nor what was loaded before.
     """
 
     def __init__(self, count: int, seed: int) -> None:
+        super().__init__()
         self.count = count
         self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next pass."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.count, generator=generator).tolist())
+        order = torch.randperm(self.count, generator=generator).tolist()
+        seeds = torch.randint(2**62, (self.count,), generator=generator).tolist()
+        return iter(zip(order, seeds))
+
+
+class _EpochBatches(BatchSampler):
+    """Batches of an :class:`EpochSampler`; a resumed pass goes on where it was."""
+
+    sampler: EpochSampler
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        # Drawn with the first batch and no sooner: Lightning makes the iterator before it says which epoch it is.
+        yield from self.sampler.rest(super().__iter__(), len(self))
 
 
 class _Transformed(Dataset):
-    """Some of a data set's items, each image put through a transform."""
+    """Some of a data set's items, each image put through a transform. An item is asked for by its index, or by (index, seed)."""
 
     def __init__(self, data: Dataset, indices: Sequence[int], transform: Callable[[Any], Tensor]) -> None:
         self.data = data
@@ -59,12 +67,22 @@ class _Transformed(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, item: int | tuple[int, int]) -> tuple[Tensor, int]:
+        if isinstance(item, int):
+            image, label = self.data[self.indices[item]]
+            return self.transform(image), label
+        index, seed = item
         image, label = self.data[self.indices[index]]
-        return self.transform(image), label
+        # Torch's transforms draw from the global generator, which is put back: the training's own draws do not depend on the loading.
+        before = torch.get_rng_state()
+        torch.default_generator.manual_seed(seed)
+        try:
+            return self.transform(image), label
+        finally:
+            torch.set_rng_state(before)
 
 
-class ImageDataModule(pl.LightningDataModule):
+class ImageDataModule(ResumableDataModule):
     """Loaders of one run.
 
     Args:
@@ -94,16 +112,20 @@ class ImageDataModule(pl.LightningDataModule):
         self._plain = evaluation_transform(data, settings)
 
     def _loader(self, data: Dataset, sampler: EpochSampler | None) -> DataLoader:
-        workers = self.settings.workers
+        workers, count = self.settings.workers, len(data)  # type: ignore[arg-type]
+        if sampler is None:
+            batches = BatchSampler(SequentialSampler(data), self.batch_size, drop_last=False)  # type: ignore[arg-type]
+        else:
+            self.placed(sampler)
+            # Batch norm cannot normalise a batch of one.
+            batches = _EpochBatches(sampler, self.batch_size, drop_last=count % self.batch_size == 1 and count > self.batch_size)
         return DataLoader(
             data,
-            batch_size=self.batch_size,
-            sampler=sampler,
+            batch_sampler=batches,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
-            # Batch norm cannot normalise a batch of one.
-            drop_last=sampler is not None and len(data) % self.batch_size == 1 and len(data) > self.batch_size,
+            generator=torch.Generator(),  # of the workers' seeds, which nothing uses; else it would be the training's
         )
 
     def _shuffled(self, indices: Sequence[int], offset: int) -> DataLoader:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from nni_darts.data.position import Pass, ResumableDataModule
 from nni_darts.data.text import TextData
 from nni_darts.errors import InputError
 
@@ -69,10 +69,8 @@ def span_lengths(steps: int, bptt: int, deviation: float, generator: torch.Gener
     return [end - start for start, end in zip([0, *ends], ends)]
 
 
-class Spans(Sampler[tuple[int, int, int]]):
-    """(number, start, length) of each batch; random lengths depend on the seed and the epoch alone, so that a resumed run sees the same.
-
-    Lightning calls :meth:`set_epoch`.
+class Spans(Pass, Sampler[tuple[int, int, int]]):
+    """(number, start, length) of each batch; random lengths depend on the seed and the epoch alone.
 
     Args:
         steps: time steps of the stream.
@@ -81,15 +79,11 @@ class Spans(Sampler[tuple[int, int, int]]):
     """
 
     def __init__(self, steps: int, bptt: int, deviation: float = 0.0, seed: int | None = None) -> None:
+        super().__init__()
         self.steps = steps
         self.bptt = bptt
         self.deviation = deviation
         self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the lengths of the next pass."""
-        self.epoch = epoch
 
     def _lengths(self) -> list[int]:
         generator = None if self.seed is None else torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
@@ -102,7 +96,7 @@ class Spans(Sampler[tuple[int, int, int]]):
         # Drawn with the first batch and no sooner: a resumed run makes the iterator before it says which epoch it is.
         lengths = self._lengths()
         starts = accumulate(lengths, initial=0)
-        yield from ((number, start, length) for number, (start, length) in enumerate(zip(starts, lengths)))
+        yield from self.rest(((number, start, length) for number, (start, length) in enumerate(zip(starts, lengths))), len(lengths))
 
 
 class _Stream(Dataset):
@@ -118,7 +112,7 @@ class _Stream(Dataset):
         return TextBatch(self.rows[start : start + length], targets, Place(self.name, number))
 
 
-class TextDataModule(pl.LightningDataModule):
+class TextDataModule(ResumableDataModule):
     """Loaders of one run. Each yields :class:`TextBatch`.
 
     Args:
@@ -152,14 +146,17 @@ class TextDataModule(pl.LightningDataModule):
             batch_size=None,
             sampler=Spans(len(rows) - 1, self.bptt, deviation, seed),  # the last word is only a target
             collate_fn=_as_it_is,
+            generator=torch.Generator(),  # of the workers' seeds; there are none, and it would be the training's
         )
 
     def train_dataloader(self) -> DataLoader:
         """Training text for the weights."""
+        self.placed(self._train.sampler)
         return self._train
 
     def architecture_dataloader(self) -> DataLoader:
         """Validation text for α, in as many pieces as the training text."""
+        self.placed(self._alpha.sampler)
         return self._alpha
 
     def val_dataloader(self) -> DataLoader:

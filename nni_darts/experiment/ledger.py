@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +14,16 @@ __all__ = ['Ledger', 'Standing']
 
 @dataclass(frozen=True)
 class Standing:
-    """The jobs' state by key: final metrics, those at work, how often a trial ended without a result, those that did so too often."""
+    """The jobs' state by key: final metrics, those at work, how often a trial ended without a result, those that did so too often.
+
+    ``failed`` are the trials that ended without one.
+    """
 
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
     failures: Mapping[str, int] = field(default_factory=dict)
     given_up: frozenset[str] = frozenset()
+    failed: tuple[TrialRecord, ...] = ()
 
 
 class Ledger:
@@ -41,14 +45,14 @@ class Ledger:
         """Notes that a job was handed to NNI."""
         self._handed_over[key] = self._listed[key]
 
-    def read(self, records: Sequence[TrialRecord], now: float) -> Standing:
-        """Takes in the manager's list at a time in seconds."""
+    def read(self, records: Sequence[TrialRecord], now: float, hopeless: Collection[str] = ()) -> Standing:
+        """Takes in the manager's list at a time in seconds. A job of which a trial is ``hopeless`` (ids) is not started again."""
         records = [record for record in records if record.key]
         self._listed = Counter(record.key for record in records)
         self._handed_over = {key: count for key, count in self._handed_over.items() if self._listed[key] <= count}
         results = {record.key: record.metric for record in records if record.metric is not None}
         busy = set(self._handed_over)
-        failures: Counter[str] = Counter()
+        failed: list[TrialRecord] = []
         for record in records:
             if record.status not in FINISHED:
                 busy.add(record.key)
@@ -56,6 +60,7 @@ class Ledger:
                 if now - self._ended.setdefault(record.id, now) < self.grace_seconds:
                     busy.add(record.key)
                 else:
-                    failures[record.key] += 1
-        given_up = {key for key, count in failures.items() if count > self.max_retries and key not in results and key not in busy}
-        return Standing(results, frozenset(busy - results.keys()), failures, frozenset(given_up))
+                    failed.append(record)
+        failures = Counter(record.key for record in failed)
+        lost = {record.key for record in failed if failures[record.key] > self.max_retries or record.id in hopeless}
+        return Standing(results, frozenset(busy - results.keys()), failures, frozenset(lost - results.keys() - busy), tuple(failed))

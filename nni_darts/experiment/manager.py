@@ -8,7 +8,10 @@ from typing import Any
 
 import requests
 
-__all__ = ['FINISHED', 'Manager', 'TrialRecord']
+__all__ = ['FINISHED', 'TUNER_SINCE', 'Manager', 'TrialRecord']
+
+TUNER_SINCE = 'tuner.txt'
+"""A file among the manager's logs: when the tuner that works now was connected, in seconds since the epoch."""
 
 FINISHED = frozenset({'SUCCEEDED', 'FAILED', 'USER_CANCELED', 'SYS_CANCELED', 'EARLY_STOPPED'})
 """States in which a trial does not run any more; whether it has a result is another matter."""
@@ -43,9 +46,12 @@ class Manager:
     def __init__(self, address: str) -> None:
         self.address = address
 
-    def _url(self, path: str) -> str:
+    def _root(self) -> str:
         host, _, prefix = self.address.partition('/')
-        return f'http://{host}{"/" + prefix if prefix else ""}/api/v1/nni/{path}'
+        return f'http://{host}/{prefix + "/" if prefix else ""}'
+
+    def _url(self, path: str) -> str:
+        return self._root() + f'api/v1/nni/{path}'
 
     def _get(self, path: str) -> Any:
         response = requests.get(self._url(path), timeout=_TIMEOUT)
@@ -79,6 +85,20 @@ class Manager:
         """
         entries = self._get(f'metric-data/{trial_id}')
         return [_value(entry) for entry in entries if entry['type'] == 'PERIODICAL'], any(entry['type'] == 'FINAL' for entry in entries)
+
+    def stderr(self, trial_id: str) -> str:
+        """What a trial has written there."""
+        response = requests.get(self._url(f'trial-file/{trial_id}/stderr'), timeout=_TIMEOUT)
+        response.raise_for_status()
+        return response.content.decode('utf-8', 'replace')
+
+    def tuner_since(self) -> float:
+        """When the tuner was connected, in seconds since the epoch; 0 if no tuner ever was."""
+        response = requests.get(self._root() + f'logs/{TUNER_SINCE}', timeout=_TIMEOUT)
+        try:
+            return float(response.text)
+        except ValueError:
+            return 0.0  # NNI answers with its page where there is no such file
 
     def finish(self, submitted: int) -> None:
         """Ends the experiment once the submitted trials are through: NNI ends only when a maximum number of trials is reached."""

@@ -14,7 +14,10 @@ import nni.trial
 import requests
 
 from nni_darts.errors import InputError
+from nni_darts.experiment.gpus import claim_gpu, visible_gpus
 from nni_darts.experiment.manager import Manager
+from nni_darts.experiment.watchdog import Watchdog
+from nni_darts.files import lock
 from nni_darts.genotypes import genotype_from_code
 from nni_darts.metric import Metric
 from nni_darts.recipe import Recipe
@@ -42,33 +45,47 @@ def run_trial() -> None:
     epochs, finished = manager.reported(trial_id)
     if finished:
         return  # started again after a resume, although its result had arrived
+    output = Path(os.environ['NNI_OUTPUT_DIR'])
+    while lock(output / 'trial.lock') is None:
+        # After a resume: the manager died, the trial did not, and finishes what it does.
+        time.sleep(2)
+    recipe = Recipe.from_dict(job['recipe'])
     _share_cores(job['share'])
+    if job['gpus'] and recipe.accelerator in ('auto', 'gpu'):
+        claim_gpu(visible_gpus(), job['trials_per_gpu'], say=_say)
+    else:
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''  # torch would find them
+    watchdog = Watchdog(60 * job['stall_minutes'])
 
-    # Only now: what follows imports torch, which reads its number of threads when it starts.
+    # Only now: what follows imports torch, which reads its number of threads and its GPUs when it starts.
     from nni_darts import stages
+    from nni_darts.experiment.tensorboard import tensorboard_log
+    from nni_darts.report.records import pack
     from nni_darts.training.run import epochs_of
 
-    recipe = Recipe.from_dict(job['recipe'])
-    output = Path(os.environ['NNI_OUTPUT_DIR'])
     known = {record.get('epoch') for record in epochs if isinstance(record, dict)}
     nni.trial._intermediate_seq = len(epochs)
+    log = tensorboard_log(output)
 
     def on_epoch(record: dict[str, Any]) -> None:
         default = recipe.metric.of(record, 'valid')
         default = recipe.metric.of(record, 'train') if default is None else default
-        numbers = {name: value for name, value in record.items() if isinstance(value, (int, float))}
         if record['epoch'] not in known:
             known.add(record['epoch'])
-            _report(nni.report_intermediate_result, {'default': default, **numbers})
+            packed = pack(record)
+            _report(nni.report_intermediate_result, {'default': default, **packed})
+            log({**record, **packed, 'probabilities': record.get('probabilities', {})})
 
     for record in epochs_of(output):  # run before a stop, but never heard of
         on_epoch(record)
+    calls = {'resume': True, 'on_epoch': on_epoch, 'on_step': watchdog.progress}
     if job['stage'] == 'search':
-        genotype, result = stages.search(recipe, job['strategy'], job['seed'], output, resume=True, on_epoch=on_epoch)
+        genotype, result = stages.search(recipe, job['strategy'], job['seed'], output, **calls)
         arch = genotype.code()
     else:
         arch = job['arch']
-        result = stages.train_cell(recipe, job['stage'], genotype_from_code(arch), job['seed'], output, resume=True, on_epoch=on_epoch)
+        result = stages.train_cell(recipe, job['stage'], genotype_from_code(arch), job['seed'], output, **calls)
+    watchdog.stop()
     _report(nni.report_final_result, final_metric(result, recipe.metric, job['key'], arch))
 
 
@@ -116,6 +133,10 @@ def _share_cores(share: int) -> None:
     threads = max(1, len(os.sched_getaffinity(0)) // share) if hasattr(os, 'sched_getaffinity') else None
     if threads and share > 1:
         os.environ.setdefault('OMP_NUM_THREADS', str(threads))
+
+
+def _say(text: str) -> None:
+    print(f'this trial {text}', flush=True)
 
 
 def _report(send: Any, value: dict[str, Any]) -> None:

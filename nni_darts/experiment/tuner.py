@@ -20,11 +20,13 @@ import requests
 from nni.tuner import Tuner
 
 from nni_darts.errors import InputError
+from nni_darts.experiment.failures import Failures
 from nni_darts.experiment.ledger import Ledger, Standing
-from nni_darts.experiment.manager import Manager, TrialRecord
+from nni_darts.experiment.manager import TUNER_SINCE, Manager, TrialRecord
+from nni_darts.experiment.pages import Pages
 from nni_darts.experiment.protocol import Job, Protocol, parse_search_space
+from nni_darts.files import write_text
 from nni_darts.recipe import Recipe
-from nni_darts.report.summary import summarize, write_summary
 
 __all__ = ['SearchAndRetrain', 'unsendable']
 
@@ -53,7 +55,10 @@ class SearchAndRetrain(Tuner):
         recipe: name or path of a recipe.
         set: overrides: a mapping ``{search.epochs: 5}`` or a list of ``search.epochs=5``.
         retrain_runs: how often the best cell of each strategy is trained from scratch.
-        max_retries: how often a trial that ended without a result is started again.
+        max_retries: how often a trial that ended without a result is started again; one that diverged is not.
+        gpus: how many GPUs a trial takes where the machine has some: 1, or 0 to leave them alone.
+        trials_per_gpu: how many trials share a GPU.
+        stall_minutes: a trial in which nothing happens for so long ends itself, and is started again.
         optimize_mode: which values NNI's page shows as the better ones. It must be what the recipe's metric says: ``minimize``, and given,
             for perplexity; ``maximize``, given or not, for accuracy.
 
@@ -71,24 +76,41 @@ class SearchAndRetrain(Tuner):
         set: Mapping[str, Any] | Sequence[str] = (),
         retrain_runs: int = 1,
         max_retries: int = 2,
+        gpus: int = 1,
+        trials_per_gpu: int = 1,
+        stall_minutes: float = 30,
         optimize_mode: str | None = None,
     ) -> None:
         self._lock = threading.RLock()
         self._slots: list[int] = []
         self._callback: Callable[[int, Any], None] | None = None
         self._protocol: Protocol | None = None
+        self._pages: Pages | None = None
         self.error: str | None = None
         self.recipe: Recipe
         self._over = False  # finished, or the error is reported
         try:
-            for name, value, least in (('retrain_runs', retrain_runs, 1), ('max_retries', max_retries, 0)):
+            for name, value, least in (
+                ('retrain_runs', retrain_runs, 1),
+                ('max_retries', max_retries, 0),
+                ('gpus', gpus, 0),
+                ('trials_per_gpu', trials_per_gpu, 1),
+            ):
                 if not isinstance(value, int) or isinstance(value, bool) or value < least:
                     raise InputError(f'classArgs.{name} must be a whole number from {least}, not {value!r}')
+            if gpus > 1:
+                raise InputError(f'classArgs.gpus must be 0 or 1, not {gpus}: a trial computes on one GPU')
+            if isinstance(stall_minutes, bool) or not isinstance(stall_minutes, (int, float)) or not 0 < stall_minutes < 1e5:
+                raise InputError(f'classArgs.stall_minutes must be a number of minutes above 0, not {stall_minutes!r}')
+            self._surroundings = {'gpus': gpus, 'trials_per_gpu': trials_per_gpu, 'stall_minutes': stall_minutes}
+            self._failures = Failures()
             self.retrain_runs = retrain_runs
             self._ledger = Ledger(max_retries, GRACE_SECONDS)
             if not isinstance(set, (Mapping, list, tuple)):
                 raise InputError(f'classArgs.set must be a mapping such as {{search.epochs: 5}}, not {set!r}')
             self.recipe = Recipe.load(recipe, set)
+            if self.recipe.accelerator == 'gpu' and not gpus:
+                raise InputError('classArgs.gpus is 0, but the recipe has accelerator: gpu')
             metric = self.recipe.metric
             if (optimize_mode or 'maximize') != metric.optimize_mode:
                 raise InputError(
@@ -115,7 +137,10 @@ class SearchAndRetrain(Tuner):
                 watching = self._protocol is not None
                 self._protocol = Protocol(self.recipe, strategies, seeds, self.retrain_runs)
             if not watching:
+                self._say_it_is_up()
                 self._manager = Manager(urlparse(os.environ['NNI_TUNER_COMMAND_CHANNEL']).netloc + _prefix())
+                folder = os.environ.get('NNI_LOG_DIRECTORY')
+                self._pages = Pages(Path(folder), self._manager) if folder else None
                 threading.Thread(target=self._watch, name='nni-darts watcher', daemon=True).start()
         except InputError as error:
             self.error = str(error)
@@ -170,7 +195,10 @@ class SearchAndRetrain(Tuner):
         """Takes in the manager's list of trials; returns the first slots with the parameters of the jobs to start in them."""
         assert self._protocol is not None  # NNI sends the search space first
         records = self._manager.trials()
-        standing = self._ledger.read(records, time.monotonic())
+        now = time.monotonic()
+        standing = self._ledger.read(records, now, self._failures.hopeless)
+        if self._failures.learn(standing.failed, self._manager):
+            standing = self._ledger.read(records, now, self._failures.hopeless)
         jobs = self._protocol.jobs(standing.results, standing.given_up)
         taken = standing.results.keys() | standing.given_up | standing.busy
         ready = [job for job in jobs if job.key not in taken]
@@ -185,7 +213,8 @@ class SearchAndRetrain(Tuner):
 
     def _finish(self, records: Sequence[TrialRecord], jobs: Sequence[Job], standing: Standing) -> None:
         if not any(job.stage == 'retrain' and job.key in standing.results for job in jobs):
-            self._report('nothing was retrained: trials failed more often than max_retries allows; their stderr says why')
+            why = ''.join(f'; {record.key}: {self._failures.reasons[record.id]}' for record in standing.failed[-1:])
+            self._report(f'nothing was retrained: trials failed more often than max_retries allows{why}')
             return
         self._manager.finish(len(records))
         self._over = True
@@ -204,14 +233,19 @@ class SearchAndRetrain(Tuner):
             'arch': job.arch,
             'manager': f'{host}:{self._manager.address.partition(":")[2]}',
             'share': config.get('trialConcurrency', 1) if local else 1,
+            **self._surroundings,
             'recipe': self.recipe.to_dict(),
             'mutation_summary': {'stage': job.stage, 'strategy': job.strategy, 'seed': job.seed, 'arch': job.arch or '-'},
         }
 
     def _describe(self, records: Sequence[TrialRecord], standing: Standing, jobs: Sequence[Job], over: bool) -> None:
+        if self._pages is not None and self._protocol is not None:
+            self._pages.update(self._protocol, jobs, standing, records, self._failures.reasons, over=over)
+
+    def _say_it_is_up(self) -> None:
         folder = os.environ.get('NNI_LOG_DIRECTORY')
-        if folder and self._protocol is not None:
-            write_summary(Path(folder), summarize(self._protocol, jobs, standing, records, over=over))
+        if folder:
+            write_text(Path(folder) / TUNER_SINCE, f'{time.time()}\n')
 
     def _report(self, text: str) -> None:
         """Ends the experiment as ERROR with this text, as soon as there is a way to tell NNI."""

@@ -8,6 +8,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from nni_darts.cells import number_of_cells
 from nni_darts.errors import InputError
+from nni_darts.experiment.machines import look_at
 from nni_darts.experiment.protocol import Protocol, parse_search_space
 from nni_darts.experiment.tuner import SearchAndRetrain
 from nni_darts.recipe import Recipe, load_yaml
@@ -61,6 +63,7 @@ def check_experiment(path: Path) -> Findings:
     if protocol is not None:
         _check_amount(config, protocol, findings)
         _check_data(config, protocol.recipe, protocol.strategies, path, findings)
+        _check_machines(config, protocol.recipe, path, findings)
     return findings
 
 
@@ -143,7 +146,6 @@ def _check_services(config: dict[str, Any], path: Path, findings: Findings) -> N
     if 'remote' in platforms:
         if not config.get('nniManagerIp'):
             findings.errors.append('remote machines need nniManagerIp: the address of this machine as they see it')
-        findings.warnings.append('remote machines are not looked at: each needs this package at the same version, and the data')
     findings.warnings.append(
         'nnictl create lets NNI listen on all interfaces without a password, and it serves any file of yours; '
         '"nni-darts launch" binds it to this machine'
@@ -184,6 +186,30 @@ def _check_data(config: dict[str, Any], recipe: Recipe, strategies: Sequence[str
     findings.facts.append(task.describe(recipe, data))
     if recipe.budget is not None:
         findings.facts += [f'under each seed, with a budget of {recipe.budget.passes:g} passes over the training data:', *bought]
+
+
+def _check_machines(config: dict[str, Any], recipe: Recipe, path: Path, findings: Findings) -> None:
+    """Each remote machine, over ssh, all at a time."""
+    machines = [
+        machine
+        for service in _services(config)
+        if service.get('platform') == 'remote' and isinstance(service.get('machineList'), list)
+        for machine in service['machineList']
+        if isinstance(machine, dict)
+    ]
+    if findings.errors or not machines:
+        return  # what NNI refuses need not be tried
+    # User's code and relative paths travel with trialCodeDirectory: what they will find there cannot be known from here.
+    travels = ':' in recipe.data.name or (recipe.data.path is not None and not Path(recipe.data.path).is_absolute())
+    if travels:
+        findings.warnings.append(f'data {recipe.data.name} is not looked for on the remote machines: it comes with trialCodeDirectory')
+    with_key = [machine for machine in machines if not machine.get('password')]
+    if len(with_key) < len(machines):
+        findings.warnings.append('machines with a password are not looked at, only those with a key: each needs this package and the data')
+    with ThreadPoolExecutor(max(1, len(with_key))) as pool:
+        for errors, fact in pool.map(lambda machine: look_at(machine, None if travels else recipe, path.parent), with_key):
+            findings.errors += errors
+            findings.facts += [] if errors else [fact]
 
 
 class _inside:

@@ -6,14 +6,16 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, select_autoescape
-from markupsafe import Markup
+import yaml
 
 from nni_darts.files import write_text
 from nni_darts.genotypes import genotype_from_code
 from nni_darts.metric import METRICS, Metric
+from nni_darts.report.drawing import cell_svg, draw_cells
+from nni_darts.report.pages import render
 from nni_darts.report.spent import plot_spent, spent_by_seed
 
 if TYPE_CHECKING:
@@ -21,13 +23,32 @@ if TYPE_CHECKING:
     from nni_darts.experiment.manager import TrialRecord
     from nni_darts.experiment.protocol import Job, Protocol
 
-__all__ = ['format_table', 'summarize', 'write_summary']
+__all__ = ['DATA', 'PAGE', 'RECIPE', 'format_table', 'summarize', 'write_summary']
 
-PAGE, DATA = 'summary.html', 'summary.json'
+PAGE, DATA, RECIPE = 'summary.html', 'summary.json', 'recipe.yml'
+_HALF_PAGE = 800
+"""A drawing of more pixels would be too small beside another one."""
+
+_FULL_SIZE = {'nasbench201': 'nasbench201', 'recurrent': 'ptb'}
+"""Space → the recipe that trains its cells at the published size, where that is not cifar10."""
 
 
-def summarize(protocol: Protocol, jobs: Sequence[Job], standing: Standing, records: Sequence[TrialRecord], *, over: bool) -> dict[str, Any]:
-    """Plain data: a row for each strategy, a row for each job, what failed."""
+def summarize(
+    protocol: Protocol,
+    jobs: Sequence[Job],
+    standing: Standing,
+    records: Sequence[TrialRecord],
+    pages: Mapping[str, str] = MappingProxyType({}),
+    reasons: Mapping[str, str] = MappingProxyType({}),
+    *,
+    over: bool,
+) -> dict[str, Any]:
+    """Plain data: a row for each strategy, a row for each job, what failed, how to do it again.
+
+    Args:
+        pages: key of a search → address of its page.
+        reasons: trial id → why it ended without a result.
+    """
     identifiers = {record.key: record.id for record in records if record.key}
     rows = [_strategy_row(protocol, jobs, standing.results, strategy) for strategy in protocol.strategies]
     listed = []
@@ -55,6 +76,7 @@ def summarize(protocol: Protocol, jobs: Sequence[Job], standing: Standing, recor
                 'test': protocol.recipe.metric.of(metric, 'test'),
                 'seconds': metric.get('seconds'),
                 'arch': metric.get('arch') or job.arch,
+                'page': pages.get(job.key, ''),
             }
         )
     return {
@@ -64,15 +86,38 @@ def summarize(protocol: Protocol, jobs: Sequence[Job], standing: Standing, recor
         'jobs': listed,
         'seeds': list(protocol.seeds),
         'over': over,
+        'incidents': [{'key': record.key, 'trial': record.id, 'why': reasons.get(record.id, '')} for record in standing.failed],
         'failed': [row['key'] for row in listed if row['state'] == 'given up'],
+        'commands': _commands(protocol, jobs, rows),
     }
+
+
+def _commands(protocol: Protocol, jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What to type to do the same without NNI, and to train the best cells at the published size. A code may begin with a dash."""
+    again = []
+    for job in jobs:
+        name = _folder(job.key)
+        if job.stage == 'search':
+            again.append(f'nni-darts search --recipe {RECIPE} --strategy {job.strategy} --seed {job.seed} --output {name}')
+        elif job.stage == 'retrain':
+            again.append(f'nni-darts retrain --recipe {RECIPE} --genotype={job.arch} --seed {job.seed} --output {name}')
+    train = f'nni-darts retrain --recipe {_FULL_SIZE.get(protocol.recipe.space.name, "cifar10")} --set data.path=FOLDER'
+    full = [f'{train} --genotype={row["code"]} --output {_folder(row["strategy"])}-full' for row in rows if row['code']]
+    return {'again': again, 'full_size': full}
+
+
+def _folder(name: str) -> str:
+    return name.replace(' ', '-').replace('+', '-')
 
 
 def _strategy_row(protocol: Protocol, jobs: Sequence[Job], results: Mapping[str, Mapping[str, Any]], strategy: str) -> dict[str, Any]:
     metric = protocol.recipe.metric
     selected = protocol.select_results(strategy, results)
-    best_of_seeds = (metric.best([result['default'] for result in selected if result['seed'] == seed], float) for seed in protocol.seeds)
-    by_seed = [value for value in best_of_seeds if value is not None]
+    best_of_seeds = {
+        seed: metric.best([result for result in selected if result['seed'] == seed], lambda result: result['default'])
+        for seed in protocol.seeds
+    }
+    by_seed = [result['default'] for result in best_of_seeds.values() if result is not None]
     mine = [job for job in jobs if job.strategy == strategy]
     retrained = [results[job.key] for job in mine if job.stage == 'retrain' and job.key in results]
     tests = [test for result in retrained if (test := metric.of(result, 'test')) is not None]
@@ -83,6 +128,10 @@ def _strategy_row(protocol: Protocol, jobs: Sequence[Job], results: Mapping[str,
     return {
         'strategy': strategy,
         'seeds_done': len(by_seed),
+        'by_seed': [
+            {'seed': seed, 'valid': result['default'] if result else None, 'arch': result['arch'] if result else ''}
+            for seed, result in best_of_seeds.items()
+        ],
         'select': _spread(by_seed),
         'test': _spread(tests),
         'parameters': retrained[0].get('parameters') if retrained else None,
@@ -143,18 +192,20 @@ def format_table(summary: Mapping[str, Any]) -> str:
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Writes ``summary.json`` and ``summary.html`` if anything changed; each file is replaced at once."""
+    """Writes ``summary.json``, ``summary.html`` and ``recipe.yml`` if anything changed; each file is replaced at once."""
     text = json.dumps(summary, indent=1)
     data = folder / DATA
     if data.exists() and data.read_text('utf-8') == text:
         return
-    environment = Environment(loader=PackageLoader('nni_darts.report', '.'), autoescape=select_autoescape(), trim_blocks=True)
     metric = METRICS[summary['metric']]
-    environment.filters |= {
+    filters = {
         'spread': lambda spread: _shown(spread, metric),
         'value': lambda value: '–' if value is None else metric.shown(value),
         'thousands': _thousands,
     }
-    page = environment.get_template(PAGE).render(summary, unit=metric.unit, plot=Markup(plot_spent(summary)))
-    write_text(folder / PAGE, page)
+    found = {row['strategy']: genotype_from_code(row['code']) for row in summary['strategies'] if row['code']}
+    drawings = {strategy: {'svg': cell_svg(cell), 'wide': draw_cells(cell).width > _HALF_PAGE} for strategy, cell in found.items()}
+    values = {**summary, 'unit': metric.unit, 'drawings': drawings, 'plot': plot_spent(summary)}
+    write_text(folder / RECIPE, yaml.safe_dump(summary['recipe'], sort_keys=False))
+    write_text(folder / PAGE, render('summary.html', values, filters))
     write_text(data, text)

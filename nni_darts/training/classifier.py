@@ -67,6 +67,8 @@ class ImageClassifier(LightningModule):
         for part in ('train', 'valid', 'test'):
             setattr(self, f'{part}_accuracy', MulticlassAccuracy(num_classes, average='micro'))
             setattr(self, f'{part}_loss', MeanMetric())
+        for metric in (self.train_accuracy, self.train_loss):
+            metric.persistent(True)  # a checkpoint in the middle of an epoch holds what it has measured so far
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """(B, C, H, W) → what the model returns."""
@@ -81,7 +83,13 @@ class ImageClassifier(LightningModule):
             scheduler = StepLR(optimizer, 1, self.decay)
         return {'optimizer': optimizer, 'lr_scheduler': scheduler}
 
+    def on_train_start(self) -> None:
+        self._follow_epoch()  # a run that goes on in the middle of an epoch does not start it
+
     def on_train_epoch_start(self) -> None:
+        self._follow_epoch()
+
+    def _follow_epoch(self) -> None:
         if hasattr(self.model, 'set_drop_path'):
             self.model.set_drop_path(self.drop_path * self.trainer.current_epoch / self.epochs)
 

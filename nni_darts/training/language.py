@@ -46,6 +46,14 @@ class HiddenStates:
         """Notes what a pass over a batch started from, and the state it ended with."""
         self._streams[stream] = number, before, after.detach()
 
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {stream: list(kept) for stream, kept in self._streams.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up a checkpoint's."""
+        self._streams = {stream: tuple(kept) for stream, kept in state.items()}
+
 
 class LanguageModel(LightningModule):
     """Cross-entropy, plain SGD, truncated backpropagation through time (Merity et al., ICLR 2018, and the DARTS authors' code).
@@ -93,6 +101,7 @@ class LanguageModel(LightningModule):
         self._history: list[float] = []  # validation losses, epoch by epoch
         for part in ('train', 'valid', 'test'):
             setattr(self, f'{part}_nats', MeanMetric())
+        self.train_nats.persistent(True)  # a checkpoint in the middle of an epoch holds what it has measured so far
 
     def forward(self, tokens: Tensor, hidden: Tensor | None = None) -> Any:
         """(T, B) → what the model returns."""
@@ -109,6 +118,7 @@ class LanguageModel(LightningModule):
         """What the model makes of a batch, and the mean loss of its words."""
         tokens, targets, place = batch
         before = self._states.before(*place)
+        before = None if before is None else before.to(tokens.device)  # after a checkpoint
         encoded = self.model.encode(tokens, before)
         self._states.keep(*place, before, encoded.hidden)
         decoder: nn.Linear = self.model.decoder
@@ -196,9 +206,9 @@ class LanguageModel(LightningModule):
     # checkpoints --------------------------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        # No hidden states: every epoch starts every stream anew.
         average = None if self._average is None else self._average.state_dict()
-        checkpoint['language_model'] = {'history': list(self._history), 'best': self._best, 'average': average}
+        kept = {'history': list(self._history), 'best': self._best, 'average': average, 'states': self._states.state_dict()}
+        checkpoint['language_model'] = kept
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint['language_model']
@@ -206,3 +216,4 @@ class LanguageModel(LightningModule):
         if kept['average'] is not None:
             self._average = AveragedWeights(self.model)
             self._average.load_state_dict(kept['average'])
+        self._states.load_state_dict(kept['states'])

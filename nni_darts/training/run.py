@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import sys
 import time
 import warnings
@@ -13,21 +12,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Checkpoint, LambdaCallback, TQDMProgressBar
 from tqdm.auto import tqdm
 
 from nni_darts._nni import Trainer
 from nni_darts.errors import InputError
 from nni_darts.files import write_text
+from nni_darts.training.checkpoints import CHECKPOINT, PREVIOUS, CheckpointFiles, Checkpoints, RandomStates, read_checkpoint
+from nni_darts.training.divergence import StopOnDivergence
 
 __all__ = [
     'DecisionBar',
     'EpochLog',
     'OnEpoch',
-    'RandomStates',
+    'OnStep',
     'create_trainer',
     'epochs_of',
     'last_checkpoint',
@@ -35,73 +35,68 @@ __all__ = [
     'quiet_lightning',
 ]
 
-OnEpoch = Callable[[dict[str, float]], None]
-"""Called after each epoch with its measurements."""
+OnEpoch = Callable[[dict[str, Any]], None]
+"""Called after each epoch with its measurements: its line of ``metrics.jsonl``."""
 
-CHECKPOINT, METRICS = 'last.ckpt', 'metrics.jsonl'
+OnStep = Callable[[], None]
+"""Called after each batch."""
 
+METRICS = 'metrics.jsonl'
+BATCH_ENDS = ('on_train_batch_end', 'on_validation_batch_end', 'on_test_batch_end')
 
-class RandomStates(pl.Callback):
-    """Keeps the random states of Python, numpy and torch in the checkpoint: a resumed run draws what the unbroken one would."""
-
-    def state_dict(self) -> dict[str, Any]:
-        version, internal, gauss = random.getstate()
-        name, keys, position, has_gauss, cached = np.random.get_state()
-        return {
-            'python': [version, list(internal), gauss],
-            'numpy': [name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
-            'torch': torch.get_rng_state(),
-            'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # At once: Lightning fetches (and augments) the first batch before the first hook of the resumed epoch.
-        version, internal, gauss = state_dict['python']
-        random.setstate((version, tuple(internal), gauss))
-        name, keys, *rest = state_dict['numpy']
-        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-        torch.set_rng_state(state_dict['torch'])
-        if state_dict['cuda'] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state_dict['cuda'])
+_logger = logging.getLogger(__name__)
 
 
 class EpochLog(Checkpoint):
     """After each epoch: its measurements as a line of ``metrics.jsonl`` and as a call of ``on_epoch``.
 
-    A loss that is not finite ends the run there, with the epoch and the learning rate in the message. (It is a ``Checkpoint`` because
-    Lightning calls these after the module's own hook, which computes the epoch's metrics.)
+    (It is a ``Checkpoint`` because Lightning calls these after the module's own hook, which computes the epoch's metrics.)
 
     Args:
         path: the file; lines of epochs that a resumed run repeats are replaced.
         on_epoch: called with the measurements.
-        extra: further measurements of the epoch, asked for after it; ``on_epoch`` gets the numbers among them.
+        extra: further measurements of the epoch, asked for after it.
+        around: how many epochs other runs that write into the same file have before and after this one.
     """
 
-    def __init__(self, path: Path, on_epoch: OnEpoch | None = None, extra: Callable[[], dict[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        on_epoch: OnEpoch | None = None,
+        extra: Callable[[], dict[str, Any]] | None = None,
+        around: tuple[int, int] = (0, 0),
+    ) -> None:
         self.path = path
+        self.around = around
         self.on_epoch = on_epoch
         self.extra = extra
-        self._started = self._rate = 0.0
+        self._before = 0.0  # seconds of the epoch under way, up to the checkpoint that a run goes on from
+        self._started = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {'seconds': self._before + time.monotonic() - self._started}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._before = state_dict['seconds']
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._started = time.monotonic()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._started = time.monotonic()
-        self._rate = trainer.optimizers[0].param_groups[0]['lr']
+        self._before, self._started = 0.0, time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         values = {name: round(float(value), 6) for name, value in trainer.callback_metrics.items()}
-        if not np.isfinite(values.get('train_loss', 0.0)):
-            raise ArithmeticError(
-                f'the training loss is {values["train_loss"]} in epoch {trainer.current_epoch + 1} at learning rate {self._rate:.4g}: '
-                'the training has diverged; lower the learning rate'
-            )
-        lines = [line for line in _lines(self.path) if json.loads(line)['epoch'] < trainer.current_epoch + 1]
-        seconds = round(time.monotonic() - self._started, 2)
+        before, after = self.around
+        epoch = before + trainer.current_epoch + 1
+        lines = [line for line in _lines(self.path) if json.loads(line)['epoch'] < epoch]
+        seconds = round(self._before + time.monotonic() - self._started, 2)
         total = round(seconds + (json.loads(lines[-1])['total_seconds'] if lines else 0), 2)
-        record = {'epoch': trainer.current_epoch + 1, 'of': trainer.max_epochs, **values, 'seconds': seconds, 'total_seconds': total}
-        detail = self.extra() if self.extra else {}
-        write_text(self.path, ''.join(line + '\n' for line in [*lines, json.dumps({**record, **detail})]))
+        record = {'epoch': epoch, 'of': before + trainer.max_epochs + after, **values, 'seconds': seconds, 'total_seconds': total}
+        record |= self.extra() if self.extra else {}
+        write_text(self.path, ''.join(line + '\n' for line in [*lines, json.dumps(record)]))
         if self.on_epoch:
-            self.on_epoch(record | {name: value for name, value in detail.items() if isinstance(value, (int, float))})
+            self.on_epoch(record)
 
 
 def _lines(path: Path) -> list[str]:
@@ -145,10 +140,32 @@ class _Bar(TQDMProgressBar):
         return items
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to go on from, if there is one."""
-    path = folder / CHECKPOINT
-    return path if path.exists() else None
+def last_checkpoint(folder: Path, log: Path | None = None, before: int = 0) -> Path | None:
+    """The checkpoint to go on from, if there is one: the last, or the one before it if the last is damaged, which is removed then.
+
+    Args:
+        log: the folder of ``metrics.jsonl``, where it is another one.
+        before: how many epochs other runs have written into that file before this one.
+
+    Raises:
+        ValueError: if there is nothing to go on from but damage.
+    """
+    reasons = []
+    for path in (folder / CHECKPOINT, folder / PREVIOUS):
+        if path.exists():
+            try:
+                finished = read_checkpoint(path)['loops']['fit_loop']['epoch_progress']['current']['processed']
+                if len(epochs_of(log or folder)) < before + finished:
+                    raise ValueError(f'{METRICS} has fewer epochs')
+                if reasons:
+                    _logger.warning('%s is damaged, the run goes on from the older checkpoint', folder / CHECKPOINT)
+                    (folder / CHECKPOINT).unlink()  # it must not take the older one's place when the next one is written
+                return path
+            except ValueError as error:
+                reasons.append(f'{path.name}: {error}')
+    if reasons:
+        raise ValueError('; '.join(reasons))
+    return None
 
 
 def create_trainer(
@@ -157,14 +174,21 @@ def create_trainer(
     epochs: int,
     accelerator: str,
     precision: str,
+    checkpoint_steps: int | None = None,
     gradient_clip: float | None = None,
     on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
     extra: Callable[[], dict[str, Any]] | None = None,
+    around: tuple[int, int] = (0, 0),
+    metrics: Path | None = None,
 ) -> pl.Trainer:
-    """A Lightning trainer that writes a checkpoint and a line of ``metrics.jsonl`` into ``folder`` after each epoch.
+    """A Lightning trainer that writes checkpoints, and a line of ``metrics.jsonl`` after each epoch, into ``folder``.
 
     Args:
+        metrics: the file for these lines, where it is another one.
+        checkpoint_steps: write a checkpoint after so many steps within an epoch, too.
         gradient_clip: norm for Lightning to clip to; one-shot strategies clip themselves and need None here.
+        on_step: called after each batch of training, validation or testing.
         others: as in the recipe and for :class:`EpochLog`.
 
     Raises:
@@ -173,10 +197,10 @@ def create_trainer(
     folder.mkdir(parents=True, exist_ok=True)
     callbacks: list[pl.Callback] = [
         RandomStates(),
-        EpochLog(folder / METRICS, on_epoch, extra),
-        ModelCheckpoint(
-            folder, filename='last', save_top_k=1, every_n_epochs=1, save_on_train_epoch_end=True, enable_version_counter=False
-        ),
+        EpochLog(metrics or folder / METRICS, on_epoch, extra, around),
+        Checkpoints(folder, checkpoint_steps),
+        StopOnDivergence(),
+        *([LambdaCallback(**dict.fromkeys(BATCH_ENDS, lambda *_: on_step()))] if on_step else []),
     ]
     interactive = sys.stderr.isatty()
     if interactive:
@@ -194,6 +218,7 @@ def create_trainer(
             logger=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            plugins=[CheckpointFiles()],
         )
     except (pl.utilities.exceptions.MisconfigurationException, RuntimeError) as error:
         raise InputError(f'accelerator {accelerator!r} cannot be used here: {error}') from None

@@ -1,7 +1,8 @@
 """How the architecture parameters move."""
 
 from nni_darts.strategies.architects.architect import Architect, Coordinate, FirstOrder, Joint, SecondOrder
+from nni_darts.strategies.architects.curvature import dominant_eigenvalue
 from nni_darts.strategies.architects.gradient import architecture_gradient
 from nni_darts.strategies.architects.reinforce import Reinforce
 
-__all__ = ['Architect', 'Coordinate', 'FirstOrder', 'Joint', 'Reinforce', 'SecondOrder', 'architecture_gradient']
+__all__ = ['Architect', 'Coordinate', 'FirstOrder', 'Joint', 'Reinforce', 'SecondOrder', 'architecture_gradient', 'dominant_eigenvalue']

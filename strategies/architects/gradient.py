@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from nni_darts.strategies.architects.randomness import RandomState
 from nni_darts.strategies.architects.virtual_step import clip_by_global_norm, virtual_step
 
-__all__ = ['architecture_gradient', 'gradient_of', 'saved']
+__all__ = ['architecture_gradient', 'gradient_of', 'require_grad', 'saved', 'unchanged']
 
 HESSIANS = ('finite_difference', 'exact')
 
@@ -83,11 +83,11 @@ def architecture_gradient(
 
     rate_of = {id(weight): float(rate) for weight, rate in zip(weights, rates)}
     moving = [weight for weight in weights if weight.requires_grad]
-    with _unchanged([*weights, *alphas], buffers) as rewind:
+    with unchanged([*weights, *alphas], buffers) as rewind:
 
         def first_order() -> list[Tensor]:
-            _require_grad(alphas, True)
-            _require_grad(weights, False)
+            require_grad(alphas, True)
+            require_grad(weights, False)
             return gradient_of(valid_loss(), alphas)
 
         if order == 1 or not any(rates) or not moving:
@@ -95,7 +95,7 @@ def architecture_gradient(
 
         devices = [tensor.device for tensor in (*weights, *alphas)]
         before_train = RandomState(devices)
-        _require_grad(alphas, False)
+        require_grad(alphas, False)
         reached, gradients = _reached(moving, train_loss())
         if not reached:
             rewind()
@@ -109,7 +109,7 @@ def architecture_gradient(
                 torch._foreach_add_(reached, steps)
             del steps
             rewind()
-            _require_grad(alphas, True)
+            require_grad(alphas, True)
             result = gradient_of(valid_loss(), [*alphas, *reached])
             after_valid = RandomState(devices)
             result, vector = result[: len(alphas)], clip_by_global_norm(result[len(alphas) :], clip_norm)
@@ -125,7 +125,7 @@ def architecture_gradient(
                 restore()
                 product = _exact_product(repeated_train_loss, reached, alphas, vector)
             else:
-                _require_grad(weights, False)
+                require_grad(weights, False)
                 product = _difference_product(repeated_train_loss, reached, alphas, vector, epsilon, restore)
         after_valid.restore()
         return list(torch._foreach_sub(result, product))
@@ -195,7 +195,7 @@ def _reached(weights: Sequence[Tensor], loss: Tensor) -> tuple[list[Tensor], lis
     return [weight for weight, _ in pairs], [gradient for _, gradient in pairs]
 
 
-def _require_grad(tensors: Sequence[Tensor], value: bool) -> None:
+def require_grad(tensors: Sequence[Tensor], value: bool) -> None:
     for tensor in tensors:
         tensor.requires_grad_(value)
 
@@ -221,7 +221,7 @@ def saved(tensors: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def _unchanged(leaves: Sequence[Tensor], buffers: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
+def unchanged(leaves: Sequence[Tensor], buffers: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
     """Yields a function that puts the buffers back; restores them and ``requires_grad`` of the leaves at the end in any case."""
     flags = [leaf.requires_grad for leaf in leaves]
     try:

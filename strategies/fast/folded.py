@@ -68,15 +68,16 @@ class Moments:
     Attributes:
         sums: (G, C)
         products: (G, C, C)
+        whole: both, the products below the sums: (G, 1 + C, C)
     """
 
     def __init__(self, groups: int, channels: int, like: Tensor) -> None:
-        self.sums = like.new_zeros(groups, channels)
-        self.products = like.new_zeros(groups, channels, channels)
+        whole = like.new_zeros(groups, 1 + channels, channels)
+        self.whole, self.sums, self.products = whole, whole[:, 0], whole[:, 1:]
 
     def add(self, groups: slice, y: Tensor) -> None:
         """Takes a piece of some groups: (n, G', C)"""
-        self.sums[groups].view(1, -1).addmm_(y.new_ones(1, len(y)), y.flatten(1))
+        self.sums[groups] += torch.mm(y.new_ones(1, len(y)), y.flatten(1)).view(y.shape[1:])
         self.products[groups].baddbmm_(y.permute(1, 2, 0), y.transpose(0, 1))
 
 
@@ -95,6 +96,8 @@ class FoldedNorm:
         matrix: (G, I, O)
         bias: (G, O)
         of_weight, of_factors: gradients, after :meth:`backward`.
+        through, direct, constant: the gradient of y is y·through + g·direct + constant, after :meth:`backward`; through and constant are
+            None if running statistics are used.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class FoldedNorm:
         dtype = weight.dtype
         self._weight = _wide(weight)
         self._count = count
+        self._dtype = dtype
         self._mean: Tensor | None = None
         if moments is None:
             self._centre = _wide(torch.stack([norm.running_mean for norm in norms]))
@@ -135,7 +139,7 @@ class FoldedNorm:
             cross: Σ yᵀg, (G, I, O), where g is the gradient of the result.
             total: Σ g, (G, O).
         """
-        dtype = cross.dtype
+        dtype = self._dtype
         cross, total = _wide(cross).transpose(1, 2), _wide(total)
         if self._mean is None:
             of_matrix = cross
@@ -148,7 +152,8 @@ class FoldedNorm:
             self.of_factors = (of_scale * self._inverse).sum(1).to(dtype)
             of_inverse = of_scale * self._factors
         of_weight = self._scale.unsqueeze(2) * of_matrix
-        self._direct = self._scaled.to(dtype)
+        self.direct = self._scaled.to(dtype)
+        self.through = self.constant = None
         if self._mean is not None:
             # y moves the variance, too: d var = −1/2 · inverse³ · d inverse, and var = diag(W·cov·Wᵀ).
             of_var = (of_inverse * self._inverse.pow(3)).mul_(-0.5).unsqueeze(2)
@@ -158,7 +163,7 @@ class FoldedNorm:
             constant = torch.baddbmm(
                 torch.bmm(self._mean.unsqueeze(1), through), total.unsqueeze(1), self._scaled, beta=-1, alpha=-1 / self._count
             )
-            self._through, self._constant = through.to(dtype), constant.squeeze(1).to(dtype)
+            self.through, self.constant = through.to(dtype), constant.squeeze(1).to(dtype)
         self.of_weight = of_weight.to(dtype)
 
     def input_gradient(self, groups: slice, gradient: Tensor, y: Tensor) -> Tensor:
@@ -173,8 +178,8 @@ class FoldedNorm:
         """
         result = torch.empty_like(y)
         grouped = result.transpose(0, 1)
-        if self._mean is None:
-            return torch.bmm(gradient, self._direct[groups], out=grouped).transpose(0, 1)
-        torch.bmm(y.transpose(0, 1), self._through[groups], out=grouped)
-        grouped.baddbmm_(gradient, self._direct[groups])
-        return result.add_(self._constant[groups])
+        if self.through is None:
+            return torch.bmm(gradient, self.direct[groups], out=grouped).transpose(0, 1)
+        torch.bmm(y.transpose(0, 1), self.through[groups], out=grouped)
+        grouped.baddbmm_(gradient, self.direct[groups])
+        return result.add_(self.constant[groups])

@@ -11,7 +11,8 @@ Images are (B, H, W, C) in here, and y is what a piece of a batch is while H and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_darts.search_spaces.cell import Cell
-from nni_darts.search_spaces.convolutions import depthwise, depthwise_input_gradient, depthwise_weight_gradient
-from nni_darts.strategies.fast.folded import EPS, FoldedNorm, Moments, RunningStatistics
-from nni_darts.strategies.fast.plan import Group, Leaving, Other, Plan, nchw, nhwc, running_statistics
+from nni_darts.strategies.fast.compiled import CompiledConvolutions, can_compile
+from nni_darts.strategies.fast.convolutions import Convolutions, PiecewiseConvolutions
+from nni_darts.strategies.fast.folded import EPS, RunningStatistics
+from nni_darts.strategies.fast.kernels import kernels
+from nni_darts.strategies.fast.plan import Leaving, Other, Plan, nchw, nhwc, running_statistics
 
 __all__ = ['streamed']
 
@@ -128,113 +131,41 @@ class _StatePass:
         running: RunningStatistics | None,
         keep: bool,
     ) -> None:
-        self.leaving, self.groups, self.x, self.training = leaving, leaving.groups, x, training
-        self.channels = x.shape[3]
-        self.size = leaving.size(*x.shape[1:3])
-        self.count = x.shape[0] * self.size[0] * self.size[1]
-        self.positions = leaving.index([position for group in self.groups for position in group.positions])
-        self.places = leaving.index([place for group in self.groups for place in group.places])
-        widest = max((len(group.places) for group in self.groups), default=1) * x[0].numel() * x.element_size()
+        self.x = x
+        self.positions = leaving.index([position for group in leaving.groups for position in group.positions])
+        widest = max((len(group.places) for group in leaving.groups), default=1) * x[0].numel() * x.element_size()
         images = max(1, PIECE_BYTES // widest)
         self.pieces = [slice(first, first + images) for first in range(0, x.shape[0], images)]
-        self.keep = keep
+        arguments = leaving, x, parameters, training, keep
+        self.convolutions: Convolutions | None = None
+        if leaving.groups:
+            functions = kernels(x) if can_compile(leaving) else None
+            made = PiecewiseConvolutions(self.pieces, *arguments) if functions is None else CompiledConvolutions(functions, *arguments)
+            made.forward(weights[self.positions], running)
+            self.convolutions = made
         self.bank = _Bank(leaving, weights, training)
-        self.others = [_OtherPass(other, x, weights[other.position], running, keep) for other in (*leaving.reductions, *leaving.others)]
-        self._gather(parameters)
-        self._convolve(weights[self.positions], running)
-        self.bank.finish(self.count, running)
-
-    def _gather(self, parameters: Iterator[Tensor]) -> None:
-        """Joins the parameters of each group, and the 1×1 convolutions of all first and of all last stages."""
-        joined: tuple[list[Tensor], list[Tensor]] = [], []
-        self.kernels: list[list[Tensor]] = []
-        self.slices: list[list[slice]] = []
-        for group in self.groups:
-            self.kernels.append([])
-            self.slices.append([])
-            for number, stage in enumerate(group.stages):
-                self.kernels[-1].append(torch.cat([next(parameters) for _ in stage.depthwise]))
-                matrices = joined[number == len(group.stages) - 1]
-                self.slices[-1].append(slice(len(matrices), len(matrices) + len(group.places)))
-                matrices += [next(parameters) for _ in stage.pointwise]
-        self.matrices = [torch.stack(matrices).flatten(2) if matrices else None for matrices in joined]
-
-    def _fold(self, last: bool, moments: Moments | None, factors: Tensor | None, running: RunningStatistics | None) -> FoldedNorm | None:
-        if self.matrices[last] is None:
-            return None
-        stages = [stage for group in self.groups for stage in (group.stages[-1:] if last else group.stages[:-1])]
-        norms = [norm for stage in stages for norm in stage.norms]
-        return FoldedNorm(self.matrices[last], norms, self.count, moments, factors, running)
-
-    # forward ------------------------------------------------------------------------------------------------------------------------
-
-    def _convolve(self, factors: Tensor, running: RunningStatistics | None) -> None:
-        moments = [
-            Moments(len(matrices), self.channels, self.x) if matrices is not None and self.training else None for matrices in self.matrices
-        ]
-
-        def spatial(index: int, stage: int, image: Tensor) -> Tensor:
-            group = self.groups[index]
-            y = depthwise(nchw(image), self.kernels[index][stage], *group.steps(stage))
-            y = nhwc(y).view(-1, len(group.places), self.channels)
-            last = stage == len(group.stages) - 1
-            if moments[last] is not None:
-                moments[last].add(self.slices[index][stage], y)
-            return y
-
-        self.inner, self.outer = [], []  # piece → group → y, of the first and of the last depthwise convolution
         for piece in self.pieces:
-            image = self.x[piece]
-            spread = _Spread(image)
-            self.inner.append([spatial(index, 0, spread(group)) for index, group in enumerate(self.groups)])
-            self.bank.take(image)
-        self.first = self._fold(False, moments[False], None, running)
-        for inner in self.inner:
-            self.outer.append(
-                [
-                    spatial(index, 1, self._image(self._middle(index, y))) if len(self.groups[index].stages) == 2 else y
-                    for index, y in enumerate(inner)
-                ]
-            )
-            if not self.keep:
-                inner.clear()
-        self.last = self._fold(True, moments[True], factors, running)
-
-    def _image(self, y: Tensor) -> Tensor:
-        """(n, G, C) → (b, H, W, G·C)"""
-        return y.view(-1, *self.size, y.shape[1] * y.shape[2])
-
-    def _middle(self, index: int, y: Tensor) -> Tensor:
-        """What the second depthwise convolution reads, from what the first one gave."""
-        groups = self.slices[index][0]
-        z = torch.empty_like(y)
-        torch.bmm(y.transpose(0, 1), self.first.matrix[groups], out=z.transpose(0, 1))
-        return z.add_(self.first.bias[groups]).relu_()
+            self.bank.take(x[piece])
+        self.bank.finish(x.shape[0] * math.prod(leaving.size(*x.shape[1:3])), running)
+        self.others = [_OtherPass(other, x, weights[other.position], running, keep) for other in (*leaving.reductions, *leaving.others)]
 
     def add_to(self, nodes: Tensor, *, fresh: bool) -> None:
         """Adds what leaves the state to the k nodes that may read it, (k, B, H', W', C); ``fresh``: they hold nothing yet."""
         bias = self.bank.bias
-        if self.last is not None:
-            bias = bias.index_add(0, self.places, self.last.bias)
+        if self.convolutions is not None:
+            bias = bias.index_add(0, self.convolutions.places, self.convolutions.last.bias)
         bias = bias.unsqueeze(1)
         for number, piece in enumerate(self.pieces):
-            target = nodes[:, piece].view(len(nodes), -1, self.channels)
+            target = nodes[:, piece].view(len(nodes), -1, nodes.shape[4])
             if fresh:
                 target.copy_(bias)
             else:
                 target += bias
             self.bank.add_to(number, target)
-            for group, slices, y in zip(self.groups, self.slices, self.outer[number]):
-                matrix = self.last.matrix[slices[-1]]
-                if group.whole:
-                    target.baddbmm_(y.transpose(0, 1), matrix)
-                else:
-                    for position, place in enumerate(group.places):
-                        target[place].addmm_(y[:, position], matrix[position])
+        if self.convolutions is not None:
+            self.convolutions.add_to(nodes)
         for other in self.others:
             other.add_to(nodes)
-
-    # backward -----------------------------------------------------------------------------------------------------------------------
 
     def backward(self, gradient: Tensor, of_weights: Tensor, wanted: bool) -> tuple[Tensor, list[Tensor | None], list[Tensor | None]]:
         """From the gradient of the k nodes, (k, B, H', W', C).
@@ -246,118 +177,22 @@ class _StatePass:
         Returns:
             The gradients of the state (B, H, W, C), of the convolutions' parameters in the order of the plan, and of other parameters.
         """
-        k = len(gradient)
-        pieces = [gradient[:, piece].view(k, -1, self.channels) for piece in self.pieces]
-        total = gradient.new_zeros(k, self.channels)
-        cross = None if self.last is None else torch.zeros_like(self.last.matrix)
+        k, channels = len(gradient), gradient.shape[4]
+        pieces = [gradient[:, piece].view(k, -1, channels) for piece in self.pieces]
+        total = gradient.new_zeros(k, channels)
         for number, g in enumerate(pieces):
             total += g.sum(1)
-            for index, y in enumerate(self.outer[number]):
-                cross[self.slices[index][-1]].baddbmm_(y.permute(1, 2, 0), self._reaching(index, g))
             self.bank.gather(number, g)
-        self.bank.conclude(self.count, total, of_weights)
-        if self.last is not None:
-            self.last.backward(cross, total[self.places])
-            of_weights.index_add_(0, self.positions, self.last.of_factors)
-        of_kernels = [[torch.zeros_like(kernel) for kernel in kernels] for kernels in self.kernels] if wanted else []
-        between = self._backward_between(pieces, of_kernels)
-        result = torch.empty_like(self.x)
-        for number, (piece, g) in enumerate(zip(self.pieces, pieces)):
-            image = self.x[piece]
-            spread = _Spread(image)
-            for index, (group, y) in enumerate(zip(self.groups, self.inner[number])):
-                if len(group.stages) == 2:
-                    inner = self.first.input_gradient(self.slices[index][0], between[number].pop(0).transpose(0, 1), y)
-                else:
-                    inner = self.last.input_gradient(self.slices[index][0], self._reaching(index, g), y)
-                of_image = self._backward_spatial(index, 0, inner, spread(group), of_kernels)
-                spread.collect(group, of_image)
-            part = spread.gradient()
-            self.bank.add_gradient(number, g, image, part)
-            result[piece] = part
-        of_others = [part for other in self.others for part in other.backward(gradient[other.place], result, of_weights, wanted)]
-        return result, self._of_parameters(of_kernels), of_others
-
-    def _reaching(self, index: int, g: Tensor) -> Tensor:
-        """The gradients of the nodes that a group's edges lead to: (k, n, C) → (G, n, C)"""
-        group = self.groups[index]
-        return g if group.whole else g[list(group.places)]
-
-    def _backward_spatial(self, index: int, stage: int, gradient: Tensor, image: Tensor, of_kernels: list[list[Tensor]]) -> Tensor:
-        """Through a depthwise convolution of ``image``: (n, G, C) → (b, H, W, G·C)"""
-        arguments = nchw(self._image(gradient)), nchw(image), self.kernels[index][stage], *self.groups[index].steps(stage)
-        if of_kernels:
-            of_kernels[index][stage] += depthwise_weight_gradient(*arguments)
-        return nhwc(depthwise_input_gradient(*arguments))
-
-    def _backward_between(self, pieces: Sequence[Tensor], of_kernels: list[list[Tensor]]) -> list[list[Tensor]]:
-        """Back to between the stages of those that have two: piece → group → gradient of what the first batch norm gave, (n, G, C)"""
-        if self.first is None:
-            return [[] for _ in pieces]
-        result = []
-        cross = torch.zeros_like(self.first.matrix)
-        total = torch.zeros_like(self.first.bias)
-        for number, g in enumerate(pieces):
-            here = []
-            for index, (group, slices) in enumerate(zip(self.groups, self.slices)):
-                if len(group.stages) == 2:
-                    y = self.inner[number][index]
-                    middle = self._middle(index, y)
-                    outer = self.last.input_gradient(slices[1], self._reaching(index, g), self.outer[number][index])
-                    reached = self._backward_spatial(index, 1, outer, self._image(middle), of_kernels).view_as(middle)
-                    here.append(torch.ops.aten.threshold_backward(reached, middle, 0))
-                    total[slices[0]] += here[-1].sum(0)
-                    cross[slices[0]].baddbmm_(y.permute(1, 2, 0), here[-1].transpose(0, 1))
-            result.append(here)
-        self.first.backward(cross, total)
-        return result
-
-    def _of_parameters(self, of_kernels: list[list[Tensor]]) -> list[Tensor | None]:
-        result: list[Tensor | None] = []
-        for index, group in enumerate(self.groups):
-            for number, stage in enumerate(group.stages):
-                if not of_kernels:
-                    result += [None] * (2 * len(stage.norms))
-                    continue
-                folded = self.last if number == len(group.stages) - 1 else self.first
-                result += of_kernels[index][number].split(self.channels)
-                result += folded.of_weight[self.slices[index][number]].unsqueeze(3).unsqueeze(4).unbind()
-        return result
-
-
-class _Spread:
-    """ReLU of a piece of a state, as often side by side as a group has edges."""
-
-    def __init__(self, image: Tensor) -> None:
-        self._image = image
-        self._relu = functional.relu(image)
-        self._copies: dict[Any, Tensor] = {}
-        self._gradients: dict[Any, Tensor] = {}
-
-    def __call__(self, group: Group) -> Tensor:
-        """(b, H, W, G·C); of every second pixel, where a group reads no others."""
-        key = len(group.places), group.thinned
-        if key not in self._copies:
-            relu = self._relu[:, ::2, ::2] if group.thinned else self._relu
-            self._copies[key] = relu.unsqueeze(3).expand(*relu.shape[:3], key[0], -1).flatten(3)
-        return self._copies[key]
-
-    def collect(self, group: Group, gradient: Tensor) -> None:
-        """Takes the gradient of what it gave to a group."""
-        key = len(group.places), group.thinned
-        if key in self._gradients:
-            self._gradients[key] += gradient
+        self.bank.conclude(sum(g.shape[1] for g in pieces), total, of_weights)
+        if self.convolutions is None:
+            result, of_parameters = torch.zeros_like(self.x), []
         else:
-            self._gradients[key] = gradient
-
-    def gradient(self) -> Tensor:
-        """That of the state: (b, H, W, C)"""
-        total = torch.zeros_like(self._image)
-        for (count, thinned), gradient in self._gradients.items():
-            target = total[:, ::2, ::2] if thinned else total
-            for part in gradient.unflatten(3, (count, -1)).unbind(3):
-                target += part
-        return torch.ops.aten.threshold_backward(total, self._relu, 0)
+            result, of_parameters = self.convolutions.backward(gradient, total, wanted)
+            of_weights.index_add_(0, self.positions, self.convolutions.last.of_factors)
+        for number, (piece, g) in enumerate(zip(self.pieces, pieces)):
+            self.bank.add_gradient(number, g, self.x[piece], result[piece])
+        of_others = [part for other in self.others for part in other.backward(gradient[other.place], result, of_weights, wanted)]
+        return result, of_parameters, of_others
 
 
 class _Bank:

@@ -5,6 +5,17 @@ from nni_darts.strategies.relaxations.gumbel import Gumbel
 from nni_darts.strategies.relaxations.partial import PartialChannels
 from nni_darts.strategies.relaxations.paths import SampledPaths
 from nni_darts.strategies.relaxations.perturbed import AdversarialSoftmax, RandomSoftmax
+from nni_darts.strategies.relaxations.skip_dropout import SkipDropout
 from nni_darts.strategies.relaxations.softmax import Fixed, Softmax
 
-__all__ = ['AdversarialSoftmax', 'Fixed', 'Gumbel', 'PartialChannels', 'RandomSoftmax', 'Relaxation', 'SampledPaths', 'Softmax']
+__all__ = [
+    'AdversarialSoftmax',
+    'Fixed',
+    'Gumbel',
+    'PartialChannels',
+    'RandomSoftmax',
+    'Relaxation',
+    'SampledPaths',
+    'SkipDropout',
+    'Softmax',
+]

@@ -62,13 +62,16 @@ class Relaxation:
             weights = [weight / rest for weight in weights]
         return weighted_sum([weights[index] for index in kept], [candidates[index](*args, **kwargs) for index in kept])
 
-    def candidate(self, module: nn.Module) -> nn.Module:
+    def candidate(self, module: nn.Module, name: str) -> nn.Module:
         """What is searched in the place of a candidate: here the candidate."""
         return module
 
     def around(self, compute: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
         """Calls what computes an edge with its arguments, whether its operation is still mixed or decided."""
         return compute(*args, **kwargs)
+
+    def begin_step(self, progress: float) -> None:
+        """Called before each training step, that of α included, with the part of the search that is behind, from 0 to 1."""
 
     @contextmanager
     def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from nni_darts.strategies.relaxations.base import Relaxation
 
 if TYPE_CHECKING:
-    from nni_darts.strategies.architecture import Architecture, Mask
+    from nni_darts.strategies.architecture import Mask
 
 __all__ = ['Gumbel']
 
@@ -55,8 +54,6 @@ class Gumbel(Relaxation):
         places.add(place)
         return soft, index
 
-    @contextmanager
-    def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:
+    def begin_step(self, progress: float) -> None:
         """Sets the temperature."""
         self.temperature = self.first + (self.last - self.first) * min(max(progress, 0.0), 1.0)
-        yield

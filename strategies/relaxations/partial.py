@@ -37,7 +37,7 @@ class PartialChannels(Relaxation):
         self.portion = portion
         self.weighted_edges = edge_weights
 
-    def candidate(self, module: nn.Module) -> nn.Module:
+    def candidate(self, module: nn.Module, name: str) -> nn.Module:
         """The candidate with 1/k of its channels."""
         if self.portion == 1:
             return module

@@ -14,6 +14,8 @@ from nni_darts.strategies.relaxations.subsets import best_subset
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
 
+NORMAL, SKIP = 'normal', 'skip_connect'
+
 __all__ = ['Magnitude', 'Selection', 'edge_weights', 'operation_tables']
 
 
@@ -64,12 +66,15 @@ class Selection:
         """An NNI sample: a value for every label of the architecture.
 
         Raises:
-            ValueError: if an α is not finite: the search has diverged.
+            ArithmeticError: if an α is not finite: the search has diverged.
         """
         for label in architecture.labels():
             if not torch.isfinite(architecture.alpha(label)).all():
-                raise ValueError(f'the architecture parameters of {label!r} are not finite: the search has diverged')
-        tables = operation_tables(architecture, relaxation)
+                raise ArithmeticError(f'the architecture parameters of {label!r} are not finite: the search has diverged')
+        return self._chosen(architecture, operation_tables(architecture, relaxation))
+
+    def _chosen(self, architecture: Architecture, tables: dict[str, dict[Any, float]]) -> dict[str, Any]:
+        """The strongest choices, by tables as of :func:`operation_tables`."""
         sample: dict[str, Any] = {label: max(table, key=table.__getitem__) for label, table in tables.items()}
         for label, decision in architecture.inputs().items():
             left = architecture.remaining(label)
@@ -84,7 +89,32 @@ class Selection:
 
 
 class Magnitude(Selection):
-    """Discretisation by the size of α, after the search: DARTS."""
+    """Discretisation by the size of α, after the search: DARTS.
+
+    Args:
+        max_skips: how many skip connections a normal cell may have (P-DARTS, Chen et al., ICCV 2019, section 3.3.2). While there are
+            more, the weakest of them counts nothing, and the cell is derived again. None does not count them.
+
+    Raises:
+        ValueError: for a negative number.
+    """
+
+    def __init__(self, max_skips: int | None = None) -> None:
+        if max_skips is not None and (type(max_skips) is not int or max_skips < 0):
+            raise ValueError(f'max_skips must be a whole number from 0 or None, not {max_skips!r}')
+        self.max_skips = max_skips
+
+    def _chosen(self, architecture: Architecture, tables: dict[str, dict[Any, float]]) -> dict[str, Any]:
+        while True:
+            sample = super()._chosen(architecture, tables)
+            if self.max_skips is None:
+                return sample
+            kept = [decision.edges[index] for label, decision in architecture.inputs().items() for index in sample[label] if decision.edges]
+            skips = [edge for edge in kept if architecture.decisions[edge].group == NORMAL and sample[edge] == SKIP]
+            weak = [edge for edge in skips if tables[edge][SKIP] > 0]  # one that counts nothing stays where there is no other
+            if len(skips) <= self.max_skips or not weak:
+                return sample
+            tables[min(weak, key=lambda edge: tables[edge][SKIP])][SKIP] = 0.0
 
 
 def edge_weights(architecture: Architecture, label: str) -> list[float]:

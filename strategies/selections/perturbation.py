@@ -144,6 +144,9 @@ class Perturbation(Progressive):
 
     For each batch, whatever does not depend on the choice being scored is computed once for all candidates
     (:class:`~nni_darts.strategies.selections.sharing.SharedResults`); the scores are those of full passes, bit for bit.
+
+    Raises:
+        ArithmeticError: while scoring, if a validation loss is not finite.
     """
 
     def __init__(

@@ -59,6 +59,9 @@ class Scoring:
             label: what is scored, for progress.
             variants: each makes a context within which the supernet is that variant.
             sharing: makes what computes once what the variants have in common.
+
+        Raises:
+            ArithmeticError: if a score is not finite.
         """
         values: list[Tensor] = []
         sizes: list[int] = []
@@ -80,6 +83,8 @@ class Scoring:
                 module.strategy.on_scored(label, index + 1, total)
         # One transfer for all: nothing before waits for the device.
         totals = torch.stack(values).cpu().double() * torch.tensor(sizes, dtype=torch.float64)[:, None]
+        if not torch.isfinite(totals).all():
+            raise ArithmeticError(f'the validation loss is not finite while {label!r} is scored: the search has diverged')
         if self.criterion == 'accuracy':
             totals = totals.round()  # how many are right
         return (totals.sum(dim=0) / sum(sizes)).tolist()

@@ -17,7 +17,7 @@ from nni_darts.strategies.differentiable import DifferentiableModule
 from nni_darts.strategies.presets import PRESETS
 from nni_darts.tasks import task_of
 from nni_darts.training import ImageClassifier
-from tests.nni_darts.tiny import FEW_PATHS, overrides, text_overrides, write_images, write_text
+from tests.nni_darts.tiny import SMALL, overrides, text_overrides, write_images, write_text
 
 SUPERNETS = [name for name, preset in PRESETS.items() if preset.supernet]
 
@@ -30,7 +30,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(images: Path, **changes: object) -> Recipe:
     """The tiny recipe with one node in a cell; two underscores stand for a dot."""
     changes = {key.replace('__', '.'): value for key, value in changes.items()}
-    return Recipe.load('digits', {**overrides(images), 'space.channels': 4, 'space.nodes': 1, **FEW_PATHS, **changes})
+    return Recipe.load('digits', {**overrides(images), 'space.channels': 4, 'space.nodes': 1, **SMALL, **changes})
 
 
 @pytest.mark.parametrize('name', [*SUPERNETS, 'darts-pt'])
@@ -64,7 +64,7 @@ def test_a_search_spends_its_budget_and_not_more(name: str, passes: float, image
     recipe = small(images, budget={'passes': passes})
     fitted, line = stages._checked_strategy(recipe, name, task_of(recipe).load(recipe))
     spent = float(line.split(', ')[1].split()[0])
-    assert passes - 5 < spent <= passes + 1e-3  # an epoch of sdarts-adv takes 4.5
+    assert passes - 5.4 < spent <= passes + 1e-3  # an epoch of sdarts-adv takes 5.3
     assert f'{fitted.search.epochs} epochs' in line
 
 

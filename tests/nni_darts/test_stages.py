@@ -42,11 +42,11 @@ def measured(folder: Path) -> list[dict]:
     return [{key: value for key, value in line.items() if 'seconds' not in key} for line in lines]
 
 
-def broken_and_resumed(recipe: Recipe, strategy: str, folder: Path) -> tuple[tuple, tuple]:
-    """What an unbroken search finds, and one that stopped after two epochs and went on."""
+def broken_and_resumed(recipe: Recipe, strategy: str, folder: Path, epoch: int = 2) -> tuple[tuple, tuple]:
+    """What an unbroken search finds, and one that stopped as that epoch ended, before its checkpoint, and went on."""
     unbroken = stages.search(recipe, strategy, 1, folder / 'unbroken')
     with pytest.raises(Stop):
-        stages.search(recipe, strategy, 1, folder / 'broken', on_epoch=stop_at(2))
+        stages.search(recipe, strategy, 1, folder / 'broken', on_epoch=stop_at(epoch))
     torch.manual_seed(999)
     return unbroken, stages.search(recipe, strategy, 1, folder / 'broken', resume=True)
 
@@ -206,8 +206,14 @@ def test_a_diverged_training_stops_with_a_hint(images: Path, tmp_path: Path) -> 
     wild = Recipe.load(
         'digits', {**overrides(images), 'retrain.learning_rate': 900.0, 'retrain.gradient_clip': None, 'retrain.weight_decay': 500.0}
     )
-    with pytest.raises(ArithmeticError, match='learning rate'):
-        stages.train_cell(wild, 'retrain', wild.random_cells(1)[0], 1, tmp_path)
+    with pytest.raises(ArithmeticError, match='in step .* at learning rate 900: the training has diverged; lower the learning rate'):
+        stages.train_cell(wild, 'retrain', wild.random_cells(1)[0], 1, tmp_path / 'retrain')
+    wild = Recipe.load(
+        'digits', {**overrides(images), 'search.learning_rate': 900.0, 'search.gradient_clip': None, 'search.weight_decay': 500.0}
+    )
+    with pytest.raises(ArithmeticError, match='in step .* at learning rate 450: the training has diverged'):
+        stages.search(wild, 'darts-2nd', 1, tmp_path / 'search')
+    assert not (tmp_path / 'search' / 'genotype.json').exists()
 
 
 def test_unknown_strategies_and_settings(images: Path, tmp_path: Path) -> None:
@@ -306,7 +312,12 @@ def test_decisions_are_reported_and_written_down(images: Path, tmp_path: Path) -
     decisions: list[dict] = []
     genotype, _ = stages.search(recipe, 'darts-pt', 1, tmp_path, on_epoch=epochs.append, on_decision=decisions.append)
     assert [(epoch['epoch'], epoch['decisions'], epoch['of_decisions']) for epoch in epochs] == [(1, 2, 4), (2, 4, 4), (3, 4, 4)]
-    assert all(isinstance(value, (int, float)) for epoch in epochs for value in epoch.values())
+    assert epochs == [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert [record for epoch in epochs for record in epoch['decided']] == decisions
+    assert [record['epoch'] for record in decisions] == [1, 1, 2, 2]
+    shown = json.loads((tmp_path / 'search.json').read_text())
+    assert shown['over'] and [entry['label'] for entry in shown['decisions']] == [record['label'] for record in decisions]
+    assert '<svg ' in (tmp_path / 'search.html').read_text()
     assert decisions == [json.loads(line) for line in (tmp_path / 'selection.jsonl').read_text().splitlines()]
     # What magnitude would have chosen as the search ended, from the same supernet.
     by_magnitude = Genotype.from_json((tmp_path / 'magnitude.json').read_text())

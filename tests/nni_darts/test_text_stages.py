@@ -16,7 +16,7 @@ from nni_darts.recipe import Recipe, TextRecipe
 from nni_darts.search_spaces import Dropouts, network_from_genotype
 from nni_darts.tasks import task_of
 from tests.nni_darts.test_stages import Stop, broken_and_resumed, measured, stop_at
-from tests.nni_darts.tiny import FEW_PATHS, text_overrides, text_recipe, write_text
+from tests.nni_darts.tiny import SMALL, text_overrides, text_recipe, write_text
 
 CELL = RnnGenotype.from_code('rnn.t0r1')
 
@@ -145,7 +145,7 @@ def test_a_strategy_that_needs_images_is_one_sentence_before_it_starts(tiny: Rec
     'strategy', ['fixed-alpha+pt', 'sdarts-rs', 'gdas', 'sgas', 'enas', 'random-ws', 'darts-joint', 'darts-coordinate']
 )
 def test_other_strategies(strategy: str, folder: Path, tmp_path: Path) -> None:
-    genotype, result = stages.search(changed(folder, search__epochs=4, space__nodes=1, **FEW_PATHS), strategy, 1, tmp_path)
+    genotype, result = stages.search(changed(folder, search__epochs=4, space__nodes=1, **SMALL), strategy, 1, tmp_path)
     assert genotype.nodes == 1 and result['valid_perplexity'] > 1
 
 

@@ -45,8 +45,12 @@ def overrides(images: Path) -> dict[str, object]:
     }
 
 
-FEW_PATHS = {f'search.settings.{name}': {'samples': 4, 'finalists': 2} for name in ('enas', 'random-ws')}
-"""Little to rank at the end of a search of sampled paths."""
+SMALL = {
+    'search.settings.enas': {'samples': 4, 'finalists': 2},
+    'search.settings.random-ws': {'samples': 4, 'finalists': 2},
+    'search.settings.p-darts': {'cells': [3, 3, 4]},
+}
+"""Settings of strategies that would otherwise take longer than the others."""
 
 
 @functools.cache

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from nni_darts.search_spaces import S1, S2, S3, S5, DartsSpace
 from nni_darts.strategies import DifferentiableStrategy
-from nni_darts.strategies.fast import FastCell, convolutional, streamed
-from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, PartialChannels, RandomSoftmax, Softmax
+from nni_darts.strategies.fast import FastCell, convolutional, kernels, streamed
+from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, PartialChannels, RandomSoftmax, SkipDropout, Softmax
 
 SPACES = {
     'darts': lambda: DartsSpace(4, 4, 3, 2, 4),
@@ -30,11 +30,14 @@ SPACES = {
 Made = tuple[DifferentiableStrategy, nn.Module]
 
 
-@pytest.fixture(params=['joined', 'streamed'], autouse=True)
+@pytest.fixture(params=['joined', 'streamed', 'compiled'], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to compute a cell, whatever its size; the streamed one in several pieces, the last one smaller."""
-    monkeypatch.setattr(convolutional, 'LARGE', 0 if request.param == 'streamed' else 2**60)
+    """Every way to compute a cell, whatever its size; the streamed one in several pieces, the last one smaller."""
+    if request.param == 'compiled' and kernels.kernels(torch.zeros(1)) is None:
+        pytest.skip('there is no C++ compiler')
+    monkeypatch.setattr(convolutional, 'LARGE', 2**60 if request.param == 'joined' else 0)
     monkeypatch.setattr(streamed, 'PIECE_BYTES', 4 * 17 * 17 * 4 * 8 * 4)
+    monkeypatch.setenv('NNI_DARTS_KERNELS', 'on' if request.param == 'compiled' else 'off')
     return request.param
 
 
@@ -90,6 +93,16 @@ def test_everything_is_equal(name: str, size: int) -> None:
         for _, model in (plain, fast):
             model.train(train)
         same(plain, fast, images(size), 1e-10)
+
+
+@pytest.mark.parametrize('threads', [1, 2, 7])
+def test_threads_share_images(threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        same(supernet('three cells', 'plain'), supernet('three cells', 'fast'), images(8), 1e-10)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_single_precision() -> None:
@@ -231,3 +244,12 @@ def test_frozen_and_copied() -> None:
 def test_the_execution_is_one_of_two() -> None:
     with pytest.raises(ValueError, match='execution must be fast or plain'):
         DifferentiableStrategy(execution='quick')
+
+
+def test_skips_with_dropout_behind_them() -> None:
+    """At rate 0 by now, so that nothing is drawn: they are computed by modules of their own."""
+    made = [supernet('three cells', execution, SkipDropout(0.5)) for execution in ('plain', 'fast')]
+    for strategy, model in made:
+        strategy.relaxation.current = 0.0
+        assert any(isinstance(module, FastCell) for module in model.modules()) == (strategy.execution == 'fast')
+    same(*made, images(), 1e-9)

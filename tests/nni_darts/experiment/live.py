@@ -9,10 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import requests
 import yaml
 
@@ -83,6 +84,27 @@ class Experiment:
             os.kill(pid, signal.SIGKILL)
         return pid is not None
 
+    def manager_process(self) -> psutil.Process | None:
+        """The process of NNI's manager."""
+        for process in psutil.process_iter(['cmdline']):
+            words = process.info['cmdline'] or ['']
+            if Path(words[0]).name == 'node' and self.id in words:
+                return process
+        return None
+
+    def listens_on(self) -> set[str]:
+        """The addresses on which the manager, the tuner and the trials listen, on any port, from the kernel's socket table."""
+        manager = self.manager_process()
+        assert manager is not None
+        found = set()
+        for process in [manager, *manager.children(recursive=True)]:
+            try:
+                sockets = process.net_connections('inet')
+            except psutil.NoSuchProcess:
+                continue  # ended just now
+            found |= {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+        return found
+
     def stop(self) -> None:
         subprocess.run(['nnictl', 'stop', self.id], env=ENVIRONMENT, capture_output=True, timeout=120)
 
@@ -90,14 +112,13 @@ class Experiment:
         """On another port, as after a restart of the machine."""
         self.port = free_port()
         self.manager = Manager(f'localhost:{self.port}')
-        options = f'--require "{ROOT / "nni_darts/experiment/loopback.cjs"}"'
-        command = ['nnictl', 'resume', self.id, '--port', str(self.port)]
-        done = subprocess.run(command, env={**ENVIRONMENT, 'NODE_OPTIONS': options}, capture_output=True, text=True, timeout=120)
+        command = [str(BIN / 'nni-darts'), 'resume', self.id, '--port', str(self.port)]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
 @contextmanager
-def launched(folder: Path, **changes: object) -> Iterator[Experiment]:
+def launched(folder: Path, environment: Mapping[str, str] = ENVIRONMENT, **changes: object) -> Iterator[Experiment]:
     """Starts the quickstart with changes (keys of the YAML; ``classArgs`` replaces the tuner's), closed to other machines."""
     config = yaml.safe_load((ROOT / 'examples' / 'quickstart.yml').read_text())
     config['tuner']['classArgs'] = changes.pop('classArgs', config['tuner']['classArgs'])
@@ -106,7 +127,7 @@ def launched(folder: Path, **changes: object) -> Iterator[Experiment]:
     path.write_text(yaml.safe_dump(config))
     port = free_port()
     command = [str(BIN / 'nni-darts'), 'launch', str(path), '--port', str(port)]
-    started = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=180)
+    started = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
     found = re.search(r'experiment (\w+) is running', started.stdout)
     assert started.returncode == 0 and found, started.stdout + started.stderr
     experiment = Experiment(found.group(1), port)
@@ -114,16 +135,3 @@ def launched(folder: Path, **changes: object) -> Iterator[Experiment]:
         yield experiment
     finally:
         experiment.stop()
-
-
-def listening_addresses(port: int) -> set[str]:
-    """The local addresses on which something listens on a port, from the kernel's socket table."""
-    found = set()
-    for name, size in (('tcp', 8), ('tcp6', 32)):
-        for line in Path(f'/proc/net/{name}').read_text().splitlines()[1:]:
-            local, state = line.split()[1], line.split()[3]
-            address, _, number = local.rpartition(':')
-            if state == '0A' and int(number, 16) == port:
-                assert len(address) == size
-                found.add(address)
-    return found

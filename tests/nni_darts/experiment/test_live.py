@@ -12,7 +12,7 @@ import pytest
 from nni_darts import Genotype
 from nni_darts.experiment.manager import FINISHED, TrialRecord
 from tests.nni_darts.experiment.browser import CHROMIUM, Browser
-from tests.nni_darts.experiment.live import Experiment, launched, listening_addresses
+from tests.nni_darts.experiment.live import Experiment, launched
 from tests.nni_darts.tiny import EVOLUTION, overrides, write_images
 
 pytestmark = pytest.mark.nni
@@ -42,7 +42,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     arguments = {'recipe': 'digits', 'set': overrides(images)}
     with launched(folder, searchSpace=space, classArgs=arguments) as experiment:
         story = Story(experiment)
-        story.addresses = listening_addresses(experiment.port)
+        story.addresses = experiment.listens_on()
 
         def kill_one() -> bool:
             running = [trial for trial in experiment.trials() if trial.status == 'RUNNING']
@@ -57,13 +57,14 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         story.finished_before_stop = {trial.id: trial for trial in experiment.trials() if trial.metric is not None}
         experiment.stop()
         experiment.resume()
+        story.addresses |= experiment.listens_on()
         experiment.wait(lambda: experiment.manager.status() == 'DONE', 420)
         story.trials = experiment.trials()
         yield story
 
 
 def test_the_manager_listens_on_loopback_only(story: Story) -> None:
-    assert story.addresses == {'0100007F'}
+    assert story.addresses == {'127.0.0.1'}
 
 
 def test_every_job_has_one_result_under_its_name(story: Story) -> None:
@@ -155,6 +156,48 @@ def test_the_summary_page(story: Story, browser: Browser, tmp_path: Path) -> Non
     for dark in (False, True):
         browser.picture(tmp_path / f'summary-{dark}.png', dark=dark)
         assert (tmp_path / f'summary-{dark}.png').stat().st_size > 20_000
+
+
+def test_a_page_for_each_search(story: Story, browser: Browser, tmp_path: Path) -> None:
+    """From what travelled in the metrics: the same numbers as in the files of the trial."""
+    logs = f'http://localhost:{story.experiment.port}/logs'
+    browser.open(f'{logs}/summary.html')
+    links = browser.wait('[...document.querySelectorAll("td:first-child a")].map(e => e.href)')
+    assert links == [f'{logs}/search-{name}-{seed}.html' for name in STRATEGIES[:2] for seed in SEEDS]
+    metrics = {trial.key: trial for trial in story.trials if trial.metric is not None}
+    browser.errors.clear()
+    browser.requests.clear()
+    for link in links:
+        browser.open(link)
+        browser.wait('document.body && document.body.innerText.includes("Finished")')
+        _, strategy, seed = link.rpartition('/')[2].removesuffix('.html').replace('darts-', 'darts/').split('-')
+        trial = metrics[f'search {strategy.replace("/", "-")} {seed}']
+        assert trial.metric['arch'] in browser.text()
+        shown = json.loads((story.experiment.folder / 'log' / f'search-{trial.parameters["strategy"]}-{seed}.json').read_text())
+        output = story.experiment.folder / 'environments' / 'local-env' / 'trials' / trial.id
+        epochs = [json.loads(line) for line in (output / 'metrics.jsonl').read_text().splitlines()]
+        assert [entry['valid_accuracy'] for entry in shown['epochs']] == [entry['valid_accuracy'] for entry in epochs]
+        for entry, record in zip(shown['epochs'], epochs):
+            for label, table in record['probabilities'].items():
+                assert entry['probabilities'][label] == pytest.approx(table, abs=3e-4)
+        decisions = [json.loads(line) for line in (output / 'selection.jsonl').read_text().splitlines()] if 'pt' in link else []
+        assert [(entry['label'], str(entry['choice'])) for entry in shown['decisions']] == [
+            (entry['label'], str(entry['choice'])) for entry in decisions
+        ]
+        assert browser.run('document.querySelectorAll(".share").length') == 2 * 5
+    assert not browser.errors
+    assert {url.split('/')[2] for url in browser.requests if url.startswith('http')} == {f'localhost:{story.experiment.port}'}
+
+
+def test_tensorboard_files_lie_where_nnis_button_looks(story: Story) -> None:
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    for trial in story.trials:
+        if trial.metric is not None:
+            events = accumulator.EventAccumulator(str(story.experiment.folder / 'trials' / trial.id / 'output' / 'tensorboard')).Reload()
+            assert 'train_loss' in events.Tags()['scalars']
+            last = events.Scalars('valid_accuracy' if trial.parameters['stage'] != 'retrain' else 'train_accuracy')[-1]
+            if trial.parameters['stage'] != 'retrain':
+                assert last.value == pytest.approx(trial.metric['default'])
 
 
 def test_intermediate_results_of_every_stage(story: Story) -> None:

@@ -25,6 +25,7 @@ def test_a_recurrent_experiment_goes_all_the_way(tmp_path: Path) -> None:
         experiment.wait(lambda: experiment.manager.status() == 'DONE', 420)
         trials = experiment.trials()
         summary = json.loads((experiment.folder / 'log' / 'summary.json').read_text())
+        search = json.loads((experiment.folder / 'log' / 'search-darts-2nd-1.json').read_text())
     metrics = {trial.key: trial.metric for trial in trials if trial.metric is not None}
     expected = {'search darts-2nd 1', 'select darts-2nd 1', 'select random 1.1', 'select random 1.2'}
     assert set(metrics) == expected | {f'retrain {name} 1' for name in STRATEGIES}
@@ -38,3 +39,5 @@ def test_a_recurrent_experiment_goes_all_the_way(tmp_path: Path) -> None:
     assert summary['metric'] == 'perplexity' and summary['over']
     (random_row,) = [row for row in summary['strategies'] if row['strategy'] == 'random']
     assert random_row['select']['mean'] == best['default']
+    assert search['over'] and search['epochs'][-1]['arch'] == metrics['search darts-2nd 1']['arch']
+    assert set(search['epochs'][-1]['probabilities']) == {'recurrent_op_1_0', 'recurrent_op_2_0', 'recurrent_op_2_1'}

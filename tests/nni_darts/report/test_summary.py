@@ -4,28 +4,44 @@ from __future__ import annotations
 
 import html
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from nni_darts.cli import read_genotype
 from nni_darts.experiment.ledger import Standing
 from nni_darts.experiment.protocol import Protocol
-from nni_darts.genotypes import genotype_from_code, genotype_from_text
+from nni_darts.genotypes import genotype_from_code
 from nni_darts.recipe import Recipe
 from nni_darts.report.cost import network_cost
 from nni_darts.report.summary import summarize, write_summary
 
 
 @pytest.mark.parametrize('space', ['darts', 'nasbench201'])
-def test_the_cell_on_the_page_retrains_with_the_recipe_on_the_page(space: str, tmp_path: Path) -> None:
+def test_the_cell_on_the_page_retrains_with_the_commands_on_the_page(space: str, tmp_path: Path) -> None:
     changes = {'space': {'name': space, 'channels': 4, 'cells': 3}, 'retrain.cells': 3, 'search.random_samples': 1}
     protocol = Protocol(Recipe.load('digits', changes), ('random',), (1,))
     results = {job.key: {'default': 0.5, 'arch': job.arch, 'seconds': 1.0} for job in protocol.jobs({}, ())}
     write_summary(tmp_path, summarize(protocol, protocol.jobs(results, ()), Standing(results), [], over=True))
+    page = html.unescape((tmp_path / 'summary.html').read_text())
+    again, full = (shlex.split(line) for line in re.findall(r'nni-darts retrain .*?(?=\n|</pre>)', page))
+    cells = [genotype_from_code(result['arch']) for result in results.values()]
+    for words in (again, full):
+        options = dict(word.split('=', 1) if '=' in word else (word, following) for word, following in zip(words, words[1:]))
+        assert [read_genotype(options['--genotype'])] == cells
+    assert Recipe.load(str(tmp_path / again[3])) == protocol.recipe
+    retrain = Recipe.load(full[3]).retrain
+    assert network_cost(cells[0], channels=retrain.channels, cells=retrain.cells, num_classes=10).parameters > 0
+    assert page.count('<svg ') == 2 and page.count('class="cell"') == 1  # beside the cell, accuracy against cost
+
+
+def test_searches_are_named_and_linked(tmp_path: Path) -> None:
+    protocol = Protocol(Recipe.load('digits'), ('darts-1st+pt', 'random'), (1, 2))
+    jobs = protocol.jobs({}, ())
+    pages = {'search darts-1st+pt 2': 'search-darts-1st-pt-2.html'}
+    write_summary(tmp_path, summarize(protocol, jobs, Standing(), [], pages, over=False))
     page = (tmp_path / 'summary.html').read_text()
-    (name,) = re.findall(r'nni-darts retrain --genotype random\.json --recipe (\S+) ', page)
-    text = html.unescape(re.findall(r'<pre>(\{.*?\})</pre>', page)[0])
-    genotype = genotype_from_text(text)
-    assert [genotype_from_code(result['arch']) for result in results.values()] == [genotype]
-    retrain = Recipe.load(name).retrain
-    assert network_cost(genotype, channels=retrain.channels, cells=retrain.cells, num_classes=10).parameters > 0
+    assert page.count('href="search-darts-1st-pt-2.html"') == 2  # beside its seed, and among the jobs
+    assert 'nni-darts search --recipe recipe.yml --strategy darts-1st+pt --seed 1 --output search-darts-1st-pt-1' in page
+    assert 'None yet.' in page

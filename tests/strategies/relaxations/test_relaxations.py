@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_darts import stages
+from nni_darts.recipe import Recipe
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import PRESETS, create_strategy
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, RandomSoftmax, Softmax
-from tests.nni_darts.tiny import FEW_PATHS, overrides, write_images
+from tests.nni_darts.test_stages import broken_and_resumed, measured
+from tests.nni_darts.tiny import SMALL, overrides, write_images
 
 Made = tuple[DifferentiableStrategy, nn.Module, Callable[[], Tensor]]
 
@@ -156,10 +158,9 @@ def test_cells_of_a_kind_share_the_draw_of_a_pass() -> None:
 
 def test_the_temperature_falls() -> None:
     relaxation = Gumbel()
-    strategy, model, loss = trained(relaxation, 1)
-    for progress, expected in ((0.0, 10.0), (0.5, 5.05), (1.0, 0.1)):
-        with relaxation.weight_step(strategy.architecture, loss, model, progress):
-            assert relaxation.temperature == pytest.approx(expected)
+    for progress, expected in ((0.0, 10.0), (0.5, 5.05), (1.0, 0.1), (2.0, 0.1)):
+        relaxation.begin_step(progress)
+        assert relaxation.temperature == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -179,9 +180,8 @@ def test_softmax_and_plain_agree() -> None:
 @pytest.mark.parametrize('name', [name for name, preset in PRESETS.items() if preset.supernet])
 def test_every_preset_searches(name: str, tmp_path: Path) -> None:
     """A few steps on digits; α moves, unless the method says it does not."""
-    from nni_darts.recipe import Recipe
 
-    recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), 'space.channels': 4, **FEW_PATHS})
+    recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), 'space.channels': 4, **SMALL})
     genotype, result = stages.search(recipe, name, 1, tmp_path / 'out')
     assert genotype.nodes == 2 and 0 <= result['valid_accuracy'] <= 1
     import json
@@ -190,3 +190,9 @@ def test_every_preset_searches(name: str, tmp_path: Path) -> None:
     moved = lines[0]['probabilities'] != lines[1]['probabilities']
     assert moved == (name not in ('fixed-alpha', 'random-ws'))
     assert create_strategy(name) is not None
+
+
+def test_a_resumed_search_has_the_temperature_of_its_epoch(tmp_path: Path) -> None:
+    recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), 'search.epochs': 3, 'space.nodes': 1})
+    broken_and_resumed(recipe, 'gdas', tmp_path, 3)
+    assert measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')

@@ -239,7 +239,7 @@ def test_resume_in_the_middle_of_selection_gives_the_same_genotype(epoch: int, t
     assert files[0] == files[1]
     records = [json.loads(line) for line in files[0].splitlines()]
     assert len(records) == 2 * 5 + 2 * 1
-    assert {'stage', 'label', 'candidates', 'scores', 'choice', 'margin'} == set(records[0])
+    assert {'epoch', 'stage', 'label', 'candidates', 'scores', 'choice', 'margin'} == set(records[0])
 
 
 @pytest.mark.parametrize('name', ['darts-pt', 'darts-2nd+pt', 'fixed-alpha+pt', 'sdarts-rs+pt', 'gdas+pt-mag', 'darts-1st+pt-mag'])

@@ -10,13 +10,13 @@ import torch
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from nni_darts import stages
 from nni_darts._nni import DataLoader
 from nni_darts.recipe import Recipe
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.relaxations import SampledPaths
 from nni_darts.strategies.selections import Ranking
+from tests.nni_darts.test_stages import broken_and_resumed
 from tests.nni_darts.tiny import overrides, write_images
 from tests.strategies.fitting import fit
 
@@ -101,16 +101,7 @@ def test_few_paths_are_all_scored_on_everything_and_twice_the_same_counts_once()
 def test_a_resumed_search_is_the_unbroken_one(name: str, tmp_path: Path) -> None:
     settings = {**overrides(write_images(tmp_path / 'images.npz')), 'search.settings': {name: {'samples': 6, 'finalists': 2}}}
     recipe = Recipe.load('digits', settings)
-
-    def stop(record: dict) -> None:
-        if record['epoch'] == 2:
-            raise KeyError('stop')
-
-    unbroken, _ = stages.search(recipe, name, 1, tmp_path / 'unbroken')
-    with pytest.raises(KeyError):
-        stages.search(recipe, name, 1, tmp_path / 'broken', on_epoch=stop)
-    torch.manual_seed(5)
-    resumed, result = stages.search(recipe, name, 1, tmp_path / 'broken', resume=True)
+    (unbroken, _), (resumed, result) = broken_and_resumed(recipe, name, tmp_path)
     assert resumed == unbroken and 0 <= result['valid_accuracy'] <= 1
     files = [(tmp_path / folder / 'selection.jsonl').read_text() for folder in ('broken', 'unbroken')]
     assert files[0] == files[1] and len(files[0].splitlines()) == 1

@@ -1,0 +1,52 @@
+"""Where a result comes from: versions, command, state of the source, machine."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nni_darts import __version__
+
+__all__ = ['git_state', 'provenance']
+
+_PACKAGES = ('nni', 'torch', 'torchvision', 'pytorch-lightning', 'numpy')
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit of the git repository that a folder lies in, and whether tracked files differ from it; None outside of one."""
+    try:
+        commit = _git(folder, 'rev-parse', 'HEAD')
+        return {'commit': commit, 'changed': bool(_git(folder, 'status', '--porcelain', '--untracked-files=no'))}
+    except (OSError, subprocess.SubprocessError):
+        return None  # no git, or no repository
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(['git', '-C', str(folder), *arguments], capture_output=True, text=True, timeout=20, check=True)
+    return done.stdout.strip()
+
+
+def provenance() -> dict[str, Any]:
+    """Plain data for ``result.json``: ``git`` is the state of the current folder, ``package_git`` that of this package's source."""
+    return {
+        'versions': {
+            'nni-darts': __version__,
+            'python': platform.python_version(),
+            **{name: metadata.version(name) for name in _PACKAGES},
+        },
+        'command': sys.argv,
+        'git': git_state(Path.cwd()),
+        'package_git': git_state(Path(__file__).parent),
+        'machine': {
+            'platform': platform.platform(),
+            'processor': platform.machine(),
+            'device': torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
+            'threads': torch.get_num_threads(),
+        },
+    }

@@ -1,0 +1,204 @@
+"""Pictures of cells as the papers have them, without the program ``dot``: laid out in layers, left to right. Imports no torch.
+
+The layout (Sugiyama's: layers, few crossings, dummies on long edges) is that of the library fast-sugiyama; here it becomes shapes, and
+shapes become SVG. :mod:`nni_darts.report.png` paints the same shapes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+
+from fast_sugiyama import from_edges
+
+from nni_darts.genotypes import AnyGenotype
+from nni_darts.report.cells import Box, CellGraph, cell_graphs
+
+__all__ = ['COLOURS', 'Curve', 'Drawing', 'Label', 'Rectangle', 'cell_svg', 'draw_cells']
+
+Point = tuple[float, float]
+
+FONT_SIZE = 13
+_CHARACTER = 0.62 * FONT_SIZE  # of a monospaced font
+_HEIGHT, _PADDING, _BETWEEN, _GAP, _MARGIN, _TITLE, _HEAD = 26.0, 9.0, 30.0, 36.0, 14.0, 30.0, 8.0
+
+COLOURS: Mapping[str, tuple[str, str]] = {
+    'background': ('#ffffff', '#121212'),
+    'text': ('#1b1f24', '#e6e6e6'),
+    'line': ('#6e7781', '#8b949e'),
+    'input': ('#c7e9c0', '#1f5a2a'),
+    'state': ('#bdd7ee', '#1d4a73'),
+    'output': ('#ffe699', '#6b5310'),
+    'skip': ('#ececec', '#3a3a3a'),
+    'pool': ('#e3d7f3', '#4a3570'),
+    'convolution': ('#fbdcc4', '#6b3a17'),
+    'activation': ('#fbdcc4', '#6b3a17'),
+}
+"""What is painted → its colour on light and on dark pages."""
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """A box: left, top, width, height in pixels; ``role`` as for :class:`~nni_darts.report.cells.Box`."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    role: str
+    text: str
+
+    @property
+    def radius(self) -> int:
+        """Of the corners: states are rounder than operations."""
+        return 12 if self.role in ('input', 'state', 'output') else 4
+
+
+@dataclass(frozen=True)
+class Curve:
+    """An arrow through points, horizontal at each of them."""
+
+    points: tuple[Point, ...]
+
+    def bends(self) -> list[tuple[Point, Point, Point]]:
+        """Bézier curves from each point to the next: two control points and the end; the last one ends where the head begins."""
+        (x, y), points = self.points[-1], list(self.points)
+        points[-1] = (x - _HEAD, y)
+        bends = []
+        for (x0, y0), (x1, y1) in pairwise(points):
+            half = (x0 + x1) / 2
+            bends.append(((half, y0), (half, y1), (x1, y1)))
+        return bends
+
+    def head(self) -> tuple[Point, Point, Point]:
+        """The arrow's triangle."""
+        x, y = self.points[-1]
+        return (x, y), (x - _HEAD, y - _HEAD / 2), (x - _HEAD, y + _HEAD / 2)
+
+
+@dataclass(frozen=True)
+class Label:
+    """A title; (x, y) is where its baseline begins."""
+
+    x: float
+    y: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Shapes on a page of so many pixels."""
+
+    width: float
+    height: float
+    shapes: tuple[Rectangle | Curve | Label, ...]
+
+
+def draw_cells(genotype: AnyGenotype, strengths: Mapping[str, float] | None = None) -> Drawing:
+    """The cells of a genotype, one below the other. Arguments as for :func:`~nni_darts.report.cells.cell_graphs`."""
+    shapes: list[Rectangle | Curve | Label] = []
+    width, top = 0.0, _MARGIN
+    for graph in cell_graphs(genotype, strengths):
+        shapes.append(Label(_MARGIN, top + FONT_SIZE, graph.title))
+        right, top, drawn = _draw(graph, top + _TITLE)
+        shapes += drawn
+        width = max(width, right)
+    return Drawing(width + _MARGIN, top, tuple(shapes))
+
+
+def _draw(graph: CellGraph, top: float) -> tuple[float, float, list[Rectangle | Curve]]:
+    """Right end, lower end (with a margin) and shapes of one cell whose upper end is at ``top``."""
+    # Numbers, not names, as ids: the library keeps ids in a set, and the order of names differs between processes.
+    ((found, _, _, links),) = from_edges(
+        [*graph.edges, *graph.hidden], minimum_length=1, vertex_spacing=1, dummy_vertices=True, dummy_size=0.5, transpose=True
+    )
+    # The library's layers lie below each other, the first on top with the largest y; ours stand side by side.
+    order = sorted({y for _, (_, y) in found}, reverse=True)
+    layer = {key: order.index(y) for key, (_, y) in found}
+    first = min(x for _, (x, _) in found)
+    middle = {key: top + _HEIGHT / 2 + _GAP * (x - first) for key, (x, _) in found}
+    widths = [max((_width(box) for key, box in enumerate(graph.boxes) if layer[key] == index), default=0.0) for index in range(len(order))]
+    lefts = [_MARGIN + sum(widths[:index]) + _BETWEEN * index for index in range(len(widths))]
+
+    boxes = []
+    for key, box in enumerate(graph.boxes):
+        width = _width(box)
+        left = lefts[layer[key]] + (widths[layer[key]] - width) / 2
+        boxes.append(Rectangle(left, middle[key] - _HEIGHT / 2, width, _HEIGHT, box.role, _text(box)))
+
+    following: dict[int, list[int]] = defaultdict(list)
+    for source, target in links:
+        following[source].append(target)
+    curves = []
+    for source, target in graph.edges:
+        points = [(boxes[source].x + boxes[source].width, middle[source])]
+        for key in _dummies(source, target, following, len(graph.boxes)):
+            points += [(lefts[layer[key]], middle[key]), (lefts[layer[key]] + widths[layer[key]], middle[key])]
+        points.append((boxes[target].x, middle[target]))
+        curves.append(Curve(tuple(points)))
+    return lefts[-1] + widths[-1], max(middle.values()) + _HEIGHT / 2 + _MARGIN, [*curves, *boxes]
+
+
+def _dummies(source: int, target: int, following: Mapping[int, Sequence[int]], boxes: int) -> list[int]:
+    """What the layout put between two boxes: one on each layer that an edge between them passes."""
+    for key in following[source]:
+        chain = []
+        while key >= boxes:
+            chain.append(key)
+            (key,) = following[key]
+        if key == target:
+            return chain
+    raise AssertionError(f'the layout lost the edge {source} → {target}')
+
+
+def _text(box: Box) -> str:
+    return box.text if box.strength is None else f'{box.text} {box.strength:.2f}'
+
+
+def _width(box: Box) -> float:
+    return max(_HEIGHT, len(_text(box)) * _CHARACTER + 2 * _PADDING)
+
+
+# SVG --------------------------------------------------------------------------------------------------------------------------------
+
+
+def cell_svg(genotype: AnyGenotype, strengths: Mapping[str, float] | None = None) -> str:
+    """The drawing as SVG that follows the page's light or dark scheme. Arguments as for :func:`draw_cells`."""
+    drawing = draw_cells(genotype, strengths)
+    width, height = round(drawing.width), round(drawing.height)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="cell" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'role="img" aria-label="{escape(genotype.to_text())}">',
+        f'<style>{_style()}</style>',
+        f'<rect class="cell-background" width="{width}" height="{height}"/>',
+        *map(_svg, drawing.shapes),
+        '</svg>',
+    ]
+    return '\n'.join(parts) + '\n'
+
+
+def _style() -> str:
+    def rules(scheme: int) -> str:
+        fills = ''.join(f'.cell-{name}{{fill:{colours[scheme]}}}' for name, colours in COLOURS.items() if name != 'line')
+        line = COLOURS['line'][scheme]
+        return f'{fills}.cell-arrow{{fill:{line}}}.cell-line,.cell-box{{stroke:{line}}}'
+
+    font = f'font:{FONT_SIZE}px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace'
+    fixed = f'.cell text{{{font}}}.cell-line{{fill:none;stroke-width:1.4}}'
+    return f'{fixed}{rules(0)}@media(prefers-color-scheme:dark){{{rules(1)}}}'
+
+
+def _svg(shape: Rectangle | Curve | Label) -> str:
+    if isinstance(shape, Label):
+        return f'<text class="cell-text" x="{shape.x:.1f}" y="{shape.y:.1f}" font-weight="600">{escape(shape.text)}</text>'
+    if isinstance(shape, Curve):
+        start = '{:.1f},{:.1f}'.format(*shape.points[0])
+        bends = ' '.join('C' + ' '.join(f'{x:.1f},{y:.1f}' for x, y in bend) for bend in shape.bends())
+        head = ' '.join(f'{x:.1f},{y:.1f}' for x, y in shape.head())
+        return f'<path class="cell-line" d="M{start} {bends}"/><polygon class="cell-arrow" points="{head}"/>'
+    box = f'x="{shape.x:.1f}" y="{shape.y:.1f}" width="{shape.width:.1f}" height="{shape.height:.1f}" rx="{shape.radius}"'
+    middle = f'x="{shape.x + shape.width / 2:.1f}" y="{shape.y + shape.height / 2 + 0.35 * FONT_SIZE:.1f}" text-anchor="middle"'
+    return f'<rect class="cell-box cell-{shape.role}" {box}/><text class="cell-text" {middle}>{escape(shape.text)}</text>'

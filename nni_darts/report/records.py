@@ -1,0 +1,106 @@
+"""What one epoch of a search measured, and how it travels in a trial's metrics. Imports no torch.
+
+A record is a line of ``metrics.jsonl``: numbers, ``probabilities`` (label → operation → probability), ``genotype`` (what would be found by
+now) and ``decided`` (the decisions that a selection took at its end). NNI's metrics carry numbers and short texts, so a record travels
+packed, about 700 characters for the DARTS space, and is the same again after :func:`unpack`, but for rounding.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nni_darts.genotype import OPERATION_NAMES
+from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_text
+from nni_darts.nasbench201 import OPERATIONS
+from nni_darts.recurrent import ACTIVATIONS
+from nni_darts.report.cells import cell_edges, space_edges
+
+__all__ = ['OPERATION_ORDER', 'genotype_of', 'indicators', 'pack', 'skips', 'unpack']
+
+OPERATION_ORDER = tuple(dict.fromkeys((*OPERATION_NAMES, *OPERATIONS, *ACTIVATIONS)))
+"""Every operation of every space; the packed text names one by its place."""
+
+_DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
+_ONE = 64**2 - 1
+_TEXTS = ('arch', 'probabilities', 'decided')
+_SKIPS = ('skip_connect', 'identity')
+
+
+def pack(record: Mapping[str, Any]) -> dict[str, float | str]:
+    """A record as NNI's metrics can carry it: its numbers, the :func:`indicators`, and three texts without ``#`` and ``//``."""
+    packed: dict[str, float | str] = {name: value for name, value in record.items() if isinstance(value, (int, float))}
+    if 'genotype' not in record:
+        return packed
+    genotype = genotype_of(record)
+    packed |= indicators(record)
+    packed['arch'] = genotype.code()
+    packed['probabilities'] = '.'.join(
+        ''.join(_DIGITS[OPERATION_ORDER.index(name)] + _fraction(value) for name, value in record['probabilities'].get(label, {}).items())
+        for edges in space_edges(genotype).values()
+        for label, _, _ in edges
+    )
+    if record.get('decided'):
+        packed['decided'] = ';'.join(
+            f'{entry["stage"]} {entry["label"]} {entry["choice"]} {"-" if entry["margin"] is None else format(entry["margin"], ".6g")}'
+            for entry in record['decided']
+        )
+    return packed
+
+
+def unpack(metric: Mapping[str, Any]) -> dict[str, Any]:
+    """The record that :func:`pack` made this of. Raises ValueError for texts that it did not write."""
+    record = {name: value for name, value in metric.items() if name not in _TEXTS}
+    if 'arch' not in metric or 'probabilities' not in metric:
+        return record
+    genotype = genotype_from_code(metric['arch'])
+    labels = [label for edges in space_edges(genotype).values() for label, _, _ in edges]
+    tables = metric['probabilities'].split('.')
+    if len(tables) != len(labels):
+        raise ValueError(f'{len(tables)} tables of probabilities do not fit {len(labels)} edges')
+    record['genotype'] = json.loads(genotype.to_json())
+    record['probabilities'] = {label: _table(text) for label, text in zip(labels, tables) if text}
+    record['decided'] = [_decision(text) for text in metric.get('decided', '').split(';') if text]
+    return record
+
+
+def _fraction(value: float) -> str:
+    high, low = divmod(round(min(max(value, 0.0), 1.0) * _ONE), 64)
+    return _DIGITS[high] + _DIGITS[low]
+
+
+def _table(text: str) -> dict[str, float]:
+    groups = [[_DIGITS.index(digit) for digit in text[start : start + 3]] for start in range(0, len(text), 3)]
+    return {OPERATION_ORDER[name]: (64 * high + low) / _ONE for name, high, low in groups}
+
+
+def _decision(text: str) -> dict[str, Any]:
+    stage, label, choice, margin = text.split(' ')
+    return {'stage': stage, 'label': label, 'choice': choice, 'margin': None if margin == '-' else float(margin)}
+
+
+def genotype_of(record: Mapping[str, Any]) -> AnyGenotype:
+    """What would be found by then."""
+    return genotype_from_text(json.dumps(record['genotype']))
+
+
+def indicators(record: Mapping[str, Any]) -> dict[str, float]:
+    """How decided α is and how far the cell has collapsed.
+
+    ``entropy``: of the operations' probabilities, mean over all edges, 1 where they are equal. ``skips``: edges of the cell (the normal
+    one of a pair) that carry a skip connection or identity.
+    """
+    return {'entropy': round(_entropy(record['probabilities'].values()), 4), 'skips': next(iter(skips(genotype_of(record)).values()))}
+
+
+def _entropy(tables: Iterable[Mapping[str, float]]) -> float:
+    """Mean over the tables of the entropy, divided by that of equal probabilities."""
+    values = [-sum(p * math.log(p) for p in table.values() if p > 0) / math.log(len(table)) for table in tables if len(table) > 1]
+    return sum(values) / len(values) if values else 0.0
+
+
+def skips(genotype: AnyGenotype) -> dict[str, int]:
+    """Kind of cell → its edges that carry a skip connection or identity."""
+    return {kind: sum(name in _SKIPS for _, name in edges) for kind, edges in cell_edges(genotype).items()}

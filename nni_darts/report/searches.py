@@ -1,0 +1,159 @@
+"""One search as it happens: the data, and a page that shows it. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nni_darts.files import write_text
+from nni_darts.genotype import KINDS
+from nni_darts.genotypes import AnyGenotype, genotype_from_code
+from nni_darts.metric import METRICS
+from nni_darts.nasbench201 import NasBench201Genotype
+from nni_darts.recurrent import KIND
+from nni_darts.report.cells import cell_edges, chosen_strengths, space_edges
+from nni_darts.report.charts import line_chart, share_chart
+from nni_darts.report.drawing import cell_svg
+from nni_darts.report.pages import render
+from nni_darts.report.records import OPERATION_ORDER, genotype_of, indicators, skips
+
+__all__ = ['SEARCH', 'search_data', 'strengths_in', 'write_search']
+
+SEARCH = 'search'
+"""Name of page and data in a search's own folder."""
+
+EIGENVALUE = 'eigenvalue'
+"""The number of an epoch that is the dominant eigenvalue of the validation loss' Hessian in α, where a strategy measures it."""
+
+
+def search_data(records: Sequence[Mapping[str, Any]], *, strategy: str, seed: int, metric: str, recipe: str, over: bool) -> dict[str, Any]:
+    """Plain data of one search: what the page shows, for whoever wants to draw it otherwise.
+
+    Args:
+        records: of the epochs so far, in any order; of several of one epoch the last counts.
+        strategy, seed, recipe: names of the search.
+        metric: ``accuracy`` or ``perplexity``.
+        over: whether the search has ended.
+    """
+    ordered = [record for _, record in sorted({record['epoch']: record for record in records if 'epoch' in record}.items())]
+    epochs, before = [], None
+    for record in ordered:
+        entry = {name: value for name, value in record.items() if isinstance(value, (int, float)) and name != 'default'}
+        if 'genotype' in record:
+            genotype = genotype_of(record)
+            edges = {kind: set(chosen) for kind, chosen in cell_edges(genotype).items()}
+            entry |= indicators(record)
+            entry['arch'] = genotype.code()
+            entry['skips_by_cell'] = skips(genotype)
+            entry['changed_edges'] = sum(len(edges[kind] - before[kind]) for kind in edges) if before else 0
+            entry['probabilities'] = {
+                label: {name: round(value, 4) for name, value in table.items()} for label, table in record['probabilities'].items()
+            }
+            before = edges
+        epochs.append(entry)
+    decisions = [
+        {'epoch': record['epoch'], **{name: entry[name] for name in ('stage', 'label', 'choice', 'margin')}}
+        for record in ordered
+        for entry in record.get('decided', ())
+    ]
+    return {'strategy': strategy, 'seed': seed, 'recipe': recipe, 'metric': metric, 'over': over, 'epochs': epochs, 'decisions': decisions}
+
+
+def strengths_in(folder: Path, genotype: AnyGenotype) -> dict[str, float]:
+    """Label → probability of the genotype's operations, if the folder (or that of the file) is of the search that found it."""
+    path = (folder if folder.is_dir() else folder.parent) / f'{SEARCH}.json'
+    try:
+        epochs = json.loads(path.read_text('utf-8'))['epochs'] if folder.exists() else []
+    except (OSError, ValueError, KeyError):
+        return {}
+    if not epochs or epochs[-1].get('arch') != genotype.code():
+        return {}
+    return chosen_strengths(genotype, epochs[-1]['probabilities'])
+
+
+# the page ---------------------------------------------------------------------------------------------------------------------------
+
+
+def write_search(folder: Path, name: str, data: Mapping[str, Any], *, up: str = '') -> None:
+    """Writes ``NAME.json`` and ``NAME.html`` if anything changed; each file is replaced at once.
+
+    Args:
+        up: address of a page above this one to link to.
+    """
+    text = json.dumps(data)
+    path = folder / f'{name}.json'
+    if path.exists() and path.read_text('utf-8') == text:
+        return
+    write_text(folder / f'{name}.html', render('search.html', {**data, **_pictures(data), 'up': up}))
+    write_text(path, text)
+
+
+def _pictures(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template shows besides the data."""
+    epochs, metric = data['epochs'], METRICS[data['metric']]
+    scale = 100 if metric.percent else 1
+
+    def curve(name: str, factor: float = 1) -> list[tuple[float, float]]:
+        return [(entry['epoch'], factor * entry[name]) for entry in epochs if name in entry]
+
+    def by_cell(name: str) -> dict[str, list[tuple[float, float]]]:
+        kinds = next((entry[name] for entry in epochs if name in entry), {})
+        return {kind: [(entry['epoch'], entry[name][kind]) for entry in epochs if name in entry] for kind in kinds}
+
+    charts = [
+        line_chart(
+            f'{metric.name}{", %" if metric.percent else ""}',
+            {part: curve(f'{part}_{metric.name}', scale) for part in ('train', 'valid')},
+        ),
+        line_chart('loss', {part: curve(f'{part}_loss') for part in ('train', 'valid')}),
+        line_chart('entropy of α, 1 = nothing decided', {'': curve('entropy')}),
+        line_chart('skip connections', by_cell('skips_by_cell'), low=0),
+        line_chart('edges of the cell that changed', {'': curve('changed_edges')}, low=0),
+        line_chart('dominant eigenvalue of the Hessian in α', {'': curve(EIGENVALUE)}, low=0),
+    ]
+    last = next((entry for entry in reversed(epochs) if 'arch' in entry), None)
+    if last is None:
+        return {'charts': list(filter(None, charts)), 'cells': [], 'operations': [], 'drawing': '', 'genotype': ''}
+    genotype = genotype_from_code(last['arch'])
+    tables = [entry['probabilities'] for entry in epochs if 'probabilities' in entry]
+    present = {name for table in tables[0].values() for name in table}
+    operations = [name for name in OPERATION_ORDER if name in present]
+    return {
+        'charts': list(filter(None, charts)),
+        'cells': [_cell(kind, edges, genotype, tables, operations) for kind, edges in space_edges(genotype).items()],
+        'operations': operations,
+        'drawing': cell_svg(genotype, chosen_strengths(genotype, last['probabilities'])),
+        'genotype': genotype.to_text(),
+        'code': last['arch'],
+    }
+
+
+def _cell(
+    kind: str, edges: Sequence[tuple[str, int, int]], genotype: AnyGenotype, tables: Sequence[Mapping[str, Any]], operations: Sequence[str]
+) -> dict[str, Any]:
+    """A table of charts: a row for each node, a column for each state it may read."""
+    kept = dict(edge for chosen in cell_edges(genotype).values() for edge in chosen)
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for label, state, source in edges:
+        table = tables[-1].get(label, {})
+        names = [name for name in operations if name in tables[0].get(label, ())]
+        best = max((name for name in table if name != 'none'), key=table.__getitem__, default='')
+        rows.setdefault(state, []).append(
+            {
+                'source': source,
+                'kept': label in kept,
+                'operation': kept.get(label, best),
+                'chart': share_chart(names, [entry.get(label, {}) for entry in tables], operations, 120, 48),
+            }
+        )
+    inputs = {'c_{k-2}': 0, 'c_{k-1}': 1} if kind in KINDS else {'in': 0} if isinstance(genotype, NasBench201Genotype) else {}
+    named = {number: text for text, number in inputs.items()}
+    shift = len(inputs) if kind in KINDS else 0
+    titles = {'normal': 'Normal cell', 'reduce': 'Reduction cell', KIND: 'Recurrent cell'}
+    return {
+        'title': titles.get(kind, 'Cell'),
+        'columns': [named.get(source, str(source - shift)) for source in range(max(source for _, _, source in edges) + 1)],
+        'rows': [(str(state - shift), charts) for state, charts in rows.items()],
+    }

@@ -1,0 +1,106 @@
+"""The checkpoint of a run: written at once, the one before it kept, damage found before it is used."""
+
+from __future__ import annotations
+
+import logging
+import random
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Checkpoint
+
+from nni_darts.files import replacing
+
+__all__ = ['CHECKPOINT', 'PREVIOUS', 'CheckpointFiles', 'Checkpoints', 'RandomStates', 'read_checkpoint']
+
+CHECKPOINT, PREVIOUS = 'last.ckpt', 'previous.ckpt'
+
+_logger = logging.getLogger(__name__)
+
+
+class RandomStates(pl.Callback):
+    """Keeps the random states of Python, numpy and torch in the checkpoint: a resumed run draws what the unbroken one would."""
+
+    def state_dict(self) -> dict[str, Any]:
+        version, internal, gauss = random.getstate()
+        name, keys, position, has_gauss, cached = np.random.get_state()
+        return {
+            'python': [version, list(internal), gauss],
+            'numpy': [name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+            'torch': torch.get_rng_state(),
+            'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        version, internal, gauss = state_dict['python']
+        random.setstate((version, tuple(internal), gauss))
+        name, keys, *rest = state_dict['numpy']
+        np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+        torch.set_rng_state(state_dict['torch'])
+        if state_dict['cuda'] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state_dict['cuda'])
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Replaces the checkpoint at once and keeps the one before it. A disk that is full costs the checkpoint, not the run."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Writes the file; what goes wrong is a warning."""
+        path = Path(path)
+        try:
+            with replacing(path, keep=path.with_name(PREVIOUS)) as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter
+            _logger.warning('the checkpoint %s could not be written, the run goes on: %s', path, str(error).splitlines()[0])
+
+
+class Checkpoints(Checkpoint):
+    """Writes ``last.ckpt`` after each epoch, and within epochs after every ``steps`` training batches (None: not there).
+
+    (It is a ``Checkpoint`` because Lightning calls these after the module's own hook at the end of an epoch.)
+    """
+
+    def __init__(self, folder: Path, steps: int | None) -> None:
+        self.path = folder / CHECKPOINT
+        self.steps = steps
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        # Here and not at the end of a batch: there the module has not finished with it.
+        if self.steps and batch_idx and batch_idx % self.steps == 0:
+            trainer.save_checkpoint(self.path)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        # Lightning has counted a batch that is about to begin; it is not part of the state.
+        progress = checkpoint['loops']['fit_loop']['epoch_loop.batch_progress']
+        if progress['current']['ready'] > progress['current']['completed']:
+            progress['is_last_batch'] = False
+            for counts in (progress['current'], progress['total']):
+                counts['ready'] = counts['completed']
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint, without its tensors' data, after every byte of it has been checked.
+
+    Raises:
+        ValueError: if it is damaged, with the reason.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            torn = archive.testzip()
+        if torn is not None:
+            raise ValueError(f'{torn} is not as it was written')
+        content = torch.load(path, map_location='meta', weights_only=True)
+        if not isinstance(content, dict) or 'loops' not in content:
+            raise ValueError('it is no checkpoint of a run')
+    except Exception as error:  # torch, zipfile and pickle have a dozen kinds for a damaged file
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise ValueError(reason) from None
+    return content

@@ -1,0 +1,132 @@
+"""P-DARTS: the search approaches the depth of the network to be trained (Chen et al., ICCV 2019)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from nni_darts._nni import Lightning, ModelSpace, OneShotStrategy, RawFormatModelSpace, SequentialExecutionEngine
+from nni_darts.candidates import Candidates
+from nni_darts.genotype import operation_label
+from nni_darts.strategies.architects import FirstOrder
+from nni_darts.strategies.differentiable import DifferentiableStrategy
+from nni_darts.strategies.one_by_one import fresh_copy
+from nni_darts.strategies.relaxations import SkipDropout
+from nni_darts.strategies.selections import Magnitude
+
+__all__ = ['ProgressiveDepth', 'most_probable']
+
+
+class ProgressiveDepth(OneShotStrategy):
+    """First-order searches one after the other: of deeper networks, among the operations that were most probable in the one before.
+
+    Every stage starts with fresh weights and fresh α. The space must be able to grow: it has ``candidates``, its operations edge by edge,
+    and ``with_depth(cells, operations)``, which makes the same space with other ones (:class:`nni_darts.search_spaces.DartsSpace`).
+
+    Args:
+        cells: depth of the supernet in each stage.
+        keep: how many operations an edge keeps after each stage but the last one.
+        dropout: behind skip connections, in each stage (see :class:`SkipDropout`).
+        max_skips: skip connections that a normal cell may end up with.
+        warmup_epochs: of each stage, as for :class:`DifferentiableStrategy`; so are all other arguments.
+
+    Raises:
+        ValueError: for a setting outside its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        cells: Sequence[int] = (5, 11, 17),
+        keep: Sequence[int] = (5, 3),
+        dropout: Sequence[float] = (0.0, 0.4, 0.7),
+        max_skips: int = 2,
+        learning_rate: float = 6e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+        weight_decay: float = 1e-3,
+        warmup_epochs: float = 0.4,
+        gradient_clip_val: float | None = 5.0,
+        execution: Literal['fast', 'plain'] = 'fast',
+        checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, values, least in (('cells', cells, 3), ('keep', keep, 2)):
+            if not isinstance(values, (list, tuple)) or any(type(value) is not int or value < least for value in values):
+                raise ValueError(f'{name} must be a list of whole numbers from {least}, not {values!r}')
+        if not isinstance(dropout, (list, tuple)) or not len(cells) == len(dropout) == len(keep) + 1:
+            raise ValueError(
+                f'cells {cells!r} and dropout {dropout!r} need a number for each stage, keep {keep!r} one for each but the last'
+            )
+        settings = {'learning_rate': learning_rate, 'betas': betas, 'weight_decay': weight_decay, 'warmup_epochs': warmup_epochs}
+        settings |= {'gradient_clip_val': gradient_clip_val, 'execution': execution, 'checkpoint': checkpoint}
+        self.cells = tuple(cells)
+        self.keep = tuple(keep)
+        # All are made at once: a wrong setting must not wait for the last stage.
+        self.parts = [DifferentiableStrategy(SkipDropout(rate), FirstOrder(), Magnitude(max_skips), **settings) for rate in dropout]
+
+    def stages(self, space: ModelSpace) -> Iterator[tuple[ModelSpace, DifferentiableStrategy]]:
+        """The space and the strategy of each stage. Whoever asks for the next one has run the one before.
+
+        Raises:
+            ValueError: for a space that cannot grow.
+        """
+        if not hasattr(space, 'with_depth'):
+            raise ValueError(f'it searches deeper and deeper stacks of cells, and a {type(space).__name__} cannot be made deeper')
+        candidates = space.candidates
+        for number, (cells, strategy) in enumerate(zip(self.cells, self.parts)):
+            yield space.with_depth(cells, candidates), strategy
+            if number < len(self.keep):
+                candidates = most_probable(candidates, strategy.probabilities(), self.keep[number])
+
+    def stage_epochs(self, epochs: int) -> int:
+        """How long a stage is where another strategy searches for so many epochs: half of that, rounded up (25 beside 50).
+
+        Raises:
+            ValueError: if α would not move in it.
+        """
+        stage = math.ceil(epochs / 2)
+        warmup = self.parts[0].warmup_epochs
+        if warmup >= max(1, stage):
+            raise ValueError(f'warmup_epochs {warmup} leave none of the {stage} epochs of a stage to train α')
+        return stage
+
+    def select(self) -> dict[str, Any]:
+        """The architecture that the last stage found: an NNI sample of the space."""
+        return self.parts[-1].select()
+
+    def _initialize(self, model_space: RawFormatModelSpace, engine: SequentialExecutionEngine) -> RawFormatModelSpace:
+        if not isinstance(model_space, RawFormatModelSpace) or not isinstance(model_space.evaluator, Lightning):
+            raise TypeError('ProgressiveDepth needs a PyTorch model space and a Lightning evaluator')
+        return model_space
+
+    def _run(self) -> None:
+        for space, strategy in self.stages(self.model_space.model_space):
+            strategy(RawFormatModelSpace.from_model(space, fresh_copy(self.model_space.evaluator)), self.engine)
+
+    def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
+        """The found model, with the weights of the space that was given: no stage has trained a network of its size."""
+        yield self.model_space.freeze(self.select())
+
+
+def most_probable(candidates: Candidates, probabilities: Mapping[str, Mapping[str, float]], keep: int) -> Candidates:
+    """The ``keep`` most probable operations of each edge, in the order they had; ties keep the first, and one other than ``none`` stays.
+
+    Args:
+        candidates: kind of cell → edges → operations.
+        probabilities: label → operation → probability.
+    """
+    kept: dict[str, tuple[tuple[str, ...], ...]] = {}
+    for kind, edges in candidates.items():
+        tables = [probabilities[label] for label in _labels(kind, len(edges))]
+        kept[kind] = tuple(
+            tuple(name for name in names if name in sorted(names, key=lambda other: -table[other])[:keep])
+            for names, table in zip(edges, tables)
+        )
+    return kept
+
+
+def _labels(kind: str, edges: int) -> list[str]:
+    """Labels of the operations on so many edges, in the order of :data:`Candidates`."""
+    places = ((state, source) for state in range(2, 2 + edges) for source in range(state))
+    return [operation_label(kind, state, source) for (state, source), _ in zip(places, range(edges))]

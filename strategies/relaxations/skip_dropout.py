@@ -1,0 +1,61 @@
+"""P-DARTS: dropout behind skip connections (Chen et al., ICCV 2019, section 3.3.2)."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from nni_darts.strategies.relaxations.base import Relaxation
+
+__all__ = ['SkipDropout']
+
+_SKIP = 'skip_connect'
+_PUBLISHED_EPOCHS, _PUBLISHED_WARMUP, _FALL = 25, 10, 0.2
+
+
+class SkipDropout(Relaxation):
+    """The softmax; while training, a part of the numbers that come out of a ``skip_connect`` is dropped, less and less.
+
+    Skip connections learn nothing and make learning fast, so that α would favour them early on. As in the authors' code the rate falls
+    linearly while α rests, and starts again from ``rate`` then: at epoch e of 25, the first 10 of which α rests, it is
+    ``rate · (24 − e) / 25`` and then ``rate · exp(−0.2 · (e − 10))``. In a shorter or longer search the same parts of it count.
+
+    Args:
+        rate: what it starts from; 0 leaves everything as it is.
+
+    Raises:
+        ValueError: for a rate outside [0, 1).
+    """
+
+    def __init__(self, rate: float) -> None:
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+            raise ValueError(f'dropout must lie in [0, 1), not {rate!r}')
+        self.rate = rate
+        self.current = rate
+
+    def candidate(self, module: nn.Module, name: str) -> nn.Module:
+        """A skip connection with dropout behind it."""
+        return _Dropped(module, self) if name == _SKIP and self.rate else module
+
+    def begin_step(self, progress: float) -> None:
+        """Sets the rate."""
+        epoch = min(max(progress, 0.0), 1.0) * (_PUBLISHED_EPOCHS - 1)
+        if epoch < _PUBLISHED_WARMUP:
+            self.current = self.rate * (_PUBLISHED_EPOCHS - 1 - epoch) / _PUBLISHED_EPOCHS
+        else:
+            self.current = self.rate * math.exp(-_FALL * (epoch - _PUBLISHED_WARMUP))
+
+
+class _Dropped(nn.Module):
+    """A skip connection with dropout behind it."""
+
+    def __init__(self, skip: nn.Module, relaxation: SkipDropout) -> None:
+        super().__init__()
+        self.skip = skip
+        self._relaxation = relaxation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As the skip connection's."""
+        return functional.dropout(self.skip(x), self._relaxation.current, self.training)

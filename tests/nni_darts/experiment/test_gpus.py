@@ -1,0 +1,126 @@
+"""Trials on a fake inventory of GPUs: real processes, real locks."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nni_darts.experiment import gpus
+from nni_darts.experiment.gpus import claim_gpu, visible_gpus
+
+TRIAL = """
+import os, sys
+from pathlib import Path
+from nni_darts.experiment.gpus import claim_gpu
+held = claim_gpu(sys.argv[1].split(',') if sys.argv[1] else [], int(sys.argv[2]), folder=Path(sys.argv[3]), poll_seconds=0.05)
+assert 'torch' not in sys.modules
+print('computes on', os.environ.get('CUDA_VISIBLE_DEVICES', 'anything'), flush=True)
+sys.stdin.read()
+"""
+
+
+class Trial:
+    def __init__(self, devices: str, share: int, folder: Path) -> None:
+        command = [sys.executable, '-W', 'ignore', '-c', TRIAL, devices, str(share), str(folder / 'locks')]
+        self.log = folder / f'{time.monotonic_ns()}.log'
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self.log.open('w'))
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def gpu(self) -> str | None:
+        found = [line.removeprefix('computes on ') for line in self.said().splitlines() if line.startswith('computes on')]
+        return found[0] if found else None
+
+    def end(self, how: int) -> None:
+        if how:
+            self.process.send_signal(how)
+        else:
+            self.process.stdin.close()
+        self.process.wait(20)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Trial]]:
+    trials = []
+
+    def begin(devices: str, share: int = 1) -> Trial:
+        trials.append(Trial(devices, share, tmp_path))
+        return trials[-1]
+
+    yield begin
+    for trial in trials:
+        trial.process.kill()
+        trial.process.wait()
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_without_a_gpu_nothing_is_changed(start: Callable[..., Trial]) -> None:
+    trial = start('')
+    until(lambda: trial.gpu is not None)
+    assert trial.gpu == 'anything' and 'has no NVIDIA GPU' in trial.said()
+
+
+@pytest.mark.parametrize(('devices', 'share'), [('a', 1), ('a,b', 1), ('a,b', 2)])
+def test_five_trials_take_turns(devices: str, share: int, start: Callable[..., Trial]) -> None:
+    names = devices.split(',')
+    places = share * len(names)
+    trials = [start(devices, share) for _ in range(5)]
+    until(lambda: all(trial.said() for trial in trials))
+    for number in range(5):
+        expected = min(places, 5 - number)
+        until(lambda: sum(trial.gpu is not None for trial in trials) == expected)  # noqa: B023
+        running = [trial for trial in trials if trial.gpu is not None]
+        for name in names:
+            assert sum(trial.gpu == name for trial in running) <= share
+        assert number or sorted(trial.gpu for trial in running) == sorted(names * share)
+        waiting = [trial for trial in trials if trial.gpu is None]
+        assert all(trial.said().count('waits for a GPU') == 1 for trial in waiting)
+        # However a trial ends, its place is free again.
+        running[0].end((signal.SIGKILL, signal.SIGTERM, 0)[number % 3])
+        trials.remove(running[0])
+
+
+def test_the_kernels_list_is_what_counts(tmp_path: Path) -> None:
+    """A lock file that a dead trial left behind means nothing."""
+    (tmp_path / 'a.0').write_text('stale')
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('CUDA_VISIBLE_DEVICES', '7')
+        assert claim_gpu(['a'], folder=tmp_path, say=said.append) is not None
+    assert said == ['runs on GPU a']
+
+
+@pytest.mark.parametrize(
+    ('given', 'installed', 'expected'),
+    [
+        (None, 2, ['GPU-0', 'GPU-1']),
+        (None, 0, []),
+        ('1', 2, ['GPU-1']),
+        ('GPU-1, 0', 2, ['GPU-1', 'GPU-0']),
+        ('0,5,1', 2, ['GPU-0']),
+        ('', 2, []),
+        ('-1', 2, []),
+        ('0', 0, []),
+    ],
+)
+def test_what_a_trial_may_use(given: str | None, installed: int, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, '_installed', lambda: [f'GPU-{index}' for index in range(installed)])
+    assert visible_gpus({} if given is None else {'CUDA_VISIBLE_DEVICES': given}) == expected
+
+
+def test_the_machine_is_asked() -> None:
+    assert all(name.startswith('GPU-') for name in visible_gpus({}))

@@ -1,0 +1,55 @@
+"""Charts: every point at its place, round numbers on the axes, nothing for nothing."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+
+from nni_darts.report.charts import line_chart, share_chart
+
+
+def points(svg: str) -> list[list[tuple[float, float]]]:
+    lists = re.findall(r'points="([^"]*)"', svg)
+    return [[tuple(map(float, pair.split(','))) for pair in line.split()] for line in lists]
+
+
+def labels(svg: str) -> list[float]:
+    return [float(text) for text in re.findall(r'text-anchor="end">(-?[\d.e+-]+)</text>', svg)]
+
+
+@pytest.mark.parametrize(
+    ('values', 'low', 'ticks'),
+    [
+        ([0.1, 0.9, 0.5], None, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        ([0, 0, 0], 0, [0, 1]),  # of counts whole numbers
+        ([2, 3, 2], 0, [0, 1, 2, 3]),
+        ([5.5, 5.5], None, [4.5, 5.0, 5.5, 6.0, 6.5]),
+        ([-2, 1, 4], 0, [-2, 0, 2, 4]),
+        ([7000.0, 12.5], None, [0, 2000, 4000, 6000, 8000]),
+    ],
+)
+def test_values_lie_between_the_ticks_in_proportion(values: list[float], low: float | None, ticks: list[float]) -> None:
+    svg = line_chart('title', {'a': list(enumerate(values, start=1))}, low=low)
+    assert labels(svg) == pytest.approx(ticks)
+    heights = {float(text): float(y) for y, text in re.findall(r'y="([\d.]+)" text-anchor="end">(-?[\d.]+)</text>', svg) if text != 'a'}
+    (line,) = points(svg)
+    top, bottom = heights[max(heights)] - 4, heights[min(heights)] - 4
+    for (_, y), value in zip(line, values):
+        assert y == pytest.approx(bottom + (top - bottom) * (value - min(ticks)) / (max(ticks) - min(ticks)), abs=0.2)
+    assert [x for x, _ in line] == sorted(x for x, _ in line)
+
+
+def test_what_is_not_finite_is_left_out_and_nothing_gives_nothing() -> None:
+    svg = line_chart('title', {'a': [(1, 1.0), (2, math.nan), (3, math.inf), (4, 2.0)], 'b': []})
+    assert [len(line) for line in points(svg)] == [2] and '>b<' not in svg
+    assert line_chart('title', {'a': [], 'b': [(1, math.nan)]}) == ''
+
+
+def test_shares_are_stacked_to_the_top() -> None:
+    svg = share_chart(['none', 'x<y'], [{'none': 0.25, 'x<y': 0.75}, {'none': 1.0}], ['none', 'x<y'], 100, 40)
+    above, below = points(svg)
+    assert above == [(0, 40), (0, 0), (100, 0), (100, 40)]
+    assert below == [(0, 40), (0, 30), (100, 0), (100, 40)]
+    assert 'x&lt;y 0.000' in svg and svg.index('class="o1"') < svg.index('class="o0"')
