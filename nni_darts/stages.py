@@ -165,7 +165,8 @@ def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str
     with _as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
         space, first = task.space(recipe, data), strategy
         if isinstance(strategy, ProgressiveDepth):
-            strategy.stage_epochs(recipe.search.epochs if recipe.budget is None else strategy.least_epochs)
+            if recipe.budget is None:
+                strategy.stage_epochs(recipe.search.epochs)
             space, first = next(strategy.stages(space))
         task.check(first)
         first.mutate_model(space)
@@ -314,9 +315,9 @@ def _search_supernet(
             run(short, deeper, part, output / f'{STAGE}{number + 1}', (number * epochs, (len(strategy.parts) - number - 1) * epochs))
             # A resumed run does not repeat this stage, and must build the next one from the same random numbers.
             seed_everything(seed + _STAGE_SEED * (number + 1))
-        strategy = part
     else:
         run(recipe, space, strategy, output)
+    strategy = part if isinstance(strategy, ProgressiveDepth) else strategy
     by_magnitude, stopped = strategy.architecture.by_magnitude, strategy.architecture.stopped
     if by_magnitude is not None:
         write_text(output / BY_MAGNITUDE, genotype_from_sample(by_magnitude).to_json() + '\n')
@@ -455,7 +456,8 @@ def train_cell(
             )
             trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
             epochs = epochs_of(output)
-            measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds'], 'passes': round(training_passes(recipe, stage), 3)}
+            passes = round(training_passes(recipe, stage), 3)
+            measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds'], 'passes': passes}
             if stage == 'retrain':
                 test = f'test_{recipe.metric.name}'
                 measured[test] = trainer.test(module, datamodule=datamodule, verbose=False)[0][test]

@@ -179,11 +179,13 @@ class DifferentiableStrategy(OneShotStrategy):
     def passes(self, epochs: int) -> float:
         """How often as many batches as there are for training go forward and backward through the supernet in a search of so many epochs.
 
-        That is one for the weights and, once α moves, so many for α as the architect takes; the selection's epochs are included.
+        That is one for the weights and, once α moves, so many for α as the architect takes; the selection's epochs are included. Of a
+        search that was stopped early the epochs that it had count.
         """
-        tuning = self.selection.epochs(self.architecture)
-        alpha = self.architect.passes * (epochs - self.warmup(epochs) + tuning) if self.relaxation.trains_alpha else 0
-        return (self.relaxation.passes * (epochs + tuning) + alpha) * (2 if self.architect.union else 1)
+        stopped, tuning = self.architecture.stopped, self.selection.epochs(self.architecture)
+        searched = epochs if stopped is None else stopped['after']
+        alpha = self.architect.passes * (searched - self.warmup(epochs) + tuning) if self.relaxation.trains_alpha else 0
+        return (self.relaxation.passes * (searched + tuning) + alpha) * (2 if self.architect.union else 1)
 
     def probabilities(self) -> dict[str, dict[str, float]]:
         """Label → candidate → probability, of every choice among operations."""

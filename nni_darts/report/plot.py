@@ -87,7 +87,7 @@ def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
             f'<g><title>{escape(title)}</title>',
             _line(across(cost.ends[0]), y, across(cost.ends[1]), y, colour, 1),
             _line(x, up(value.ends[0]), x, up(value.ends[1]), colour, 1),
-            _line(x, y, WIDTH - RIGHT + 8, row, colour, 0.35),
+            _line(x, y, WIDTH - RIGHT + 8, row, colour, 0.5),
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>',
             _text(WIDTH - RIGHT + 12, row + 4, mark.name, 'start'),
             '</g>',

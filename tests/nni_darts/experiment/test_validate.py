@@ -37,6 +37,17 @@ def test_the_quickstart_is_fine() -> None:
     assert any('all interfaces' in warning for warning in findings.warnings)
 
 
+def test_what_a_budget_buys_is_said(tmp_path: Path) -> None:
+    findings = check_experiment(experiment(tmp_path, tuner__classArgs={'set': {'budget.passes': 30}}))
+    assert not findings.errors
+    assert findings.facts[-3:] == [
+        'under each seed, with a budget of 30 passes over the training data:',
+        'darts-2nd: 9 epochs of search, 28.1 passes with the short training of its cell',
+        'random: 5 cells, 28 passes',
+    ]
+    assert any('12 short trainings' in fact for fact in findings.facts)
+
+
 @pytest.mark.parametrize('path', EXAMPLES, ids=lambda path: path.name)
 def test_every_example_is_an_experiment_whose_settings_hold(path: Path) -> None:
     """Data that this machine does not have, the user's ssh key and the machines are all that may be missing."""
@@ -73,6 +84,9 @@ def test_every_example_is_an_experiment_whose_settings_hold(path: Path) -> None:
         ({'tuner__classArgs': {'set': {'search.settings': {'darts-3rd': {}}}}}, "unknown strategy 'darts-3rd'"),
         ({'tuner__classArgs': {'set': {'retrain.cutout': 9}}}, 'cutout 9'),
         ({'trainingService__platform': 'cluster'}, 'NNI refuses'),
+        ({'tuner__classArgs': {'set': {'budget.passes': 5}}}, 'a budget of 5 passes is too small for random'),
+        ({'tuner__classArgs': {'set': {'budget.passes': 7}}}, 'a budget of 7 passes is too small for darts-2nd'),
+        ({'tuner__classArgs': {'set': {'budget': 7}}}, 'budget = 7'),
     ],
 )
 def test_what_would_go_wrong_is_found_before(changes: dict, names: str, tmp_path: Path) -> None:
