@@ -36,7 +36,7 @@ _TUNER_SECONDS = 14
 """NNI gives the tuner ten seconds to connect, and says so a little later."""
 
 
-_ORDER = ('launch', 'check', 'search', 'retrain', 'draw', 'cost', 'export', 'query')
+_ORDER = ('launch', 'resume', 'check', 'search', 'retrain', 'draw', 'cost', 'export', 'query')
 """Of the commands in the help; others follow."""
 
 
@@ -315,11 +315,14 @@ def launch(experiment: Path, port: int, wait: bool, id_file: Path | None) -> Non
     _follow(port, identifier, since, wait)
 
 
-@main.command()
+@main.command(short_help='Go on with an experiment that was stopped or killed.')
 @click.argument('identifier', metavar='ID')
 @_port_options
 def resume(identifier: str, port: int, wait: bool) -> None:
-    """Go on with experiment ID that was stopped, or whose manager was killed; the manager is bound to this machine."""
+    """Go on with experiment ID that was stopped, or whose manager was killed; the manager is bound to this machine.
+
+    An experiment on remote machines needs a manager that they can reach: nnictl resume.
+    """
     if _in_use(port):
         raise InputError(f'port {port} is in use; choose another one with --port')
     since = time.time()
@@ -362,12 +365,11 @@ def _checked(experiment: Path, closed: bool = False) -> bool:
     """Prints what the check of an experiment found; whether it can start."""
     from nni_darts.experiment.validate import check_experiment
 
-    findings = check_experiment(experiment)
+    findings = check_experiment(experiment, closed=closed)
     for fact in findings.facts:
         click.echo(fact)
     for warning in findings.warnings:
-        if not (closed and warning.startswith('nnictl create')):
-            click.echo(f'Warning: {warning}', err=True)
+        click.echo(f'Warning: {warning}', err=True)
     for error in findings.errors:
         click.echo(f'Error: {error}', err=True)
     return not findings.errors
@@ -517,7 +519,7 @@ def _print_epoch(record: dict[str, float]) -> None:
 
 def _print_decision(record: dict[str, Any]) -> None:
     """A line for each decision of a selection."""
-    what = {'operation': 'keeps', 'topology': 'drops input', 'edge': 'is decided:'}[record['stage']]
+    what = {'operation': 'keeps', 'topology': 'drops input', 'edge': 'is decided:', 'ranking': 'is'}[record['stage']]
     margin = '' if record['margin'] is None else f'  margin {record["margin"]:.4f}'
     click.echo(f'  {record["label"]} {what} {record["choice"]}{margin}', err=True)
 

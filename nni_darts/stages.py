@@ -165,8 +165,7 @@ def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str
     with _as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
         space, first = task.space(recipe, data), strategy
         if isinstance(strategy, ProgressiveDepth):
-            if recipe.budget is None:
-                strategy.stage_epochs(recipe.search.epochs)
+            strategy.stage_epochs(recipe.search.epochs if recipe.budget is None else strategy.least_epochs)
             space, first = next(strategy.stages(space))
         task.check(first)
         first.mutate_model(space)
@@ -176,9 +175,7 @@ def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str
     def cost(epochs: int) -> float:
         return _search_passes(recipe, strategy, epochs, data)
 
-    stages = 2 if isinstance(strategy, ProgressiveDepth) else 1  # half as long as other searches
-    least = 1 if first.warmup_epochs < 1 else stages * int(first.warmup_epochs) + 1
-    epochs = affordable_epochs(recipe, name, cost, least)
+    epochs = affordable_epochs(recipe, name, cost, strategy.least_epochs)
     tuning = first.selection.epochs(first.architecture)
     parts = f'{epochs} epochs of search' + (f' and {tuning} of tuning' if tuning else '')
     total = cost(epochs) + training_passes(recipe, 'select')
@@ -259,7 +256,7 @@ def _search_supernet(
     task = task_of(recipe)
     seed_everything(seed)
     space = task.space(recipe, data)
-    strategy = _strategy(recipe, name)
+    strategy = whole = _strategy(recipe, name)
     bar = DecisionBar()
 
     def described(record: dict[str, Any]) -> None:
@@ -317,16 +314,16 @@ def _search_supernet(
             run(short, deeper, part, output / f'{STAGE}{number + 1}', (number * epochs, (len(strategy.parts) - number - 1) * epochs))
             # A resumed run does not repeat this stage, and must build the next one from the same random numbers.
             seed_everything(seed + _STAGE_SEED * (number + 1))
+        strategy = part
     else:
         run(recipe, space, strategy, output)
-    passes = round(_search_passes(recipe, strategy, recipe.search.epochs, data), 3)
-    strategy = part if isinstance(strategy, ProgressiveDepth) else strategy
     by_magnitude, stopped = strategy.architecture.by_magnitude, strategy.architecture.stopped
     if by_magnitude is not None:
         write_text(output / BY_MAGNITUDE, genotype_from_sample(by_magnitude).to_json() + '\n')
     _write_page(output, recipe, name, seed, over=True)
     early = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
     valid, last = f'valid_{recipe.metric.name}', epochs_of(output)[-1]
+    passes = round(_search_passes(recipe, whole, recipe.search.epochs, data), 3)
     return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds'], 'passes': passes, **early}
 
 
@@ -457,8 +454,7 @@ def train_cell(
             )
             trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
             epochs = epochs_of(output)
-            passes = round(training_passes(recipe, stage), 3)
-            measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds'], 'passes': passes}
+            measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds'], 'passes': round(training_passes(recipe, stage), 3)}
             if stage == 'retrain':
                 test = f'test_{recipe.metric.name}'
                 measured[test] = trainer.test(module, datamodule=datamodule, verbose=False)[0][test]

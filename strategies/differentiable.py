@@ -171,6 +171,11 @@ class DifferentiableStrategy(OneShotStrategy):
         """For how many epochs of a search α rests."""
         return round(self.warmup_epochs * epochs) if self.warmup_epochs < 1 else int(self.warmup_epochs)
 
+    @property
+    def least_epochs(self) -> int:
+        """Of a search that trains α."""
+        return 1 if self.warmup_epochs < 1 else int(self.warmup_epochs) + 1
+
     def passes(self, epochs: int) -> float:
         """How often as many batches as there are for training go forward and backward through the supernet in a search of so many epochs.
 

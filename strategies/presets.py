@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +28,7 @@ class Preset:
         paper: where the method comes from.
         parts: (settings of its own, a selection that is to take the place of its own or None) → what the strategy is made of.
         own: names of the settings of its own.
-        supernet: whether it searches one supernet; otherwise cells are trained one by one.
-        made_by: module and class of the strategy.
+        built_by: the class of ``nni_darts.strategies`` that it configures.
         relaxed: whether its supernet computes all candidates at once, so that it can be read out in other ways.
     """
 
@@ -39,14 +37,19 @@ class Preset:
     paper: str
     parts: Callable[[Parts, Any], Parts]
     own: tuple[str, ...] = ()
-    supernet: bool = True
+    built_by: str = 'DifferentiableStrategy'
     relaxed: bool = True
-    made_by: tuple[str, str] = ('nni_darts.strategies.differentiable', 'DifferentiableStrategy')
+
+    @property
+    def supernet(self) -> bool:
+        """Whether it searches in supernets; otherwise cells are trained one by one."""
+        return self.built_by in ('DifferentiableStrategy', 'ProgressiveDepth')
 
     def create(self, **settings: Any) -> OneShotStrategy:
         """The strategy with these settings: of its own, and arguments of its class. Raises ValueError for any other."""
-        home, kind = self.made_by
-        Strategy = getattr(import_module(home), kind)
+        from nni_darts import strategies
+
+        Strategy = getattr(strategies, self.built_by)
         allowed = [*self.own, *(name for name in inspect.signature(Strategy.__init__).parameters if name != 'self')]
         for name in settings:
             if name not in allowed:
@@ -209,25 +212,23 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 'Chen et al., ICCV 2019',
                 lambda own, selection: {},
                 relaxed=False,
-                made_by=('nni_darts.strategies.progressive_depth', 'ProgressiveDepth'),
+                built_by='ProgressiveDepth',
             ),
             Preset(
                 'random',
                 'random cells, trained one by one; the best stays',
                 'Liu et al., ICLR 2019, section 3',
                 lambda own, selection: {},
-                supernet=False,
+                built_by='RandomSearch',
                 relaxed=False,
-                made_by=('nni_darts.strategies.random_search', 'RandomSearch'),
             ),
             Preset(
                 'evolution',
                 'cells trained one by one, each a child of the best of a sample of the youngest',
                 'Real et al., AAAI 2019',
                 lambda own, selection: {},
-                supernet=False,
+                built_by='Evolution',
                 relaxed=False,
-                made_by=('nni_darts.strategies.evolution', 'Evolution'),
             ),
         )
     }

@@ -91,6 +91,12 @@ class ProgressiveDepth(OneShotStrategy):
             raise ValueError(f'warmup_epochs {warmup} leave none of the {stage} epochs of a stage to train α')
         return stage
 
+    @property
+    def least_epochs(self) -> int:
+        """Of a search whose stages train α."""
+        warmup = self.parts[0].warmup_epochs
+        return 1 if warmup < 1 else 2 * int(warmup) + 1
+
     def select(self) -> dict[str, Any]:
         """The architecture that the last stage found: an NNI sample of the space."""
         return self.parts[-1].select()

@@ -36,8 +36,12 @@ class Findings:
     facts: list[str] = field(default_factory=list)
 
 
-def check_experiment(path: Path) -> Findings:
+def check_experiment(path: Path, *, closed: bool = False) -> Findings:
     """Checks an experiment's YAML file for NNI; it starts nothing.
+
+    Args:
+        path: the file.
+        closed: whether the manager will listen on this machine only.
 
     Raises:
         InputError: if there is no such file or it is no mapping.
@@ -59,7 +63,7 @@ def check_experiment(path: Path) -> Findings:
         return findings
     _check_nni(path, findings)
     protocol = _check_tuner(config, path, findings)
-    _check_services(config, path, findings)
+    _check_services(config, closed, findings)
     if protocol is not None:
         _check_amount(config, protocol, findings)
         _check_data(config, protocol.recipe, protocol.strategies, path, findings)
@@ -129,7 +133,7 @@ def _services(config: dict[str, Any]) -> list[dict[str, Any]]:
     return [entry for entry in (service if isinstance(service, list) else [service]) if isinstance(entry, dict)]
 
 
-def _check_services(config: dict[str, Any], path: Path, findings: Findings) -> None:
+def _check_services(config: dict[str, Any], closed: bool, findings: Findings) -> None:
     for holder in (config, *_services(config)):
         if holder.get('trialGpuNumber'):
             findings.errors.append(
@@ -146,10 +150,16 @@ def _check_services(config: dict[str, Any], path: Path, findings: Findings) -> N
     if 'remote' in platforms:
         if not config.get('nniManagerIp'):
             findings.errors.append('remote machines need nniManagerIp: the address of this machine as they see it')
-    findings.warnings.append(
-        'nnictl create lets NNI listen on all interfaces without a password, and it serves any file of yours; '
-        '"nni-darts launch" binds it to this machine'
-    )
+        elif closed and not str(config['nniManagerIp']).startswith(('127.', 'localhost')):
+            findings.errors.append(
+                f'nni-darts launch lets NNI listen on this machine only, so remote machines cannot reach it at {config["nniManagerIp"]}: '
+                'use nnictl create, behind a firewall that lets nobody else in'
+            )
+    if not closed:
+        findings.warnings.append(
+            'nnictl create lets NNI listen on all interfaces without a password, and it serves any file of yours; '
+            '"nni-darts launch" binds it to this machine'
+        )
 
 
 def _check_amount(config: dict[str, Any], protocol: Protocol, findings: Findings) -> None:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from nni_darts.report.plot import ticks
+
 __all__ = ['line_chart', 'share_chart']
 
 _WIDTH, _HEIGHT = 400, 230
@@ -25,24 +27,23 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]], 
     if not kept:
         return ''
     xs, ys = ([point[axis] for points in kept.values() for point in points] for axis in (0, 1))
-    bottom = min(ys) if low is None else min(low, *ys)
-    x_ticks, y_ticks = _ticks(min(xs), max(xs), whole=True), _ticks(bottom, max(ys), whole=all(y == round(y) for y in ys))
+    (first, last), (bottom, top) = _range(xs), _range([*ys] if low is None else [low, *ys])
+    counts = all(y == round(y) for y in ys)
 
     def x_of(value: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * _part(value, min(xs), max(xs))
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (value - first) / (last - first)
 
     def y_of(value: float) -> float:
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * _part(value, y_ticks[0], y_ticks[-1])
+        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (value - bottom) / (top - bottom)
 
     parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">']
     parts.append(f'<text class="title" x="4" y="16">{escape(title)}</text>')
-    for value in y_ticks:
+    for value in ticks(bottom, top, whole=counts):
         y = f'{y_of(value):.1f}'
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y_of(value) + 4:.1f}" text-anchor="end">{value:.4g}</text>')
-    for value in x_ticks:
-        if min(xs) <= value <= max(xs):
-            parts.append(f'<text x="{x_of(value):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{value:.0f}</text>')
+    for value in ticks(first, last, whole=True):
+        parts.append(f'<text x="{x_of(value):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{value:.0f}</text>')
     parts.append(f'<text x="4" y="{_HEIGHT - 12}">epoch</text>')
     legend = float(_WIDTH - _RIGHT)
     for number, (name, points) in reversed(list(enumerate(kept.items()))):
@@ -63,7 +64,7 @@ def share_chart(names: Sequence[str], epochs: Sequence[Mapping[str, float]], ord
         epochs: for each epoch, name → probability; one that is missing counts as zero.
         order: names whose place gives the colour.
     """
-    parts = [f'<svg class="share" viewBox="0 0 {width} {height}" preserveAspectRatio="none">']
+    parts = [f'<svg class="share" viewBox="0 0 {width} {height}" width="{width}" height="{height}">']
     # From the top layer down, each reaching to the ground: the next one is painted over it.
     for index in range(len(names) - 1, -1, -1):
         tops = [height * (1 - min(1.0, sum(epoch.get(name, 0.0) for name in names[: index + 1]))) for epoch in epochs]
@@ -76,19 +77,7 @@ def share_chart(names: Sequence[str], epochs: Sequence[Mapping[str, float]], ord
     return ''.join([*parts, '</svg>'])
 
 
-def _part(value: float, low: float, high: float) -> float:
-    """Where a value lies between two others, 0 to 1."""
-    return (value - low) / (high - low) if high > low else 0.5
-
-
-def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
-    """Round numbers around a range, four or so."""
-    if high <= low:
-        margin = abs(low) * 0.1 or 1.0
-        low, high = (low, low + 1) if whole else (low - margin, high + margin)
-    raw = (high - low) / 4
-    size = 10 ** math.floor(math.log10(raw))
-    step = next(factor * size for factor in (1, 2, 5, 10) if factor * size >= raw * 0.999)
-    step = max(1, step) if whole else step
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [number * step for number in range(first, last + 1)]
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """From the smallest to the largest; of equal ones a little more than that."""
+    low, high = min(values), max(values)
+    return (low, high) if high > low else (low, low + (abs(low) * 0.1 or 1.0))

@@ -109,10 +109,11 @@ class _Axis:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """Some four to nine round numbers from low to high."""
+def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+    """Some four to nine round numbers from low to high; fewer where they must be whole."""
     step = 10 ** math.floor(math.log10((high - low) / 4))
     step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) < 8)
+    step = max(1, step) if whole else step
     return [round(index * step, 12) for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 

@@ -44,7 +44,7 @@ def pack(record: Mapping[str, Any]) -> dict[str, float | str]:
     )
     if record.get('decided'):
         packed['decided'] = ';'.join(
-            f'{entry["stage"]} {entry["label"]} {entry["choice"]} {"-" if entry["margin"] is None else format(entry["margin"], ".6g")}'
+            f'{entry["stage"]}|{entry["label"]}|{entry["choice"]}|{"-" if entry["margin"] is None else format(entry["margin"], ".6g")}'
             for entry in record['decided']
         )
     return packed
@@ -77,7 +77,7 @@ def _table(text: str) -> dict[str, float]:
 
 
 def _decision(text: str) -> dict[str, Any]:
-    stage, label, choice, margin = text.split(' ')
+    stage, label, choice, margin = text.split('|')
     return {'stage': stage, 'label': label, 'choice': choice, 'margin': None if margin == '-' else float(margin)}
 
 
@@ -89,10 +89,11 @@ def genotype_of(record: Mapping[str, Any]) -> AnyGenotype:
 def indicators(record: Mapping[str, Any]) -> dict[str, float]:
     """How decided α is and how far the cell has collapsed.
 
-    ``entropy``: of the operations' probabilities, mean over all edges, 1 where they are equal. ``skips``: edges of the cell (the normal
-    one of a pair) that carry a skip connection or identity.
+    ``entropy``: of the operations' probabilities where there are any, mean over all edges, 1 where they are equal. ``skips``: edges of the
+    cell (the normal one of a pair) that carry a skip connection or identity.
     """
-    return {'entropy': round(_entropy(record['probabilities'].values()), 4), 'skips': next(iter(skips(genotype_of(record)).values()))}
+    entropy = {'entropy': round(_entropy(record['probabilities'].values()), 4)} if record['probabilities'] else {}
+    return {**entropy, 'skips': next(iter(skips(genotype_of(record)).values()))}
 
 
 def _entropy(tables: Iterable[Mapping[str, float]]) -> float:

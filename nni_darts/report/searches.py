@@ -21,6 +21,9 @@ from nni_darts.report.records import OPERATION_ORDER, genotype_of, indicators, s
 
 __all__ = ['SEARCH', 'search_data', 'strengths_in', 'write_search']
 
+_CHARTS_WIDTH, _CHART_HEIGHT = 640, 48
+"""Pixels for all edges into a node, beside each other; height of one."""
+
 SEARCH = 'search'
 """Name of page and data in a search's own folder."""
 
@@ -135,6 +138,8 @@ def _cell(
 ) -> dict[str, Any]:
     """A table of charts: a row for each node, a column for each state it may read."""
     kept = dict(edge for chosen in cell_edges(genotype).values() for edge in chosen)
+    columns = max(source for _, _, source in edges) + 1
+    width = min(128, _CHARTS_WIDTH // columns)
     rows: dict[int, list[dict[str, Any]]] = {}
     for label, state, source in edges:
         table = tables[-1].get(label, {})
@@ -145,7 +150,7 @@ def _cell(
                 'source': source,
                 'kept': label in kept,
                 'operation': kept.get(label, best),
-                'chart': share_chart(names, [entry.get(label, {}) for entry in tables], operations, 120, 48),
+                'chart': share_chart(names, [entry.get(label, {}) for entry in tables], operations, width, _CHART_HEIGHT),
             }
         )
     inputs = {'c_{k-2}': 0, 'c_{k-1}': 1} if kind in KINDS else {'in': 0} if isinstance(genotype, NasBench201Genotype) else {}
@@ -154,6 +159,6 @@ def _cell(
     titles = {'normal': 'Normal cell', 'reduce': 'Reduction cell', KIND: 'Recurrent cell'}
     return {
         'title': titles.get(kind, 'Cell'),
-        'columns': [named.get(source, str(source - shift)) for source in range(max(source for _, _, source in edges) + 1)],
+        'columns': [named.get(source, str(source - shift)) for source in range(columns)],
         'rows': [(str(state - shift), charts) for state, charts in rows.items()],
     }

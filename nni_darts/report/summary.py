@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from markupsafe import Markup
 
 from nni_darts.files import write_text
 from nni_darts.genotypes import genotype_from_code
@@ -205,7 +206,9 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     }
     found = {row['strategy']: genotype_from_code(row['code']) for row in summary['strategies'] if row['code']}
     drawings = {strategy: {'svg': cell_svg(cell), 'wide': draw_cells(cell).width > _HALF_PAGE} for strategy, cell in found.items()}
-    values = {**summary, 'unit': metric.unit, 'drawings': drawings, 'plot': plot_spent(summary)}
     write_text(folder / RECIPE, yaml.safe_dump(summary['recipe'], sort_keys=False))
-    write_text(folder / PAGE, render('summary.html', values, filters))
+    write_text(
+        folder / PAGE,
+        render('summary.html', {**summary, 'unit': metric.unit, 'drawings': drawings, 'plot': Markup(plot_spent(summary))}, filters),
+    )
     write_text(data, text)

@@ -19,7 +19,7 @@ from nni_darts.strategies.supernet import MixedOperation, SummedInputs
 
 __all__ = ['FastCell', 'is_suited']
 
-LARGE = 2**20
+LARGE = 2**17
 """From how many numbers in all copies of a state on its edges a cell is computed piece by piece on the CPU."""
 
 

@@ -61,22 +61,34 @@ class Part(ctypes.Structure):
 
 
 class _Kernels:
-    """The functions for one precision."""
+    """The functions of ``kernels.cpp`` for one precision, by their names there."""
+
+    forward: Any
+    between: Any
+    to_state: Any
+    add: Any
+    cross: Any
+    activate: Any
+    activate_backward: Any
 
     def __init__(self, library: ctypes.CDLL, name: str) -> None:
-        for function in ('forward', 'between', 'to_state', 'add', 'cross'):
+        for function in type(self).__annotations__:
             setattr(self, function, getattr(library, f'{function}_{name}'))
 
 
-def kernels(like: Tensor) -> Any | None:
+def kernels(like: Tensor) -> _Kernels | None:
     """The functions for tensors like this one; None where there are none. The first call of a machine builds them: seconds."""
     if like.device.type != 'cpu' or like.dtype not in _NAMES or os.environ.get('NNI_DARTS_KERNELS') == 'off':
         return None
-    library = _library()
-    return None if library is None else _Kernels(library, _NAMES[like.dtype])
+    return _functions(_NAMES[like.dtype])
 
 
 @functools.cache
+def _functions(name: str) -> _Kernels | None:
+    library = _library()
+    return None if library is None else _Kernels(library, name)
+
+
 def _library() -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get('CXX', 'g++'))
     if compiler is None or platform.system() != 'Linux':

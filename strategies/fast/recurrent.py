@@ -11,6 +11,7 @@ Modules, parameters, buffers and their names stay as they are: checkpoints fit b
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from nni_darts.recurrent import ACTIVATIONS
 from nni_darts.search_spaces.recurrent import RecurrentCell, RecurrentChoiceNode
+from nni_darts.strategies.fast.kernels import kernels, pointer
 from nni_darts.strategies.supernet import MixedOperation, SummedInputs
 
 __all__ = ['FastRecurrentCell', 'is_suited']
@@ -131,12 +133,89 @@ def _read(states: Sequence[Tensor], mask: Tensor | None, out: Tensor) -> Tensor:
 
 
 def _multiply(read: Tensor, matrix: Tensor, out: Tensor) -> Tensor:
-    """Gates and updates one after the other, each contiguous: (2·inputs, B, hidden). The gates are squashed."""
-    gates, updates = out.chunk(2)
-    for half, products in zip(matrix.chunk(2, dim=1), (gates, updates)):
+    """Gates and updates one after the other, each contiguous: (2·inputs, B, hidden)"""
+    for half, products in zip(matrix.chunk(2, dim=1), out.chunk(2)):
         torch.mm(read.flatten(0, 1), half, out=products.flatten(0, 1))
-    gates.sigmoid_()
     return out
+
+
+def _activate(memory: _Memory, states: Sequence[Tensor], products: Tensor, weights: Tensor) -> Tensor:
+    """A node's state from the products of its inputs; their gates are squashed then. Edge by edge, while an edge is in the cache."""
+    like = states[0]
+    gates, updates = products.chunk(2)
+    functions = kernels(like)
+    if functions is not None:
+        total, weights = torch.empty_like(like), weights.contiguous()
+        functions.activate(*_edges(states), pointer(gates), pointer(updates), pointer(weights), pointer(total), torch.get_num_threads())
+        return total
+    gates.sigmoid_()
+    spare = memory.take(4, like)
+    total = torch.zeros_like(like)
+    for state, gate, update, edge in zip(states, gates, updates, weights.tolist()):
+        shares = _shares(edge)
+        mean = _mean(update, shares, *spare)
+        total.add_(torch.lerp(state, mean, gate, out=spare[0]), alpha=shares[0])
+    memory.give(spare)
+    return total
+
+
+def _activate_backward(
+    memory: _Memory, gradient: Tensor, states: Sequence[Tensor], products: Tensor, weights: Tensor, needs_weights: bool
+) -> tuple[list[Tensor], Tensor | None]:
+    """Its derivative: what reaches the states past the gates, and the weights. Products are replaced by their gradients."""
+    inputs, like = len(states), states[0]
+    gates, updates = products.chunk(2)
+    of_states = [torch.empty_like(like) for _ in states]
+    functions = kernels(like)
+    if functions is not None:
+        sums, weights = torch.zeros(inputs, 4, dtype=torch.float64), weights.contiguous()
+        edges, count, read = _edges(states)
+        functions.activate_backward(
+            edges,
+            count,
+            pointer(gradient),
+            read,
+            pointer(gates),
+            pointer(updates),
+            pointer(weights),
+            _pointers(of_states),
+            pointer(sums),
+            torch.get_num_threads(),
+        )
+        return of_states, sums.to(weights.dtype) if needs_weights else None
+    spare = memory.take(6, like)
+    *parts, mean, scaled, through = spare
+    of_weights = torch.empty_like(weights) if needs_weights else None
+    for index, (state, gate, update, edge, of_state) in enumerate(zip(states, gates, updates, weights.tolist(), of_states)):
+        shares = whole, slope, of_sigmoid, of_leaky = _shares(edge)
+        tanh, sigmoid, leaky = parts
+        _mean(update, shares, *parts, mean)
+        if of_weights is not None:
+            torch.mul(gradient, gate, out=through)
+            torch.sub(gradient, through, out=of_state)
+            past = _dot(of_state, state)
+            relu = torch.clamp_min(update, 0, out=scaled)
+            of_weights[index] = torch.stack([past + _dot(through, values) for values in (tanh, relu, sigmoid, update)])
+        torch.mul(gradient, whole, out=scaled)
+        torch.mul(scaled, gate, out=through)  # what reaches the activations
+        torch.sub(scaled, through, out=of_state)  # what reaches the state past them
+        # The gate is overwritten by its gradient, and so is the update.
+        torch.ops.aten.sigmoid_backward(mean.sub_(state).mul_(scaled), gate, grad_input=gate)
+        torch.ops.aten.tanh_backward(through, tanh, grad_input=tanh)
+        torch.ops.aten.sigmoid_backward(through, sigmoid, grad_input=sigmoid)
+        torch.ops.aten.leaky_relu_backward(through, update, slope, False, grad_input=leaky)
+        torch.lerp(tanh, sigmoid, of_sigmoid, out=update).lerp_(leaky, of_leaky)
+    memory.give(spare)
+    return of_states, of_weights
+
+
+def _pointers(tensors: Sequence[Tensor]) -> Any:
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+
+def _edges(states: Sequence[Tensor]) -> tuple[Any, Any, Any]:
+    """How many edges, how many numbers in a state, and where the states are, as the kernels take them."""
+    return ctypes.c_long(len(states)), ctypes.c_long(states[0].numel()), _pointers(states)
 
 
 def _shares(weights: Sequence[float]) -> tuple[float, float, float, float]:
@@ -164,25 +243,19 @@ def _mean(update: Tensor, shares: Sequence[float], tanh: Tensor, sigmoid: Tensor
 class _NodeState(torch.autograd.Function):
     """A node's state from its matrix (hidden, 2·hidden), the mask (B, hidden) or None, weights (inputs, activations), states (B, hidden).
 
-    Edge by edge, while an edge's numbers are in the processor's cache: with the mean m of its activations, weighted by p / q, an edge
-    adds q (s + c (m − s)). The products wait for the derivative in memory that is used over and over; a second derivative of the same
-    pass computes them again.
+    With the mean m of its activations, weighted by p / q, an edge adds q (s + c (m − s)). The products wait for the derivative in memory
+    that is used over and over; a second derivative of the same pass computes them again.
     """
 
     @staticmethod
     def forward(context: Any, memory: _Memory, matrix: Tensor, mask: Tensor | None, weights: Tensor, *states: Tensor) -> Tensor:
         context.save_for_backward(matrix, mask, weights, *states)
         inputs, like = len(states), states[0]
+        states = [state.contiguous() for state in states]
         space = memory.take(inputs, like)
         products = _multiply(_read(states, mask, space), matrix, memory.take(2 * inputs, like))
         memory.give(space)
-        spare = memory.take(4, like)
-        total = torch.zeros_like(like)
-        for state, gate, update, edge in zip(states, products[:inputs], products[inputs:], weights.tolist()):
-            shares = _shares(edge)
-            mean = _mean(update, shares, *spare)
-            total.add_(torch.lerp(state, mean, gate, out=spare[0]), alpha=shares[0])
-        memory.give(spare)
+        total = _activate(memory, states, products, weights)
         context.memory, context.products = memory, products
         if not any(context.needs_input_grad):
             memory.give(products)
@@ -217,35 +290,13 @@ class _NodeStateBackward(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         context.save_for_backward(gradient, matrix, mask, weights, *states)
         inputs, like = len(states), states[0]
+        gradient, states = gradient.contiguous(), [state.contiguous() for state in states]
         space = memory.take(inputs, like)
         read = _read(states, mask, space)
         if products is None:
             products = _multiply(read, matrix, memory.take(2 * inputs, like))
-        spare = memory.take(6, like)
-        *parts, mean, scaled, through = spare
-        of_states = [torch.empty_like(state) for state in states]
-        of_weights = torch.empty_like(weights) if needs_weights else None
-        edges = zip(states, products[:inputs], products[inputs:], weights.tolist(), of_states)
-        for index, (state, gate, update, edge, of_state) in enumerate(edges):
-            shares = whole, slope, of_sigmoid, of_leaky = _shares(edge)
-            tanh, sigmoid, leaky = parts
-            _mean(update, shares, *parts, mean)
-            if of_weights is not None:
-                torch.mul(gradient, gate, out=through)
-                torch.sub(gradient, through, out=of_state)
-                past = _dot(of_state, state)
-                relu = torch.clamp_min(update, 0, out=scaled)
-                of_weights[index] = torch.stack([past + _dot(through, values) for values in (tanh, relu, sigmoid, update)])
-            torch.mul(gradient, whole, out=scaled)
-            torch.mul(scaled, gate, out=through)  # what reaches the activations
-            torch.sub(scaled, through, out=of_state)  # what reaches the state past them
-            # The gate is overwritten by its gradient, and so is the update.
-            torch.ops.aten.sigmoid_backward(mean.sub_(state).mul_(scaled), gate, grad_input=gate)
-            torch.ops.aten.tanh_backward(through, tanh, grad_input=tanh)
-            torch.ops.aten.sigmoid_backward(through, sigmoid, grad_input=sigmoid)
-            torch.ops.aten.leaky_relu_backward(through, update, slope, False, grad_input=leaky)
-            torch.lerp(tanh, sigmoid, of_sigmoid, out=update).lerp_(leaky, of_leaky)
-        memory.give(spare)
+            products[:inputs].sigmoid_()
+        of_states, of_weights = _activate_backward(memory, gradient, states, products, weights, needs_weights)
         flat, halves, of_matrix = read.flatten(0, 1), [half.flatten(0, 1) for half in products.chunk(2)], None
         if needs_matrix:
             of_matrix = torch.empty_like(matrix)
@@ -277,5 +328,5 @@ class _NodeStateBackward(torch.autograd.Function):
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """The sum of products of elements. States may have gaps between their rows; spare memory has none."""
+    """The sum of products of elements."""
     return torch.dot(a.flatten(), b.flatten())

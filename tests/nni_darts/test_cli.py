@@ -157,6 +157,13 @@ def test_decisions_are_printed(tiny: list[str], tmp_path: Path) -> None:
     assert 'decisions 8/8' in found.stderr
 
 
+def test_a_ranking_is_printed(tiny: list[str], tmp_path: Path) -> None:
+    small = ['--set', 'search.epochs=1', '--set', 'search.settings={random-ws: {samples: 5, finalists: 2}}']
+    found = run('search', *tiny, *small, '--strategy', 'random-ws', '--output', tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert 'architecture is the best of 5  margin 0.' in found.stderr
+
+
 @pytest.mark.parametrize(
     ('strategy', 'change', 'names'),
     [

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from nni_darts.search_spaces import DartsRnnSpace, Dropouts
 from nni_darts.strategies import DifferentiableStrategy
+from nni_darts.strategies.fast import kernels
 from nni_darts.strategies.fast import recurrent as fast_recurrent
 from nni_darts.strategies.fast.recurrent import FastRecurrentCell, _Memory, _node_state, _NodeState
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, RandomSoftmax, Softmax
@@ -115,10 +116,13 @@ def test_frozen_and_copied() -> None:
         torch.testing.assert_close(made(fast)(tokens, hidden).logits, made(plain)(tokens, hidden).logits, rtol=1e-10, atol=1e-10)
 
 
-@pytest.fixture(autouse=True, params=[0, 8_000], ids=['large', 'small'])
+@pytest.fixture(autouse=True, params=['large', 'compiled', 'small'])
 def _sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to compute a node, whatever the size."""
-    monkeypatch.setattr(fast_recurrent, '_SMALL', request.param)
+    """Every way to compute a node, whatever the size."""
+    if request.param == 'compiled' and kernels.kernels(torch.zeros(1)) is None:
+        pytest.skip('there is no C++ compiler')
+    monkeypatch.setattr(fast_recurrent, '_SMALL', 8_000 if request.param == 'small' else 0)
+    monkeypatch.setenv('NNI_DARTS_KERNELS', 'on' if request.param == 'compiled' else 'off')
 
 
 @pytest.mark.parametrize('weight', [0.0, 1.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import stat
 from collections.abc import Iterator
@@ -18,9 +19,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache, and nothing loaded."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     monkeypatch.delenv('NNI_DARTS_KERNELS', raising=False)
-    kernels._library.cache_clear()
+    kernels._functions.cache_clear()
     yield tmp_path / 'nni-darts'
-    kernels._library.cache_clear()
+    kernels._functions.cache_clear()
 
 
 def test_they_are_built_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +30,7 @@ def test_they_are_built_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (built,) = cache.iterdir()
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
     before = built.stat().st_mtime_ns
-    kernels._library.cache_clear()
+    kernels._functions.cache_clear()
     assert kernels.kernels(torch.zeros(1)) is not None
     assert [built.stat().st_mtime_ns] == [before] and len(list(cache.iterdir())) == 1
     monkeypatch.setenv('NNI_DARTS_KERNELS', 'off')
@@ -55,3 +56,23 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureF
     monkeypatch.setenv('CXX', 'no-such-compiler')
     assert kernels.kernels(torch.zeros(1)) is None
     assert not caplog.records
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float32, 3e-7), (torch.float64, 1e-14)])
+def test_activations_over_their_whole_range(dtype: torch.dtype, tolerance: float) -> None:
+    functions = kernels.kernels(torch.zeros(1, dtype=dtype))
+    if functions is None:
+        pytest.skip('there is no C++ compiler')
+    x = torch.cat([torch.linspace(-120, 120, 3001), torch.tensor([0.0, float('nan')])]).to(dtype)
+    expected = [torch.tanh, torch.relu, torch.sigmoid, lambda update: update]
+    for gate in (x, -x.roll(7)):
+        for index, function in enumerate(expected):
+            weights, state, gates, total = torch.zeros(1, 4, dtype=dtype), torch.full_like(x, 0.5), gate.clone(), torch.empty_like(x)
+            weights[0, index] = 1
+            pointers = (ctypes.c_void_p * 1)(state.data_ptr())
+            arguments = pointers, *map(kernels.pointer, (gates, x, weights, total)), 2
+            functions.activate(ctypes.c_long(1), ctypes.c_long(len(x)), *arguments)
+            opened, value = torch.sigmoid(gate.double()), function(x.double())
+            torch.testing.assert_close(gates.double(), opened, rtol=0, atol=tolerance, equal_nan=True)
+            wanted = 0.5 + opened * (value - 0.5)
+            torch.testing.assert_close(total.double(), wanted, rtol=tolerance, atol=tolerance, equal_nan=True)

@@ -127,7 +127,7 @@ def launched(folder: Path, environment: Mapping[str, str] = ENVIRONMENT, **chang
     path.write_text(yaml.safe_dump(config))
     port = free_port()
     command = [str(BIN / 'nni-darts'), 'launch', str(path), '--port', str(port)]
-    started = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    started = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
     found = re.search(r'experiment (\w+) is running', started.stdout)
     assert started.returncode == 0 and found, started.stdout + started.stderr
     experiment = Experiment(found.group(1), port)

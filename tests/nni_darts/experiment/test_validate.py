@@ -101,6 +101,15 @@ def test_remote_needs_the_managers_address(tmp_path: Path) -> None:
     assert any('nniManagerIp' in error for error in errors)
 
 
+def test_a_closed_manager_cannot_be_reached_from_other_machines(tmp_path: Path) -> None:
+    machines = {'platform': 'remote', 'machineList': [{'host': '192.0.2.1', 'user': 'me', 'password': 'x'}]}
+    path = experiment(tmp_path, trainingService=machines, nniManagerIp='192.0.2.9')
+    assert any('cannot reach it at 192.0.2.9' in error for error in check_experiment(path, closed=True).errors)
+    open_to_all = check_experiment(path)
+    assert not any('cannot reach it' in error for error in open_to_all.errors)
+    assert any('on all interfaces' in warning for warning in open_to_all.warnings)
+
+
 @pytest.mark.parametrize('content', ['- 1', 'a: [', 'nothing', b'\xff\xfe\x00'])
 def test_files_that_are_no_experiment(content: str | bytes, tmp_path: Path) -> None:
     path = tmp_path / 'experiment.yml'

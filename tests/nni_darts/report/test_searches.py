@@ -41,7 +41,7 @@ def records_of(genotype: AnyGenotype, names: tuple[str, ...], epochs: int = 3) -
                 weights = [rng.random() ** epoch for _ in names]
                 tables[label] = {name: weight / sum(weights) for name, weight in zip(names, weights)}
         decided = [
-            {'stage': 'operation', 'label': 'a_op_2_0', 'candidates': ['x'], 'scores': [0.5], 'choice': 'x', 'margin': margin}
+            {'stage': 'operation', 'label': 'a_op_2_0', 'candidates': ['x'], 'scores': [0.5], 'choice': 'the best of 2', 'margin': margin}
             for margin in (None, 0.0125)
         ]
         records.append(
@@ -72,7 +72,8 @@ def test_a_record_survives_the_journey_through_nni(kind: str) -> None:
         for label, table in record['probabilities'].items():
             assert back['probabilities'][label] == pytest.approx(table, abs=1.3e-4)
         assert list(back['probabilities']) == list(record['probabilities'])
-        assert [entry['margin'] for entry in back['decided']] == [entry['margin'] for entry in record['decided']]
+        for name in ('stage', 'label', 'choice', 'margin'):
+            assert [entry[name] for entry in back['decided']] == [entry[name] for entry in record['decided']]
         assert back['genotype'] == record['genotype'] and back['valid_accuracy'] == record['valid_accuracy']
 
 
@@ -92,6 +93,20 @@ def test_indicators() -> None:
     equal, sure = {name: 0.2 for name in OPERATIONS}, {'none': 1.0, 'skip_connect': 0.0}
     assert indicators({**record, 'probabilities': {'a': equal, 'b': equal}}) == {'entropy': 1.0, 'skips': 2}
     assert indicators({**record, 'probabilities': {'a': equal, 'b': sure}})['entropy'] == 0.5
+    assert indicators({**record, 'probabilities': {}}) == {'skips': 2}
+
+
+def test_candidates_may_become_fewer_and_tables_may_be_missing(tmp_path: Path) -> None:
+    """As where a search drops operations on its way, or has no α."""
+    fewer, none = records_of(*CELLS['darts']), records_of(*CELLS['darts'])
+    for table in fewer[-1]['probabilities'].values():
+        del table['none'], table['max_pool_3x3']
+    for record in none:
+        record['probabilities'] = {}
+    about = {'strategy': 's', 'seed': 1, 'recipe': 'r', 'metric': 'accuracy', 'over': True}
+    for name, records in (('fewer', fewer), ('none', none)):
+        write_search(tmp_path, name, search_data([unpack(pack(record)) for record in records], **about))
+        assert 'class="cell"' in (tmp_path / f'{name}.html').read_text()
 
 
 def data_of(kind: str, epochs: int = 3, **changes: Any) -> dict[str, Any]:

@@ -91,12 +91,15 @@ def _bare(result: Any) -> Any:
         pytest.param('darts-2nd', [2, 1, 3], marks=pytest.mark.slow),
         pytest.param('gdas', [4, 3], marks=pytest.mark.slow),
         pytest.param('sgas', [4, 3], marks=pytest.mark.slow),
+        pytest.param('enas', [4, 3], marks=pytest.mark.slow),
+        pytest.param('darts-joint', [4, 3], marks=pytest.mark.slow),
+        pytest.param('p-darts', [3, 4, 4], marks=pytest.mark.slow),
     ],
 )
 def test_a_search_of_images_goes_on_from_any_step(
     strategy: str, stops: list[int], images: dict[str, object], tmp_path: Path, steps: list[int]
 ) -> None:
-    recipe = Recipe.load('digits', images)
+    recipe = Recipe.load('digits', {**images, **tiny.SMALL})
     same_after_stops(lambda folder, resume: stages.search(recipe, strategy, 1, folder, resume=resume), tmp_path, steps, stops)
 
 
