@@ -78,6 +78,7 @@ def _check_nni(path: Path, findings: Findings) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # setuptools' notice about pkg_resources
         from nni.experiment.config import ExperimentConfig
+        from nni.experiment.config.utils import unset_base_path
 
     try:
         with warnings.catch_warnings():
@@ -85,6 +86,8 @@ def _check_nni(path: Path, findings: Findings) -> None:
             ExperimentConfig.load(path).validate()
     except Exception as error:  # NNI raises whatever its checks run into
         findings.errors.append(f'NNI refuses {path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}')
+    finally:
+        unset_base_path()  # NNI leaves it set when it cannot load a file, and could load no other then
 
 
 def _check_tuner(config: dict[str, Any], path: Path, findings: Findings) -> Protocol | None:

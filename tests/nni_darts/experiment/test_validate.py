@@ -37,6 +37,11 @@ def test_the_quickstart_is_fine() -> None:
     assert any('all interfaces' in warning for warning in findings.warnings)
 
 
+def test_a_refused_file_does_not_spoil_the_next(tmp_path: Path) -> None:
+    assert any('NNI refuses' in error for error in check_experiment(experiment(tmp_path, noSuchKey=1)).errors)
+    assert not check_experiment(ROOT / 'examples' / 'quickstart.yml').errors
+
+
 def test_what_a_budget_buys_is_said(tmp_path: Path) -> None:
     findings = check_experiment(experiment(tmp_path, tuner__classArgs={'set': {'budget.passes': 30}}))
     assert not findings.errors

@@ -24,7 +24,9 @@ def test_the_cell_on_the_page_retrains_with_the_commands_on_the_page(space: str,
     protocol = Protocol(Recipe.load('digits', changes), ('random',), (1,))
     results = {job.key: {'default': 0.5, 'arch': job.arch, 'seconds': 1.0} for job in protocol.jobs({}, ())}
     write_summary(tmp_path, summarize(protocol, protocol.jobs(results, ()), Standing(results), [], over=True))
-    page = html.unescape((tmp_path / 'summary.html').read_text())
+    page = (tmp_path / 'summary.html').read_text()
+    assert page.count('<svg ') == 2 and page.count('class="cell"') == 1  # beside the cell, accuracy against cost
+    page = html.unescape(page)
     again, full = (shlex.split(line) for line in re.findall(r'nni-darts retrain .*?(?=\n|</pre>)', page))
     cells = [genotype_from_code(result['arch']) for result in results.values()]
     for words in (again, full):
@@ -33,7 +35,6 @@ def test_the_cell_on_the_page_retrains_with_the_commands_on_the_page(space: str,
     assert Recipe.load(str(tmp_path / again[3])) == protocol.recipe
     retrain = Recipe.load(full[3]).retrain
     assert network_cost(cells[0], channels=retrain.channels, cells=retrain.cells, num_classes=10).parameters > 0
-    assert page.count('<svg ') == 2 and page.count('class="cell"') == 1  # beside the cell, accuracy against cost
 
 
 def test_searches_are_named_and_linked(tmp_path: Path) -> None:
