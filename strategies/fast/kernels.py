@@ -98,7 +98,7 @@ def _library() -> ctypes.CDLL | None:
         if not path.exists():
             _build(compiler, path)
         return ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # the second: there is no home
         _logger.warning('the kernels could not be built, a search on the CPU is slower without: %s', error)
         return None
 
@@ -123,5 +123,11 @@ def _build(compiler: str, path: Path) -> None:
 
 
 def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Where a contiguous tensor's numbers are; null for None."""
+    """Where a tensor's numbers are; null for None.
+
+    Raises:
+        ValueError: if they do not follow each other: the kernels would read others.
+    """
+    if tensor is not None and not tensor.is_contiguous():
+        raise ValueError(f'a tensor of shape {tuple(tensor.shape)} is not contiguous')
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())

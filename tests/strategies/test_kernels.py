@@ -76,3 +76,8 @@ def test_activations_over_their_whole_range(dtype: torch.dtype, tolerance: float
             torch.testing.assert_close(gates.double(), opened, rtol=0, atol=tolerance, equal_nan=True)
             wanted = 0.5 + opened * (value - 0.5)
             torch.testing.assert_close(total.double(), wanted, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def test_only_contiguous_tensors_are_pointed_to() -> None:
+    with pytest.raises(ValueError, match='not contiguous'):
+        kernels.pointer(torch.zeros(3, 2).t())
