@@ -315,17 +315,16 @@ def _search_supernet(
             run(short, deeper, part, output / f'{STAGE}{number + 1}', (number * epochs, (len(strategy.parts) - number - 1) * epochs))
             # A resumed run does not repeat this stage, and must build the next one from the same random numbers.
             seed_everything(seed + _STAGE_SEED * (number + 1))
+        strategy = part
     else:
         run(recipe, space, strategy, output)
-    strategy = part if isinstance(strategy, ProgressiveDepth) else strategy
     by_magnitude, stopped = strategy.architecture.by_magnitude, strategy.architecture.stopped
     if by_magnitude is not None:
         write_text(output / BY_MAGNITUDE, genotype_from_sample(by_magnitude).to_json() + '\n')
     _write_page(output, recipe, name, seed, over=True)
     early = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
     valid, last = f'valid_{recipe.metric.name}', epochs_of(output)[-1]
-    searched = recipe.search.epochs if stopped is None else stopped['after']
-    passes = round(_search_passes(recipe, whole, searched, data), 3)
+    passes = round(_search_passes(recipe, whole, recipe.search.epochs, data), 3)
     return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds'], 'passes': passes, **early}
 
 
