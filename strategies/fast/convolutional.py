@@ -13,6 +13,7 @@ from nni_darts.search_spaces.cell import Cell, ChoiceNode
 from nni_darts.search_spaces.operations import Noise
 from nni_darts.strategies.fast.folded import RunningStatistics
 from nni_darts.strategies.fast.joined import joined
+from nni_darts.strategies.fast.kernels import kernels
 from nni_darts.strategies.fast.plan import Plan
 from nni_darts.strategies.fast.streamed import streamed
 from nni_darts.strategies.supernet import MixedOperation, SummedInputs
@@ -20,7 +21,7 @@ from nni_darts.strategies.supernet import MixedOperation, SummedInputs
 __all__ = ['FastCell', 'is_suited']
 
 LARGE = 2**17
-"""From how many numbers in all copies of a state on its edges a cell is computed piece by piece on the CPU."""
+"""From how many numbers in all copies of a state on its edges a cell is computed piece by piece on the CPU without compiled kernels."""
 
 
 def is_suited(cell: nn.Module) -> bool:
@@ -62,9 +63,9 @@ class FastCell(Cell):
         if self.training and count == 1:
             raise ValueError('batch norm cannot train on one number for each channel: use larger batches or images')
         running = RunningStatistics(count)
-        large = states[0].device.type == 'cpu' and plan.nodes * states[0].numel() >= LARGE
         # Autocast would round the moments that the streamed batch norms are made of.
-        if large and not torch.is_autocast_enabled('cpu'):
+        on_cpu = states[0].device.type == 'cpu' and not torch.is_autocast_enabled('cpu')
+        if on_cpu and (plan.nodes * states[0].numel() >= LARGE or kernels(states[0]) is not None):
             output = streamed(self, plan, running, weights, *states, checkpoint=self.checkpoint)
         elif self.checkpoint and torch.is_grad_enabled() and not plan.others:
             # Computed again in backward, where what is noted of running statistics is not written.

@@ -5,7 +5,6 @@ Images are (B, H, W, C) in here, and y is what a batch, or a piece of it, is whi
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,13 +16,16 @@ from nni_darts.search_spaces.convolutions import depthwise, depthwise_input_grad
 from nni_darts.strategies.fast.folded import FoldedNorm, Moments, RunningStatistics
 from nni_darts.strategies.fast.plan import Group, Leaving, nchw, nhwc
 
-__all__ = ['Convolutions', 'PiecewiseConvolutions']
+__all__ = ['Convolutions']
 
 
-class Convolutions(ABC):
+class Convolutions:
     """What convolutions leave one state, for one batch: the forward pass, and what backward needs of it.
 
+    A batch goes through in pieces of some images that stay in the processor's caches from one operation to the next.
+
     Args:
+        pieces: of the batch.
         leaving: what leaves the state.
         x: the state, (B, H, W, C)
         parameters: from which those of the convolutions are taken, in the order of the plan.
@@ -34,7 +36,10 @@ class Convolutions(ABC):
         last: the last batch norms of all groups, with the 1×1 convolutions before them; None if there are no convolutions.
     """
 
-    def __init__(self, leaving: Leaving, x: Tensor, parameters: Iterator[Tensor], training: bool, keep: bool) -> None:
+    def __init__(
+        self, pieces: Sequence[slice], leaving: Leaving, x: Tensor, parameters: Iterator[Tensor], training: bool, keep: bool
+    ) -> None:
+        self.pieces = pieces
         self.groups, self.x, self.training, self.keep = leaving.groups, x, training, keep
         self.channels = x.shape[3]
         self.size = leaving.size(*x.shape[1:3])
@@ -55,7 +60,8 @@ class Convolutions(ABC):
                 matrices += [next(parameters) for _ in stage.pointwise]
         self.matrices = [torch.stack(matrices).flatten(2) if matrices else None for matrices in joined]
 
-    @abstractmethod
+    # forward ------------------------------------------------------------------------------------------------------------------------
+
     def forward(self, factors: Tensor, running: RunningStatistics | None) -> None:
         """Computes all but the last products.
 
@@ -63,58 +69,6 @@ class Convolutions(ABC):
             factors: the weights of the candidates, by group and edge.
             running: takes new running statistics; None: this batch has been noted before.
         """
-
-    @abstractmethod
-    def add_to(self, nodes: Tensor) -> None:
-        """Adds the results, but for ``last.bias``, to the k nodes that may read the state, (k, B, H', W', C)."""
-
-    @abstractmethod
-    def backward(self, gradient: Tensor, total: Tensor, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
-        """From the gradient of the k nodes, (k, B, H', W', C), and its sums over all pixels, (k, C).
-
-        Args:
-            wanted: whether those of parameters are computed.
-
-        Returns:
-            The gradients of the state (B, H, W, C), and of the convolutions' parameters in the order of the plan. That of the factors is
-            ``last.of_factors``.
-        """
-
-    def _fold(self, last: bool, moments: Moments | None, factors: Tensor | None, running: RunningStatistics | None) -> FoldedNorm | None:
-        if self.matrices[last] is None:
-            return None
-        stages = [stage for group in self.groups for stage in (group.stages[-1:] if last else group.stages[:-1])]
-        norms = [norm for stage in stages for norm in stage.norms]
-        return FoldedNorm(self.matrices[last], norms, self.count, moments, factors, running)
-
-    def _of_parameters(self, of_kernels: list[list[Tensor]]) -> list[Tensor | None]:
-        """Gradients in the order of the plan, from those of the kernels by group and stage; nothing if there are none."""
-        result: list[Tensor | None] = []
-        for index, group in enumerate(self.groups):
-            for number, stage in enumerate(group.stages):
-                if not of_kernels:
-                    result += [None] * (2 * len(stage.norms))
-                    continue
-                folded = self.last if number == len(group.stages) - 1 else self.first
-                result += of_kernels[index][number].split(self.channels)
-                result += folded.of_weight[self.slices[index][number]].unsqueeze(3).unsqueeze(4).unbind()
-        return result
-
-
-class PiecewiseConvolutions(Convolutions):
-    """In torch's operations; a batch goes through in pieces of some images that stay in the processor's caches from one to the next.
-
-    Args:
-        pieces: of the batch.
-    """
-
-    def __init__(self, pieces: Sequence[slice], *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.pieces = pieces
-
-    # forward ------------------------------------------------------------------------------------------------------------------------
-
-    def forward(self, factors: Tensor, running: RunningStatistics | None) -> None:
         moments = [
             Moments(len(matrices), self.channels, self.x) if matrices is not None and self.training else None for matrices in self.matrices
         ]
@@ -156,6 +110,7 @@ class PiecewiseConvolutions(Convolutions):
         return z.add_(self.first.bias[groups]).relu_()
 
     def add_to(self, nodes: Tensor) -> None:
+        """Adds the results, but for ``last.bias``, to the k nodes that may read the state, (k, B, H', W', C)."""
         for number, piece in enumerate(self.pieces):
             target = nodes[:, piece].view(len(nodes), -1, self.channels)
             for group, slices, y in zip(self.groups, self.slices, self.outer[number]):
@@ -169,6 +124,15 @@ class PiecewiseConvolutions(Convolutions):
     # backward -----------------------------------------------------------------------------------------------------------------------
 
     def backward(self, gradient: Tensor, total: Tensor, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
+        """From the gradient of the k nodes, (k, B, H', W', C), and its sums over all pixels, (k, C).
+
+        Args:
+            wanted: whether those of parameters are computed.
+
+        Returns:
+            The gradients of the state (B, H, W, C), and of the convolutions' parameters in the order of the plan. That of the factors is
+            ``last.of_factors``.
+        """
         pieces = [gradient[:, piece].view(len(gradient), -1, self.channels) for piece in self.pieces]
         cross = torch.zeros_like(self.last.matrix)
         for g, outer in zip(pieces, self.outer):
@@ -222,6 +186,26 @@ class PiecewiseConvolutions(Convolutions):
                     cross[slices[0]].baddbmm_(y.permute(1, 2, 0), here[-1].transpose(0, 1))
             result.append(here)
         self.first.backward(cross, total)
+        return result
+
+    def _fold(self, last: bool, moments: Moments | None, factors: Tensor | None, running: RunningStatistics | None) -> FoldedNorm | None:
+        if self.matrices[last] is None:
+            return None
+        stages = [stage for group in self.groups for stage in (group.stages[-1:] if last else group.stages[:-1])]
+        norms = [norm for stage in stages for norm in stage.norms]
+        return FoldedNorm(self.matrices[last], norms, self.count, moments, factors, running)
+
+    def _of_parameters(self, of_kernels: list[list[Tensor]]) -> list[Tensor | None]:
+        """Gradients in the order of the plan, from those of the kernels by group and stage; nothing if there are none."""
+        result: list[Tensor | None] = []
+        for index, group in enumerate(self.groups):
+            for number, stage in enumerate(group.stages):
+                if not of_kernels:
+                    result += [None] * (2 * len(stage.norms))
+                    continue
+                folded = self.last if number == len(group.stages) - 1 else self.first
+                result += of_kernels[index][number].split(self.channels)
+                result += folded.of_weight[self.slices[index][number]].unsqueeze(3).unsqueeze(4).unbind()
         return result
 
 

@@ -11,25 +11,20 @@ Images are (B, H, W, C) in here, and y is what a piece of a batch is while H and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from nni_darts.search_spaces.cell import Cell
-from nni_darts.strategies.fast.compiled import CompiledConvolutions, can_compile
-from nni_darts.strategies.fast.convolutions import Convolutions, PiecewiseConvolutions
-from nni_darts.strategies.fast.folded import EPS, RunningStatistics
+from nni_darts.strategies.fast.compiled import CompiledMixture, can_compile
+from nni_darts.strategies.fast.folded import RunningStatistics
 from nni_darts.strategies.fast.kernels import kernels
-from nni_darts.strategies.fast.plan import Leaving, Other, Plan, nchw, nhwc, running_statistics
+from nni_darts.strategies.fast.piecewise import Mixture, OtherPass, PiecewiseMixture
+from nni_darts.strategies.fast.plan import Leaving, Plan, nchw, nhwc
 
 __all__ = ['streamed']
-
-PIECE_BYTES = 2**21
-"""How much of a state's widest intermediate result is computed at a time."""
 
 
 def streamed(
@@ -113,12 +108,8 @@ class _StatePass:
     """What leaves one state, for one batch: the forward pass, and what backward needs of it.
 
     Args:
-        x: the state.
-        weights: of all candidates of the cell.
         parameters: from which those of the convolutions are taken, in the order of the plan.
-        training: whether batch norms use the batch's statistics.
-        running: takes new running statistics; None: this batch has been noted before.
-        keep: whether there will be a backward pass.
+        others: as for :class:`.piecewise.Mixture`.
     """
 
     def __init__(
@@ -131,214 +122,22 @@ class _StatePass:
         running: RunningStatistics | None,
         keep: bool,
     ) -> None:
-        self.x = x
-        self.positions = leaving.index([position for group in leaving.groups for position in group.positions])
-        widest = max((len(group.places) for group in leaving.groups), default=1) * x[0].numel() * x.element_size()
-        images = max(1, PIECE_BYTES // widest)
-        self.pieces = [slice(first, first + images) for first in range(0, x.shape[0], images)]
-        arguments = leaving, x, parameters, training, keep
-        self.convolutions: Convolutions | None = None
-        if leaving.groups:
-            functions = kernels(x) if can_compile(leaving) else None
-            made = PiecewiseConvolutions(self.pieces, *arguments) if functions is None else CompiledConvolutions(functions, *arguments)
-            made.forward(weights[self.positions], running)
-            self.convolutions = made
-        self.bank = _Bank(leaving, weights, training)
-        for piece in self.pieces:
-            self.bank.take(x[piece])
-        self.bank.finish(x.shape[0] * math.prod(leaving.size(*x.shape[1:3])), running)
-        self.others = [_OtherPass(other, x, weights[other.position], running, keep) for other in (*leaving.reductions, *leaving.others)]
+        functions = kernels(x) if can_compile(leaving) else None
+        arguments = leaving, x, weights, parameters, training, running, keep
+        self.mixture: Mixture = PiecewiseMixture(*arguments) if functions is None else CompiledMixture(functions, *arguments)
+        self.others = [OtherPass(other, x, weights[other.position], running, keep) for other in leaving.others]
 
     def add_to(self, nodes: Tensor, *, fresh: bool) -> None:
-        """Adds what leaves the state to the k nodes that may read it, (k, B, H', W', C); ``fresh``: they hold nothing yet."""
-        bias = self.bank.bias
-        if self.convolutions is not None:
-            bias = bias.index_add(0, self.convolutions.places, self.convolutions.last.bias)
-        bias = bias.unsqueeze(1)
-        for number, piece in enumerate(self.pieces):
-            target = nodes[:, piece].view(len(nodes), -1, nodes.shape[4])
-            if fresh:
-                target.copy_(bias)
-            else:
-                target += bias
-            self.bank.add_to(number, target)
-        if self.convolutions is not None:
-            self.convolutions.add_to(nodes)
+        """As :meth:`.piecewise.Mixture.add_to`."""
+        self.mixture.add_to(nodes, fresh=fresh)
         for other in self.others:
             other.add_to(nodes)
 
     def backward(self, gradient: Tensor, of_weights: Tensor, wanted: bool) -> tuple[Tensor, list[Tensor | None], list[Tensor | None]]:
-        """From the gradient of the k nodes, (k, B, H', W', C).
-
-        Args:
-            of_weights: to which that of the weights is added.
-            wanted: whether those of parameters are computed.
-
-        Returns:
-            The gradients of the state (B, H, W, C), of the convolutions' parameters in the order of the plan, and of other parameters.
-        """
-        k, channels = len(gradient), gradient.shape[4]
-        pieces = [gradient[:, piece].view(k, -1, channels) for piece in self.pieces]
-        total = gradient.new_zeros(k, channels)
-        for number, g in enumerate(pieces):
-            total += g.sum(1)
-            self.bank.gather(number, g)
-        self.bank.conclude(sum(g.shape[1] for g in pieces), total, of_weights)
-        if self.convolutions is None:
-            result, of_parameters = torch.zeros_like(self.x), []
-        else:
-            result, of_parameters = self.convolutions.backward(gradient, total, wanted)
-            of_weights.index_add_(0, self.positions, self.convolutions.last.of_factors)
-        for number, (piece, g) in enumerate(zip(self.pieces, pieces)):
-            self.bank.add_gradient(number, g, self.x[piece], result[piece])
-        of_others = [part for other in self.others for part in other.backward(gradient[other.place], result, of_weights, wanted)]
-        return result, of_parameters, of_others
-
-
-class _Bank:
-    """Skips and pools of all edges from one state: mixtures of the state itself and of its normalised pools.
-
-    Attributes:
-        bias: what is added to each of the k nodes besides: (k, C)
-    """
-
-    def __init__(self, leaving: Leaving, weights: Tensor, training: bool) -> None:
-        self.leaving = leaving
-        self.training = training
-        self.rows = weights[leaving.bank]  # (P, k)
-        self.skips = leaving.identities
-        self.pieces: list[Tensor] = []  # of x and pools, (P, n, C); in training normalised, once the moments are known
-        self.maxima: list[Tensor] = []
-
-    def take(self, image: Tensor) -> None:
-        """A piece of the state."""
-        found = [image] if self.skips else []
-        for entry in self.leaving.pools:
-            if isinstance(entry.pool, nn.MaxPool2d):
-                pooled, indices = torch.ops.aten.max_pool2d_with_indices(nchw(image), 3, entry.pool.stride, 1)
-                self.maxima.append(indices)
-            else:
-                pooled = functional.avg_pool2d(nchw(image), 3, entry.pool.stride, 1, count_include_pad=False)
-            found.append(nhwc(pooled))
-        self.pieces.append(torch.stack(found).flatten(1, 3) if found else image.new_empty(0, 1, image.shape[3]))
-
-    def finish(self, count: int, running: RunningStatistics | None) -> None:
-        """After all pieces: normalises."""
-        channels = self.pieces[0].shape[2]
-        self.bias = self.rows.new_zeros(self.rows.shape[1], channels)
-        pools = self.leaving.pools
-        if not self.training:
-            # Every edge has running statistics of its own.
-            self.mean, self.deviation = running_statistics(self.leaving, self.pieces[0])
-            self.scales = self.rows.unsqueeze(2) * self.deviation
-            self.bias = -(self.scales * self.mean).sum(0)
-        elif pools:
-            parts = [piece[self.skips :] for piece in self.pieces]
-            mean = sum(part.sum(1).double() for part in parts) / count
-            var = sum((part - mean.to(part.dtype).unsqueeze(1)).square_().sum(1).double() for part in parts) / count
-            inverse = torch.rsqrt(var + EPS)
-            for entry, m, v in zip(pools, mean, inverse):
-                norms = [norm for norm in entry.norms if norm is not None]
-                if running is not None:
-                    running.add(norms, m.expand(len(norms), -1), v.expand(len(norms), -1))
-            self.deviation = inverse.to(self.rows.dtype).unsqueeze(1)
-            shift = mean.to(self.rows.dtype).unsqueeze(1)
-            for part in parts:
-                part.sub_(shift).mul_(self.deviation)
-
-    def add_to(self, number: int, target: Tensor) -> None:
-        """Adds to a piece of the nodes, (k, n, C)."""
-        if not self.training:
-            for part, scales in zip(self.pieces[number], self.scales):
-                target.addcmul_(part, scales.unsqueeze(1))
-        elif len(self.rows):
-            target.view(len(target), -1).addmm_(self.rows.t(), self.pieces[number].flatten(1))
-
-    def gather(self, number: int, g: Tensor) -> None:
-        """Backward, first: takes a piece of the gradient of the nodes, (k, n, C)."""
-        if number == 0:
-            self.of_rows = torch.zeros_like(self.rows)
-            self.of_mixed = g.new_zeros(2, len(self.leaving.pools), g.shape[2])
-        piece = self.pieces[number]
-        if not len(piece):
-            return
-        if not self.training:
-            for row, (part, deviation) in enumerate(zip(piece, self.deviation)):
-                self.of_rows[row] += ((g * part).sum(1) * deviation).sum(1)
-            return
-        flat = g.view(len(g), -1)
-        self.of_rows.addmm_(piece.flatten(1), flat.t())
-        if self.leaving.pools:
-            mixed = self._mixed(flat, piece)[self.skips :]
-            self.of_mixed[0] += mixed.sum(1)
-            self.of_mixed[1] += (mixed * piece[self.skips :]).sum(1)
-
-    def _mixed(self, flat: Tensor, piece: Tensor) -> Tensor:
-        """What of the nodes' gradient comes back to x and each normalised pool."""
-        return (self.rows @ flat).view(piece.shape)
-
-    def conclude(self, count: int, total: Tensor, of_weights: Tensor) -> None:
-        """After all pieces: adds to the gradient of the weights; ``total`` is that of the nodes, added up: (k, C)"""
-        if not self.training:
-            self.of_rows -= (total * self.mean * self.deviation).sum(2)
-        self.of_mixed /= count
-        of_weights.index_add_(0, self.leaving.bank.flatten(), self.of_rows.flatten())
-
-    def add_gradient(self, number: int, g: Tensor, image: Tensor, result: Tensor) -> None:
-        """Adds to the gradient of a piece of the state, (b, H, W, C)."""
-        piece = self.pieces[number]
-        if not len(piece):
-            return
-        if self.training:
-            mixed = self._mixed(g.view(len(g), -1), piece)
-            if self.leaving.pools:
-                pools = mixed[self.skips :]
-                pools.sub_(self.of_mixed[0].unsqueeze(1)).addcmul_(piece[self.skips :], self.of_mixed[1].unsqueeze(1), value=-1)
-                pools.mul_(self.deviation)
-        else:
-            mixed = torch.stack([(g * scales.unsqueeze(1)).sum(0) for scales in self.scales])
-        if self.skips:
-            result += mixed[0].view_as(result)
-        size = len(image), *self.leaving.size(*image.shape[1:3]), image.shape[3]
-        maxima = iter(self.maxima[number * self._max_pools : (number + 1) * self._max_pools])
-        for entry, part in zip(self.leaving.pools, mixed[self.skips :]):
-            arguments = nchw(part.view(size)), nchw(image), [3, 3], [self.leaving.stride] * 2, [1, 1]
-            if isinstance(entry.pool, nn.MaxPool2d):
-                back = torch.ops.aten.max_pool2d_with_indices_backward(*arguments, [1, 1], False, next(maxima))
-            else:
-                back = torch.ops.aten.avg_pool2d_backward(*arguments, False, False, None)
-            result += nhwc(back)
-
-    @property
-    def _max_pools(self) -> int:
-        return len(self.maxima) // len(self.pieces)
-
-
-class _OtherPass:
-    """A candidate that its own module computes, with a graph of its own."""
-
-    def __init__(self, other: Other, x: Tensor, weight: Tensor, running: RunningStatistics | None, keep: bool) -> None:
-        self.place, self._position, self._weight = other.place, other.position, weight
-        # What has been noted before goes to copies.
-        buffers = {} if running is not None else {name: buffer.clone() for name, buffer in other.module.named_buffers()}
-        with torch.set_grad_enabled(keep):
-            self._image = x.detach().requires_grad_(keep)
-            self._output = torch.func.functional_call(other.module, buffers, (nchw(self._image),)).permute(0, 2, 3, 1)
-        self._parameters = list(other.module.parameters())
-
-    def add_to(self, nodes: Tensor) -> None:
-        """Adds to its node."""
-        nodes[self.place].addcmul_(self._output.detach(), self._weight)
-
-    def backward(self, g: Tensor, of_image: Tensor, of_weights: Tensor, wanted: bool) -> list[Tensor | None]:
-        """From the gradient of the node: adds to those of state and weights, and returns those of its parameters."""
-        of_weights[self._position] += (g * self._output.detach()).sum()
-        inputs = [self._image, *(parameter for parameter in self._parameters if wanted and parameter.requires_grad)]
-        image, *parts = torch.autograd.grad(self._output, inputs, g * self._weight, retain_graph=True, allow_unused=True)
-        if image is not None:
-            of_image += image
-        found = iter(parts)
-        return [next(found) if wanted and parameter.requires_grad else None for parameter in self._parameters]
+        """As :meth:`.piecewise.Mixture.backward`."""
+        result, of_convolutions, of_others = self.mixture.backward(gradient, of_weights, wanted)
+        of_others += [part for other in self.others for part in other.backward(gradient[other.place], result, of_weights, wanted)]
+        return result, of_convolutions, of_others
 
 
 class _PlainNodes(nn.Module):

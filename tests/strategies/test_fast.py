@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from nni_darts.search_spaces import S1, S2, S3, S5, DartsSpace
 from nni_darts.strategies import DifferentiableStrategy
-from nni_darts.strategies.fast import FastCell, convolutional, kernels, streamed
+from nni_darts.strategies.fast import FastCell, convolutional, kernels, piecewise
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, PartialChannels, RandomSoftmax, SkipDropout, Softmax
 
 SPACES = {
@@ -36,7 +36,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == 'compiled' and kernels.kernels(torch.zeros(1)) is None:
         pytest.skip('there is no C++ compiler')
     monkeypatch.setattr(convolutional, 'LARGE', 2**60 if request.param == 'joined' else 0)
-    monkeypatch.setattr(streamed, 'PIECE_BYTES', 4 * 17 * 17 * 4 * 8 * 4)
+    monkeypatch.setattr(piecewise, 'PIECE_BYTES', 4 * 17 * 17 * 4 * 8 * 4)
     monkeypatch.setenv('NNI_DARTS_KERNELS', 'on' if request.param == 'compiled' else 'off')
     return request.param
 
