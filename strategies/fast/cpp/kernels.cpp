@@ -1,15 +1,15 @@
-// The convolutions that leave a state of a cell, image by image, and the activations into a node of a recurrent cell, piece by piece: what is
-// computed stays in a core's cache from one operation to the next. kernels.py builds this file, compiled.py and recurrent.py call it; the
-// same is computed without it in convolutions.py and recurrent.py.
+// All that leaves a state of a cell, image by image, and the activations into a node of a recurrent cell, piece by piece: what is computed
+// stays in a core's cache from one operation to the next. kernels.py builds this file, compiled.py and recurrent.py call it; the same is
+// computed without it in piecewise.py and recurrent.py.
 //
-// Images are (height, width, channels) and y is (pixels, groups, channels), for the edges ("groups") that have the same operation. Every
+// Images are (height, width, channels) and y is (pixels, edges, channels), for the edges that have the same operation. Every
 // thread has images of its own. What is summed over images is summed in double precision, over the threads in their order: the same number
 // of threads gives the same result.
 
 #include "activations.h"
 #include "mixture.h"
 
-// T is what REAL says.
+// REAL is float or double: each precision is built by itself.
 
 extern "C" void measure(const State* s, long* bytes) { measure<REAL>(*s, bytes); }
 
