@@ -14,12 +14,12 @@
 extern "C" void measure(const State* s, long* bytes) { measure<REAL>(*s, bytes); }
 
 extern "C" void forward(const State* s, char* memory, REAL* nodes, int fresh, double* statistics) {
-    forward<REAL>(*s, memory, nodes, fresh, statistics);
+    Forward<REAL>(*s, memory, statistics).add_to(nodes, fresh);
 }
 
 extern "C" void backward(
     const State* s, char* memory, char* temporary, const REAL* gradient, double* of_weights, REAL* of_x, REAL* of_parameters) {
-    backward<REAL>(*s, memory, temporary, gradient, of_weights, of_x, of_parameters);
+    Backward<REAL>(*s, memory, temporary, gradient, of_weights, of_parameters).to_state(of_x);
 }
 
 extern "C" void activate(

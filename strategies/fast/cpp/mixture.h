@@ -64,23 +64,107 @@ void fold_pools(const Leaving& l, const Kept<T>& kept, const double* sums, doubl
         }
 }
 
-// Adds all that leaves the state to the nodes that read it, (edges, batch, rows, columns, channels); "fresh": they hold nothing yet.
-// statistics: takes mean and inverse deviation of each batch norm, (norms, 2, channels), if they are those of the batch.
+// Forward: adds all that leaves the state to the nodes that read it.
 template <typename T>
-void forward(const State& s, char* memory, T* nodes, bool fresh, double* statistics) {
-    const Leaving l(s);
-    Arena arena{memory};
-    const Kept<T> kept(l, arena);
-    const long c = l.c, step = l.moment_size(), pixels = l.pixels;
-    const std::vector<std::vector<T>> kernels = l.kernels<T>(false);
-    std::vector<T> matrices(l.products.size() * c * c), biases(l.products.size() * c);
-    const size_t of_pools = l.moments * step, count = l.measured() ? of_pools + 2 * l.pools.size() * c : 0;
-    std::vector<double> sums(count);
-    const auto moments = [&](const T* y, long all, double* here) {
+class Forward {
+  public:
+    // statistics: takes mean and inverse deviation of each batch norm, (norms, 2, channels), if they are those of the batch; may be null.
+    Forward(const State& state, char* memory, double* statistics)
+        : s(state), l(state), arena{memory}, kept(l, arena), c(l.c), step(l.moment_size()), pixels(l.pixels), kernels(l.kernels<T>(false)),
+          matrices(l.products.size() * c * c), biases(l.products.size() * c), of_pools(l.moments * step),
+          sums(l.measured() ? of_pools + 2 * l.pools.size() * c : 0) {
+        first_stages();
+        fold(l, kept, false, sums.data(), matrices.data(), biases.data(), statistics);
+        second_stages();
+        fold(l, kept, true, sums.data(), matrices.data(), biases.data(), statistics);
+        fold_pools(l, kept, sums.data() + of_pools, statistics);
+    }
+
+    // nodes: (edges, batch, rows, columns, channels); "fresh": they hold nothing yet.
+    void add_to(T* nodes, bool fresh) const {
+        // Of each edge: what is added everywhere, and the weights of the state and of its pools, (1 + pools, channels).
+        const long rows = 1 + l.pools.size();
+        std::vector<T> bias(l.edges * c), scales(l.edges * rows * c);
+        for (long number = 0; number < long(l.products.size()); number++)
+            if (l.products[number].position >= 0)
+                for (long i = 0; i < c; i++) bias[l.products[number].place * c + i] += biases[number * c + i];
+        for (long k = 0; k < l.edges; k++)
+            for (long row = 0; row < rows; row++) {
+                T* here = scales.data() + (k * rows + row) * c;
+                if (row == 0) {
+                    std::fill(here, here + c, l.skips ? T(l.weight<T>(l.skip_positions[k])) : T(0));
+                    continue;
+                }
+                const double weight = l.weight<T>(l.pools[row - 1].positions[k]);
+                const long at = ((row - 1) * l.edges + k) * c;
+                for (long i = 0; i < c; i++) {
+                    here[i] = T(weight * kept.inverses[at + i]);
+                    bias[k * c + i] -= T(weight * kept.inverses[at + i] * kept.means[at + i]);
+                }
+            }
+        over_images(s.batch, s.threads, 0, nullptr, [&](long image, double*) {
+            const T* from = l.template x<T>(image);
+            T* found = scratch<T>(3, (rows + 1) * pixels * c);
+            for (long p = 0; p < rows - 1; p++) pool(l.pools[p].largest, from, l.image, found + p * pixels * c);
+            T* halves = found + (rows - 1) * pixels * c;
+            for (long side = 0; side < 2 && l.reductions; side++) half(side, from, l.image, halves + side * pixels * c);
+            const auto target = [&](long k) { return nodes + (k * s.batch + image) * pixels * c; };
+            for (long k = 0; k < l.edges; k++) {
+                T* to = target(k);
+                const T* scale = scales.data() + k * rows * c;
+                blocks<T>(c, [&](auto block, long at) {
+                    typedef typename decltype(block)::type V;
+                    for (long pixel = at; pixel < pixels * c; pixel += c) {
+                        V value = load<V>(bias.data() + k * c + at);
+                        if (!fresh) value += load<V>(to + pixel);
+                        if (l.skips) value += load<V>(scale + at) * load<V>(from + pixel);
+                        for (long p = 0; p < rows - 1; p++) value += load<V>(scale + (1 + p) * c + at) * load<V>(found + p * pixels * c + pixel);
+                        store<V>(to + pixel, value);
+                    }
+                });
+            }
+            const auto add = [&](const Affine<T>& map, long k) {
+                T* to = target(k);
+                affine(map, pixels, c, [&](long pixel, long at, auto values) {
+                    typedef decltype(values) V;
+                    store<V>(to + pixel * c + at, load<V>(to + pixel * c + at) + values);
+                });
+            };
+            size_t number = 0;
+            for (const Group& group : l.groups) {
+                const long all = group.edges * c;
+                number += group.count;
+                for (long k = 0; k < group.edges; k++) {
+                    const T* y = kept.y[number - 1] + image * pixels * all + k * c;
+                    const T* matrix = matrices.data() + l.product(group, group.last(), k) * c * c;
+                    add(Affine<T>{y, all, matrix, nullptr, 0, nullptr, nullptr}, group.places[k]);
+                }
+            }
+            for (long product = l.first_reduction(); product < long(l.products.size()); product += 2) {
+                const T* matrix = matrices.data() + product * c * c;
+                add(Affine<T>{halves, c, matrix, halves + pixels * c, c, matrix + c * c, nullptr}, l.products[product].place);
+            }
+        });
+    }
+
+  private:
+    const State& s;
+    const Leaving l;
+    Arena arena;
+    const Kept<T> kept;
+    const long c, step, pixels;
+    const std::vector<std::vector<T>> kernels;
+    std::vector<T> matrices, biases;  // of all products
+    const size_t of_pools;
+    std::vector<double> sums;  // moments of products, then Σ and Σ of squares of pools
+
+    void moments(const T* y, long all, double* here) const {
         sum(y, all, pixels, c, here);
         outer(y, all, y, all, pixels, c, here + c);
-    };
-    const auto stage = [&](long image, const T* padded, const Geometry& g, const Group& group, size_t number, long k, double* mine) {
+    }
+
+    // A depthwise convolution of a padded image, and the moments of what it gives.
+    void convolution(long image, const T* padded, const Geometry& g, const Group& group, size_t number, long k, double* mine) const {
         const long all = group.edges * c, taps = g.size * g.size;
         T* to = kept.y[number] + image * pixels * all + k * c;
         sized(g.size, [&](auto size) {
@@ -89,113 +173,51 @@ void forward(const State& s, char* memory, T* nodes, bool fresh, double* statist
             });
         });
         if (l.measured()) moments(to, all, mine);
-    };
+    }
 
-    over_images(s.batch, s.threads, count, sums.data(), [&](long image, double* mine) {
-        const T* from = l.template x<T>(image);
-        long padding = -1;
-        each_stage(l, 0, [&](size_t number, const Group& group, size_t) {
-            const Geometry& g = group.stages[0];
-            T* padded = scratch<T>(0, g.padded());
-            if (g.padding() != padding) relu_padded(from, g, padded);
-            padding = g.padding();
-            for (long k = 0; k < group.edges; k++) stage(image, padded, g, group, number, k, mine + l.product(group, 0, k) * step);
-        });
-        if (!l.measured()) return;
-        T* found = scratch<T>(1, pixels * c);
-        for (long side = 0; side < 2 && l.reductions; side++) {
-            half(side, from, l.image, found);
-            moments(found, c, mine + (l.moments - 2 + side) * step);
-        }
-        for (size_t p = 0; p < l.pools.size(); p++) {
-            pool(l.pools[p].largest, from, l.image, found);
-            sum(found, c, pixels, c, mine + of_pools + 2 * p * c);
-            dots(found, found, pixels, c, mine + of_pools + (2 * p + 1) * c);
-        }
-    });
-    fold(l, kept, false, sums.data(), matrices.data(), biases.data(), statistics);
-
-    over_images(s.batch, s.threads, l.measured() ? l.first_reduction() * step : 0, sums.data(), [&](long image, double* mine) {
-        each_stage(l, 1, [&](size_t number, const Group& group, size_t) {
-            const Geometry& g = group.stages[1];
-            const long all = group.edges * c;
-            T* padded = scratch<T>(0, g.padded());
-            for (long k = 0; k < group.edges; k++) {
-                const long first = l.product(group, 0, k);
-                const T* y = kept.y[number - 1] + image * pixels * all + k * c;
-                affine_padded<true>(
-                    Affine<T>{y, all, matrices.data() + first * c * c, nullptr, 0, nullptr, biases.data() + first * c}, g, padded);
-                stage(image, padded, g, group, number, k, mine + l.product(group, 1, k) * step);
+    // Everything that needs no batch norm before it.
+    void first_stages() {
+        over_images(s.batch, s.threads, sums.size(), sums.data(), [&](long image, double* mine) {
+            const T* from = l.template x<T>(image);
+            long padding = -1;
+            each_stage(l, 0, [&](size_t number, const Group& group, size_t) {
+                const Geometry& g = group.stages[0];
+                T* padded = scratch<T>(0, g.padded());
+                if (g.padding() != padding) relu_padded(from, g, padded);
+                padding = g.padding();
+                for (long k = 0; k < group.edges; k++) convolution(image, padded, g, group, number, k, mine + l.product(group, 0, k) * step);
+            });
+            if (!l.measured()) return;
+            T* found = scratch<T>(1, pixels * c);
+            for (long side = 0; side < 2 && l.reductions; side++) {
+                half(side, from, l.image, found);
+                moments(found, c, mine + (l.moments - 2 + side) * step);
+            }
+            for (size_t p = 0; p < l.pools.size(); p++) {
+                pool(l.pools[p].largest, from, l.image, found);
+                sum(found, c, pixels, c, mine + of_pools + 2 * p * c);
+                dots(found, found, pixels, c, mine + of_pools + (2 * p + 1) * c);
             }
         });
-    });
-    fold(l, kept, true, sums.data(), matrices.data(), biases.data(), statistics);
-    fold_pools(l, kept, sums.data() + of_pools, statistics);
+    }
 
-    // Of each edge: what is added everywhere, and the weights of the state and of its pools, (1 + pools, channels).
-    const long rows = 1 + l.pools.size();
-    std::vector<T> bias(l.edges * c), scales(l.edges * rows * c);
-    for (long number = 0; number < long(l.products.size()); number++)
-        if (l.products[number].position >= 0)
-            for (long i = 0; i < c; i++) bias[l.products[number].place * c + i] += biases[number * c + i];
-    for (long k = 0; k < l.edges; k++)
-        for (long row = 0; row < rows; row++) {
-            T* here = scales.data() + (k * rows + row) * c;
-            if (row == 0) {
-                std::fill(here, here + c, l.skips ? T(l.weight<T>(l.skip_positions[k])) : T(0));
-                continue;
-            }
-            const double weight = l.weight<T>(l.pools[row - 1].positions[k]);
-            const long at = ((row - 1) * l.edges + k) * c;
-            for (long i = 0; i < c; i++) {
-                here[i] = T(weight * kept.inverses[at + i]);
-                bias[k * c + i] -= T(weight * kept.inverses[at + i] * kept.means[at + i]);
-            }
-        }
-    over_images(s.batch, s.threads, 0, nullptr, [&](long image, double*) {
-        const T* from = l.template x<T>(image);
-        T* found = scratch<T>(3, (rows + 1) * pixels * c);
-        for (long p = 0; p < rows - 1; p++) pool(l.pools[p].largest, from, l.image, found + p * pixels * c);
-        T* halves = found + (rows - 1) * pixels * c;
-        for (long side = 0; side < 2 && l.reductions; side++) half(side, from, l.image, halves + side * pixels * c);
-        const auto target = [&](long k) { return nodes + (k * s.batch + image) * pixels * c; };
-        for (long k = 0; k < l.edges; k++) {
-            T* to = target(k);
-            const T* scale = scales.data() + k * rows * c;
-            blocks<T>(c, [&](auto block, long at) {
-                typedef typename decltype(block)::type V;
-                for (long pixel = at; pixel < pixels * c; pixel += c) {
-                    V value = load<V>(bias.data() + k * c + at);
-                    if (!fresh) value += load<V>(to + pixel);
-                    if (l.skips) value += load<V>(scale + at) * load<V>(from + pixel);
-                    for (long p = 0; p < rows - 1; p++) value += load<V>(scale + (1 + p) * c + at) * load<V>(found + p * pixels * c + pixel);
-                    store<V>(to + pixel, value);
+    void second_stages() {
+        over_images(s.batch, s.threads, l.measured() ? l.first_reduction() * step : 0, sums.data(), [&](long image, double* mine) {
+            each_stage(l, 1, [&](size_t number, const Group& group, size_t) {
+                const Geometry& g = group.stages[1];
+                const long all = group.edges * c;
+                T* padded = scratch<T>(0, g.padded());
+                for (long k = 0; k < group.edges; k++) {
+                    const long first = l.product(group, 0, k);
+                    const T* y = kept.y[number - 1] + image * pixels * all + k * c;
+                    affine_padded<true>(
+                        Affine<T>{y, all, matrices.data() + first * c * c, nullptr, 0, nullptr, biases.data() + first * c}, g, padded);
+                    convolution(image, padded, g, group, number, k, mine + l.product(group, 1, k) * step);
                 }
             });
-        }
-        const auto add = [&](const Affine<T>& map, long k) {
-            T* to = target(k);
-            affine(map, pixels, c, [&](long pixel, long at, auto values) {
-                typedef decltype(values) V;
-                store<V>(to + pixel * c + at, load<V>(to + pixel * c + at) + values);
-            });
-        };
-        size_t number = 0;
-        for (const Group& group : l.groups) {
-            const long all = group.edges * c;
-            number += group.count;
-            for (long k = 0; k < group.edges; k++) {
-                const T* y = kept.y[number - 1] + image * pixels * all + k * c;
-                const T* matrix = matrices.data() + l.product(group, group.last(), k) * c * c;
-                add(Affine<T>{y, all, matrix, nullptr, 0, nullptr, nullptr}, group.places[k]);
-            }
-        }
-        for (long product = l.first_reduction(); product < long(l.products.size()); product += 2) {
-            const T* matrix = matrices.data() + product * c * c;
-            add(Affine<T>{halves, c, matrix, halves + pixels * c, c, matrix + c * c, nullptr}, l.products[product].place);
-        }
-    });
-}
+        });
+    }
+};
 
 // The gradients of all products of one kind, from Σ yᵀg and Σ g.
 template <typename T>
@@ -249,210 +271,238 @@ void take_kernels(const Leaving& l, long which, const double* sums, T* of_parame
     });
 }
 
-// From the gradient of the nodes that read the state, (edges, batch, rows, columns, channels): writes that of the state, adds to that of the
-// weights, and writes those of the parameters one after the other, unless of_parameters is null. "temporary" is for Between.
+// Backward: from the gradient of the nodes that read the state, (edges, batch, rows, columns, channels).
 template <typename T>
-void backward(const State& s, char* memory, char* temporary, const T* gradient, double* of_weights, T* of_x, T* of_parameters) {
-    const Leaving l(s);
-    Arena arena{memory}, other{temporary};
-    const Kept<T> kept(l, arena);
-    const Between<T> between(l, other);
-    const long c = l.c, pixels = l.pixels, rows = 1 + l.pools.size(), edges = l.edges;
-    const auto of_node = [&](long k, long image) { return gradient + (k * s.batch + image) * pixels * c; };
-    const std::vector<std::vector<T>> kernels = l.kernels<T>(true);
-
-    // Σ g of each node; Σ yᵀg of each product; Σ g times the state and each pool, for each edge.
-    const size_t of_products = edges * c, of_bank = of_products + l.products.size() * c * c;
-    std::vector<double> sums(of_bank + edges * rows * c);
-    over_images(s.batch, s.threads, sums.size(), sums.data(), [&](long image, double* mine) {
-        const T* from = l.template x<T>(image);
-        for (long k = 0; k < edges; k++) sum(of_node(k, image), c, pixels, c, mine + k * c);
-        size_t number = 0;
-        for (const Group& group : l.groups) {
-            const long all = group.edges * c;
-            number += group.count;
-            for (long k = 0; k < group.edges; k++)
-                outer(
-                    kept.y[number - 1] + image * pixels * all + k * c, all, of_node(group.places[k], image), c, pixels, c,
-                    mine + of_products + l.product(group, group.last(), k) * c * c);
-        }
-        T* found = scratch<T>(1, pixels * c);
-        for (long side = 0; side < 2 && l.reductions; side++) {
-            half(side, from, l.image, found);
-            for (long product = l.first_reduction() + side; product < long(l.products.size()); product += 2)
-                outer(found, c, of_node(l.products[product].place, image), c, pixels, c, mine + of_products + product * c * c);
-        }
-        for (long row = l.skips ? 0 : 1; row < rows; row++) {
-            if (row) pool(l.pools[row - 1].largest, from, l.image, found);
-            for (long k = 0; k < edges; k++) dots(row ? found : from, of_node(k, image), pixels, c, mine + of_bank + (k * rows + row) * c);
-        }
-    });
-
-    Gradients<T> gradients(l);
-    gradients.take(
-        l, kept, true, [&](long product) { return sums.data() + of_products + product * c * c; },
-        [&](long product) { return sums.data() + l.products[product].place * c; }, of_weights, of_parameters);
-
-    // What comes back to the state and to each pool: scales of the nodes' gradients (edges, rows, channels), and of the pool itself, and what
-    // is added everywhere (rows, channels).
-    std::vector<T> scales(edges * rows * c), selves(rows * c), constants(rows * c);
-    for (long row = l.skips ? 0 : 1; row < rows; row++) {
-        std::vector<double> first(c), second(c);
-        for (long k = 0; k < edges; k++) {
-            const double* dot = sums.data() + of_bank + (k * rows + row) * c;
-            T* scale = scales.data() + (k * rows + row) * c;
-            if (!row) {
-                const double weight = l.weight<T>(l.skip_positions[k]);
-                for (long i = 0; i < c; i++) {
-                    of_weights[l.skip_positions[k]] += dot[i];
-                    scale[i] = T(weight);
-                }
-                continue;
-            }
-            const long position = l.pools[row - 1].positions[k], at = ((row - 1) * edges + k) * c;
-            const double weight = l.weight<T>(position);
-            for (long i = 0; i < c; i++) {
-                const double inverse = kept.inverses[at + i], mean = kept.means[at + i], total = sums[k * c + i];
-                const double normed = inverse * (dot[i] - mean * total);
-                of_weights[position] += normed;
-                scale[i] = T(weight * inverse);
-                first[i] += weight * total / l.count;
-                second[i] += weight * normed / l.count;
-            }
-        }
-        if (row && l.measured())
-            for (long i = 0; i < c; i++) {
-                const double inverse = kept.inverses[(row - 1) * edges * c + i], mean = kept.means[(row - 1) * edges * c + i];
-                selves[row * c + i] = T(-inverse * inverse * second[i]);
-                constants[row * c + i] = T(inverse * (inverse * mean * second[i] - first[i]));
-            }
+class Backward {
+  public:
+    // temporary: for Between. Adds to the gradients of the weights; writes those of the parameters one after the other, unless null.
+    Backward(const State& state, char* memory, char* temporary, const T* of_nodes, double* of_weights, T* of_parameters)
+        : s(state), l(state), arena{memory}, other{temporary}, kept(l, arena), between(l, other), gradient(of_nodes), of_parameters(of_parameters),
+          c(l.c), pixels(l.pixels), edges(l.edges), rows(1 + l.pools.size()), kernels(l.kernels<T>(true)), gradients(l),
+          of_products(edges * c), of_bank(of_products + l.products.size() * c * c), sums(of_bank + edges * rows * c),
+          scales(edges * rows * c), selves(rows * c), constants(rows * c) {
+        gather();
+        gradients.take(
+            l, kept, true, [&](long product) { return sums.data() + of_products + product * c * c; },
+            [&](long product) { return sums.data() + l.products[product].place * c; }, of_weights, of_parameters);
+        mix(of_weights);
+        to_between();
     }
 
-    // Back to between the stages: of what the first batch norms gave, Σ g and Σ yᵀg.
-    const size_t step = l.moment_size(), products = l.first_reduction() * step;
-    const auto taps_of = [&](long which) {
-        size_t count = 0;
-        each_stage(l, which, [&](size_t, const Group& group, size_t) { count += group.edges * group.stages[which].size * group.stages[which].size * c; });
-        return of_parameters ? count : 0;
-    };
-    std::vector<double> middle(products + taps_of(1));
-    std::vector<T> matrices(l.first_reduction() * c * c), biases(l.first_reduction() * c);
-    l.each_product(false, [&](long number) {
-        const std::vector<double> weight = l.template matrix<T>(l.products[number]);
-        kept.fold(l, number).map(weight.data(), 1.0, matrices.data() + number * c * c, biases.data() + number * c);
-    });
-    over_images(s.batch, s.threads, middle.size(), middle.data(), [&](long image, double* mine) {
-        double* of_kernels = mine + products;
-        each_stage(l, 1, [&](size_t number, const Group& group, size_t index) {
-            const Geometry& g = group.stages[1];
-            const long all = group.edges * c, taps = g.size * g.size;
-            T* z = scratch<T>(0, g.padded());
-            T* reaching = scratch<T>(1, g.padded());
-            for (long k = 0; k < group.edges; k++, of_kernels += taps * c) {
-                const long at = image * pixels * all + k * c, first = l.product(group, 0, k), last = l.product(group, 1, k);
-                const T* read = kept.y[number - 1] + at;
-                affine_padded<true>(
-                    Affine<T>{read, all, matrices.data() + first * c * c, nullptr, 0, nullptr, biases.data() + first * c}, g, z);
-                affine_padded<false>(
-                    gradients.map(l, last, kept.y[number] + at, all, of_node(group.places[k], image), c), g, reaching);
-                T* to = between.gradients[index] + at;
-                sized(g.size, [&](auto size) {
-                    if (of_parameters) kernel_gradient<size.value>(reaching + place(g, 0), g.padded_width() * c, z, g, of_kernels);
-                    convolve<size.value>(
-                        reaching, kernels[number].data() + k * taps * c, g, g.height, g.width, [&](long pixel, long channel, auto values) {
-                            typedef decltype(values) V;
-                            store<V>(to + pixel * all + channel, load<V>(z + place(g, pixel) + channel) <= V{} ? V{} : values);
-                        });
+    // Writes the gradient of the state; the last step.
+    void to_state(T* of_x) const {
+        std::vector<double> of_first(taps_of(0));
+        over_images(s.batch, s.threads, of_first.size(), of_first.data(), [&](long image, double* of_kernels) {
+            const T* from = l.template x<T>(image);
+            const long size = s.height * s.width * c;
+            T* to = of_x + image * size;
+            T* found = scratch<T>(3, 2 * pixels * c);
+            T* back = found + pixels * c;
+            std::fill(to, to + size, T(0));
+            for (long row = l.skips ? 0 : 1; row < rows; row++) {
+                if (row) pool(l.pools[row - 1].largest, from, l.image, found);
+                T* sums = row ? back : to;
+                blocks<T>(c, [&](auto block, long at) {
+                    typedef typename decltype(block)::type V;
+                    for (long pixel = at; pixel < pixels * c; pixel += c) {
+                        V value = load<V>(constants.data() + row * c + at);
+                        if (row) value += load<V>(selves.data() + row * c + at) * load<V>(found + pixel);
+                        for (long k = 0; k < edges; k++)
+                            value += load<V>(scales.data() + (k * rows + row) * c + at) * load<V>(of_node(k, image) + pixel);
+                        store<V>(sums + pixel, value);
+                    }
                 });
-                double* here = mine + first * step;
-                sum(to, all, pixels, c, here);
-                outer(read, all, to, all, pixels, c, here + c);
+                if (row) pool_backward(l.pools[row - 1].largest, from, l.image, back, to);
+            }
+            for (long side = 0; side < 2 && l.reductions; side++) {
+                half(side, from, l.image, found);
+                std::fill(back, back + pixels * c, T(0));
+                for (long product = l.first_reduction() + side; product < long(l.products.size()); product += 2)
+                    affine(
+                        gradients.map(l, product, found, c, of_node(l.products[product].place, image), c), pixels, c,
+                        [&](long pixel, long channel, auto values) {
+                            typedef decltype(values) V;
+                            T* at = back + pixel * c + channel;
+                            store<V>(at, load<V>(at) + values);
+                        });
+                half_backward(side, from, l.image, back, to);
+            }
+            long padding = -1;
+            each_stage(l, 0, [&](size_t number, const Group& group, size_t index) {
+                const Geometry& g = group.stages[0];
+                const bool direct = g.stride == 1;
+                const long all = group.edges * c, taps = g.size * g.size;
+                T* padded = scratch<T>(0, g.padded());
+                T* reaching = scratch<T>(1, direct ? g.padded() : pixels * c);
+                T* scattered = scratch<T>(2, g.padded());
+                if (of_parameters && g.padding() != padding) relu_padded(from, g, padded);
+                padding = g.padding();
+                if (!direct) std::memset(scattered, 0, g.padded() * sizeof(T));
+                for (long k = 0; k < group.edges; k++, of_kernels += taps * c) {
+                    const long at = image * pixels * all + k * c, first = l.product(group, 0, k);
+                    const T* y = kept.y[number] + at;
+                    const T* g_y = group.count == 2 ? between.gradients[index] + at : of_node(group.places[k], image);
+                    const Affine<T> map = gradients.map(l, first, y, all, g_y, group.count == 2 ? all : c);
+                    const T* kernel = kernels[number].data() + k * taps * c;
+                    sized(g.size, [&](auto size) {
+                        if (direct) {
+                            affine_padded<false>(map, g, reaching);
+                            convolve<size.value>(reaching, kernel, g, g.height, g.width, [&](long pixel, long channel, auto values) {
+                                typedef decltype(values) V;
+                                const long here = pixel * c + channel;
+                                store<V>(to + here, load<V>(to + here) + (load<V>(from + here) <= V{} ? V{} : values));
+                            });
+                        } else {
+                            affine(map, pixels, c, [&](long pixel, long channel, auto values) { store(reaching + pixel * c + channel, values); });
+                            scatter<size.value>(reaching, kernel, g, scattered);
+                        }
+                        if (of_parameters)
+                            kernel_gradient<size.value>(
+                                direct ? reaching + place(g, 0) : reaching, (direct ? g.padded_width() : g.columns()) * c, padded, g, of_kernels);
+                    });
+                }
+                if (!direct)
+                    for (long pixel = 0; pixel < g.height * g.width; pixel++)
+                        for (long i = 0; i < c; i++)
+                            to[pixel * c + i] += from[pixel * c + i] <= 0 ? T(0) : scattered[place(g, pixel) + i];
+            });
+        });
+        if (of_parameters) take_kernels(l, 0, of_first.data(), of_parameters);
+    }
+
+  private:
+    const State& s;
+    const Leaving l;
+    Arena arena, other;
+    const Kept<T> kept;
+    const Between<T> between;
+    const T* const gradient;
+    T* const of_parameters;
+    const long c, pixels, edges, rows;
+    const std::vector<std::vector<T>> kernels;
+    Gradients<T> gradients;
+    const size_t of_products, of_bank;
+    std::vector<double> sums;  // Σ g of each node; Σ yᵀg of each product; Σ g times the state and each pool, for each edge
+    // What comes back to the state and to each pool: scales of the nodes' gradients (edges, rows, channels), and of the pool itself, and what
+    // is added everywhere (rows, channels).
+    std::vector<T> scales, selves, constants;
+
+    const T* of_node(long k, long image) const { return gradient + (k * s.batch + image) * pixels * c; }
+
+    // How many gradients of kernels there are in these stages.
+    size_t taps_of(long which) const {
+        size_t count = 0;
+        each_stage(l, which, [&](size_t, const Group& group, size_t) {
+            count += group.edges * group.stages[which].size * group.stages[which].size * c;
+        });
+        return of_parameters ? count : 0;
+    }
+
+    void gather() {
+        over_images(s.batch, s.threads, sums.size(), sums.data(), [&](long image, double* mine) {
+            const T* from = l.template x<T>(image);
+            for (long k = 0; k < edges; k++) sum(of_node(k, image), c, pixels, c, mine + k * c);
+            size_t number = 0;
+            for (const Group& group : l.groups) {
+                const long all = group.edges * c;
+                number += group.count;
+                for (long k = 0; k < group.edges; k++)
+                    outer(
+                        kept.y[number - 1] + image * pixels * all + k * c, all, of_node(group.places[k], image), c, pixels, c,
+                        mine + of_products + l.product(group, group.last(), k) * c * c);
+            }
+            T* found = scratch<T>(1, pixels * c);
+            for (long side = 0; side < 2 && l.reductions; side++) {
+                half(side, from, l.image, found);
+                for (long product = l.first_reduction() + side; product < long(l.products.size()); product += 2)
+                    outer(found, c, of_node(l.products[product].place, image), c, pixels, c, mine + of_products + product * c * c);
+            }
+            for (long row = l.skips ? 0 : 1; row < rows; row++) {
+                if (row) pool(l.pools[row - 1].largest, from, l.image, found);
+                for (long k = 0; k < edges; k++) dots(row ? found : from, of_node(k, image), pixels, c, mine + of_bank + (k * rows + row) * c);
             }
         });
-    });
-    gradients.take(
-        l, kept, false, [&](long product) { return middle.data() + product * step + c; },
-        [&](long product) { return middle.data() + product * step; }, nullptr, of_parameters);
-    if (of_parameters) take_kernels(l, 1, middle.data() + products, of_parameters);
+    }
 
-    std::vector<double> of_first(taps_of(0));
-    over_images(s.batch, s.threads, of_first.size(), of_first.data(), [&](long image, double* of_kernels) {
-        const T* from = l.template x<T>(image);
-        const long size = s.height * s.width * c;
-        T* to = of_x + image * size;
-        T* found = scratch<T>(3, 2 * pixels * c);
-        T* back = found + pixels * c;
-        std::fill(to, to + size, T(0));
+    // Skips and pools.
+    void mix(double* of_weights) {
         for (long row = l.skips ? 0 : 1; row < rows; row++) {
-            if (row) pool(l.pools[row - 1].largest, from, l.image, found);
-            T* sums = row ? back : to;
-            blocks<T>(c, [&](auto block, long at) {
-                typedef typename decltype(block)::type V;
-                for (long pixel = at; pixel < pixels * c; pixel += c) {
-                    V value = load<V>(constants.data() + row * c + at);
-                    if (row) value += load<V>(selves.data() + row * c + at) * load<V>(found + pixel);
-                    for (long k = 0; k < edges; k++)
-                        value += load<V>(scales.data() + (k * rows + row) * c + at) * load<V>(of_node(k, image) + pixel);
-                    store<V>(sums + pixel, value);
+            std::vector<double> first(c), second(c);
+            for (long k = 0; k < edges; k++) {
+                const double* dot = sums.data() + of_bank + (k * rows + row) * c;
+                T* scale = scales.data() + (k * rows + row) * c;
+                if (!row) {
+                    const double weight = l.weight<T>(l.skip_positions[k]);
+                    for (long i = 0; i < c; i++) {
+                        of_weights[l.skip_positions[k]] += dot[i];
+                        scale[i] = T(weight);
+                    }
+                    continue;
+                }
+                const long position = l.pools[row - 1].positions[k], at = ((row - 1) * edges + k) * c;
+                const double weight = l.weight<T>(position);
+                for (long i = 0; i < c; i++) {
+                    const double inverse = kept.inverses[at + i], mean = kept.means[at + i], total = sums[k * c + i];
+                    const double normed = inverse * (dot[i] - mean * total);
+                    of_weights[position] += normed;
+                    scale[i] = T(weight * inverse);
+                    first[i] += weight * total / l.count;
+                    second[i] += weight * normed / l.count;
+                }
+            }
+            if (row && l.measured())
+                for (long i = 0; i < c; i++) {
+                    const double inverse = kept.inverses[(row - 1) * edges * c + i], mean = kept.means[(row - 1) * edges * c + i];
+                    selves[row * c + i] = T(-inverse * inverse * second[i]);
+                    constants[row * c + i] = T(inverse * (inverse * mean * second[i] - first[i]));
+                }
+        }
+    }
+
+    // To what the first stages gave: writes "between".
+    void to_between() {
+        const size_t step = l.moment_size(), products = l.first_reduction() * step;
+        std::vector<T> matrices(l.first_reduction() * c * c), biases(l.first_reduction() * c);
+        l.each_product(false, [&](long number) {
+            const std::vector<double> weight = l.template matrix<T>(l.products[number]);
+            kept.fold(l, number).map(weight.data(), 1.0, matrices.data() + number * c * c, biases.data() + number * c);
+        });
+        std::vector<double> middle(products + taps_of(1));
+        over_images(s.batch, s.threads, middle.size(), middle.data(), [&](long image, double* mine) {
+            double* of_kernels = mine + products;
+            each_stage(l, 1, [&](size_t number, const Group& group, size_t index) {
+                const Geometry& g = group.stages[1];
+                const long all = group.edges * c, taps = g.size * g.size;
+                T* z = scratch<T>(0, g.padded());
+                T* reaching = scratch<T>(1, g.padded());
+                for (long k = 0; k < group.edges; k++, of_kernels += taps * c) {
+                    const long at = image * pixels * all + k * c, first = l.product(group, 0, k), last = l.product(group, 1, k);
+                    const T* read = kept.y[number - 1] + at;
+                    affine_padded<true>(
+                        Affine<T>{read, all, matrices.data() + first * c * c, nullptr, 0, nullptr, biases.data() + first * c}, g, z);
+                    affine_padded<false>(
+                        gradients.map(l, last, kept.y[number] + at, all, of_node(group.places[k], image), c), g, reaching);
+                    T* to = between.gradients[index] + at;
+                    sized(g.size, [&](auto size) {
+                        if (of_parameters) kernel_gradient<size.value>(reaching + place(g, 0), g.padded_width() * c, z, g, of_kernels);
+                        convolve<size.value>(
+                            reaching, kernels[number].data() + k * taps * c, g, g.height, g.width, [&](long pixel, long channel, auto values) {
+                                typedef decltype(values) V;
+                                store<V>(to + pixel * all + channel, load<V>(z + place(g, pixel) + channel) <= V{} ? V{} : values);
+                            });
+                    });
+                    double* here = mine + first * step;
+                    sum(to, all, pixels, c, here);
+                    outer(read, all, to, all, pixels, c, here + c);
                 }
             });
-            if (row) pool_backward(l.pools[row - 1].largest, from, l.image, back, to);
-        }
-        for (long side = 0; side < 2 && l.reductions; side++) {
-            half(side, from, l.image, found);
-            std::fill(back, back + pixels * c, T(0));
-            for (long product = l.first_reduction() + side; product < long(l.products.size()); product += 2)
-                affine(
-                    gradients.map(l, product, found, c, of_node(l.products[product].place, image), c), pixels, c,
-                    [&](long pixel, long channel, auto values) {
-                        typedef decltype(values) V;
-                        T* at = back + pixel * c + channel;
-                        store<V>(at, load<V>(at) + values);
-                    });
-            half_backward(side, from, l.image, back, to);
-        }
-        long padding = -1;
-        each_stage(l, 0, [&](size_t number, const Group& group, size_t index) {
-            const Geometry& g = group.stages[0];
-            const bool direct = g.stride == 1;
-            const long all = group.edges * c, taps = g.size * g.size;
-            T* padded = scratch<T>(0, g.padded());
-            T* reaching = scratch<T>(1, direct ? g.padded() : pixels * c);
-            T* scattered = scratch<T>(2, g.padded());
-            if (of_parameters && g.padding() != padding) relu_padded(from, g, padded);
-            padding = g.padding();
-            if (!direct) std::memset(scattered, 0, g.padded() * sizeof(T));
-            for (long k = 0; k < group.edges; k++, of_kernels += taps * c) {
-                const long at = image * pixels * all + k * c, first = l.product(group, 0, k);
-                const T* y = kept.y[number] + at;
-                const T* g_y = group.count == 2 ? between.gradients[index] + at : of_node(group.places[k], image);
-                const Affine<T> map = gradients.map(l, first, y, all, g_y, group.count == 2 ? all : c);
-                const T* kernel = kernels[number].data() + k * taps * c;
-                sized(g.size, [&](auto size) {
-                    if (direct) {
-                        affine_padded<false>(map, g, reaching);
-                        convolve<size.value>(reaching, kernel, g, g.height, g.width, [&](long pixel, long channel, auto values) {
-                            typedef decltype(values) V;
-                            const long here = pixel * c + channel;
-                            store<V>(to + here, load<V>(to + here) + (load<V>(from + here) <= V{} ? V{} : values));
-                        });
-                    } else {
-                        affine(map, pixels, c, [&](long pixel, long channel, auto values) { store(reaching + pixel * c + channel, values); });
-                        scatter<size.value>(reaching, kernel, g, scattered);
-                    }
-                    if (of_parameters)
-                        kernel_gradient<size.value>(
-                            direct ? reaching + place(g, 0) : reaching, (direct ? g.padded_width() : g.columns()) * c, padded, g, of_kernels);
-                });
-            }
-            if (!direct)
-                for (long pixel = 0; pixel < g.height * g.width; pixel++)
-                    for (long i = 0; i < c; i++)
-                        to[pixel * c + i] += from[pixel * c + i] <= 0 ? T(0) : scattered[place(g, pixel) + i];
         });
-    });
-    if (of_parameters) take_kernels(l, 0, of_first.data(), of_parameters);
-}
+        gradients.take(
+            l, kept, false, [&](long product) { return middle.data() + product * step + c; },
+            [&](long product) { return middle.data() + product * step; }, nullptr, of_parameters);
+        if (of_parameters) take_kernels(l, 1, middle.data() + products, of_parameters);
+    }
+};
 
 // Bytes that forward leaves for backward, and bytes that backward needs besides.
 template <typename T>
