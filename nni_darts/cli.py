@@ -127,8 +127,15 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, seed: int, ou
 @main.command(short_help='Train the network of a cell from scratch.')
 @_recipe_options
 @click.option('--genotype', 'source', required=True, help='A published name, a genotype.json or its folder, or the code from a result.')
+@click.option(
+    '--stage',
+    default='retrain',
+    show_default=True,
+    type=click.Choice(['select', 'retrain']),
+    help="Which of the recipe's trainings: select is the short one that cells are compared by, without a test.",
+)
 @_run_options
-def retrain(recipe: str, overrides: tuple[str, ...], source: str, seed: int, output: Path, resume: bool) -> None:
+def retrain(recipe: str, overrides: tuple[str, ...], source: str, stage: str, seed: int, output: Path, resume: bool) -> None:
     """Train the network of a cell from scratch, and test it once at the end.
 
     OUTPUT gets weights.pt, result.json with all settings, metrics.jsonl, and a checkpoint for --resume.
@@ -143,7 +150,7 @@ def retrain(recipe: str, overrides: tuple[str, ...], source: str, seed: int, out
     from nni_darts import stages
 
     with _interruptible(output):
-        result = stages.train_cell(loaded, 'retrain', genotype, seed, output, resume=resume, on_epoch=_print_epoch)
+        result = stages.train_cell(loaded, stage, genotype, seed, output, resume=resume, on_epoch=_print_epoch)
     _print_result(result, output)
 
 

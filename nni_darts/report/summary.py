@@ -99,8 +99,9 @@ def _commands(protocol: Protocol, jobs: Sequence[Job], rows: Sequence[Mapping[st
         name = _folder(job.key)
         if job.stage == 'search':
             again.append(f'nni-darts search --recipe {RECIPE} --strategy {job.strategy} --seed {job.seed} --output {name}')
-        elif job.stage == 'retrain':
-            again.append(f'nni-darts retrain --recipe {RECIPE} --genotype={job.arch} --seed {job.seed} --output {name}')
+        elif job.arch:
+            stage = '' if job.stage == 'retrain' else f'--stage {job.stage} '
+            again.append(f'nni-darts retrain --recipe {RECIPE} {stage}--genotype={job.arch} --seed {job.seed} --output {name}')
     train = f'nni-darts retrain --recipe {_FULL_SIZE.get(protocol.recipe.space.name, "cifar10")} --set data.path=FOLDER'
     full = [f'{train} --genotype={row["code"]} --output {_folder(row["strategy"])}-full' for row in rows if row['code']]
     return {'again': again, 'full_size': full}

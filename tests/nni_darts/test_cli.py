@@ -38,6 +38,9 @@ def test_search_retrain_and_cost_work_on_each_others_files(tiny: list[str], tmp_
     trained = run('retrain', *tiny, '--genotype', tmp_path / 'search' / 'genotype.json', '--output', tmp_path / 'retrain')
     assert trained.returncode == 0, trained.stderr
     assert 'test accuracy' in trained.stdout and (tmp_path / 'retrain' / 'weights.pt').exists()
+    short = run('retrain', *tiny, '--stage', 'select', '--genotype', genotype.code(), '--output', tmp_path / 'select')
+    assert short.returncode == 0, short.stderr
+    assert 'valid accuracy' in short.stdout and 'test accuracy' not in short.stdout
     cost = run('cost', genotype.code(), *tiny, '--json')
     assert json.loads(cost.stdout)['parameters'] == json.loads((tmp_path / 'retrain' / 'result.json').read_text())['result']['parameters']
 

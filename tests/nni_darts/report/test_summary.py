@@ -27,9 +27,10 @@ def test_the_cell_on_the_page_retrains_with_the_commands_on_the_page(space: str,
     page = (tmp_path / 'summary.html').read_text()
     assert page.count('<svg ') == 2 and page.count('class="cell"') == 1  # beside the cell, accuracy against cost
     page = html.unescape(page)
-    again, full = (shlex.split(line) for line in re.findall(r'nni-darts retrain .*?(?=\n|</pre>)', page))
+    select, again, full = (shlex.split(line) for line in re.findall(r'nni-darts retrain .*?(?=\n|</pre>)', page))
+    assert select[4:6] == ['--stage', 'select'] and '--stage' not in again + full
     cells = [genotype_from_code(result['arch']) for result in results.values()]
-    for words in (again, full):
+    for words in (select, again, full):
         options = dict(word.split('=', 1) if '=' in word else (word, following) for word, following in zip(words, words[1:]))
         assert [read_genotype(options['--genotype'])] == cells
     assert Recipe.load(str(tmp_path / again[3])) == protocol.recipe
