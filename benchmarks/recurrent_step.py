@@ -1,11 +1,12 @@
 """How much faster is a search step on text than one that computes edge by edge?
 
-One step of the weights of the recurrent supernet, under uniform α, at the authors' size on Penn Treebank: batches of 256, 35 time steps,
-300 units, 8 nodes, 10,000 words, every dropout, temporal regularisation, clipping, SGD. Three ways take the same step in turn, from the
-same weights and with the same dropout masks:
+Steps of the recurrent supernet, under uniform α, at its authors' size on Penn Treebank: batches of 256, 35 time steps, 300 units, 8 nodes,
+10,000 words, every dropout, temporal regularisation, clipping, SGD. One kind of step is that of a first-order search, α on one batch and
+the weights on another; the other kind is of the weights alone. Three ways take the same step in turn, from the same weights and with the
+same dropout masks:
 
-- ``plain``: every edge and activation by itself, cross-entropy from all logits at once;
-- ``authors``: as their code has it: one product for all inputs of a node, activations one after the other;
+- ``plain``: every edge and activation by itself, cross-entropy from all logits at once; both passes differentiate everything, as published;
+- ``authors``: the same, but as their code has it: one product for all inputs of a node, activations one after the other;
 - ``fast``: what a search does.
 
     python -m benchmarks.recurrent_step
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
@@ -29,7 +30,7 @@ from benchmarks.common import benchmark, print_table
 from nni_darts.search_spaces import DartsRnnSpace
 from nni_darts.search_spaces.recurrent import RecurrentCell
 from nni_darts.strategies import DifferentiableStrategy
-from nni_darts.strategies.relaxations import Fixed
+from nni_darts.strategies.architects import FirstOrder
 from nni_darts.training.cross_entropy import linear_cross_entropy
 
 CLIP, RATE, DECAY, SLOWNESS = 0.25, 20.0, 5e-7, 1e-3
@@ -63,34 +64,67 @@ class _Authors(RecurrentCell):
         return torch.stack(outputs), hidden
 
 
-def supernet(way: str, vocabulary: int, hidden: int, nodes: int) -> nn.Module:
-    """The supernet under uniform α that never moves; the same weights for every way."""
+def supernet(way: str, vocabulary: int, hidden: int, nodes: int) -> tuple[DifferentiableStrategy, nn.Module]:
+    """The supernet under uniform α; the same weights for every way."""
     torch.manual_seed(0)
-    strategy = DifferentiableStrategy(Fixed(), execution='fast' if way == 'fast' else 'plain')
+    strategy = DifferentiableStrategy(architect=FirstOrder(), execution='fast' if way == 'fast' else 'plain')
     model = strategy.mutate_model(DartsRnnSpace(vocabulary, hidden, hidden, nodes))
     for alpha in strategy.arch_parameters():
-        alpha.requires_grad_(False)
+        nn.init.zeros_(alpha)
     if way == 'authors':
         model.cell = _Authors(model.cell)
-    return model
+    return strategy, model
 
 
-def stepper(way: str, model: nn.Module, tokens: Tensor, targets: Tensor) -> Callable[[], float]:
-    """One step of the weights; returns its loss."""
-    optimizer = torch.optim.SGD(model.parameters(), RATE, weight_decay=DECAY)
+Batch = tuple[Tensor, Tensor]
+"""Words and those that follow."""
 
-    def step() -> float:
+
+def stepper(way: str, whole: bool, made: tuple[DifferentiableStrategy, nn.Module], train: Batch, valid: Batch) -> Callable[[], float]:
+    """A whole step of the search, or one of the weights; returns the loss of the weights' step."""
+    strategy, model = made
+    weights, alphas = list(model.parameters()), strategy.arch_parameters()
+    optimizer = torch.optim.SGD(weights, RATE, weight_decay=DECAY)
+    adam = torch.optim.Adam(alphas, 0.0)  # α stays uniform
+
+    def loss_on(batch: Batch) -> Tensor:
+        tokens, targets = batch
         if way == 'fast':
             encoded = model.encode(tokens)
             loss = linear_cross_entropy(encoded.dropped.flatten(0, 1), model.decoder.weight, model.decoder.bias, targets)
         else:
             encoded = model(tokens)
             loss = functional.cross_entropy(encoded.logits, targets)
-        loss = loss + SLOWNESS * (encoded.outputs[1:] - encoded.outputs[:-1]).square().mean()
+        return loss + SLOWNESS * (encoded.outputs[1:] - encoded.outputs[:-1]).square().mean()
+
+    def step() -> float:
+        if whole:
+            if way == 'fast':
+                gradients = strategy.architect.gradient(
+                    lambda: loss_on(train),
+                    lambda: loss_on(valid),
+                    weights,
+                    alphas,
+                    optimizer,
+                    buffers=list(model.buffers()),
+                    learning_rate=RATE,
+                )
+                for alpha, gradient in zip(alphas, gradients):
+                    alpha.grad = gradient
+            else:
+                loss_on(valid).backward()
+            adam.step()
+            adam.zero_grad()
+        frozen = way == 'fast' or not whole
+        for alpha in alphas:
+            alpha.requires_grad_(not frozen)
         optimizer.zero_grad()
+        loss = loss_on(train)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        nn.utils.clip_grad_norm_(weights, CLIP)
         optimizer.step()
+        for alpha in alphas:
+            alpha.requires_grad_(True)
         return loss.item()
 
     return step
@@ -103,9 +137,26 @@ def main(rounds: int, quick: bool, json_file: Path | None) -> None:
     steps, batch, hidden, nodes, vocabulary = (5, 16, 20, 3, 50) if quick else (35, 256, 300, 8, 10_000)
     rounds = 2 if quick else rounds
     torch.manual_seed(1)
-    tokens, targets = torch.randint(vocabulary, (steps, batch)), torch.randint(vocabulary, (steps * batch,))
+    train, valid = [(torch.randint(vocabulary, (steps, batch)), torch.randint(vocabulary, (steps * batch,))) for _ in range(2)]
     ways = ('plain', 'authors', 'fast')
-    taken = {way: stepper(way, supernet(way, vocabulary, hidden, nodes), tokens, targets) for way in ways}
+    rows, lines = [], []
+    for whole in (True, False):
+        taken = {way: stepper(way, whole, supernet(way, vocabulary, hidden, nodes), train, valid) for way in ways}
+        wall, cpu, apart = _measure(taken, rounds)
+        name = 'search' if whole else 'weights'
+        rows += [{'step': name, 'name': way, 'wall_s': statistics.median(wall[way]), 'cpu_s': statistics.median(cpu[way])} for way in ways]
+        for way in ('plain', 'authors'):
+            ratios = [slow / fast for slow, fast in zip(wall[way], wall['fast'])]
+            lines.append(f'{name}: {statistics.median(ratios):.2f} times faster than {way} ({min(ratios):.2f} to {max(ratios):.2f})')
+        lines.append(f'{name}: the first losses differ by {apart:.1e}')
+    print_table(rows, json_file)
+    for line in lines:
+        click.echo(line)
+
+
+def _measure(taken: Mapping[str, Callable[[], float]], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]], float]:
+    """Wall and processor seconds of each way's steps, and how far the losses of the first one are apart."""
+    ways = list(taken)
     wall: dict[str, list[float]] = {way: [] for way in ways}
     cpu: dict[str, list[float]] = {way: [] for way in ways}
     apart = 0.0
@@ -120,12 +171,7 @@ def main(rounds: int, quick: bool, json_file: Path | None) -> None:
                 cpu[way].append(time.process_time() - used)
         if not turn:  # later, steps this long have carried rounding far
             apart = max(losses) - min(losses)
-    rows = [{'name': way, 'wall_s': statistics.median(wall[way]), 'cpu_s': statistics.median(cpu[way])} for way in ways]
-    print_table(rows, json_file)
-    for way in ('plain', 'authors'):
-        ratios = [slow / fast for slow, fast in zip(wall[way], wall['fast'])]
-        click.echo(f'fast is {statistics.median(ratios):.2f} times faster than {way} ({min(ratios):.2f} to {max(ratios):.2f})')
-    click.echo(f'the first losses differ by {apart:.1e}')
+    return wall, cpu, apart
 
 
 if __name__ == '__main__':

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import requests
 
-__all__ = ['FINISHED', 'TUNER_SINCE', 'Manager', 'TrialRecord']
+__all__ = ['FINISHED', 'TUNER_SINCE', 'Manager', 'TrialRecord', 'tuner_starts']
 
 TUNER_SINCE = 'tuner.txt'
-"""A file among the manager's logs: when the tuner that works now was connected, in seconds since the epoch."""
+"""A file among the manager's logs: when a tuner was connected, in seconds since the epoch; a line for each, the last is at work."""
 
 FINISHED = frozenset({'SUCCEEDED', 'FAILED', 'USER_CANCELED', 'SYS_CANCELED', 'EARLY_STOPPED'})
 """States in which a trial does not run any more; whether it has a result is another matter."""
@@ -96,8 +97,8 @@ class Manager:
         """When the tuner was connected, in seconds since the epoch; 0 if no tuner ever was."""
         response = requests.get(self._root() + f'logs/{TUNER_SINCE}', timeout=_TIMEOUT)
         try:
-            return float(response.text)
-        except ValueError:
+            return float(response.text.splitlines()[-1])
+        except (ValueError, IndexError):
             return 0.0  # NNI answers with its page where there is no such file
 
     def finish(self, submitted: int) -> None:
@@ -109,6 +110,11 @@ class Manager:
             timeout=_TIMEOUT,
         )
         response.raise_for_status()
+
+
+def tuner_starts(path: Path) -> list[float]:
+    """What ``TUNER_SINCE`` holds; nothing if there is no such file."""
+    return [float(line) for line in path.read_text('utf-8').split()] if path.exists() else []
 
 
 def _given(job: dict[str, Any]) -> dict[str, Any] | None:

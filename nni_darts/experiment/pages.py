@@ -13,7 +13,7 @@ from typing import Any
 import requests
 
 from nni_darts.experiment.ledger import Standing
-from nni_darts.experiment.manager import Manager, TrialRecord
+from nni_darts.experiment.manager import TUNER_SINCE, Manager, TrialRecord, tuner_starts
 from nni_darts.experiment.protocol import Job, Protocol
 from nni_darts.report.records import unpack
 from nni_darts.report.searches import search_data, write_search
@@ -49,7 +49,7 @@ class Pages:
     ) -> None:
         """Writes what has changed. A page that cannot be written takes nothing else with it: pages are not what an experiment is for.
 
-        Args: as for :func:`summarize`.
+        Arguments as for :func:`summarize`.
         """
         latest = {record.key: record for record in records if record.key}  # of a job that was started again the last trial
         searches = [job for job in jobs if job.stage == 'search' and job.key in latest]
@@ -58,7 +58,11 @@ class Pages:
                 self._guarded(job.key, lambda job=job: self._search(protocol, job, latest[job.key].id, job.key in standing.results))
         named = {job.key: page_name(job) + '.html' for job in searches}
         self._guarded(
-            'summary', lambda: write_summary(self._folder, summarize(protocol, jobs, standing, records, named, reasons, over=over))
+            'summary',
+            lambda: write_summary(
+                self._folder,
+                summarize(protocol, jobs, standing, records, named, reasons, over=over, starts=tuner_starts(self._folder / TUNER_SINCE)),
+            ),
         )
 
     def _search(self, protocol: Protocol, job: Job, trial_id: str, over: bool) -> None:

@@ -22,7 +22,7 @@ from nni.tuner import Tuner
 from nni_darts.errors import InputError
 from nni_darts.experiment.failures import Failures
 from nni_darts.experiment.ledger import Ledger, Standing
-from nni_darts.experiment.manager import TUNER_SINCE, Manager, TrialRecord
+from nni_darts.experiment.manager import TUNER_SINCE, Manager, TrialRecord, tuner_starts
 from nni_darts.experiment.pages import Pages
 from nni_darts.experiment.protocol import Job, Protocol, parse_search_space
 from nni_darts.files import write_text
@@ -245,7 +245,8 @@ class SearchAndRetrain(Tuner):
     def _say_it_is_up(self) -> None:
         folder = os.environ.get('NNI_LOG_DIRECTORY')
         if folder:
-            write_text(Path(folder) / TUNER_SINCE, f'{time.time()}\n')
+            path = Path(folder) / TUNER_SINCE
+            write_text(path, ''.join(f'{since}\n' for since in [*tuner_starts(path), time.time()]))
 
     def _report(self, text: str) -> None:
         """Ends the experiment as ERROR with this text, as soon as there is a way to tell NNI."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -42,12 +43,14 @@ def summarize(
     reasons: Mapping[str, str] = MappingProxyType({}),
     *,
     over: bool,
+    starts: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Plain data: a row for each strategy, a row for each job, what failed, how to do it again.
 
     Args:
         pages: key of a search → address of its page.
         reasons: trial id → why it ended without a result.
+        starts: when the experiment was started and each time resumed, in seconds since the epoch.
     """
     identifiers = {record.key: record.id for record in records if record.key}
     rows = [_strategy_row(protocol, jobs, standing.results, strategy) for strategy in protocol.strategies]
@@ -86,6 +89,7 @@ def summarize(
         'jobs': listed,
         'seeds': list(protocol.seeds),
         'over': over,
+        'resumes': [_time(start) for start in starts[1:]],
         'incidents': [{'key': record.key, 'trial': record.id, 'why': reasons.get(record.id, '')} for record in standing.failed],
         'failed': [row['key'] for row in listed if row['state'] == 'given up'],
         'commands': _commands(protocol, jobs, rows),
@@ -105,6 +109,10 @@ def _commands(protocol: Protocol, jobs: Sequence[Job], rows: Sequence[Mapping[st
     train = f'nni-darts retrain --recipe {_FULL_SIZE.get(protocol.recipe.space.name, "cifar10")} --set data.path=FOLDER'
     full = [f'{train} --genotype={row["code"]} --output {_folder(row["strategy"])}-full' for row in rows if row['code']]
     return {'again': again, 'full_size': full}
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(' ', 'minutes')
 
 
 def _folder(name: str) -> str:

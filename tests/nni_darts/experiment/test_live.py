@@ -114,6 +114,9 @@ def test_resume_did_nothing_twice(story: Story) -> None:
         assert after[identifier] == before
     without = [trial for trial in story.trials if trial.metric is None]
     assert [trial.id for trial in without] == [story.killed]
+    summary = json.loads((story.experiment.folder / 'log' / 'summary.json').read_text())
+    assert len(summary['resumes']) == 1
+    assert 'Resumed once' in (story.experiment.folder / 'log' / 'summary.html').read_text()
 
 
 def test_evolution_trained_different_cells(story: Story) -> None:
