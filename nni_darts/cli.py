@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from nni_darts import __version__
-from nni_darts.errors import InputError
+from nni_darts.errors import InputError, RankLost
 from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_text
 from nni_darts.metric import METRICS
 from nni_darts.nasbench201 import NasBench201Genotype, Table, query_nats_bench
@@ -57,7 +57,7 @@ class _Commands(click.Group):
             problem = click.ClickException(str(error))
             problem.exit_code = 2
             raise problem from None
-        except ArithmeticError as error:
+        except (ArithmeticError, RankLost) as error:
             raise click.ClickException(str(error)) from None
         except OSError as error:
             if error.filename is None or error.strerror is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ['InputError']
+__all__ = ['InputError', 'RankLost']
 
 
 class InputError(ValueError):
@@ -10,3 +10,7 @@ class InputError(ValueError):
 
     The command line prints it alone and ends with exit code 2; the tuner reports it to NNI as the experiment's error.
     """
+
+
+class RankLost(RuntimeError):
+    """A run on several devices cannot go on, because one of its processes ended or fell silent: one sentence that says why."""

@@ -297,8 +297,9 @@ class BudgetSettings(_Section):
 class Recipe(_Section):
     """All settings of one experiment. Build it with :meth:`load` or :meth:`from_dict`, which make a :class:`TextRecipe` where data is text.
 
-    ``accelerator`` and ``precision`` go to Lightning's Trainer: ``auto`` takes a GPU where there is one. A checkpoint is written after
-    each epoch, and within epochs after every ``checkpoint_steps`` steps. With a ``budget`` it decides how long a search is and how many
+    ``accelerator`` and ``precision`` go to Lightning's Trainer: ``auto`` takes a GPU where there is one. On more than one of ``devices``
+    as many processes share every batch, on a GPU each or on the CPU (:mod:`nni_darts.parallel`). A checkpoint is written after each
+    epoch, and within epochs after every ``checkpoint_steps`` steps. With a ``budget`` it decides how long a search is and how many
     cells are trained, and not ``search.epochs``, ``search.random_samples`` and evolution's ``cells``.
     """
 
@@ -310,6 +311,7 @@ class Recipe(_Section):
     select: TrainSettings
     budget: BudgetSettings | None = None
     accelerator: Literal['auto', 'cpu', 'gpu', 'mps'] = 'auto'
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Literal['32-true', 'bf16-mixed', '64-true'] = '32-true'
     checkpoint_steps: Positive = 500
 
@@ -322,9 +324,23 @@ class Recipe(_Section):
     def _selectable(self) -> Recipe:
         if not self.select.validation_portion:
             raise ValueError('select.validation_portion must be above 0: the best cell is picked by validation')
+        self._check_devices('batch_size')
         if self.space.name == 'nasbench201':
             self._check_nasbench201()
         return self
+
+    def _check_devices(self, *sizes: str) -> None:
+        """Every device gets the same part of a batch, and batch norm needs two in each."""
+        if self.devices > 1 and self.accelerator == 'mps':
+            raise ValueError(f'devices is {self.devices}, but accelerator mps has one; it must be cpu, gpu or auto')
+        for name in ('search', 'retrain', 'select'):
+            for size in sizes:
+                value = getattr(getattr(self, name), size)
+                if self.devices > 1 and (value % self.devices or value < 2 * self.devices):
+                    raise ValueError(
+                        f'{name}.{size} is that of all devices together: with devices: {self.devices} it must be a multiple of '
+                        f'{self.devices} from {2 * self.devices}, not {value}'
+                    )
 
     def _check_nasbench201(self) -> None:
         for name in ('space', 'retrain', 'select'):
@@ -398,6 +414,7 @@ class TextRecipe(Recipe):
 
     @model_validator(mode='after')
     def _selectable(self) -> TextRecipe:
+        self._check_devices('batch_size', 'evaluation_batch_size')
         return self  # there is always text to validate on
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from nni_darts import parallel
 from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
 from nni_darts.budget import affordable_epochs, training_passes, training_portion
 from nni_darts.cells import cells_to_train, number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.files import lock, replacing, write_text
-from nni_darts.genotypes import AnyGenotype, genotype_from_sample, genotype_from_text
+from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_sample, genotype_from_text
 from nni_darts.provenance import provenance
+from nni_darts.ranks import together
 from nni_darts.recipe import Recipe
 from nni_darts.recurrent import RnnGenotype
 from nni_darts.report.searches import SEARCH, search_data, write_search
@@ -46,8 +48,9 @@ from nni_darts.training.run import (
     peak_memory_mib,
     quiet_lightning,
 )
+from nni_darts.training.sharing import SharedSteps
 
-__all__ = ['cost_of', 'preflight', 'search', 'train_cell', 'trained_image_network']
+__all__ = ['cost_of', 'preflight', 'search', 'take_part', 'train_cell', 'trained_image_network']
 
 OnDecision = Callable[[dict[str, Any]], None]
 """Called with the record of a decision."""
@@ -254,6 +257,49 @@ def _search_supernet(
     on_decision: OnDecision | None,
     on_step: OnStep | None,
 ) -> tuple[AnyGenotype, dict[str, Any]]:
+    with _on_its_devices(recipe, output, resume, {'stage': 'search', 'strategy': name, 'seed': seed}):
+        whole, strategy = _train_supernet(recipe, name, seed, output, data, resume, on_epoch, on_decision, on_step)
+    by_magnitude, stopped = strategy.architecture.by_magnitude, strategy.architecture.stopped
+    if by_magnitude is not None:
+        write_text(output / BY_MAGNITUDE, genotype_from_sample(by_magnitude).to_json() + '\n')
+    _write_page(output, recipe, name, seed, over=True)
+    early = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
+    valid, last = f'valid_{recipe.metric.name}', epochs_of(output)[-1]
+    passes = round(_search_passes(recipe, whole, recipe.search.epochs, data), 3)
+    return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds'], 'passes': passes, **early}
+
+
+def _on_its_devices(recipe: Recipe, output: Path, resume: bool, job: dict[str, Any]) -> AbstractContextManager[None]:
+    """Within the block processes on the recipe's other devices do their parts of a job (:func:`take_part`)."""
+    return together(recipe.devices, recipe.accelerator, {**job, 'recipe': recipe.to_dict(), 'output': str(output), 'resume': resume})
+
+
+def take_part(job: Mapping[str, Any]) -> None:
+    """The part of one of the other processes of a search or training on several devices: it does the same, and writes nothing.
+
+    Args:
+        job: ``stage``, ``recipe``, ``seed``, ``output``, ``resume``; for a search the ``strategy``, else ``arch``, the code of the cell.
+    """
+    recipe, output = Recipe.from_dict(job['recipe']), Path(job['output'])
+    data = task_of(recipe).load(recipe)
+    if job['stage'] == 'search':
+        _train_supernet(recipe, job['strategy'], job['seed'], output, data, job['resume'])
+    else:
+        _train_network(recipe, job['stage'], genotype_from_code(job['arch']), job['seed'], output, data, job['resume'])
+
+
+def _train_supernet(
+    recipe: Recipe,
+    name: str,
+    seed: int,
+    output: Path,
+    data: Any,
+    resume: bool,
+    on_epoch: OnEpoch | None = None,
+    on_decision: OnDecision | None = None,
+    on_step: OnStep | None = None,
+) -> tuple[Any, DifferentiableStrategy]:
+    """The search itself, on every rank. Returns the strategy, and the one of its last stage, which is the same where it has none."""
     task = task_of(recipe)
     seed_everything(seed)
     space = task.space(recipe, data)
@@ -291,7 +337,8 @@ def _search_supernet(
             if on_step:
                 on_step()
 
-        strategy.on_scored, strategy.on_decision = scored, decided
+        if parallel.is_first():
+            strategy.on_scored, strategy.on_decision = scored, decided
         with quiet_lightning():
             trainer = create_trainer(
                 folder,
@@ -318,14 +365,8 @@ def _search_supernet(
         strategy = part
     else:
         run(recipe, space, strategy, output)
-    by_magnitude, stopped = strategy.architecture.by_magnitude, strategy.architecture.stopped
-    if by_magnitude is not None:
-        write_text(output / BY_MAGNITUDE, genotype_from_sample(by_magnitude).to_json() + '\n')
-    _write_page(output, recipe, name, seed, over=True)
-    early = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
-    valid, last = f'valid_{recipe.metric.name}', epochs_of(output)[-1]
-    passes = round(_search_passes(recipe, whole, recipe.search.epochs, data), 3)
-    return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds'], 'passes': passes, **early}
+    parallel.must_agree('cell', _genotype(strategy).code())
+    return whole, strategy
 
 
 _STAGE_SEED = 1_000_003
@@ -430,40 +471,58 @@ def train_cell(
     Raises:
         InputError: for missing data or a network that does not fit it.
     """
-    task, settings = task_of(recipe), getattr(recipe, stage)
-    output = Path(output)
+    task, output = task_of(recipe), Path(output)
     data = task.load(recipe)
     with _alone_in(output):
         finished = _claim(output, recipe, {'stage': stage, 'seed': seed, 'genotype': json.loads(genotype.to_json())}, resume)
         if finished is not None:
             return finished
-        seed_everything(seed)
-        with _as_input_error(stage):
-            network = task.network(recipe, stage, genotype, data)
-        module, datamodule = task.training(recipe, stage, data, seed)
-        module.set_model(network)
-        with quiet_lightning():
-            trainer = create_trainer(
-                output,
-                epochs=settings.epochs,
-                accelerator=recipe.accelerator,
-                precision=recipe.precision,
-                checkpoint_steps=recipe.checkpoint_steps,
-                gradient_clip=settings.gradient_clip,
-                on_epoch=on_epoch,
-                on_step=on_step,
-            )
-            trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
-            epochs = epochs_of(output)
-            passes = round(training_passes(recipe, stage), 3)
-            measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds'], 'passes': passes}
-            if stage == 'retrain':
-                test = f'test_{recipe.metric.name}'
-                measured[test] = trainer.test(module, datamodule=datamodule, verbose=False)[0][test]
+        with _on_its_devices(recipe, output, resume, {'stage': stage, 'seed': seed, 'arch': genotype.code()}):
+            network, tested = _train_network(recipe, stage, genotype, seed, output, data, resume, on_epoch, on_step)
+        epochs = epochs_of(output)
+        passes = round(training_passes(recipe, stage), 3)
+        measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds'], 'passes': passes, **tested}
         with replacing(output / WEIGHTS) as file:
             torch.save(network.state_dict(), file)
         write_text(output / GENOTYPE, genotype.to_json() + '\n')
         return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
+
+
+def _train_network(
+    recipe: Recipe,
+    stage: str,
+    genotype: AnyGenotype,
+    seed: int,
+    output: Path,
+    data: Any,
+    resume: bool,
+    on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
+) -> tuple[nn.Module, dict[str, float]]:
+    """The training itself, on every rank. Returns the network and, after ``retrain``, the metric on test data."""
+    task, settings = task_of(recipe), getattr(recipe, stage)
+    seed_everything(seed)
+    with _as_input_error(stage):
+        network = task.network(recipe, stage, genotype, data)
+    module, datamodule = task.training(recipe, stage, data, seed)
+    module.set_model(network)
+    with quiet_lightning():
+        trainer = create_trainer(
+            output,
+            epochs=settings.epochs,
+            accelerator=recipe.accelerator,
+            precision=recipe.precision,
+            checkpoint_steps=recipe.checkpoint_steps,
+            gradient_clip=settings.gradient_clip,
+            on_epoch=on_epoch,
+            on_step=on_step,
+            callbacks=[SharedSteps()] if recipe.devices > 1 else [],
+        )
+        trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
+        if stage != 'retrain':
+            return network, {}
+        test = f'test_{recipe.metric.name}'
+        return network, {test: trainer.test(module, datamodule=datamodule, verbose=False)[0][test]}
 
 
 def trained_image_network(output: Path) -> tuple[nn.Module, AnyGenotype, Recipe, Any]:
@@ -518,7 +577,7 @@ def _as_input_error(what: str) -> Iterator[None]:
 def _resume_arguments(folder: Path, resume: bool, log: Path | None = None, before: int = 0) -> dict[str, Any]:
     """What ``fit`` is given to go on from the checkpoint in a folder. ``log``, ``before``: as for :func:`last_checkpoint`."""
     try:
-        checkpoint = last_checkpoint(folder, log, before) if resume else None
+        checkpoint = parallel.agreed(last_checkpoint(folder, log, before) if resume and parallel.is_first() else None)
     except ValueError as error:
         raise InputError(f'the checkpoint in {folder} is damaged ({error}); start again in another folder') from None
     return {'ckpt_path': str(checkpoint), 'weights_only': True} if checkpoint else {}

@@ -16,6 +16,7 @@ from torch.optim import Adam, Optimizer
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 from torchmetrics import Metric
 
+from nni_darts import parallel
 from nni_darts._nni import BaseOneShotLightningModule, Lightning, LightningModule, ModelSpace, OneShotStrategy, no_default_hook
 from nni_darts.strategies.architects import Architect, Reinforce, SecondOrder, dominant_eigenvalue
 from nni_darts.strategies.architects.randomness import RandomState
@@ -24,6 +25,7 @@ from nni_darts.strategies.early_stopping import EarlyStopping, early_stopping
 from nni_darts.strategies.fast import accelerate
 from nni_darts.strategies.relaxations import Relaxation, Softmax
 from nni_darts.strategies.selections import Greedy, Magnitude, Ranking, Selection
+from nni_darts.strategies.selections.scoring import samples_in
 from nni_darts.strategies.supernet import mutation_hook
 
 __all__ = ['DifferentiableModule', 'DifferentiableStrategy']
@@ -60,6 +62,10 @@ class DifferentiableStrategy(OneShotStrategy):
 
     The evaluator must be a Lightning one, with a training and a validation loader: α steps draw random batches of the latter. If its
     data module has an ``architecture_dataloader``, they come from there instead.
+
+    In each process of an initialised ``torch.distributed`` group, the strategy does its part of one search (:mod:`nni_darts.parallel`): the
+    loaders give each rank its part of every batch, as those of our data modules do. Scores of a selection come from what the validation
+    loader gives each rank, or, where the data module has a ``scoring_dataloader`` of whole batches, from every N-th of these.
 
     Raises:
         ValueError: for a setting outside its range.
@@ -137,7 +143,9 @@ class DifferentiableStrategy(OneShotStrategy):
         """Wraps module and loaders of the evaluator."""
         datamodule = evaluator.datamodule
         self._architecture_loader = getattr(datamodule, 'architecture_dataloader', None)
-        self.validation_loader = datamodule.val_dataloader if datamodule is not None else lambda: evaluator.val_dataloaders
+        whole = getattr(datamodule, 'scoring_dataloader', None)
+        self.scores_whole_batches = whole is not None
+        self.validation_loader = whole or (datamodule.val_dataloader if datamodule is not None else lambda: evaluator.val_dataloaders)
         return super().mutate_evaluator(evaluator)
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> CombinedLoader:
@@ -203,6 +211,7 @@ class DifferentiableModule(BaseOneShotLightningModule):
     def __init__(self, training_module: LightningModule, strategy: DifferentiableStrategy) -> None:
         super().__init__(training_module)
         self._search_epochs = 0
+        self._shares: dict[int, float] = {}  # of the batches of the step under way, by id
         self._strategy = [strategy]  # in a list: a strategy is no state of the module
         self.architecture = strategy.architecture
 
@@ -253,10 +262,14 @@ class DifferentiableModule(BaseOneShotLightningModule):
     def _step(self, train: Any, valid: Any, batch_idx: int) -> Any:
         """α on ``valid``, the weights on ``train``."""
         relaxation, architect = self.strategy.relaxation, self.strategy.architect
+        self._shares = dict(zip((id(train), id(valid)), parallel.shares(samples_in(train), samples_in(valid))))
+        parallel.share_random_state()
         relaxation.begin_step(self._progress)
         moves = relaxation.trains_alpha and self.current_epoch >= self._warmup_epochs
         if moves and architect.own_optimizer:
             self._architecture_step(train, valid, batch_idx)
+
+        parallel.share_random_state()
 
         def silent_loss() -> Tensor:
             with _silent(self.training_module):
@@ -267,12 +280,21 @@ class DifferentiableModule(BaseOneShotLightningModule):
             relaxation.weight_step(self.architecture, silent_loss, self.model, self._progress),
         ):
             outputs = self.training_module.training_step(train, batch_idx)
-            self.advance_optimization(_loss(outputs), batch_idx, self.strategy.gradient_clip_val)
+            self.advance_optimization(self._shared(_loss(outputs), train), batch_idx, self.strategy.gradient_clip_val)
+        self._shares = {}
         return outputs
+
+    def _shared(self, value: Tensor, batch: Any) -> Tensor:
+        """A mean over a batch of the step under way, so that its mean over ranks is that over all their samples."""
+        share = self._shares.get(id(batch), 1.0)
+        return value if share == 1 else share * value
+
+    def on_after_backward(self) -> None:
+        parallel.average_gradients(weight for group in self.weight_optimizer.param_groups for weight in group['params'])
 
     def loss_on(self, batch: Any, batch_idx: int) -> Tensor:
         """The evaluator's training loss on a batch."""
-        return _loss(self.training_module.training_step(batch, batch_idx))
+        return self._shared(_loss(self.training_module.training_step(batch, batch_idx)), batch)
 
     def score_on(self, batch: Any, batch_idx: int, criterion: Literal['accuracy', 'loss']) -> Tensor:
         """The part of a batch's samples that are right, or minus its mean loss: a scalar on the batch's device."""
@@ -281,7 +303,7 @@ class DifferentiableModule(BaseOneShotLightningModule):
         inputs, labels = batch[:2]
         outputs = self.model(inputs)
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        return (logits.argmax(dim=1) == labels).float().mean()
+        return self._shared((logits.argmax(dim=1) == labels).float().mean(), batch)
 
     def _architecture_step(self, train: Any, valid: Any, batch_idx: int) -> None:
         optimizer = next(optimizer for optimizer in self.trainer.optimizers if getattr(optimizer, 'is_arch_optimizer', False))
@@ -294,6 +316,8 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
         """The evaluator's validation, on the supernet."""
+        if self.strategy.relaxation.sampled:
+            parallel.share_random_state()  # for the path of this batch
         with self.strategy.relaxation.validation_step(self.architecture, self.model):
             return self.training_module.validation_step(batch, batch_idx)
 
@@ -302,12 +326,13 @@ class DifferentiableModule(BaseOneShotLightningModule):
     def validation_batches(self, count: int | None) -> tuple[Iterator[Any], int | None]:
         """The first ``count`` batches of the validation loader (None: all), on the module's device, and how many they are.
 
-        The number is None if the loader does not say.
+        The number is None if the loader does not say. Where ranks share whole batches, these are the rank's.
         """
         loader = self.strategy.validation_loader()
+        first, step = (parallel.rank(), parallel.world_size()) if self.strategy.scores_whole_batches else (0, 1)
         number = min(_length(loader), math.inf if count is None else count)
-        batches = map(self.trainer.strategy.batch_to_device, islice(loader, count))
-        return batches, None if math.isinf(number) else int(number)
+        batches = map(self.trainer.strategy.batch_to_device, islice(loader, first, count, step))
+        return batches, None if math.isinf(number) else len(range(first, int(number), step))
 
     @contextmanager
     def scoring(self, *, train: bool) -> Iterator[Rewind]:
@@ -340,7 +365,12 @@ class DifferentiableModule(BaseOneShotLightningModule):
             raise ValueError('a progressive selection follows the search: give the Trainer max_epochs, the number of epochs to search')
         if extra or stopped is not None:
             self.trainer.fit_loop.max_epochs = self._search_epochs + extra
+        parallel.broadcast([*self.model.parameters(), *self.architecture.arch_parameters()])
         super().on_fit_start()
+
+    def on_validation_start(self) -> None:
+        parallel.average_buffers(self.model)
+        super().on_validation_start()
 
     @property
     def _warmup_epochs(self) -> int:
@@ -378,6 +408,8 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
+        parallel.share_random_state()
+        parallel.average_buffers(self.model)
         if self.strategy.early_stopping is not None and self._warmup_epochs <= self.current_epoch < self._search_epochs:
             self._measure_curvature(self.strategy.early_stopping)
         selection, finished = self.strategy.selection, self.current_epoch + 1
@@ -387,18 +419,12 @@ class DifferentiableModule(BaseOneShotLightningModule):
                 record['epoch'] = finished
                 self.strategy.on_decision(record)
         self.strategy.grow_batches()
+        parallel.must_agree('architecture', *self.architecture.arch_parameters(), self.architecture.fixed, self.architecture.dropped)
 
     def _measure_curvature(self, stopping: EarlyStopping) -> None:
         """Notes the dominant eigenvalue after this epoch in ``architecture.curvature``, and ends the search if it is time."""
         finished, curvature = self.current_epoch + 1, self.architecture.curvature
-        with self.scoring(train=True):
-            batch = next(self.validation_batches(1)[0])
-            eigenvalue = dominant_eigenvalue(
-                lambda: self.loss_on(batch, 0),
-                list(self.model.parameters()),
-                self.architecture.arch_parameters(),
-                iterations=stopping.iterations,
-            )
+        eigenvalue = parallel.agreed(self._eigenvalue(stopping.iterations) if parallel.is_first() else 0.0)
         sample = self.strategy.selection.select(self.architecture, self.strategy.relaxation)
         curvature.append({'epoch': finished, 'eigenvalue': eigenvalue, 'sample': sample})
         earlier = stopping.stops_for([entry['eigenvalue'] for entry in curvature])
@@ -406,6 +432,16 @@ class DifferentiableModule(BaseOneShotLightningModule):
             self.architecture.stopped = {'after': finished, **curvature[earlier]}
             self._search_epochs = finished
             self.trainer.fit_loop.max_epochs = finished + self.strategy.selection.epochs(self.architecture)
+
+    def _eigenvalue(self, iterations: int) -> float:
+        with self.scoring(train=True):
+            batch = next(self.validation_batches(1)[0])
+            return dominant_eigenvalue(
+                lambda: self.loss_on(batch, 0),
+                list(self.model.parameters()),
+                self.architecture.arch_parameters(),
+                iterations=iterations,
+            )
 
     # Lightning calls these on this module; the evaluator's module is inside it.
 
@@ -466,8 +502,7 @@ class _GrowingBatches:
             return
         self._sampler.batch_size = self._size + growth
         count = len(self._sampler.sampler)
-        # Batch norm cannot normalise a batch of one.
-        alone = growth and count % self._sampler.batch_size == 1 and count > self._sampler.batch_size
+        alone = growth and parallel.too_small(count % self._sampler.batch_size) and count > self._sampler.batch_size
         self._sampler.drop_last = bool(self._drop_last or alone)
 
 

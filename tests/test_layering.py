@@ -20,18 +20,20 @@ BASE = {
     'nni_darts.errors',
     'nni_darts.files',
     'nni_darts.metric',
+    'nni_darts.parallel',
     'nni_darts.candidates',
     'nni_darts.nasbench201',
     'nni_darts.recurrent',
     'nni_darts.genotypes',
     'nni_darts.choices',
 }
-"""What everybody may import: the package's lazy root, NNI, genotypes and candidates, the error class, atomic writing."""
+"""What everybody may import: the package's lazy root, NNI, genotypes and candidates, the error class, atomic writing, other ranks."""
 
 ALLOWED = {
     'nni_darts.genotype': set(),
     'nni_darts.errors': set(),
     'nni_darts.files': set(),
+    'nni_darts.parallel': set(),
     'nni_darts.metric': set(),
     'nni_darts._lazy': set(),
     'nni_darts.candidates': {'nni_darts.genotype'},

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count as numbers_from
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
+from nni_darts import parallel
 from nni_darts.data.images import ImageData
 from nni_darts.data.position import Pass, ResumableDataModule
 from nni_darts.data.transforms import evaluation_transform, training_transform
@@ -46,7 +48,14 @@ class EpochSampler(Pass, Sampler[tuple[int, int]]):
         return iter(zip(order, seeds))
 
 
-class _EpochBatches(BatchSampler):
+class _Parts(BatchSampler):
+    """This rank's part of each batch (:mod:`nni_darts.parallel`). ``batch_size`` is that of the whole."""
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return map(parallel.part, super().__iter__())
+
+
+class _EpochBatches(_Parts):
     """Batches of an :class:`EpochSampler`; a resumed pass goes on where it was."""
 
     sampler: EpochSampler
@@ -89,7 +98,7 @@ class ImageDataModule(ResumableDataModule):
         data: the images.
         settings: augmentation, workers, seed of the split.
         train_portion: part of the training data that the weights learn from; the rest validates (and, in a search, moves α).
-        batch_size: of every loader.
+        batch_size: of every loader; where several ranks share batches (:mod:`nni_darts.parallel`), of all of them together.
         seed: of the order of training batches.
         cutout: length of the square; 0 for none.
 
@@ -108,17 +117,24 @@ class ImageDataModule(ResumableDataModule):
         self.train_indices, self.valid_indices = split(len(data.train), train_portion, settings.split_seed)
         if len(self.train_indices) < 2 or (train_portion < 1 and not self.valid_indices):
             raise InputError(f'{len(data.train)} training images are too few to keep {train_portion:g} of them for the weights')
+        ranks, least = parallel.world_size(), min(len(indices) for indices in (self.train_indices, self.valid_indices) if indices)
+        if ranks > 1 and least < 2 * ranks:
+            raise InputError(f'a part of {least} images is too few for {ranks} processes, of which each needs two')
         self._augmented = training_transform(data, settings, cutout)
         self._plain = evaluation_transform(data, settings)
 
-    def _loader(self, data: Dataset, sampler: EpochSampler | None) -> DataLoader:
-        workers, count = self.settings.workers, len(data)  # type: ignore[arg-type]
-        if sampler is None:
-            batches = BatchSampler(SequentialSampler(data), self.batch_size, drop_last=False)  # type: ignore[arg-type]
-        else:
-            self.placed(sampler)
-            # Batch norm cannot normalise a batch of one.
-            batches = _EpochBatches(sampler, self.batch_size, drop_last=count % self.batch_size == 1 and count > self.batch_size)
+    def _in_order(self, data: Dataset, *, whole: bool = False) -> DataLoader:
+        size, count = self.batch_size, len(data)  # type: ignore[arg-type]
+        if whole:
+            return self._loader(data, BatchSampler(SequentialSampler(data), size, drop_last=False))  # type: ignore[arg-type]
+        if count < parallel.world_size():
+            raise InputError(f'{count} images to evaluate on are too few for {parallel.world_size()} processes')
+        # A last batch of fewer images than there are ranks is shared out to the others.
+        size = next(larger for larger in numbers_from(size) if not 0 < count % larger < parallel.world_size())
+        return self._loader(data, _Parts(SequentialSampler(data), size, drop_last=False))  # type: ignore[arg-type]
+
+    def _loader(self, data: Dataset, batches: BatchSampler) -> DataLoader:
+        workers = self.settings.workers
         return DataLoader(
             data,
             batch_sampler=batches,
@@ -130,7 +146,10 @@ class ImageDataModule(ResumableDataModule):
 
     def _shuffled(self, indices: Sequence[int], offset: int) -> DataLoader:
         data = _Transformed(self.data.train, indices, self._augmented)
-        return self._loader(data, EpochSampler(len(data), 2 * self.seed + offset))
+        sampler, count = EpochSampler(len(data), 2 * self.seed + offset), len(data)
+        self.placed(sampler)
+        small = parallel.too_small(count % self.batch_size) and count > self.batch_size
+        return self._loader(data, _EpochBatches(sampler, self.batch_size, drop_last=small))
 
     def train_dataloader(self) -> DataLoader:
         """Augmented batches for the weights, in a new order each epoch: (B, C, H, W) floats and (B,) labels."""
@@ -144,8 +163,12 @@ class ImageDataModule(ResumableDataModule):
         """The validation part, in order, not augmented; nothing where there is none."""
         if not self.valid_indices:
             return []
-        return self._loader(_Transformed(self.data.train, self.valid_indices, self._plain), None)
+        return self._in_order(_Transformed(self.data.train, self.valid_indices, self._plain))
+
+    def scoring_dataloader(self) -> DataLoader:
+        """The validation part as :meth:`val_dataloader`, but whole batches on every rank: what their statistics depend on."""
+        return self._in_order(_Transformed(self.data.train, self.valid_indices, self._plain), whole=True)
 
     def test_dataloader(self) -> DataLoader:
         """The test images, in order, not augmented."""
-        return self._loader(_Transformed(self.data.test, range(len(self.data.test)), self._plain), None)
+        return self._in_order(_Transformed(self.data.test, range(len(self.data.test)), self._plain))

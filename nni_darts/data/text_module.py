@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from nni_darts import parallel
 from nni_darts.data.position import Pass, ResumableDataModule
 from nni_darts.data.text import TextData
 from nni_darts.errors import InputError
@@ -117,7 +118,8 @@ class TextDataModule(ResumableDataModule):
 
     Args:
         data: the text.
-        batch_size: pieces of training text side by side; in a search also of the validation text that moves α.
+        batch_size: pieces of training text side by side; in a search also of the validation text that moves α. Where several ranks share
+            batches (:mod:`nni_darts.parallel`), these are those of all, and each rank has its pieces.
         evaluation_batch_size: pieces of validation and test text.
         bptt, deviation: lengths of training batches, as for :func:`span_lengths`; others have ``bptt`` steps.
         seed: of the lengths.
@@ -142,7 +144,7 @@ class TextDataModule(ResumableDataModule):
         except InputError as error:
             raise InputError(f'{name} text: {error}') from None
         return DataLoader(
-            _Stream(name, rows),
+            _Stream(name, parallel.part(rows.T).T.contiguous()),
             batch_size=None,
             sampler=Spans(len(rows) - 1, self.bptt, deviation, seed),  # the last word is only a target
             collate_fn=_as_it_is,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
+from nni_darts import parallel
 from nni_darts.files import replacing
 
 __all__ = ['CHECKPOINT', 'PREVIOUS', 'CheckpointFiles', 'Checkpoints', 'RandomStates', 'read_checkpoint']
@@ -47,16 +49,65 @@ class RandomStates(pl.Callback):
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Replaces the checkpoint at once and keeps the one before it. A disk that is full costs the checkpoint, not the run."""
+    """Replaces the checkpoint at once and keeps the one before it. A disk that is full costs the checkpoint, not the run.
+
+    Where several ranks share a run (:mod:`nni_darts.parallel`), the first writes its own state, and beside it what is different on the
+    others: hidden states, running statistics, measurements of an epoch under way.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Writes the file; what goes wrong is a warning."""
+        if parallel.world_size() > 1:
+            checkpoint[_RANKS] = _differences_between_ranks(checkpoint)
+        if not parallel.is_first():
+            return
         path = Path(path)
         try:
             with replacing(path, keep=path.with_name(PREVIOUS)) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:  # torch's writer raises the latter
             _logger.warning('the checkpoint %s could not be written, the run goes on: %s', path, str(error).splitlines()[0])
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **settings: Any) -> dict[str, Any]:
+        """The rank's state."""
+        checkpoint = super().load_checkpoint(path, *args, **settings)
+        for place, value in checkpoint.pop(_RANKS, {}).get(parallel.rank(), []):
+            *outer, last = place
+            inner: Any = checkpoint
+            for key in outer:
+                inner = inner[key]
+            inner[last] = value
+        return checkpoint
+
+
+_RANKS = 'ranks'
+_Place = tuple[Any, ...]
+"""The keys of nested dicts and lists that lead to a value."""
+
+
+def _differences_between_ranks(checkpoint: dict[str, Any]) -> dict[int, list[tuple[_Place, Any]]]:
+    """Rank → the values in its checkpoint that differ from the first rank's, with their places."""
+    # Optimizers, schedules and loops are the same: they follow from averaged gradients.
+    own = {place: value for key in checkpoint if key not in _SAME for place, value in _values(checkpoint[key], (key,))}
+    first = parallel.agreed({place: parallel.digest(value) for place, value in own.items()})
+    different = [
+        (place, value.cpu() if isinstance(value, torch.Tensor) else value)
+        for place, value in own.items()
+        if first.get(place) != parallel.digest(value)
+    ]
+    return dict(enumerate(parallel.gathered(different)))
+
+
+_SAME = ('optimizer_states', 'lr_schedulers', 'loops')
+
+
+def _values(value: Any, place: _Place) -> Iterator[tuple[_Place, Any]]:
+    """What nested dicts and lists hold, each with its place."""
+    if isinstance(value, (dict, list)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _values(inner, (*place, key))
+    else:
+        yield place, value
 
 
 class Checkpoints(Checkpoint):

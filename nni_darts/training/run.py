@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint, LambdaCallback, TQDMProgressBar
 from tqdm.auto import tqdm
 
+from nni_darts import parallel
 from nni_darts._nni import Trainer
 from nni_darts.errors import InputError
 from nni_darts.files import write_text
@@ -181,6 +182,7 @@ def create_trainer(
     extra: Callable[[], dict[str, Any]] | None = None,
     around: tuple[int, int] = (0, 0),
     metrics: Path | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> pl.Trainer:
     """A Lightning trainer that writes checkpoints, and a line of ``metrics.jsonl`` after each epoch, into ``folder``.
 
@@ -189,30 +191,32 @@ def create_trainer(
         checkpoint_steps: write a checkpoint after so many steps within an epoch, too.
         gradient_clip: norm for Lightning to clip to; one-shot strategies clip themselves and need None here.
         on_step: called after each batch of training, validation or testing.
+        callbacks: further ones, called before ours.
         others: as in the recipe and for :class:`EpochLog`.
 
     Raises:
         InputError: if the accelerator is not there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    callbacks: list[pl.Callback] = [
+    together: list[pl.Callback] = [
+        *callbacks,
         RandomStates(),
-        EpochLog(metrics or folder / METRICS, on_epoch, extra, around),
+        *([EpochLog(metrics or folder / METRICS, on_epoch, extra, around)] if parallel.is_first() else []),
         Checkpoints(folder, checkpoint_steps),
         StopOnDivergence(),
         *([LambdaCallback(**dict.fromkeys(BATCH_ENDS, lambda *_: on_step()))] if on_step else []),
     ]
-    interactive = sys.stderr.isatty()
+    interactive = sys.stderr.isatty() and parallel.is_first()
     if interactive:
-        callbacks.append(_Bar(leave=True))
+        together.append(_Bar(leave=True))
     try:
         return Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
-            devices=1,
+            devices=[parallel.rank()] if _on_gpus(accelerator) else 1,
             precision=precision,
             gradient_clip_val=gradient_clip,
-            callbacks=callbacks,
+            callbacks=together,
             default_root_dir=str(folder),
             enable_progress_bar=interactive,
             logger=False,
@@ -222,6 +226,11 @@ def create_trainer(
         )
     except (pl.utilities.exceptions.MisconfigurationException, RuntimeError) as error:
         raise InputError(f'accelerator {accelerator!r} cannot be used here: {error}') from None
+
+
+def _on_gpus(accelerator: str) -> bool:
+    """Whether each of several ranks has a GPU of its own."""
+    return parallel.world_size() > 1 and accelerator in ('auto', 'gpu') and torch.cuda.is_available()
 
 
 @contextmanager

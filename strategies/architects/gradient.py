@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from nni_darts import parallel
 from nni_darts.strategies.architects.randomness import RandomState
 from nni_darts.strategies.architects.virtual_step import clip_by_global_norm, virtual_step
 
@@ -47,6 +48,9 @@ def architecture_gradient(
     Whatever happens inside, exceptions included: weights, buffers, ``.grad``, ``requires_grad`` and the optimizer are afterwards
     exactly as before. Every pass starts from the same buffers; those that repeat the training loss see the random numbers (dropout
     masks) of its first pass, and the random state afterwards is as if the training and the validation loss had run once each.
+
+    Where several processes share a step (:mod:`nni_darts.parallel`), each has the losses of its part of the batches, and the result is that
+    of the losses' means over ranks, on every rank: the virtual step, v and the product are averaged.
 
     Args:
         train_loss, valid_loss: closures over the current values of ``weights`` and ``alphas`` that return a scalar.
@@ -88,7 +92,7 @@ def architecture_gradient(
         def first_order() -> list[Tensor]:
             require_grad(alphas, True)
             require_grad(weights, False)
-            return gradient_of(valid_loss(), alphas)
+            return parallel.average(gradient_of(valid_loss(), alphas))
 
         if order == 1 or not any(rates) or not moving:
             return first_order()
@@ -100,7 +104,7 @@ def architecture_gradient(
         if not reached:
             rewind()
             return first_order()
-        gradients = clip_by_global_norm(gradients, clip_norm)
+        gradients = clip_by_global_norm(parallel.average(gradients), clip_norm)
         steps, factors = virtual_step(reached, gradients, optimizer, [rate_of[id(weight)] for weight in reached])
         del gradients
 
@@ -110,7 +114,7 @@ def architecture_gradient(
             del steps
             rewind()
             require_grad(alphas, True)
-            result = gradient_of(valid_loss(), [*alphas, *reached])
+            result = parallel.average(gradient_of(valid_loss(), [*alphas, *reached]))
             after_valid = RandomState(devices)
             result, vector = result[: len(alphas)], clip_by_global_norm(result[len(alphas) :], clip_norm)
             # c differs between weights only where the optimizer's groups differ; folding it into v keeps one product for all.
@@ -128,7 +132,7 @@ def architecture_gradient(
                 require_grad(weights, False)
                 product = _difference_product(repeated_train_loss, reached, alphas, vector, epsilon, restore)
         after_valid.restore()
-        return list(torch._foreach_sub(result, product))
+        return list(torch._foreach_sub(result, parallel.average(product)))
 
 
 def check_options(hessian: str, epsilon: float, clip_norm: float | None) -> None:

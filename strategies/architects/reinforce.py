@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from nni_darts import parallel
 from nni_darts.strategies.architects.architect import Architect
 from nni_darts.strategies.architects.gradient import gradient_of, saved
 from nni_darts.strategies.costs import EVALUATION
@@ -70,9 +71,9 @@ class Reinforce(Architect):
             for path, _ in drawn:
                 with architecture.along(path):
                     scores.append(module.score_on(valid, index, self.criterion))
-        rewards = torch.stack(scores).cpu().tolist()  # one transfer for all
-        loss = sum(self.surrogate(architecture.memory, reward, log) for reward, (_, log) in zip(rewards, drawn))
-        return gradient_of(loss / self.paths_per_step, architecture.arch_parameters())
+        (rewards,) = parallel.average([torch.stack(scores).cpu()])  # one transfer for all
+        loss = sum(self.surrogate(architecture.memory, reward, log) for reward, (_, log) in zip(rewards.tolist(), drawn))
+        return parallel.average(gradient_of(loss / self.paths_per_step, architecture.arch_parameters()))
 
     def surrogate(self, memory: dict[str, Any], reward: float, log_probability: Tensor) -> Tensor:
         """A scalar whose gradient is minus the estimate above; ``memory`` keeps b, which takes up this reward afterwards."""

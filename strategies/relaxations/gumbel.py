@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nni_darts import parallel
 from nni_darts.strategies.relaxations.base import Relaxation
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Gumbel(Relaxation):
         """The draw of this pass for a label; a place in the network that asks again begins another pass."""
         if label not in self._draws or place in self._draws[label][0]:
             noise = -torch.empty_like(alpha).exponential_().log()
+            parallel.broadcast([noise])  # operations that draw noise of their own draw as much as their part of the batch is large
             soft = torch.softmax((alpha.log_softmax(-1) + noise) / self.temperature, dim=-1)
             self._draws[label] = set(), soft, int(soft.argmax())
         places, soft, index = self._draws[label]

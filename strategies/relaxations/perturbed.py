@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from nni_darts import parallel
 from nni_darts.strategies.costs import EVALUATION
 from nni_darts.strategies.relaxations.base import Relaxation
 
@@ -85,7 +86,7 @@ class AdversarialSoftmax(RandomSoftmax):
         try:
             with torch.no_grad():
                 self._perturbed = centres
-                plain = loss()
+                plain = _mean(loss)
             # The authors step by 2.5 ε / steps, enough to reach the border from anywhere inside.
             reach = 2.5 * radius / self.steps
             current = {label: p.clone() for label, p in centres.items()}
@@ -96,14 +97,15 @@ class AdversarialSoftmax(RandomSoftmax):
                 if not current_loss.requires_grad:
                     break  # the loss depends on no choice
                 gradients = torch.autograd.grad(current_loss, list(leaves.values()), allow_unused=True)
-                for (label, value), gradient in zip(leaves.items(), gradients):
-                    if gradient is not None:
-                        moved = value.detach() + reach * gradient.sign()
-                        inside = centres[label] + (moved - centres[label]).clamp(-radius, radius)
-                        current[label] = onto_simplex(inside)
+                reached = [(label, gradient) for label, gradient in zip(leaves, gradients) if gradient is not None]
+                means = parallel.average([gradient for _, gradient in reached])
+                for (label, _), gradient in zip(reached, means):
+                    moved = leaves[label].detach() + reach * gradient.sign()
+                    inside = centres[label] + (moved - centres[label]).clamp(-radius, radius)
+                    current[label] = onto_simplex(inside)
             with torch.no_grad():
                 self._perturbed = current
-                risen = bool(loss() > plain)
+                risen = bool(_mean(loss) > plain)
         finally:
             for parameter, flag in flags:
                 parameter.requires_grad_(flag)
@@ -112,3 +114,8 @@ class AdversarialSoftmax(RandomSoftmax):
         self.tried += 1
         self.kept += risen
         self._perturbed = current if risen else {}
+
+
+def _mean(loss: Callable[[], Tensor]) -> Tensor:
+    """The loss on the whole batch, of which each rank has a part."""
+    return parallel.average([loss()])[0]

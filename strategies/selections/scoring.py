@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from nni_darts import parallel
+
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
     from nni_darts.strategies.selections.sharing import SharedResults
@@ -52,6 +54,8 @@ class Scoring:
     ) -> list[float]:
         """A score for each variant, over all samples: a mean over batches would weigh a small last batch too much. Larger is better.
 
+        Several processes share the batches (:mod:`nni_darts.parallel`), and all get the same scores, those of all batches.
+
         Scoring changes no weight, buffer or random state. Every variant sees the same random numbers (dropout masks, noise).
 
         Args:
@@ -82,12 +86,15 @@ class Scoring:
                 rewind.keep_random_state()
                 module.strategy.on_scored(label, index + 1, total)
         # One transfer for all: nothing before waits for the device.
-        totals = torch.stack(values).cpu().double() * torch.tensor(sizes, dtype=torch.float64)[:, None]
-        if not torch.isfinite(totals).all():
-            raise ArithmeticError(f'the validation loss is not finite while {label!r} is scored: the search has diverged')
+        totals = torch.zeros(0, len(variants), dtype=torch.float64)
+        if values:
+            totals = torch.stack(values).cpu().double() * torch.tensor(sizes, dtype=torch.float64)[:, None]
         if self.criterion == 'accuracy':
             totals = totals.round()  # how many are right
-        return (totals.sum(dim=0) / sum(sizes)).tolist()
+        sums = parallel.total(torch.cat([totals.sum(dim=0), torch.tensor([sum(sizes)], dtype=torch.float64)]))
+        if not torch.isfinite(sums).all():
+            raise ArithmeticError(f'the validation loss is not finite while {label!r} is scored: the search has diverged')
+        return (sums[:-1] / sums[-1]).tolist()
 
 
 def samples_in(batch: Any) -> int:

@@ -1,0 +1,114 @@
+"""A search on several ranks is the search on one, where no statistics of a batch are in between; and ranks are the same, bit for bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nni_darts import parallel
+from nni_darts._nni import DataLoader, ModelSpace
+from nni_darts.search_spaces import DartsSpace
+from nni_darts.strategies import create_strategy
+from tests.ranks import on_ranks
+from tests.strategies.fitting import fit
+from tests.strategies.spaces import TwoLabels
+
+CASES = {
+    'darts-1st': ('darts-1st', {}, False),
+    'darts-2nd': ('darts-2nd', {}, False),
+    'darts-2nd clipped as for text': ('darts-2nd', {'clip_norm': 0.05}, False),
+    'darts-2nd exact': ('darts-2nd', {'hessian': 'exact'}, False),
+    'joint': ('darts-joint', {}, False),
+    'coordinate': ('darts-coordinate', {}, False),
+    'sdarts-rs': ('sdarts-rs', {}, False),
+    'sdarts-adv': ('sdarts-adv', {'steps': 2}, False),
+    'gdas': ('gdas', {}, False),
+    'enas': ('enas', {'samples': 6, 'finalists': 2, 'criterion': 'loss', 'paths_per_step': 2}, False),
+    'pt': ('darts-1st+pt', {'criterion': 'loss', 'epochs_between': 1}, False),
+    'sgas': ('sgas', {'batch_increase': 0}, False),
+    'cells, darts-2nd': ('darts-2nd', {}, True),
+    'cells, darts-2nd exact': ('darts-2nd', {'hessian': 'exact'}, True),
+    'cells, pt': ('darts-1st+pt', {'criterion': 'loss', 'epochs_between': 1}, True),
+    'cells, pc-darts': ('pc-darts', {'portion': 2, 'warmup_epochs': 0}, True),
+    'cells, early stopping': ('darts-2nd', {'early_stopping': {'ratio': 0, 'iterations': 3}}, True),
+}
+"""Strategy, settings, and whether cells are searched, or else single layers."""
+
+
+def batches(count: int, seed: int, *shape: int) -> DataLoader:
+    """Of eight samples each, and one of seven, which no two ranks can halve; each rank gets its part."""
+    generator = torch.Generator().manual_seed(seed)
+    whole = []
+    for index in range(count):
+        size = 7 if index == 1 else 8
+        inputs = torch.randn(size, *shape, generator=generator, dtype=torch.float64)
+        whole.append((inputs, torch.randint(2, (size,), generator=generator)))
+    return DataLoader([tuple(map(parallel.part, batch)) for batch in whole], batch_size=None)
+
+
+def small_cells() -> ModelSpace:
+    """Cells without statistics of a batch: every sample is normalised by itself."""
+    space = DartsSpace(2, 3, 2, 1, 2, operations=('none', 'max_pool_3x3', 'skip_connect', 'sep_conv_3x3'))
+
+    def replace(module: nn.Module) -> None:
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.GroupNorm(1, child.num_features, affine=child.affine))
+            replace(child)
+
+    replace(space)
+    return space
+
+
+def searched(name: str, settings: dict[str, Any], cells: bool, epochs: int) -> dict[str, Any]:
+    """Everything that a search leaves: of the weights, α, both optimizers and measurements."""
+    torch.set_default_dtype(torch.float64)
+    shape = (1, 6, 6) if cells else (6,)
+    space = small_cells() if cells else TwoLabels()
+    space(torch.zeros(2, *shape))  # its last layer takes its size from what it sees
+    strategy = create_strategy(name, execution='plain', learning_rate=0.1, gradient_clip_val=0.3, **settings)
+    module = fit(strategy, space, (batches(3, 1, *shape), batches(3, 2, *shape)), epochs=epochs, classes=2)
+    states = [optimizer.state_dict()['state'] for optimizer in module.trainer.optimizers]
+    return {
+        'weights': [parameter.detach() for parameter in module.model.parameters()],
+        'alpha': [alpha.detach() for alpha in strategy.arch_parameters()],
+        'optimizers': [value for state in states for entry in state.values() for value in entry.values() if isinstance(value, Tensor)],
+        'metrics': {key: float(value) for key, value in module.trainer.callback_metrics.items()},
+        'history': [[record['choice'], record['scores']] for record in strategy.architecture.history],
+        'cell': {label: str(value) for label, value in strategy.select().items()},
+    }
+
+
+def difference(one: list[Tensor], other: list[Tensor]) -> float:
+    return max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True) if a.numel())
+
+
+def all_searched() -> list[dict[str, Any]]:
+    results = []
+    for name, settings, cells in CASES.values():
+        torch.manual_seed(0)
+        results.append(searched(name, settings, cells, 2))
+    return results
+
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """Case → what one process leaves, and each of two ranks."""
+    folder = tmp_path_factory.mktemp('ranks')
+    runs = [*on_ranks(1, folder / 'one', all_searched), *on_ranks(2, folder / 'two', all_searched)]
+    return dict(zip(CASES, zip(*runs)))
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_two_ranks_are_one_process(case: str, results: dict[str, list[dict[str, Any]]]) -> None:
+    alone, *ranks = results[case]
+    for kind in ('weights', 'alpha', 'optimizers'):
+        assert difference(ranks[0][kind], ranks[1][kind]) == 0
+        assert difference(ranks[0][kind], alone[kind]) < 1e-10
+    assert ranks[0]['cell'] == ranks[1]['cell'] == alone['cell']
+    assert ranks[0]['history'] == ranks[1]['history']
+    assert [choice for choice, _ in ranks[0]['history']] == [choice for choice, _ in alone['history']]
+    assert ranks[0]['metrics'] == ranks[1]['metrics'] == pytest.approx(alone['metrics'], rel=1e-6)
