@@ -1,4 +1,4 @@
-"""A GPU for each trial, without NNI's scheduler, which can take a machine down while none is free. Imports no torch.
+"""GPUs for each trial, without NNI's scheduler, which can take a machine down while none is free. Imports no torch.
 
 A GPU has as many places as trials may share it; a place is a file with a lock on it (flock). The kernel releases the lock when the trial
 ends, however it ends, so no GPU is ever lost to a trial that was killed.
@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from nni_darts.errors import InputError
 from nni_darts.files import lock
 
-__all__ = ['claim_gpu', 'visible_gpus']
+__all__ = ['claim_gpus', 'visible_gpus']
 
 POLL_SECONDS = 2.0
 
@@ -52,46 +53,68 @@ def _installed() -> list[str]:
         pynvml.nvmlShutdown()
 
 
-def claim_gpu(
+def claim_gpus(
     devices: Sequence[str],
+    count: int = 1,
     trials_per_gpu: int = 1,
     *,
     say: Callable[[str], None] = print,
     folder: Path | None = None,
     poll_seconds: float = POLL_SECONDS,
-) -> int | None:
-    """Takes a place on a GPU for the rest of this process, waiting until one is free, and sets ``CUDA_VISIBLE_DEVICES`` to it.
+) -> list[int]:
+    """Takes places on so many GPUs for the rest of this process, and sets ``CUDA_VISIBLE_DEVICES`` to them. It waits until all are free at
+    a time: what cannot be used yet is not kept from others.
 
     It must be called before torch is imported. Where there are no such GPUs nothing is changed.
 
     Args:
         devices: names of the GPUs, as :func:`visible_gpus` gives them.
+        count: how many of them the trial computes on.
         trials_per_gpu: how many trials share one.
         say: called with a sentence when the trial has to wait, and with what it runs on.
         folder: of the locks; one for all experiments of this machine unless given.
         poll_seconds: how often a waiting trial looks.
 
     Returns:
-        The descriptor that holds the place until it is closed; None without a GPU.
+        The descriptors that hold the places until they are closed; none without a GPU.
+
+    Raises:
+        InputError: if there are GPUs, but fewer than ``count``.
     """
     if not devices:
         say('has no NVIDIA GPU to take')
-        return None
+        return []
+    if len(devices) < count:
+        raise InputError(f'the recipe has devices: {count}, but this trial may use {len(devices)} of the GPUs here')
     folder = folder or Path(tempfile.gettempdir()) / 'nni-darts-gpus'
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o777)  # other users' trials take their places here, too
     waiting = False
     while True:
-        # The first place of every GPU, then the second: trials spread over the GPUs.
-        for place in range(trials_per_gpu):
-            for device in devices:
-                held = lock(folder / f'{re.sub(r"[^A-Za-z0-9-]", "_", device)}.{place}')
-                if held is not None:
-                    os.environ['CUDA_VISIBLE_DEVICES'] = device
-                    say(f'runs on GPU {device}')
-                    return held
+        held = _places(devices, count, trials_per_gpu, folder)
+        if len(held) == count:
+            names = ','.join(held)
+            os.environ['CUDA_VISIBLE_DEVICES'] = names
+            say(f'runs on GPU {names}')
+            return list(held.values())
+        for descriptor in held.values():
+            os.close(descriptor)
         if not waiting:
             waiting = True
-            say(f'waits for a GPU: {len(devices)} of {len(devices)} taken, {trials_per_gpu} trials on each')
+            taken = len(devices) - len(held)
+            say(f'waits for {"a GPU" if count == 1 else f"{count} GPUs"}: {taken} of {len(devices)} taken, {trials_per_gpu} trials on each')
         time.sleep(poll_seconds)
+
+
+def _places(devices: Sequence[str], count: int, trials_per_gpu: int, folder: Path) -> dict[str, int]:
+    """GPU → descriptor of a place on it that was free, for as many as there are up to ``count``."""
+    held: dict[str, int] = {}
+    # The first place of every GPU, then the second: trials spread over the GPUs.
+    for place in range(trials_per_gpu):
+        for device in devices:
+            if device not in held and len(held) < count:
+                descriptor = lock(folder / f'{re.sub(r"[^A-Za-z0-9-]", "_", device)}.{place}')
+                if descriptor is not None:
+                    held[device] = descriptor
+    return {device: held[device] for device in devices if device in held}

@@ -14,7 +14,7 @@ import nni.trial
 import requests
 
 from nni_darts.errors import InputError
-from nni_darts.experiment.gpus import claim_gpu, visible_gpus
+from nni_darts.experiment.gpus import claim_gpus, visible_gpus
 from nni_darts.experiment.manager import Manager
 from nni_darts.experiment.watchdog import Watchdog
 from nni_darts.files import lock
@@ -52,7 +52,7 @@ def run_trial() -> None:
     recipe = Recipe.from_dict(job['recipe'])
     _share_cores(job['share'])
     if job['gpus'] and recipe.accelerator in ('auto', 'gpu'):
-        claim_gpu(visible_gpus(), job['trials_per_gpu'], say=_say)
+        claim_gpus(visible_gpus(), job['gpus'], job['trials_per_gpu'], say=_say)
     else:
         os.environ['CUDA_VISIBLE_DEVICES'] = ''  # torch would find them
     watchdog = Watchdog(60 * job['stall_minutes'])

@@ -56,7 +56,7 @@ class SearchAndRetrain(Tuner):
         set: overrides: a mapping ``{search.epochs: 5}`` or a list of ``search.epochs=5``.
         retrain_runs: how often the best cell of each strategy is trained from scratch.
         max_retries: how often a trial that ended without a result is started again; one that diverged is not.
-        gpus: how many GPUs a trial takes where the machine has some: 1, or 0 to leave them alone.
+        gpus: how many GPUs a trial takes where the machine has some: as many as the recipe has ``devices``, or 0 to leave them alone.
         trials_per_gpu: how many trials share a GPU.
         stall_minutes: a trial in which nothing happens for so long ends itself, and is started again.
         optimize_mode: which values NNI's page shows as the better ones. It must be what the recipe's metric says: ``minimize``, and given,
@@ -76,7 +76,7 @@ class SearchAndRetrain(Tuner):
         set: Mapping[str, Any] | Sequence[str] = (),
         retrain_runs: int = 1,
         max_retries: int = 2,
-        gpus: int = 1,
+        gpus: int | None = None,
         trials_per_gpu: int = 1,
         stall_minutes: float = 30,
         optimize_mode: str | None = None,
@@ -93,22 +93,25 @@ class SearchAndRetrain(Tuner):
             for name, value, least in (
                 ('retrain_runs', retrain_runs, 1),
                 ('max_retries', max_retries, 0),
-                ('gpus', gpus, 0),
+                ('gpus', 0 if gpus is None else gpus, 0),
                 ('trials_per_gpu', trials_per_gpu, 1),
             ):
                 if not isinstance(value, int) or isinstance(value, bool) or value < least:
                     raise InputError(f'classArgs.{name} must be a whole number from {least}, not {value!r}')
-            if gpus > 1:
-                raise InputError(f'classArgs.gpus must be 0 or 1, not {gpus}: a trial computes on one GPU')
             if isinstance(stall_minutes, bool) or not isinstance(stall_minutes, (int, float)) or not 0 < stall_minutes < 1e5:
                 raise InputError(f'classArgs.stall_minutes must be a number of minutes above 0, not {stall_minutes!r}')
-            self._surroundings = {'gpus': gpus, 'trials_per_gpu': trials_per_gpu, 'stall_minutes': stall_minutes}
             self._failures = Failures()
             self.retrain_runs = retrain_runs
             self._ledger = Ledger(max_retries, GRACE_SECONDS)
             if not isinstance(set, (Mapping, list, tuple)):
                 raise InputError(f'classArgs.set must be a mapping such as {{search.epochs: 5}}, not {set!r}')
             self.recipe = Recipe.load(recipe, set)
+            gpus = self.recipe.devices if gpus is None else gpus
+            if gpus not in (0, self.recipe.devices):
+                raise InputError(
+                    f'classArgs.gpus must be 0 or {self.recipe.devices}, not {gpus}: a trial computes on as many as the recipe has devices'
+                )
+            self._surroundings = {'gpus': gpus, 'trials_per_gpu': trials_per_gpu, 'stall_minutes': stall_minutes}
             if self.recipe.accelerator == 'gpu' and not gpus:
                 raise InputError('classArgs.gpus is 0, but the recipe has accelerator: gpu')
             metric = self.recipe.metric

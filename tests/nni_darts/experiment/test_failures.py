@@ -90,6 +90,7 @@ def test_a_process_that_hangs_ends_itself(how: str) -> None:
     ('arguments', 'names'),
     [
         ({'gpus': 2}, 'classArgs.gpus must be 0 or 1, not 2'),
+        ({'gpus': 1, 'set': {'devices': 2}}, 'classArgs.gpus must be 0 or 2, not 1'),
         ({'gpus': -1}, 'classArgs.gpus must be a whole number from 0'),
         ({'trials_per_gpu': 0}, 'classArgs.trials_per_gpu must be a whole number from 1'),
         ({'stall_minutes': 0}, 'classArgs.stall_minutes must be a number of minutes above 0'),

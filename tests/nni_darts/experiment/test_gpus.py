@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from nni_darts.errors import InputError
 from nni_darts.experiment import gpus
-from nni_darts.experiment.gpus import claim_gpu, visible_gpus
+from nni_darts.experiment.gpus import claim_gpus, visible_gpus
 
 TRIAL = """
 import os, sys
 from pathlib import Path
-from nni_darts.experiment.gpus import claim_gpu
-held = claim_gpu(sys.argv[1].split(',') if sys.argv[1] else [], int(sys.argv[2]), folder=Path(sys.argv[3]), poll_seconds=0.05)
+from nni_darts.experiment.gpus import claim_gpus
+names, count, share, folder = sys.argv[1:]
+held = claim_gpus(names.split(',') if names else [], int(count), int(share), folder=Path(folder), poll_seconds=0.05)
 assert 'torch' not in sys.modules
 print('computes on', os.environ.get('CUDA_VISIBLE_DEVICES', 'anything'), flush=True)
 sys.stdin.read()
@@ -26,8 +28,8 @@ sys.stdin.read()
 
 
 class Trial:
-    def __init__(self, devices: str, share: int, folder: Path) -> None:
-        command = [sys.executable, '-W', 'ignore', '-c', TRIAL, devices, str(share), str(folder / 'locks')]
+    def __init__(self, devices: str, share: int, count: int, folder: Path) -> None:
+        command = [sys.executable, '-W', 'ignore', '-c', TRIAL, devices, str(count), str(share), str(folder / 'locks')]
         self.log = folder / f'{time.monotonic_ns()}.log'
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self.log.open('w'))
 
@@ -51,8 +53,8 @@ class Trial:
 def start(tmp_path: Path) -> Iterator[Callable[..., Trial]]:
     trials = []
 
-    def begin(devices: str, share: int = 1) -> Trial:
-        trials.append(Trial(devices, share, tmp_path))
+    def begin(devices: str, share: int = 1, count: int = 1) -> Trial:
+        trials.append(Trial(devices, share, count, tmp_path))
         return trials[-1]
 
     yield begin
@@ -94,13 +96,29 @@ def test_five_trials_take_turns(devices: str, share: int, start: Callable[..., T
         trials.remove(running[0])
 
 
+def test_a_trial_on_two_gpus_keeps_none_while_it_waits_for_the_other(start: Callable[..., Trial]) -> None:
+    first = start('a,b,c', count=2)
+    until(lambda: first.gpu == 'a,b')
+    second = start('a,b,c', count=2)
+    until(lambda: 'waits for 2 GPUs: 2 of 3 taken' in second.said())
+    third = start('a,b,c')
+    until(lambda: third.gpu == 'c')
+    first.end(signal.SIGKILL)
+    until(lambda: second.gpu == 'a,b')
+
+
+def test_more_gpus_than_there_are(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='devices: 3.*2 of the GPUs'):
+        claim_gpus(['a', 'b'], 3, folder=tmp_path)
+
+
 def test_the_kernels_list_is_what_counts(tmp_path: Path) -> None:
     """A lock file that a dead trial left behind means nothing."""
     (tmp_path / 'a.0').write_text('stale')
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('CUDA_VISIBLE_DEVICES', '7')
-        assert claim_gpu(['a'], folder=tmp_path, say=said.append) is not None
+        assert claim_gpus(['a'], folder=tmp_path, say=said.append)
     assert said == ['runs on GPU a']
 
 
