@@ -26,7 +26,7 @@ from torch import distributed
 
 from nni_darts.errors import InputError, RankLost
 
-__all__ = ['together']
+__all__ = ['join', 'together']
 
 PATIENCE = timedelta(minutes=30)
 """How long a rank waits for a word of the others, which may be stopped or hang."""
@@ -55,7 +55,7 @@ def together(devices: int, accelerator: str, job: Mapping[str, Any]) -> Iterator
         return
     gpus = torch.cuda.device_count() if accelerator in ('auto', 'gpu') else 0
     if 0 < gpus < devices:
-        raise InputError(f'devices is {devices}, but there are only {gpus} GPUs here: give devices: {gpus}, or accelerator: cpu')
+        raise InputError(f'devices is {devices}, but this machine has fewer GPUs ({gpus}): give devices: {gpus}, or accelerator: cpu')
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix='nni-darts-') as folder:
         # Each process gets its part of the threads that one alone would have.
@@ -63,12 +63,16 @@ def together(devices: int, accelerator: str, job: Mapping[str, Any]) -> Iterator
         try:
             torch.set_num_threads(max(1, threads // devices))
             children.wait_until_ready()
-            _join(0, devices, Path(folder))
-            children.watch()
+            join(0, devices, Path(folder))
+            if gpus:
+                children.watch()
             yield
             children.finish()
         except RuntimeError as error:
-            raise children.reason(error) from error
+            reason = children.reason(error)
+            if reason is error:
+                raise
+            raise reason from error
         finally:
             children.end()
             if distributed.is_initialized():
@@ -113,14 +117,16 @@ class _Children:
                 raise RuntimeError('a process ended before it began')
 
     def watch(self) -> None:
-        """From now on, if one ends early and rank 0 does not notice by itself, rank 0 ends, with a sentence on stderr."""
+        """From now on, if one ends early and rank 0 does not notice by itself, rank 0 ends, with a sentence on stderr.
+
+        On the CPU it would: there a connection that is closed is an error at once. On GPUs it would wait for :data:`PATIENCE`.
+        """
         threading.Thread(target=self._watch, name='nni-darts ranks', daemon=True).start()
 
     def _watch(self) -> None:
         while not self._over.wait(0.5):
             if any(process.poll() for process in self._processes):
                 if not self._over.wait(_GRACE_SECONDS):
-                    # The main thread waits for a message that will not come, in code that hears no exception.
                     print(f'Error: {self.reason(RuntimeError())}', file=sys.stderr, flush=True)
                     os._exit(1)
                 return
@@ -164,9 +170,8 @@ class _Children:
         if code in kinds and said:
             return kinds[code](said)
         how = f'was killed by signal {-code}' if code < 0 else f'ended with exit code {code}'
-        return RankLost(
-            f'process {rank} of this run {how}{f": {said}" if said else ""}; the run goes on from its last checkpoint if resumed'
-        )
+        why = f' ({said})' if said else ''
+        return RankLost(f'process {rank} of this run {how}{why}; a resumed run goes on from the last checkpoint')
 
 
 def _is_about_ranks(error: RuntimeError) -> bool:
@@ -178,8 +183,8 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
-def _join(rank: int, devices: int, folder: Path) -> None:
-    """Meets the other ranks. Nothing listens but on the loopback interface."""
+def join(rank: int, devices: int, folder: Path) -> None:
+    """Meets the other ranks by a file in the folder. Nothing listens but on the loopback interface."""
     loopback = next((name for _, name in socket.if_nameindex() if name in ('lo', 'lo0')), None)
     before = {name: os.environ.get(name) for name in _INTERFACES}
     if loopback:
@@ -212,14 +217,16 @@ def _end_with_parent() -> None:
 def _take_part() -> NoReturn:
     """What a child does."""
     order = json.loads(sys.stdin.buffer.readline())
+    parent = os.dup(1)
+    os.dup2(2, 1)  # what anybody prints goes into the log: nobody reads the other one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     code, said = 0, ''
     try:
         from nni_darts import stages
 
         torch.set_num_threads(order['threads'])
-        print('ready', flush=True)
-        _join(order['rank'], order['devices'], Path(order['folder']))
+        os.write(parent, b'ready\n')
+        join(order['rank'], order['devices'], Path(order['folder']))
         stages.take_part(order['job'])
     except ArithmeticError as error:
         code, said = _DIVERGED, str(error)

@@ -28,13 +28,13 @@ def on_ranks(size: int, folder: Path, function: Callable[..., Any], *arguments: 
 
 
 def _run(rank: int, size: int, folder: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    from nni_darts.ranks import _join
+    from nni_darts.ranks import join
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
     try:
         if size > 1:
-            _join(rank, size, folder)
+            join(rank, size, folder)
         torch.save(function(*arguments), folder / f'{rank}.pt')
     except BaseException:
         (folder / f'{rank}.failed').write_text(traceback.format_exc())

@@ -88,12 +88,13 @@ _Place = tuple[Any, ...]
 def _differences_between_ranks(checkpoint: dict[str, Any]) -> dict[int, list[tuple[_Place, Any]]]:
     """Rank → the values in its checkpoint that differ from the first rank's, with their places."""
     # Optimizers, schedules and loops are the same: they follow from averaged gradients.
-    own = {place: value for key in checkpoint if key not in _SAME for place, value in _values(checkpoint[key], (key,))}
-    first = parallel.agreed({place: parallel.digest(value) for place, value in own.items()})
+    values = {place: value for key in checkpoint if key not in _SAME for place, value in _values(checkpoint[key], (key,))}
+    digests = {place: parallel.digest(value) for place, value in values.items()}
+    first = parallel.agreed(digests)
     different = [
         (place, value.cpu() if isinstance(value, torch.Tensor) else value)
-        for place, value in own.items()
-        if first.get(place) != parallel.digest(value)
+        for place, value in values.items()
+        if first.get(place) != digests[place]
     ]
     return dict(enumerate(parallel.gathered(different)))
 
