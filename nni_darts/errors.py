@@ -13,4 +13,4 @@ class InputError(ValueError):
 
 
 class RankLost(RuntimeError):
-    """A run on several devices cannot go on, because one of its processes ended or fell silent: one sentence that says why."""
+    """A run on several devices cannot go on, because one of its processes ended, fell silent or differs: one sentence."""

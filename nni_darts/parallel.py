@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
+from nni_darts.errors import RankLost
+
 __all__ = [
     'agreed',
     'average',
@@ -180,7 +182,7 @@ def must_agree(what: str, *values: Any) -> None:
     """Makes sure that tensors, or plain data, are the same on all ranks.
 
     Raises:
-        RuntimeError: if they are not; it says ``what`` they are.
+        RankLost: if they are not; it says ``what`` they are.
     """
     if len({tuple(digests) for digests in gathered([digest(value) for value in values])}) > 1:
-        raise RuntimeError(f'the processes of this run do not have the same {what}: something on one of them computes differently')
+        raise RankLost(f'the processes of this run do not have the same {what}: something on one of them computes differently')

@@ -143,7 +143,7 @@ class DifferentiableStrategy(OneShotStrategy):
         """Wraps module and loaders of the evaluator."""
         datamodule = evaluator.datamodule
         self._architecture_loader = getattr(datamodule, 'architecture_dataloader', None)
-        whole = getattr(datamodule, 'scoring_dataloader', None)
+        whole = getattr(datamodule, 'scoring_dataloader', None) if parallel.world_size() > 1 else None
         self.scores_whole_batches = whole is not None
         self.validation_loader = whole or (datamodule.val_dataloader if datamodule is not None else lambda: evaluator.val_dataloaders)
         return super().mutate_evaluator(evaluator)

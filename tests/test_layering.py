@@ -33,7 +33,7 @@ ALLOWED = {
     'nni_darts.genotype': set(),
     'nni_darts.errors': set(),
     'nni_darts.files': set(),
-    'nni_darts.parallel': set(),
+    'nni_darts.parallel': {'nni_darts.errors'},
     'nni_darts.metric': set(),
     'nni_darts._lazy': set(),
     'nni_darts.candidates': {'nni_darts.genotype'},

@@ -175,6 +175,8 @@ def _check_amount(config: dict[str, Any], protocol: Protocol, findings: Findings
         f'{total} trials: {searches} searches, {searches + drawn} short trainings, {retrains} retrainings '
         f'({", ".join(protocol.strategies)}; seeds {", ".join(map(str, protocol.seeds))}; recipe {protocol.recipe.name})'
     )
+    if protocol.recipe.devices > 1:
+        findings.facts.append(f'each trial computes in {protocol.recipe.devices} processes that share every batch')
     most = config.get('maxTrialNumber')
     if isinstance(most, int) and most < total:
         findings.errors.append(f'maxTrialNumber is {most}, but {total} trials are needed; leave it out, the experiment ends by itself')

@@ -16,10 +16,12 @@ import torch
 from nni_darts import parallel, stages
 from nni_darts.data import ImageDataModule, TextDataModule, load_images, load_text
 from nni_darts.errors import InputError, RankLost
+from nni_darts.genotypes import genotype_from_sample
 from nni_darts.recipe import Recipe
 from nni_darts.recurrent import RnnGenotype
 from tests.nni_darts.test_stages import measured
 from tests.nni_darts.tiny import overrides, text_overrides, write_images, write_text
+from tests.ranks import on_ranks
 
 EVEN = {'search.evaluation_batch_size': 4, 'retrain.evaluation_batch_size': 4}
 
@@ -212,6 +214,27 @@ def test_every_kind_of_run_goes_on_after_a_kill(case: str, folder: Path, tmp_pat
         assert all(torch.equal(broken[key], unbroken[key]) for key in unbroken)
 
 
+TWENTY = ('darts-1st', 'darts-2nd', 'fixed-alpha', 'sdarts-rs', 'sdarts-adv', 'gdas', 'pc-darts', 'sgas', 'enas', 'darts-pt')
+
+
+def cell_of_this_rank(strategy: str, seed: int, output: Path) -> dict[str, object]:
+    recipe = Recipe.load('digits', {'search.epochs': 2, 'space.channels': 4, 'space.nodes': 2, 'search.settings.enas': {'samples': 10}})
+    output.mkdir(exist_ok=True)
+    data = load_images(recipe.data)
+    _, searched = stages._train_supernet(recipe, strategy, seed, output, data, resume=False)
+    return {'cell': genotype_from_sample(searched.select()).code(), 'alpha': [alpha.detach() for alpha in searched.arch_parameters()]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', [1, 2])
+@pytest.mark.parametrize('strategy', TWENTY)
+def test_ranks_find_the_same_cell_on_digits(strategy: str, seed: int, tmp_path: Path) -> None:
+    """Twenty searches, with batches (of 64, and one of 15) that two ranks do not always halve."""
+    one, other = on_ranks(2, tmp_path / 'ranks', cell_of_this_rank, strategy, seed, tmp_path / 'out')
+    assert one['cell'] == other['cell']
+    assert all(torch.equal(a, b) for a, b in zip(one['alpha'], other['alpha'], strict=True))
+
+
 def command(folder: Path, output: Path, **changes: object) -> list[str]:
     settings = {**overrides(folder / 'images.npz'), 'devices': 2, 'checkpoint_steps': 1, 'search.epochs': 50, **changes}
     sets = [part for key, value in settings.items() for part in ('--set', f'{key}={json.dumps(value)}')]
@@ -257,7 +280,7 @@ def test_the_command_line_says_which_process_died(folder: Path, tmp_path: Path) 
 @pytest.mark.slow
 def test_a_training_that_diverges_on_two_devices(folder: Path, tmp_path: Path) -> None:
     recipe = image_recipe(folder, **{'retrain.learning_rate': 900.0, 'retrain.gradient_clip': None, 'retrain.epochs': 10})
-    with pytest.raises(ArithmeticError, match='at learning rate 900: the training has diverged'):
+    with pytest.raises(ArithmeticError, match='the training has diverged'):
         stages.train_cell(recipe, 'retrain', recipe.random_cells(1)[0], 1, tmp_path)
 
 
