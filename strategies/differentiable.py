@@ -331,7 +331,11 @@ class DifferentiableModule(BaseOneShotLightningModule):
         loader = self.strategy.validation_loader()
         first, step = (parallel.rank(), parallel.world_size()) if self.strategy.scores_whole_batches else (0, 1)
         number = min(_length(loader), math.inf if count is None else count)
-        batches = map(self.trainer.strategy.batch_to_device, islice(loader, first, count, step))
+
+        def prepared(batch: Any) -> Any:
+            return self.trainer.precision_plugin.convert_input(self.trainer.strategy.batch_to_device(batch))  # as Lightning's loops do
+
+        batches = map(prepared, islice(loader, first, count, step))
         return batches, None if math.isinf(number) else len(range(first, int(number), step))
 
     @contextmanager

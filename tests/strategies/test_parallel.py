@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from nni_darts import parallel
-from nni_darts._nni import DataLoader, ModelSpace
+from nni_darts._nni import DataLoader, Lightning, ModelSpace
+from nni_darts.data import ImageDataModule, load_images
+from nni_darts.recipe import Recipe
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import create_strategy
+from nni_darts.training import ImageClassifier
 from tests.ranks import on_ranks
-from tests.strategies.fitting import fit
+from tests.strategies.fitting import fit, trainer
 from tests.strategies.spaces import TwoLabels
 
 CASES = {
@@ -30,8 +33,6 @@ CASES = {
     'pt': ('darts-1st+pt', {'criterion': 'loss', 'epochs_between': 1}, False),
     'sgas': ('sgas', {'batch_increase': 0}, False),
     'cells, darts-2nd': ('darts-2nd', {}, True),
-    'cells, darts-2nd exact': ('darts-2nd', {'hessian': 'exact'}, True),
-    'cells, pt': ('darts-1st+pt', {'criterion': 'loss', 'epochs_between': 1}, True),
     'cells, pc-darts': ('pc-darts', {'portion': 2, 'warmup_epochs': 0}, True),
     'cells, early stopping': ('darts-2nd', {'early_stopping': {'ratio': 0, 'iterations': 3}}, True),
 }
@@ -86,25 +87,38 @@ def difference(one: list[Tensor], other: list[Tensor]) -> float:
     return max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True) if a.numel())
 
 
-def all_searched() -> list[dict[str, Any]]:
-    results = []
-    for name, settings, cells in CASES.values():
+def scored(criterion: str) -> list[Any]:
+    """Decisions with their scores, in a supernet that nothing changes, on batches with whose statistics it normalises."""
+    torch.manual_seed(0)
+    settings = Recipe.load('digits').data
+    images = ImageDataModule(load_images(settings), settings, train_portion=0.9, batch_size=50, seed=1)
+    strategy = create_strategy('fixed-alpha+pt', criterion=criterion, epochs_between=1, batches=2 if criterion == 'loss' else None)
+    space = DartsSpace(2, 3, 10, 1, 1, operations=('skip_connect', 'sep_conv_3x3'))
+    module = ImageClassifier(10, 1, learning_rate=0.0, min_learning_rate=0.0, weight_decay=0.0)
+    short = trainer(1, precision='64-true', num_sanity_val_steps=0, limit_train_batches=1)
+    model = strategy.mutate_model(space)
+    strategy.mutate_evaluator(Lightning(module, short, datamodule=images)).evaluate(model)
+    return [[record['label'], record['choice'], record['scores']] for record in strategy.architecture.history]
+
+
+def all_runs() -> dict[str, Any]:
+    results: dict[str, Any] = {}
+    for case, (name, settings, cells) in CASES.items():
         torch.manual_seed(0)
-        results.append(searched(name, settings, cells, 2))
-    return results
+        results[case] = searched(name, settings, cells, epochs=1 if cells else 2)
+    return {**results, 'accuracy': scored('accuracy'), 'loss': scored('loss')}
 
 
 @pytest.fixture(scope='module')
-def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    """Case → what one process leaves, and each of two ranks."""
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What one process leaves, and each of two ranks."""
     folder = tmp_path_factory.mktemp('ranks')
-    runs = [*on_ranks(1, folder / 'one', all_searched), *on_ranks(2, folder / 'two', all_searched)]
-    return dict(zip(CASES, zip(*runs)))
+    return [*on_ranks(1, folder / 'one', all_runs), *on_ranks(2, folder / 'two', all_runs)]
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_two_ranks_are_one_process(case: str, results: dict[str, list[dict[str, Any]]]) -> None:
-    alone, *ranks = results[case]
+def test_two_ranks_are_one_process(case: str, results: list[dict[str, Any]]) -> None:
+    alone, *ranks = [result[case] for result in results]
     for kind in ('weights', 'alpha', 'optimizers'):
         assert difference(ranks[0][kind], ranks[1][kind]) == 0
         assert difference(ranks[0][kind], alone[kind]) < 1e-10
@@ -112,3 +126,13 @@ def test_two_ranks_are_one_process(case: str, results: dict[str, list[dict[str, 
     assert ranks[0]['history'] == ranks[1]['history']
     assert [choice for choice, _ in ranks[0]['history']] == [choice for choice, _ in alone['history']]
     assert ranks[0]['metrics'] == ranks[1]['metrics'] == pytest.approx(alone['metrics'], rel=1e-6)
+
+
+@pytest.mark.parametrize('criterion', ['accuracy', 'loss'])
+def test_shared_scoring_is_that_of_one_process(criterion: str, results: list[dict[str, Any]]) -> None:
+    """Batch norm sees whole batches, of which each rank scores every second one."""
+    alone, *ranks = [result[criterion] for result in results]
+    assert ranks[0] == ranks[1] and len(alone) == 4
+    for (label, choice, scores), expected in zip(ranks[0], alone, strict=True):
+        assert [label, choice] == expected[:2]
+        assert scores == (expected[2] if criterion == 'accuracy' else pytest.approx(expected[2], rel=1e-12))
