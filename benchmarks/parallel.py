@@ -7,6 +7,11 @@ take turns; seconds are medians over all epochs but the first of each run, divid
 
     python -m benchmarks.parallel
 
+With ``--seeds N`` whole searches on the digits are compared instead, one process with two: the measurements of their last epochs, and how
+many edges of both cells they have in common.
+
+    python -m benchmarks.parallel --seeds 4 --strategy darts-2nd
+
 Times vary between machines, and with what else runs on them; the ratios are what counts.
 """
 
@@ -17,6 +22,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -53,40 +59,56 @@ def run(recipe: Recipe, processes: int, threads: int, epochs: int, output: Path)
     return seconds[1:], time.perf_counter() - started - sum(seconds)
 
 
+def compare(recipe: Recipe, strategy: str, seed: int, folder: Path) -> dict[str, Any]:
+    """The same search on one process and on two: training loss and validation accuracy of the last epoch, and the cells."""
+    row: dict[str, Any] = {'name': strategy, 'seed': seed}
+    edges = []
+    for devices in (1, 2):
+        output = folder / f'{strategy} {seed} {devices}'
+        genotype, _ = stages.search(recipe.model_copy(update={'devices': devices}), strategy, seed, output)
+        last = epochs_of(output)[-1]
+        row |= {f'loss_{devices}': last['train_loss'], f'valid_%_{devices}': 100 * last['valid_accuracy']}
+        edges.append([*genotype.normal, *genotype.reduce])
+    places = len(edges[0]) // 2  # each node has two edges
+    pairs = [(set(one[2 * node : 2 * node + 2]), set(other[2 * node : 2 * node + 2])) for node in range(places) for one, other in [edges]]
+    return {**row, 'edges_in_common': f'{sum(len(one & other) for one, other in pairs)} of {2 * places}'}
+
+
+def measure(recipe: Recipe, case: str, repeats: int, epochs: int, folder: Path) -> list[dict[str, Any]]:
+    """A row for each of the ways."""
+    measured: dict[tuple[int, int], tuple[list[float], list[float]]] = {way: ([], []) for way in WAYS}
+    for repeat in range(repeats):
+        for way in WAYS:
+            seconds, start = run(recipe, *way, epochs, folder / f'{case} {repeat} {way}')
+            measured[way][0].extend(seconds)
+            measured[way][1].append(start)
+    steps = math.ceil(len(task_of(recipe).load(recipe).train) // 2 / recipe.search.batch_size)
+    alone = statistics.median(measured[WAYS[0]][0])
+    rows = []
+    for (processes, threads), (seconds, starts) in measured.items():
+        median = statistics.median(seconds)
+        row = {'name': case, 'processes': processes, 'threads': threads, 'step_s': median / steps, 'times': alone / median}
+        rows.append({**row, 'start_s': statistics.median(starts)})
+    return rows
+
+
 @benchmark
 @click.option('--repeats', default=3, show_default=True, help='Runs of each kind.')
 @click.option('--epochs', default=3, show_default=True, help='Of each run; the first one does not count.')
-def main(repeats: int, epochs: int, quick: bool, json_file: Path | None) -> None:
+@click.option('--seeds', type=int, help='Compare whole searches instead, with so many seeds.')
+@click.option('--strategy', default='darts-1st', show_default=True, help='Of these searches.')
+def main(repeats: int, epochs: int, seeds: int | None, strategy: str, quick: bool, json_file: Path | None) -> None:
     """One and two processes, on two cores."""
-    rows = []
+    digits = Recipe.load('digits', {'space.nodes': 2, 'space.channels': 2, 'search.epochs': 2} if quick else {})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        recipes = {'digits': Recipe.load('digits', {'space.nodes': 2, 'space.channels': 2} if quick else {})}
-        if quick:
-            repeats, epochs = 1, 2
+        if seeds:
+            rows = [compare(digits, strategy, seed, folder) for seed in range(1, seeds + 1)]
+        elif quick:
+            rows = measure(digits, 'digits', 1, 2, folder)
         else:
-            recipes['CIFAR-10 size'] = large_recipe(folder, 256)
-        for case, recipe in recipes.items():
-            measured: dict[tuple[int, int], tuple[list[float], list[float]]] = {way: ([], []) for way in WAYS}
-            for repeat in range(repeats):
-                for way in WAYS:
-                    seconds, start = run(recipe, *way, epochs, folder / f'{case} {repeat} {way}')
-                    measured[way][0].extend(seconds)
-                    measured[way][1].append(start)
-            steps = math.ceil(len(task_of(recipe).load(recipe).train) // 2 / recipe.search.batch_size)
-            alone = statistics.median(measured[WAYS[0]][0])
-            for (processes, threads), (seconds, starts) in measured.items():
-                median = statistics.median(seconds)
-                rows.append(
-                    {
-                        'name': case,
-                        'processes': processes,
-                        'threads': threads,
-                        'step_s': median / steps,
-                        'times': alone / median,
-                        'start_s': statistics.median(starts),
-                    }
-                )
+            rows = measure(digits, 'digits', repeats, epochs, folder)
+            rows += measure(large_recipe(folder, 256), 'CIFAR-10 size', repeats, epochs, folder)
     print_table(rows, json_file)
 
 
