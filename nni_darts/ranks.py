@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
@@ -147,7 +147,8 @@ class _Children:
         for process in self._processes:
             process.kill()
             process.wait()
-            process.stdin.close()
+            with suppress(BrokenPipeError):  # what it has not read
+                process.stdin.close()
             process.stdout.close()
 
     def reason(self, error: RuntimeError) -> Exception:
@@ -157,13 +158,13 @@ class _Children:
             if isinstance(error, RankLost) or not _is_about_ranks(error):
                 return error
             time.sleep(0.1)
-        for rank, process in enumerate(self._processes, start=1):
-            if process.poll():
-                return self._why(rank, process.returncode)
+        ended = [(process.returncode, rank) for rank, process in enumerate(self._processes, start=1) if process.poll()]
+        if ended:
+            return self._why(*min(ended, key=lambda end: end[0] == _FAILED))  # others fail because one was killed
         minutes = PATIENCE.total_seconds() / 60
         return RankLost(f'the processes of this run lost each other (a word is waited for {minutes:g} minutes): {_first_line(error)}')
 
-    def _why(self, rank: int, code: int) -> Exception:
+    def _why(self, code: int, rank: int) -> Exception:
         lines = [line for line in self._log(rank).read_text('utf-8', 'replace').splitlines() if line.strip()]
         said = lines[-1] if lines else ''
         kinds = {_DIVERGED: ArithmeticError, _WRONG_INPUT: InputError}

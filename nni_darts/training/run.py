@@ -209,11 +209,12 @@ def create_trainer(
     interactive = sys.stderr.isatty() and parallel.is_first()
     if interactive:
         together.append(_Bar(leave=True))
+    accelerator, devices = _own_device(accelerator)
     try:
         return Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
-            devices=[parallel.rank()] if _on_gpus(accelerator) else 1,
+            devices=devices,
             precision=precision,
             gradient_clip_val=gradient_clip,
             callbacks=together,
@@ -228,9 +229,13 @@ def create_trainer(
         raise InputError(f'accelerator {accelerator!r} cannot be used here: {error}') from None
 
 
-def _on_gpus(accelerator: str) -> bool:
-    """Whether each of several ranks has a GPU of its own."""
-    return parallel.world_size() > 1 and accelerator in ('auto', 'gpu') and torch.cuda.is_available()
+def _own_device(accelerator: str) -> tuple[str, int | list[int]]:
+    """Lightning's ``accelerator`` and ``devices`` for the one device of this rank: the GPU of its number, or the CPU."""
+    if parallel.world_size() == 1:
+        return accelerator, 1
+    if accelerator != 'cpu' and torch.cuda.is_available():
+        return accelerator, [parallel.rank()]
+    return ('cpu' if accelerator == 'auto' else accelerator), 1
 
 
 @contextmanager
