@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
+from nni_darts.strategies.settings import check_whole
+
 __all__ = ['Aging', 'evolved']
 
 Cell = TypeVar('Cell', bound=Hashable)
@@ -39,9 +41,7 @@ class Aging:
 
     def __post_init__(self) -> None:
         for name in (field.name for field in fields(self)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f'{name} must be a whole number from 1, not {value!r}')
+            check_whole(name, getattr(self, name))
         if self.cells <= self.population:
             raise ValueError(f'cells must be more than population: of {self.cells} cells the first {self.population} are random')
         if self.parallel > self.population:

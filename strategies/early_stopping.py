@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from nni_darts.strategies.settings import check_whole
+
 __all__ = ['EarlyStopping', 'early_stopping']
 
 
@@ -34,9 +36,7 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         for name in ('window', 'lag', 'iterations'):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f'early_stopping: {name} must be a whole number from 1, not {value!r}')
+            check_whole(f'early_stopping: {name}', getattr(self, name))
         if self.window % 2 == 0:
             raise ValueError(f'early_stopping: window must be odd, so that it lies around an epoch, not {self.window}')
         if not isinstance(self.ratio, (int, float)) or isinstance(self.ratio, bool) or not 0 <= self.ratio <= 1:

@@ -17,6 +17,7 @@ from nni_darts.strategies.relaxations.policies import draw
 
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
+from nni_darts.strategies.settings import check_whole
 
 __all__ = ['Reinforce']
 
@@ -55,8 +56,7 @@ class Reinforce(Architect):
     def __post_init__(self) -> None:
         if self.criterion not in ('accuracy', 'loss'):
             raise ValueError(f'criterion must be accuracy or loss, not {self.criterion!r}')
-        if not isinstance(self.paths_per_step, int) or self.paths_per_step < 1:
-            raise ValueError(f'paths_per_step must be a whole number from 1, not {self.paths_per_step!r}')
+        check_whole('paths_per_step', self.paths_per_step)
         if not 0 <= self.baseline_decay < 1:
             raise ValueError(f'baseline_decay must lie in [0, 1), not {self.baseline_decay!r}')
         if not (math.isfinite(self.entropy_weight) and self.entropy_weight >= 0):

@@ -14,6 +14,7 @@ from nni_darts.strategies.relaxations.policies import Controller, UniformPolicy
 
 if TYPE_CHECKING:
     from nni_darts.strategies.architecture import Architecture
+from nni_darts.strategies.settings import check_whole
 
 __all__ = ['SampledPaths']
 
@@ -34,8 +35,7 @@ class SampledPaths(Relaxation):
     sampled = True
 
     def __init__(self, controller: bool = False, *, hidden: int = 64, tanh_constant: float = 1.1) -> None:
-        if not isinstance(hidden, int) or hidden < 1:
-            raise ValueError(f'hidden must be a whole number from 1, not {hidden!r}')
+        check_whole('hidden', hidden)
         if not (math.isfinite(tanh_constant) and tanh_constant > 0):
             raise ValueError(f'tanh_constant must be above 0, not {tanh_constant!r}')
         self.trains_alpha = controller

@@ -16,6 +16,7 @@ from nni_darts.strategies.selections.perturbation import Progressive, Progressiv
 
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
+from nni_darts.strategies.settings import check_whole
 
 __all__ = ['Greedy']
 
@@ -59,8 +60,7 @@ class Greedy(Selection):
             ('batch_increase', batch_increase, 0),
             ('history', history, 1),
         ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f'{name} must be a whole number from {least}, not {value!r}')
+            check_whole(name, value, least)
         if decision_start >= _PUBLISHED_EPOCHS:
             raise ValueError(f'decision_start must be below {_PUBLISHED_EPOCHS}, not {decision_start}')
         self.greedy_criterion = greedy_criterion

@@ -12,6 +12,7 @@ from nni_darts.strategies.selections.scoring import Scoring
 
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
+from nni_darts.strategies.settings import check_whole
 
 __all__ = ['Ranking']
 
@@ -35,8 +36,7 @@ class Ranking(Selection):
 
     def __init__(self, *, samples: int = 1000, finalists: int = 10, batches: int | None = 1, **scoring: Any) -> None:
         for name, value in (('samples', samples), ('finalists', finalists)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f'{name} must be a whole number from 1, not {value!r}')
+            check_whole(name, value)
         self.samples = samples
         self.finalists = finalists
         self.first = Scoring(batches=batches, **scoring)
