@@ -17,27 +17,29 @@ from torch import nn
 
 from nni_darts.strategies.fast import convolutional, recurrent
 from nni_darts.strategies.fast.convolutional import FastCell
+from nni_darts.strategies.fast.partial import FastPartialCell
 from nni_darts.strategies.fast.recurrent import FastRecurrentCell
-from nni_darts.strategies.relaxations import Relaxation
+from nni_darts.strategies.relaxations import PartialChannels, Relaxation
 
-__all__ = ['FastCell', 'FastRecurrentCell', 'accelerate']
+__all__ = ['FastCell', 'FastPartialCell', 'FastRecurrentCell', 'accelerate']
 
 
 def accelerate(model: nn.Module, relaxation: Relaxation, *, checkpoint: bool = False) -> None:
     """Replaces the cells of a supernet that can be computed fast, in place. Others stay as they are.
 
     A relaxation must mix candidates by weights (softmax and what differs from it only in its weights), and edges have no weights of
-    their own. Of convolutional cells a single path has nothing to share.
+    their own, but for convolutional cells of PC-DARTS. Of convolutional cells a single path has nothing to share.
 
     Args:
         checkpoint: keep only the states of a convolutional cell for backward, and compute the rest again there.
     """
-    plain = type(relaxation)
-    if plain.mix is not Relaxation.mix or plain.around is not Relaxation.around or relaxation.weighted_edges:
+    kind = type(relaxation)
+    partial = kind is PartialChannels
+    if not partial and (kind.mix is not Relaxation.mix or kind.around is not Relaxation.around or relaxation.weighted_edges):
         return
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if convolutional.is_suited(child) and not relaxation.sampled:
-                setattr(parent, name, FastCell(child, checkpoint=checkpoint))
-            elif recurrent.is_suited(child):
+                setattr(parent, name, (FastPartialCell if partial else FastCell)(child, checkpoint=checkpoint))
+            elif recurrent.is_suited(child) and not partial:
                 setattr(parent, name, FastRecurrentCell(child))

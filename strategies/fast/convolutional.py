@@ -59,10 +59,7 @@ class FastCell(Cell):
         plan = self._plan(states[0])
         weights = [edge.relaxation.weights(label, edge.architecture.alpha(label)) for label in plan.labels]
         weights = torch.cat([plan.constants, *weights])
-        count = len(older) * math.prod(plan.leaving[0].size(*states[0].shape[2:]))
-        if self.training and count == 1:
-            raise ValueError('batch norm cannot train on one number for each channel: use larger batches or images')
-        running = RunningStatistics(count)
+        running = RunningStatistics(self._count(states[0], plan))
         # Autocast would round the moments that the streamed batch norms are made of.
         on_cpu = states[0].device.type == 'cpu' and not torch.is_autocast_enabled('cpu')
         if on_cpu and (plan.nodes * states[0].numel() >= LARGE or kernels(states[0]) is not None):
@@ -74,6 +71,13 @@ class FastCell(Cell):
             output = joined(plan, running, weights, *states)
         running.write()
         return output
+
+    def _count(self, state: Tensor, plan: Plan) -> int:
+        """How many numbers each batch norm sees. Raises ValueError for too few."""
+        count = len(state) * math.prod(plan.leaving[0].size(*state.shape[2:]))
+        if self.training and count == 1:
+            raise ValueError('batch norm cannot train on one number for each channel: use larger batches or images')
+        return count
 
     def _plan(self, state: Tensor) -> Plan:
         """What there is to compute; it stays the same until an edge is decided."""

@@ -15,7 +15,7 @@ from nni_darts.search_spaces.convolutions import DepthwiseConv2d, PointwiseConv2
 from nni_darts.search_spaces.operations import FactorizedReduce, Zero
 from nni_darts.strategies.fast.folded import EPS, is_foldable
 
-__all__ = ['Group', 'Leaving', 'Other', 'Plan', 'Pool', 'Stage', 'nchw', 'nhwc', 'running_statistics']
+__all__ = ['Candidates', 'Group', 'Leaving', 'Other', 'Plan', 'Pool', 'Stage', 'nchw', 'nhwc', 'running_statistics']
 
 
 def nchw(x: Tensor) -> Tensor:
@@ -119,6 +119,15 @@ class Leaving:
         """Height and width of what leaves a state of this height and width."""
         return (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
 
+    def convolutions(self) -> list[nn.Parameter]:
+        """The parameters of groups, in the order in which gradients are returned."""
+        stages = [stage for group in self.groups for stage in group.stages]
+        return [module.weight for stage in stages for module in (*stage.depthwise, *stage.pointwise)]
+
+    def remaining(self) -> list[nn.Parameter]:
+        """Those of everything else."""
+        return [weight for other in (*self.reductions, *self.others) for weight in other.module.parameters()]
+
     def index(self, numbers: Sequence[int]) -> Tensor:
         """The numbers on the weights' device, copied there once only."""
         key = tuple(numbers)
@@ -166,14 +175,12 @@ class Plan:
         self.leaving = [
             _arranged(max(0, state - 1), edges, stride if state < 2 else 1, like.device) for state, edges in enumerate(self.offered)
         ]
-        stages = [stage for leaving in self.leaving for group in leaving.groups for stage in group.stages]
-        self._modules = [module for stage in stages for module in (*stage.depthwise, *stage.pointwise)]
         self.others = [other.module for leaving in self.leaving for other in leaving.others]
 
     def parameters(self) -> list[nn.Parameter]:
         """All that is computed with, in the order in which gradients are returned."""
-        return [module.weight for module in self._modules] + [
-            weight for leaving in self.leaving for other in (*leaving.reductions, *leaving.others) for weight in other.module.parameters()
+        return [weight for leaving in self.leaving for weight in leaving.convolutions()] + [
+            weight for leaving in self.leaving for weight in leaving.remaining()
         ]
 
 

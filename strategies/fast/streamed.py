@@ -11,7 +11,7 @@ Images are (B, H, W, C) in here, and y is what a piece of a batch is while H and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,9 +22,9 @@ from nni_darts.strategies.fast.compiled import CompiledMixture, can_compile
 from nni_darts.strategies.fast.folded import RunningStatistics
 from nni_darts.strategies.fast.kernels import kernels
 from nni_darts.strategies.fast.piecewise import Mixture, OtherPass, PiecewiseMixture
-from nni_darts.strategies.fast.plan import Leaving, Plan, nchw, nhwc
+from nni_darts.strategies.fast.plan import Candidates, Leaving, Plan, nchw, nhwc
 
-__all__ = ['streamed']
+__all__ = ['streamed', 'streamed_state']
 
 
 def streamed(
@@ -77,7 +77,7 @@ class _CellFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            return *_NOTHING, *_differentiable_gradients(ctx, gradient)
+            return *_NOTHING, *_differentiable_gradients(ctx, _PlainNodes(ctx.cell, ctx.plan), ctx.plan.parameters(), gradient)
         plan, weights = ctx.plan, ctx.saved_tensors[0]
         passes = ctx.passes or _compute(plan, None, True, *ctx.saved_tensors)[1]
         wanted = any(ctx.needs_input_grad[len(_NOTHING) + 3 :])
@@ -102,6 +102,50 @@ class _CellFunction(torch.autograd.Function):
             if index < 2:
                 of_states[index] = of_states[index] + gradient[..., position, :]
         return *_NOTHING, of_weights, nchw(of_states[0]), nchw(of_states[1]), *results, *others
+
+
+def streamed_state(plan: Plan, state: int, running: RunningStatistics, weights: Tensor, x: Tensor, *, checkpoint: bool = False) -> Tensor:
+    """What leaves one state (B, H, W, C) by itself: (k, B, H', W', C). Arguments as for :func:`streamed`."""
+    leaving, keep = plan.leaving[state], torch.is_grad_enabled() and not checkpoint
+    parameters = (*leaving.convolutions(), *leaving.remaining())
+    return _StateFunction.apply(plan, state, running, keep, weights, x, *parameters)
+
+
+class _StateFunction(torch.autograd.Function):
+    """(weights of the candidates, a state, parameters) → what leaves the state."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, plan: Plan, state: int, running: RunningStatistics, keep: bool, weights: Tensor, x: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        ctx.plan, ctx.state = plan, state
+        ctx.save_for_backward(weights, x, *parameters)
+        result, made = _StateFunction._compute(ctx, running, keep, weights, x, *parameters)
+        ctx.made = made if keep else None
+        return result
+
+    @staticmethod
+    def _compute(
+        ctx: Any, running: RunningStatistics | None, keep: bool, weights: Tensor, x: Tensor, *parameters: Tensor
+    ) -> tuple[Tensor, _StatePass]:
+        leaving = ctx.plan.leaving[ctx.state]
+        made = _StatePass(leaving, x, weights, iter(parameters), ctx.plan.training, running, keep)
+        nodes = x.new_empty(leaving.edges, len(x), *leaving.size(*x.shape[1:3]), x.shape[3])
+        made.add_to(nodes, fresh=True)
+        return nodes, made
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        nothing = (None,) * 4
+        leaving = ctx.plan.leaving[ctx.state]
+        if torch.is_grad_enabled():
+            own = [*leaving.convolutions(), *leaving.remaining()]
+            return *nothing, *_differentiable_gradients(ctx, _PlainState(ctx.plan.offered[ctx.state]), own, gradient)
+        made = ctx.made or _StateFunction._compute(ctx, None, True, *ctx.saved_tensors)[1]
+        of_weights = torch.zeros_like(ctx.saved_tensors[0])
+        wanted = any(ctx.needs_input_grad[len(nothing) + 2 :])
+        image, of_convolutions, of_others = made.backward(gradient.contiguous(), of_weights, wanted)
+        return *nothing, of_weights, image, *of_convolutions, *of_others
 
 
 class _StatePass:
@@ -143,30 +187,45 @@ class _StatePass:
 class _PlainNodes(nn.Module):
     """A cell without its preprocessing, in operations that can be differentiated twice."""
 
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: Cell, plan: Plan) -> None:
         super().__init__()
         self.nodes = cell.nodes
+        self.plan = plan
 
-    def forward(self, plan: Plan, weights: Tensor, older: Tensor, previous: Tensor) -> Tensor:
-        states, terms = [older, previous], [[] for _ in range(plan.nodes)]
-        for state, edges in enumerate(plan.offered):
+    def forward(self, weights: Tensor, older: Tensor, previous: Tensor) -> Tensor:
+        states, terms = [older, previous], [[] for _ in range(self.plan.nodes)]
+        for state, edges in enumerate(self.plan.offered):
             if state >= 2:
                 states.append(sum(terms[state - 2]))
-            for node, candidates in enumerate(edges, plan.leaving[state].first):
+            for node, candidates in enumerate(edges, self.plan.leaving[state].first):
                 terms[node] += [weights[position] * module(states[state]) for module, position in candidates]
         states.append(sum(terms[-1]))
-        return torch.cat([states[index] for index in plan.concat], dim=1)
+        return torch.cat([states[index] for index in self.plan.concat], dim=1)
 
 
-def _differentiable_gradients(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
-    """All gradients, to be differentiated again: through the plain execution."""
-    wanted = ctx.needs_input_grad[len(_NOTHING) :]
-    weights, older, previous, *parameters = ctx.saved_tensors
-    plain = _PlainNodes(ctx.cell)
-    saved = {id(own): parameter for own, parameter in zip(ctx.plan.parameters(), parameters)}
-    tensors: dict[str, Tensor] = {name: saved.get(id(own), own) for name, own in plain.named_parameters()}
-    tensors |= {name: buffer.clone() for name, buffer in plain.named_buffers()}  # the running statistics have seen this batch
-    output = torch.func.functional_call(plain, tensors, (ctx.plan, weights, older, previous))
+class _PlainState(nn.Module):
+    """What leaves a state, in operations that can be differentiated twice."""
+
+    def __init__(self, edges: Sequence[Candidates]) -> None:
+        super().__init__()
+        self.edges = edges
+        self.candidates = nn.ModuleList(module for candidates in edges for module, _ in candidates)
+
+    def forward(self, weights: Tensor, x: Tensor) -> Tensor:
+        return torch.stack([sum(weights[position] * module(nchw(x)) for module, position in edge) for edge in self.edges]).permute(
+            0, 1, 3, 4, 2
+        )
+
+
+def _differentiable_gradients(ctx: Any, plain: nn.Module, own: Sequence[Tensor], gradient: Tensor) -> list[Tensor | None]:
+    """All gradients, to be differentiated again: through the plain execution, whose parameters are its ``own``."""
+    weights, *tensors = ctx.saved_tensors
+    states, parameters = tensors[: len(tensors) - len(own)], tensors[len(tensors) - len(own) :]
+    wanted = ctx.needs_input_grad[-len(ctx.saved_tensors) :]
+    saved = {id(mine): parameter for mine, parameter in zip(own, parameters)}
+    replaced: dict[str, Tensor] = {name: saved.get(id(mine), mine) for name, mine in plain.named_parameters()}
+    replaced |= {name: buffer.clone() for name, buffer in plain.named_buffers()}  # the running statistics have seen this batch
+    output = torch.func.functional_call(plain, replaced, (weights, *states))
     inputs = [tensor for tensor, want in zip(ctx.saved_tensors, wanted) if want]
     found = iter(torch.autograd.grad(output, inputs, gradient, create_graph=True, allow_unused=True))
     return [next(found) if want else None for want in wanted]

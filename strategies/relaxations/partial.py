@@ -66,20 +66,16 @@ _LAYERS = (nn.Conv2d, nn.BatchNorm2d)
 
 
 def _narrow(module: nn.Module, portion: int) -> nn.Module:
-    """Replaces every convolution and batch norm by one of 1/portion of the channels; the module is changed in place."""
+    """Gives every convolution and batch norm 1/portion of the channels and fresh parameters; the module is changed in place."""
     if isinstance(module, nn.Conv2d):
-        groups = module.groups if module.groups == 1 else _divided(module.groups, portion)
-        return nn.Conv2d(
-            _divided(module.in_channels, portion),
-            _divided(module.out_channels, portion),
-            module.kernel_size,
-            module.stride,
-            module.padding,
-            module.dilation,
-            groups,
-            module.bias is not None,
-            module.padding_mode,
-        )
+        if module.groups > 1:
+            module.groups = _divided(module.groups, portion)
+        module.in_channels, module.out_channels = _divided(module.in_channels, portion), _divided(module.out_channels, portion)
+        module.weight = nn.Parameter(module.weight.new_empty(module.out_channels, module.in_channels // module.groups, *module.kernel_size))
+        if module.bias is not None:
+            module.bias = nn.Parameter(module.bias.new_empty(module.out_channels))
+        module.reset_parameters()
+        return module
     if isinstance(module, nn.BatchNorm2d):
         return type(module)(_divided(module.num_features, portion), module.eps, module.momentum, module.affine, module.track_running_stats)
     for name, child in module.named_children():

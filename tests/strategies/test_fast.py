@@ -13,11 +13,12 @@ from torch.nn import functional
 
 from nni_darts.search_spaces import S1, S2, S3, S5, DartsSpace
 from nni_darts.strategies import DifferentiableStrategy
-from nni_darts.strategies.fast import FastCell, convolutional, kernels, piecewise
+from nni_darts.strategies.fast import FastCell, FastPartialCell, convolutional, kernels, piecewise
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, PartialChannels, RandomSoftmax, SkipDropout, Softmax
 
 SPACES = {
     'darts': lambda: DartsSpace(4, 4, 3, 2, 4),
+    'eight channels': lambda: DartsSpace(8, 3, 3, 2, 3),
     'three cells': lambda: DartsSpace(4, 3, 3, 2, 3),
     'two nodes, seven operations': lambda: DartsSpace(3, 3, 3, 2, 2, operations=['sep_conv_7x7', 'conv_7x1_1x7', 'none', 'max_pool_3x3']),
     'imagenet stem': lambda: DartsSpace(4, 3, 3, 2, 2, stem='imagenet'),
@@ -83,7 +84,7 @@ def is_fast(model: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize('size', [8, 17])
-@pytest.mark.parametrize('name', [name for name in SPACES if name != 'three cells'])
+@pytest.mark.parametrize('name', [name for name in SPACES if name not in ('three cells', 'eight channels')])
 def test_everything_is_equal(name: str, size: int) -> None:
     plain, fast = supernet(name, 'plain'), supernet(name, 'fast')
     assert is_fast(fast[1]) and not is_fast(plain[1])
@@ -118,9 +119,10 @@ def test_single_precision() -> None:
     assert min(errors) <= 1e-5 and sorted(errors)[2] <= 1e-3
 
 
-def test_gradients_can_be_differentiated_again() -> None:
+@pytest.mark.parametrize(('name', 'relaxation'), [('three cells', Softmax), ('eight channels', lambda: PartialChannels(2))])
+def test_gradients_can_be_differentiated_again(name: str, relaxation: Any) -> None:
     """As the exact second-order product does; running statistics see the batch once."""
-    pair = supernet('three cells', 'plain'), supernet('three cells', 'fast')
+    pair = supernet(name, 'plain', relaxation()), supernet(name, 'fast', relaxation())
     products = []
     for strategy, model in pair:
         weights = [*model.parameters()]
@@ -135,16 +137,19 @@ def test_gradients_can_be_differentiated_again() -> None:
         assert torch.allclose(one.double(), other.double(), rtol=1e-9, atol=1e-9 * scale)
 
 
-@pytest.mark.parametrize('name', ['three cells', 'two nodes, seven operations'])
-def test_checkpoints_change_nothing(name: str) -> None:
+@pytest.mark.parametrize(
+    ('name', 'relaxation'),
+    [('three cells', Softmax), ('two nodes, seven operations', Softmax), ('eight channels', lambda: PartialChannels(2))],
+)
+def test_checkpoints_change_nothing(name: str, relaxation: Any) -> None:
     torch.manual_seed(0)
-    strategy = DifferentiableStrategy(checkpoint=True)
+    strategy = DifferentiableStrategy(relaxation(), checkpoint=True)
     model = strategy.mutate_model(SPACES[name]()).double()
     strategy.architecture.to(torch.float64)
     torch.manual_seed(1)
     for alpha in strategy.arch_parameters():
         nn.init.normal_(alpha)
-    same(supernet(name, 'plain'), (strategy, model), images(), 1e-10)
+    same(supernet(name, 'plain', relaxation()), (strategy, model), images(), 1e-10)
 
 
 def test_only_alpha() -> None:
@@ -227,9 +232,23 @@ def test_other_weights(relaxation: Any) -> None:
         same(*pair, x, 1e-10)
 
 
-@pytest.mark.parametrize('relaxation', [Gumbel, lambda: PartialChannels(1)])
-def test_other_mixtures_stay_plain(relaxation: Any) -> None:
-    assert not is_fast(supernet('darts', 'fast', relaxation())[1])
+def test_other_mixtures_stay_plain() -> None:
+    assert not is_fast(supernet('darts', 'fast', Gumbel())[1])
+
+
+@pytest.mark.parametrize(
+    'relaxation',
+    [lambda: PartialChannels(1), lambda: PartialChannels(2), lambda: PartialChannels(4), lambda: PartialChannels(2, edge_weights=False)],
+)
+@pytest.mark.parametrize('size', [8, 17])
+def test_partial_channels(relaxation: Any, size: int, way: str) -> None:
+    plain, fast = supernet('eight channels', 'plain', relaxation()), supernet('eight channels', 'fast', relaxation())
+    assert isinstance(fast[1].cells[0], FastPartialCell)
+    for train in (True, False):
+        for _, model in (plain, fast):
+            model.train(train)
+        same(plain, fast, images(size), 1e-10)
+    assert (len(fast[1].cells[0]._plans) == 2) == (way == 'compiled')  # otherwise it is computed plainly
 
 
 def test_frozen_and_copied() -> None:
