@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -209,9 +210,10 @@ def join(rank: int, devices: int, folder: Path) -> None:
                 os.environ[name] = value
 
 
-def _end_with_parent() -> None:
-    """Ends this process when rank 0 is gone."""
+def _end_with_parent(folder: str) -> None:
+    """Ends this process when rank 0 is gone, which can have left its folder behind."""
     sys.stdin.buffer.read()
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(_FAILED)
 
 
@@ -220,7 +222,7 @@ def _take_part() -> NoReturn:
     order = json.loads(sys.stdin.buffer.readline())
     parent = os.dup(1)
     os.dup2(2, 1)  # what anybody prints goes into the log: nobody reads the other one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(order['folder'],), daemon=True).start()
     code, said = 0, ''
     try:
         from nni_darts import stages

@@ -42,9 +42,9 @@ CASES = (
     Case('search of images', 'search --strategy darts-2nd', False, {'search.epochs': 4}),
     Case('selection on images', 'search --strategy darts-1st+pt', False, {'search.tuning_epochs': 2}),
     Case('retraining on images', 'retrain', False, {'retrain.epochs': 25, 'retrain.drop_path': 0.3, 'retrain.cutout': 2}),
-    Case('search of images on two devices', 'search --strategy darts-2nd', False, {'search.epochs': 4, 'devices': 2}),
+    Case('images on two devices', 'search --strategy darts-2nd', False, {'search.epochs': 4, 'devices': 2}),
     Case('search of text', 'search --strategy darts-2nd', True, {'search.epochs': 3}),
-    Case('search of text on two devices', 'search --strategy darts-2nd', True, {'search.epochs': 3, 'devices': 2, **EVEN}),
+    Case('text on two devices', 'search --strategy darts-2nd', True, {'search.epochs': 3, 'devices': 2, **EVEN}),
     Case('selection on text', 'search --strategy darts-1st+pt', True, {'search.tuning_epochs': 2}),
     Case('retraining on text', 'retrain', True, {'retrain.epochs': 40, 'retrain.learning_rate': 15.0, 'retrain.gradient_clip': 1.0}),
 )

@@ -243,8 +243,10 @@ def command(folder: Path, output: Path, **changes: object) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_no_process_is_left_over(how: signal.Signals, folder: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(command(folder, tmp_path / 'out'), stderr=subprocess.PIPE, text=True)
+def test_nothing_is_left_over(how: signal.Signals, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / 'tmp').mkdir()
+    environment = {**os.environ, 'TMPDIR': str(tmp_path / 'tmp')}
+    process = subprocess.Popen(command(folder, tmp_path / 'out'), stderr=subprocess.PIPE, text=True, env=environment)
     try:
         assert 'epoch 1/' in process.stderr.readline()
         (child,) = children_of(process.pid)
@@ -253,7 +255,7 @@ def test_no_process_is_left_over(how: signal.Signals, folder: Path, tmp_path: Pa
         deadline = time.monotonic() + 10
         while Path(f'/proc/{child}').exists() and time.monotonic() < deadline:
             time.sleep(0.1)
-        assert not Path(f'/proc/{child}').exists()
+        assert not Path(f'/proc/{child}').exists() and not list((tmp_path / 'tmp').glob('nni-darts-*'))
         if how == signal.SIGINT:
             assert process.returncode == 130 and 'the same command with --resume goes on' in said
     finally:

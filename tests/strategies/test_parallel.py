@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nni_darts import parallel
 from nni_darts._nni import DataLoader, Lightning, ModelSpace
 from nni_darts.data import ImageDataModule, load_images
+from nni_darts.errors import RankLost
 from nni_darts.recipe import Recipe
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import create_strategy
@@ -106,7 +107,17 @@ def all_runs() -> dict[str, Any]:
     for case, (name, settings, cells) in CASES.items():
         torch.manual_seed(0)
         results[case] = searched(name, settings, cells, epochs=1 if cells else 2)
-    return {**results, 'accuracy': scored('accuracy'), 'loss': scored('loss')}
+    return {**results, 'accuracy': scored('accuracy'), 'loss': scored('loss'), 'difference': different_on_each()}
+
+
+def different_on_each() -> str:
+    """What is said where ranks have different numbers."""
+    parallel.must_agree('zeros', torch.zeros(3))
+    try:
+        parallel.must_agree('numbers', torch.zeros(3), torch.tensor(float(parallel.rank())))
+    except RankLost as error:
+        return str(error)
+    return ''
 
 
 @pytest.fixture(scope='module')
@@ -136,3 +147,8 @@ def test_shared_scoring_is_that_of_one_process(criterion: str, results: list[dic
     for (label, choice, scores), expected in zip(ranks[0], alone, strict=True):
         assert [label, choice] == expected[:2]
         assert scores == (expected[2] if criterion == 'accuracy' else pytest.approx(expected[2], rel=1e-12))
+
+
+def test_ranks_that_differ_are_noticed(results: list[dict[str, Any]]) -> None:
+    alone, *ranks = [result['difference'] for result in results]
+    assert alone == '' and all('do not have the same numbers' in said for said in ranks)
