@@ -139,14 +139,14 @@ def parse_search_space(space: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple
             or not entry['_value']
         ):
             raise InputError(f'searchSpace.{key} must be {{_type: choice, _value: [...]}} with at least one value, not {entry!r}')
-        values[key] = tuple(dict.fromkeys(entry['_value']))
+        values[key] = entry['_value']
     for name in values['strategy']:
         try:
             preset(name)
         except (ValueError, TypeError) as error:
             raise InputError(f'searchSpace.strategy: {error}') from None
-    seeds = values.get('seed', (1,))
+    seeds = values.get('seed', [1])
     for seed in seeds:
         if not isinstance(seed, int) or isinstance(seed, bool) or not 1 <= seed < 2**31:
             raise InputError(f'searchSpace.seed: {seed!r} must be a whole number from 1 (NNI shows 0 as nothing)')
-    return values['strategy'], seeds
+    return tuple(dict.fromkeys(values['strategy'])), tuple(dict.fromkeys(seeds))

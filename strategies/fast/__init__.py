@@ -1,11 +1,13 @@
 """The relaxed cells of our spaces, computed fast: the same numbers from the same parameters.
 
 What the plain execution does edge by edge and candidate by candidate is arranged by state here, and what leaves a state is computed
-together (docs/performance.md has a picture). For convolutional cells there are two ways, for two things that time is spent on:
+together (docs/performance.md has a picture). For convolutional cells there are three ways:
 
-- :mod:`.joined`: few operations on many channels, where each costs more than what it computes: GPUs, and small images anywhere;
-- :mod:`.streamed`: little to move to and from memory, and little to keep for backward: large images on the CPU.
+- :mod:`.compiled`: kernels in C++, on the CPU where there is a compiler;
+- :mod:`.joined`: few operations on many channels, where each costs more than what it computes: GPUs, and small images without a compiler;
+- :mod:`.piecewise`: little to move to and from memory, and little to keep for backward: large images on the CPU without a compiler.
 
+The first and the last make a cell one node of autograd's graph (:mod:`.streamed`); :mod:`.partial` is the cell of PC-DARTS.
 Recurrent cells are in :mod:`.recurrent`.
 
 Modules, parameters, buffers and their names stay as they are: checkpoints fit both ways.

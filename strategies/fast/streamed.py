@@ -1,12 +1,12 @@
-"""A cell as one node of autograd's graph, computed piece by piece: for large images and batches on the CPU.
+"""A cell as one node of autograd's graph with a backward pass of its own, on the CPU: by compiled kernels, or piece by piece.
 
 Time is spent there on moving numbers to and from memory. So
 
 - a batch norm is part of the 1×1 convolution before it (:mod:`.folded`): what is normalised, and its weighted copy, never exist;
 - backward keeps only what depthwise convolutions gave, and computes the rest again from that;
-- a batch goes through in pieces that stay in the processor's caches from one operation to the next.
+- what is computed from an image, or a piece of a batch, stays in the processor's caches from one operation to the next.
 
-Images are (B, H, W, C) in here, and y is what a piece of a batch is while H and W do not matter: (n, G, C) for G edges.
+Images are (B, H, W, C) in here.
 """
 
 from __future__ import annotations
@@ -151,9 +151,7 @@ class _StateFunction(torch.autograd.Function):
 class _StatePass:
     """What leaves one state, for one batch: the forward pass, and what backward needs of it.
 
-    Args:
-        parameters: from which those of the convolutions are taken, in the order of the plan.
-        others: as for :class:`.piecewise.Mixture`.
+    Arguments as for :class:`.piecewise.Mixture`.
     """
 
     def __init__(

@@ -137,6 +137,8 @@ def test_random_search_has_no_search_trials() -> None:
         ({'strategy': {'_type': 'choice', '_value': ['random']}, 'seed': {'_type': 'choice', '_value': [0]}}, 'from 1'),
         ({'strategy': {'_type': 'choice', '_value': ['random']}, 'seed': {'_type': 'choice', '_value': ['1']}}, "'1'"),
         ({'strategy': {'_type': 'choice', '_value': [3]}}, '3'),
+        ({'strategy': {'_type': 'choice', '_value': [['random']]}}, "'random'"),
+        ({'strategy': {'_type': 'choice', '_value': ['random']}, 'seed': {'_type': 'choice', '_value': [{1: 2}]}}, 'from 1'),
         (None, 'strategy'),
     ],
 )
