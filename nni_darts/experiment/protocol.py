@@ -141,9 +141,11 @@ def parse_search_space(space: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple
             raise InputError(f'searchSpace.{key} must be {{_type: choice, _value: [...]}} with at least one value, not {entry!r}')
         values[key] = entry['_value']
     for name in values['strategy']:
+        if not isinstance(name, str):
+            raise InputError(f'searchSpace.strategy: {name!r} must be the name of a strategy')
         try:
             preset(name)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise InputError(f'searchSpace.strategy: {error}') from None
     seeds = values.get('seed', [1])
     for seed in seeds:
