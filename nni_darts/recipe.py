@@ -364,9 +364,13 @@ class Recipe(_Section):
             values['select'] = {**values['retrain'], **select}
         kind = TextRecipe if _names(values, 'data') in TEXT_NAMES or _names(values, 'space') == 'recurrent' else Recipe
         try:
-            return kind(**{str(key): value for key, value in values.items()})
+            recipe = kind(**{str(key): value for key, value in values.items()})
+            recipe.to_dict()  # what cannot be written must not come to light when the first result is
         except ValidationError as error:
             raise InputError(f'{source}: {_sentence(error, kind)}') from None
+        except UnicodeEncodeError as error:
+            raise InputError(f'{source}: {error.object!r} is not text that could be written: its character {error.start + 1}') from None
+        return recipe
 
     @classmethod
     def load(cls, name: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Recipe:

@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -191,7 +192,13 @@ def _check_data(config: dict[str, Any], recipe: Recipe, strategies: Sequence[str
 
     task = task_of(recipe)
 
-    with _inside(path.parent / str(config.get('trialCodeDirectory') or '.')):
+    folder = path.parent / str(config.get('trialCodeDirectory') or '.')
+    try:
+        there = folder.is_dir()
+    except OSError as error:
+        findings.errors.append(f'trialCodeDirectory is no folder: {error.strerror}')
+        return
+    with _inside(folder) if there else nullcontext():
         try:
             data = task.load(recipe)
             bought = preflight(recipe, strategies, data)
@@ -235,8 +242,7 @@ class _inside:
 
     def __enter__(self) -> None:
         self.before = os.getcwd()
-        if self.folder.is_dir():
-            os.chdir(self.folder)
+        os.chdir(self.folder)
 
     def __exit__(self, *exception: object) -> None:
         os.chdir(self.before)

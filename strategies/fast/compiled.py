@@ -55,7 +55,8 @@ class CompiledMixture(Mixture):
         self._measured = training
         statistics = [] if training else [part for norm in self._norms for part in (norm.running_mean, norm.running_var)]
         # What the structure points to.
-        self._held = (ctypes.c_long * len(_plan(leaving)))(*_plan(leaving)), _pointers(self._parameters), _pointers(statistics), statistics
+        plan = _plan(leaving)
+        self._held = (ctypes.c_long * len(plan))(*plan), _pointers(self._parameters), _pointers(statistics), statistics
         self._state = State(
             *x.shape,
             ctypes.cast(self._held[0], ctypes.c_void_p),

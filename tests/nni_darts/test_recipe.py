@@ -100,3 +100,8 @@ def test_random_cells_depend_on_the_seed_alone() -> None:
     recipe = Recipe.load('digits', ['search.random_samples=5'])
     assert recipe.random_cells(1) == recipe.random_cells(1)
     assert len(set(recipe.random_cells(1)) | set(recipe.random_cells(2))) == 10
+
+
+def test_text_that_cannot_be_written_is_refused() -> None:
+    with pytest.raises(InputError, match='not text that could be written'):
+        Recipe.load('pydoc', {'search.settings': {'darts-pt': {'criterion': {'\ud800': None}}}})

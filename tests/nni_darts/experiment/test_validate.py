@@ -139,3 +139,8 @@ def test_the_tuner_keeps_its_error_until_nni_listens() -> None:
     assert tuner.generate_multiple_parameters([0, 1], st_callback=Dispatcher().callback) == []
     assert tuner.generate_multiple_parameters([2], st_callback=Dispatcher().callback) == []
     assert told == [tuner.error] and 'absent' in told[0]
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    errors = check_experiment(experiment(tmp_path, trialCodeDirectory='[' * 300)).errors
+    assert any(error.startswith('trialCodeDirectory is no folder') for error in errors)
