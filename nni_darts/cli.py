@@ -403,6 +403,7 @@ def _follow(port: int, identifier: str, since: float, wait: bool) -> None:
             break
         # On a busy machine the tuner can miss the ten seconds that NNI gives it. What was done is kept.
         _nnictl('stop', identifier)
+        _end_tuner(identifier)
         since = time.time()
         _resume(identifier, port)
     else:
@@ -414,6 +415,20 @@ def _follow(port: int, identifier: str, since: float, wait: bool) -> None:
     click.echo(f'  stop          nnictl stop {identifier}')
     if wait:
         _wait(port, identifier)
+
+
+def _end_tuner(identifier: str) -> None:
+    """Ends a tuner that came too late. NNI leaves it behind, and it would fight with the next one for the connection to the manager."""
+    import psutil
+
+    for process in psutil.process_iter():
+        try:
+            mine = '--exp_params' in process.cmdline() and f'/{identifier}/' in process.environ().get('NNI_LOG_DIRECTORY', '') + '/'
+            if mine:
+                process.kill()
+                process.wait(10)
+        except psutil.Error:
+            continue  # another user's, or gone
 
 
 def _has_tuner(port: int, since: float) -> bool:

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -164,5 +165,8 @@ def test_a_tuner_that_comes_too_late_is_started_again(tmp_path: Path) -> None:
         classArgs={'recipe': 'digits', 'set': {**overrides(images), 'search.random_samples': 1}},
     ) as experiment:
         assert (tmp_path / 'late').exists()
+        tuners = [process for process in psutil.process_iter() if '--exp_params' in process.cmdline()]
+        mine = [process for process in tuners if str(experiment.folder) in process.environ().get('NNI_LOG_DIRECTORY', '')]
+        assert len(mine) == 1  # the late one would fight with the other for the manager
         experiment.wait(lambda: experiment.manager.status() == 'DONE', 300)
         assert [trial.key for trial in experiment.trials()] == ['select random 1.1', 'retrain random 1']
