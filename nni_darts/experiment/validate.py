@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, chdir, nullcontext
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,8 +107,12 @@ def _check_tuner(config: dict[str, Any], path: Path, findings: Findings) -> Prot
         findings.errors.append(f'tuner.classArgs has no {unknown[0]!r}; allowed: {", ".join(allowed)}')
         return None
     # NNI starts the tuner in codeDirectory: a recipe's relative path counts from there.
-    with _inside(path.parent / str(tuner.get('codeDirectory') or '.')):
-        made = SearchAndRetrain(**arguments)
+    try:
+        with _inside('tuner.codeDirectory', path.parent / str(tuner.get('codeDirectory') or '.')):
+            made = SearchAndRetrain(**arguments)
+    except InputError as error:
+        findings.errors.append(str(error))
+        return None
     if made.error:
         findings.errors.append(made.error)
         return None
@@ -192,19 +195,13 @@ def _check_data(config: dict[str, Any], recipe: Recipe, strategies: Sequence[str
 
     task = task_of(recipe)
 
-    folder = path.parent / str(config.get('trialCodeDirectory') or '.')
     try:
-        there = folder.is_dir()
-    except OSError as error:
-        findings.errors.append(f'trialCodeDirectory is no folder: {error.strerror}')
-        return
-    with _inside(folder) if there else nullcontext():
-        try:
+        with _inside('trialCodeDirectory', path.parent / str(config.get('trialCodeDirectory') or '.')):
             data = task.load(recipe)
             bought = preflight(recipe, strategies, data)
-        except InputError as error:
-            findings.errors.append(str(error))
-            return
+    except InputError as error:
+        findings.errors.append(str(error))
+        return
     findings.facts.append(task.describe(recipe, data))
     if recipe.budget is not None:
         findings.facts += [f'under each seed, with a budget of {recipe.budget.passes:g} passes over the training data:', *bought]
@@ -234,15 +231,13 @@ def _check_machines(config: dict[str, Any], recipe: Recipe, path: Path, findings
             findings.facts += [] if errors else [fact]
 
 
-class _inside:
-    """Within the block the current folder is another one, as it will be for the process that NNI starts."""
+def _inside(key: str, folder: Path) -> AbstractContextManager[None]:
+    """Within the block the current folder is another one, if it is there, as it will be for the process that NNI starts.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        self.before = os.getcwd()
-        os.chdir(self.folder)
-
-    def __exit__(self, *exception: object) -> None:
-        os.chdir(self.before)
+    Raises:
+        InputError: for what no folder can be called; it names the key.
+    """
+    try:
+        return chdir(folder) if folder.is_dir() else nullcontext()
+    except OSError as error:
+        raise InputError(f'{key} is no folder: {error.strerror}') from None

@@ -144,3 +144,9 @@ def test_the_tuner_keeps_its_error_until_nni_listens() -> None:
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     errors = check_experiment(experiment(tmp_path, trialCodeDirectory='[' * 300)).errors
     assert any(error.startswith('trialCodeDirectory is no folder') for error in errors)
+
+
+@pytest.mark.parametrize('name', ['missing', '[' * 300])
+def test_a_code_directory_that_is_not_there(name: str, tmp_path: Path) -> None:
+    errors = check_experiment(experiment(tmp_path, tuner__codeDirectory=name)).errors
+    assert any('NNI refuses' in error or error.startswith('tuner.codeDirectory is no folder') for error in errors)
