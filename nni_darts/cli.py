@@ -423,7 +423,7 @@ def _end_tuner(identifier: str) -> None:
 
     for process in psutil.process_iter():
         try:
-            mine = '--exp_params' in process.cmdline() and f'/{identifier}/' in process.environ().get('NNI_LOG_DIRECTORY', '') + '/'
+            mine = '--exp_params' in process.cmdline() and f'/{identifier}/' in process.environ().get('NNI_LOG_DIRECTORY', '')
             if mine:
                 process.kill()
                 process.wait(10)

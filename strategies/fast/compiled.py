@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._utils import _unflatten_dense_tensors
 
-from nni_darts.strategies.fast.folded import RunningStatistics
 from nni_darts.strategies.fast.kernels import SIZES, State, pointer
-from nni_darts.strategies.fast.piecewise import Mixture
+from nni_darts.strategies.fast.piecewise import Given, Mixture
 from nni_darts.strategies.fast.plan import Leaving
 
 __all__ = ['CompiledMixture', 'can_compile']
@@ -26,23 +24,14 @@ def can_compile(leaving: Leaving) -> bool:
 class CompiledMixture(Mixture):
     """All that leaves one state, but for candidates of other kinds, for one batch: the forward pass, and what backward needs of it.
 
-    As many threads as torch uses share the images. Arguments as for :class:`.piecewise.Mixture`.
+    As many threads as torch uses share the images.
 
     Args:
         functions: as :func:`nni_darts.strategies.fast.kernels.kernels` gives them.
     """
 
-    def __init__(
-        self,
-        functions: Any,
-        leaving: Leaving,
-        x: Tensor,
-        weights: Tensor,
-        parameters: Iterator[Tensor],
-        training: bool,
-        running: RunningStatistics | None,
-        keep: bool,
-    ) -> None:
+    def __init__(self, functions: Any, given: Given) -> None:
+        leaving, x, weights, parameters, training, running, _ = given
         self._functions, self._leaving, self._x, self._running = functions, leaving, x, running
         self._weights = weights.detach().contiguous()
         count = sum(len(stage.depthwise) + len(stage.pointwise) for group in leaving.groups for stage in group.stages)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,24 +18,36 @@ from nni_darts.strategies.fast.convolutions import Convolutions
 from nni_darts.strategies.fast.folded import EPS, RunningStatistics
 from nni_darts.strategies.fast.plan import Leaving, Other, nchw, nhwc, running_statistics
 
-__all__ = ['Mixture', 'OtherPass', 'PiecewiseMixture']
+__all__ = ['Given', 'Mixture', 'OtherPass', 'PiecewiseMixture']
 
 PIECE_BYTES = 2**21
 """How much of a state's widest intermediate result is computed at a time."""
 
 
-class Mixture(ABC):
-    """All that leaves one state but for candidates of other kinds, for one batch: the forward pass, and what backward needs of it.
+class Given(NamedTuple):
+    """What a state is computed from.
 
-    Made of a Leaving, and
-
-    - x: the state, (B, H, W, C);
-    - weights: of all candidates of the cell;
-    - parameters: from which those of the convolutions are taken, in the order of the plan;
-    - training: whether batch norms use the batch's statistics;
-    - running: takes new running statistics; None: this batch has been noted before;
-    - keep: whether there will be a backward pass.
+    Attributes:
+        leaving: what leaves the state.
+        x: the state, (B, H, W, C)
+        weights: of all candidates of the cell.
+        parameters: from which those of the convolutions are taken, in the order of the plan.
+        training: whether batch norms use the batch's statistics.
+        running: takes new running statistics; None: this batch has been noted before.
+        keep: whether there will be a backward pass.
     """
+
+    leaving: Leaving
+    x: Tensor
+    weights: Tensor
+    parameters: Iterator[Tensor]
+    training: bool
+    running: RunningStatistics | None
+    keep: bool
+
+
+class Mixture(ABC):
+    """All that leaves one state but for candidates of other kinds, for one batch: the forward pass, and what backward needs of it."""
 
     @abstractmethod
     def add_to(self, nodes: Tensor, *, fresh: bool) -> None:
@@ -56,16 +69,8 @@ class Mixture(ABC):
 class PiecewiseMixture(Mixture):
     """A batch goes through in pieces that stay in the processor's caches from one operation to the next."""
 
-    def __init__(
-        self,
-        leaving: Leaving,
-        x: Tensor,
-        weights: Tensor,
-        parameters: Iterator[Tensor],
-        training: bool,
-        running: RunningStatistics | None,
-        keep: bool,
-    ) -> None:
+    def __init__(self, given: Given) -> None:
+        leaving, x, weights, parameters, training, running, keep = given
         self.x = x
         self.positions = leaving.index([position for group in leaving.groups for position in group.positions])
         widest = max((len(group.places) for group in leaving.groups), default=1) * x[0].numel() * x.element_size()

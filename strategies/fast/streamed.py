@@ -11,7 +11,7 @@ Images are (B, H, W, C) in here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,8 +21,8 @@ from nni_darts.search_spaces.cell import Cell
 from nni_darts.strategies.fast.compiled import CompiledMixture, can_compile
 from nni_darts.strategies.fast.folded import RunningStatistics
 from nni_darts.strategies.fast.kernels import kernels
-from nni_darts.strategies.fast.piecewise import Mixture, OtherPass, PiecewiseMixture
-from nni_darts.strategies.fast.plan import Candidates, Leaving, Plan, nchw, nhwc
+from nni_darts.strategies.fast.piecewise import Given, Mixture, OtherPass, PiecewiseMixture
+from nni_darts.strategies.fast.plan import Candidates, Plan, nchw, nhwc
 
 __all__ = ['streamed', 'streamed_state']
 
@@ -50,7 +50,7 @@ def _compute(
     for state, leaving in enumerate(plan.leaving):
         if state >= 2:
             states.append(nodes[state - 2])
-        passes.append(_StatePass(leaving, states[state], weights, parameters, plan.training, running, keep))
+        passes.append(_StatePass(Given(leaving, states[state], weights, parameters, plan.training, running, keep)))
         passes[-1].add_to(nodes[leaving.first :], fresh=state == 0)
         if not keep:
             passes.clear()
@@ -129,7 +129,7 @@ class _StateFunction(torch.autograd.Function):
         ctx: Any, running: RunningStatistics | None, keep: bool, weights: Tensor, x: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, _StatePass]:
         leaving = ctx.plan.leaving[ctx.state]
-        made = _StatePass(leaving, x, weights, iter(parameters), ctx.plan.training, running, keep)
+        made = _StatePass(Given(leaving, x, weights, iter(parameters), ctx.plan.training, running, keep))
         nodes = x.new_empty(leaving.edges, len(x), *leaving.size(*x.shape[1:3]), x.shape[3])
         made.add_to(nodes, fresh=True)
         return nodes, made
@@ -149,25 +149,14 @@ class _StateFunction(torch.autograd.Function):
 
 
 class _StatePass:
-    """What leaves one state, for one batch: the forward pass, and what backward needs of it.
+    """What leaves one state, for one batch: the forward pass, and what backward needs of it."""
 
-    Arguments as for :class:`.piecewise.Mixture`.
-    """
-
-    def __init__(
-        self,
-        leaving: Leaving,
-        x: Tensor,
-        weights: Tensor,
-        parameters: Iterator[Tensor],
-        training: bool,
-        running: RunningStatistics | None,
-        keep: bool,
-    ) -> None:
-        functions = kernels(x) if can_compile(leaving) else None
-        arguments = leaving, x, weights, parameters, training, running, keep
-        self.mixture: Mixture = PiecewiseMixture(*arguments) if functions is None else CompiledMixture(functions, *arguments)
-        self.others = [OtherPass(other, x, weights[other.position], running, keep) for other in leaving.others]
+    def __init__(self, given: Given) -> None:
+        functions = kernels(given.x) if can_compile(given.leaving) else None
+        self.mixture: Mixture = PiecewiseMixture(given) if functions is None else CompiledMixture(functions, given)
+        self.others = [
+            OtherPass(other, given.x, given.weights[other.position], given.running, given.keep) for other in given.leaving.others
+        ]
 
     def add_to(self, nodes: Tensor, *, fresh: bool) -> None:
         """As :meth:`.piecewise.Mixture.add_to`."""
