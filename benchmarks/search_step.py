@@ -54,6 +54,7 @@ GROWN: dict[str, tuple[int, ...]] = {
 @click.option('--stem', default='cifar', type=click.Choice(['cifar', 'imagenet']), show_default=True)
 @click.option('--repeats', default=5, show_default=True)
 @click.option('--threads', default=2, show_default=True)
+@click.option('--device', default='cpu', show_default=True, help='cuda: on a GPU, and peak_mib is its memory.')
 @click.option('--only', multiple=True, metavar='NAME:ORDER', help=f'Compare only with these of {", ".join(OTHERS)}. Repeatable.')
 @click.option('--digits', is_flag=True, help='The sizes of the recipe digits; NNI is left out, since its cells have four nodes.')
 @click.option('--growth', is_flag=True, help='How our first-order step grows.')
@@ -133,7 +134,7 @@ def _start(worker: str, arguments: Sequence[str]) -> subprocess.Popen:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
-def _work(name: str, order: str, **sizes: Any) -> None:
+def _work(name: str, order: str, *, device: str, **sizes: Any) -> None:
     """A process that makes a step whenever it is told to, and at the end one whose operations it counts."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -162,7 +163,7 @@ def _work(name: str, order: str, **sizes: Any) -> None:
 
     torch.set_num_threads(sizes.pop('threads'))
     torch.manual_seed(0)
-    step = {'nni': _nni, 'plain': _plain, 'fast': _fast}[name](int(order), **sizes)
+    step = {'nni': _nni, 'plain': _plain, 'fast': _fast}[name](int(order), device=device, **sizes)
     for line in sys.stdin:
         if line.strip() == 'count':
             convolutional.LARGE = 2**60
@@ -173,17 +174,27 @@ def _work(name: str, order: str, **sizes: Any) -> None:
             return
         wall, cpu = time.perf_counter(), time.process_time()
         step()
+        if device != 'cpu':
+            torch.accelerator.synchronize()
         used = {'wall_s': time.perf_counter() - wall, 'cpu_s': time.process_time() - cpu}
-        print(json.dumps({**used, 'peak_mib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}), flush=True)
+        print(json.dumps({**used, 'peak_mib': _peak_mib(device)}), flush=True)
 
 
-def _batches(batch_size: int, size: int) -> list[Any]:
+def _peak_mib(device: str) -> float:
     import torch
 
-    return [(torch.randn(batch_size, 3, size, size), torch.arange(batch_size) % 10) for _ in range(2)]
+    if device == 'cpu':
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return torch.cuda.max_memory_allocated() / 2**20
 
 
-def _fast(order: int, *, channels: int, cells: int, nodes: int, batch_size: int, size: int, stem: str) -> Callable[[], None]:
+def _batches(batch_size: int, size: int, device: str) -> list[Any]:
+    import torch
+
+    return [(torch.randn(batch_size, 3, size, size).to(device), torch.arange(batch_size).to(device) % 10) for _ in range(2)]
+
+
+def _fast(order: int, *, channels: int, cells: int, nodes: int, batch_size: int, size: int, stem: str, device: str) -> Callable[[], None]:
     import torch
     from torch.nn import functional
 
@@ -191,10 +202,11 @@ def _fast(order: int, *, channels: int, cells: int, nodes: int, batch_size: int,
     from nni_darts.strategies import create_strategy
 
     strategy = create_strategy('darts-1st' if order == 1 else 'darts-2nd')
-    model = strategy.mutate_model(DartsSpace(channels, cells, nodes=nodes, stem=stem))
+    model = strategy.mutate_model(DartsSpace(channels, cells, nodes=nodes, stem=stem)).to(device)
+    strategy.architecture.to(device)
     weights, alphas = list(model.parameters()), strategy.arch_parameters()
     optimizer, adam = _optimizers(weights, alphas, foreach=True)
-    train, valid = _batches(batch_size, size)
+    train, valid = _batches(batch_size, size, device)
 
     def loss(batch: Any) -> Any:
         return functional.cross_entropy(model(batch[0]), batch[1])
@@ -218,7 +230,7 @@ def _fast(order: int, *, channels: int, cells: int, nodes: int, batch_size: int,
     return step
 
 
-def _plain(order: int, *, channels: int, cells: int, nodes: int, batch_size: int, size: int, stem: str) -> Callable[[], None]:
+def _plain(order: int, *, channels: int, cells: int, nodes: int, batch_size: int, size: int, stem: str, device: str) -> Callable[[], None]:
     import copy
 
     import torch
@@ -231,13 +243,14 @@ def _plain(order: int, *, channels: int, cells: int, nodes: int, batch_size: int
 
     cnn.suited_layout = lambda images: images
     strategy = create_strategy('darts-1st', execution='plain')
-    model = strategy.mutate_model(DartsSpace(channels, cells, nodes=nodes, stem=stem))
+    model = strategy.mutate_model(DartsSpace(channels, cells, nodes=nodes, stem=stem)).to(device)
+    strategy.architecture.to(device)
     for module in model.modules():
         if isinstance(module, (DepthwiseConv2d, PointwiseConv2d)):
             module.__class__ = nn.Conv2d
     weights, alphas = list(model.parameters()), strategy.arch_parameters()
     optimizer, adam = _optimizers(weights, alphas)
-    train, valid = _batches(batch_size, size)
+    train, valid = _batches(batch_size, size, device)
 
     def backward(network: nn.Module, batch: Any) -> None:
         functional.cross_entropy(network(batch[0]), batch[1]).backward()
@@ -292,7 +305,7 @@ def _plain(order: int, *, channels: int, cells: int, nodes: int, batch_size: int
     return step
 
 
-def _nni(order: int, *, channels: int, cells: int, nodes: int, batch_size: int, size: int, stem: str) -> Callable[[], None]:
+def _nni(order: int, *, channels: int, cells: int, nodes: int, batch_size: int, size: int, stem: str, device: str) -> Callable[[], None]:
     import torch
     from nni.nas.hub.pytorch import DARTS as Hub
     from nni.nas.oneshot.pytorch.strategy import DARTS
@@ -301,12 +314,12 @@ def _nni(order: int, *, channels: int, cells: int, nodes: int, batch_size: int, 
     import nni_darts._nni  # noqa: F401  (imports nni.nas quietly)
 
     strategy = DARTS()
-    model = strategy.mutate_model(Hub(width=channels, num_cells=cells, dataset='cifar' if stem == 'cifar' else 'imagenet'))
+    model = strategy.mutate_model(Hub(width=channels, num_cells=cells, dataset='cifar' if stem == 'cifar' else 'imagenet')).to(device)
     alphas = list(strategy._arch_parameters.values())
     known = {id(alpha) for alpha in alphas}
     weights = [parameter for parameter in model.parameters() if id(parameter) not in known]
     optimizer, adam = _optimizers(weights, alphas)
-    train, valid = _batches(batch_size, size)
+    train, valid = _batches(batch_size, size, device)
 
     def backward(batch: Any) -> None:
         output = model(batch[0])

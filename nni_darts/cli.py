@@ -101,6 +101,14 @@ def _port_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option('--port', default=8080, show_default=True, type=click.IntRange(1024, 65535), help='Of the web page.')(function)
 
 
+def _to_run(recipe: str, overrides: tuple[str, ...]) -> Recipe:
+    """The recipe, before torch is imported: told to stay on the CPU, it would take memory of GPUs all the same."""
+    loaded = Recipe.load(recipe, overrides)
+    if loaded.accelerator == 'cpu':
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+    return loaded
+
+
 @main.command(short_help='Search a cell.')
 @_recipe_options
 @click.option('--strategy', default='darts-2nd', show_default=True, help='A name that "nni-darts strategies" lists.')
@@ -115,7 +123,7 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, seed: int, ou
     Example:
       nni-darts search --recipe digits --strategy darts-pt --set search.epochs=5 --output out/search
     """
-    loaded = Recipe.load(recipe, overrides)
+    loaded = _to_run(recipe, overrides)
     from nni_darts import stages
 
     with _interruptible(output):
@@ -145,7 +153,7 @@ def retrain(recipe: str, overrides: tuple[str, ...], source: str, stage: str, se
       nni-darts retrain --genotype out/search --output out/retrain
       nni-darts retrain --recipe cifar10 --set data.path=cifar --genotype DARTS_V2 --output out/cifar
     """
-    loaded = Recipe.load(recipe, overrides)
+    loaded = _to_run(recipe, overrides)
     genotype = read_genotype(source)
     from nni_darts import stages
 

@@ -31,6 +31,7 @@ __all__ = [
     'shares',
     'too_small',
     'total',
+    'uses_gpu',
     'world_size',
 ]
 
@@ -50,6 +51,11 @@ def world_size() -> int:
 def rank() -> int:
     """Which of them this one is, from 0."""
     return distributed.get_rank() if _grouped() else 0
+
+
+def uses_gpu() -> bool:
+    """Whether this process has computed on an NVIDIA GPU; that there is one, and that torch has looked at it, says nothing."""
+    return torch.cuda.max_memory_allocated() > 0
 
 
 def is_first() -> bool:

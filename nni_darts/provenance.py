@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from nni_darts import __version__
+from nni_darts.parallel import uses_gpu
 
 __all__ = ['git_state', 'provenance']
 
@@ -32,6 +33,13 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+def _device() -> str:
+    """What this process has computed on: a GPU that was left alone is not asked for its name, which would take memory there."""
+    if uses_gpu():
+        return torch.cuda.get_device_name()
+    return 'mps' if torch.backends.mps.is_available() and torch.mps.driver_allocated_memory() else 'cpu'
+
+
 def provenance() -> dict[str, Any]:
     """Plain data for ``result.json``: ``git`` is the state of the current folder, ``package_git`` that of this package's source."""
     return {
@@ -46,7 +54,7 @@ def provenance() -> dict[str, Any]:
         'machine': {
             'platform': platform.platform(),
             'processor': platform.machine(),
-            'device': torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
+            'device': _device(),
             'threads': torch.get_num_threads(),
         },
     }

@@ -60,11 +60,13 @@ def together(devices: int, accelerator: str, job: Mapping[str, Any]) -> Iterator
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix='nni-darts-') as folder:
         # Each process gets its part of the threads that one alone would have.
-        children = _Children(devices, Path(folder), {'devices': devices, 'threads': max(1, threads // devices), 'job': dict(job)})
+        children = _Children(
+            devices, Path(folder), {'devices': devices, 'gpus': bool(gpus), 'threads': max(1, threads // devices), 'job': dict(job)}
+        )
         try:
             torch.set_num_threads(max(1, threads // devices))
             children.wait_until_ready()
-            join(0, devices, Path(folder))
+            join(0, devices, Path(folder), gpus=bool(gpus))
             if gpus:
                 children.watch()
             yield
@@ -185,18 +187,18 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
-def join(rank: int, devices: int, folder: Path) -> None:
-    """Meets the other ranks by a file in the folder. Nothing listens but on the loopback interface."""
+def join(rank: int, devices: int, folder: Path, *, gpus: bool = False) -> None:
+    """Meets the other ranks by a file in the folder, each on the GPU of its number or all on the CPU. Nothing listens but on the loopback
+    interface."""
     loopback = next((name for _, name in socket.if_nameindex() if name in ('lo', 'lo0')), None)
     before = {name: os.environ.get(name) for name in _INTERFACES}
     if loopback:
         os.environ.update(dict.fromkeys(_INTERFACES, loopback))
     try:
-        cuda = torch.cuda.is_available()
-        if cuda:
+        if gpus:
             torch.cuda.set_device(rank)
         distributed.init_process_group(
-            'cpu:gloo,cuda:nccl' if cuda else 'gloo',
+            'cpu:gloo,cuda:nccl' if gpus else 'gloo',
             store=distributed.FileStore(str(folder / 'ranks'), devices),
             rank=rank,
             world_size=devices,
@@ -229,7 +231,7 @@ def _take_part() -> NoReturn:
 
         torch.set_num_threads(order['threads'])
         os.write(parent, b'ready\n')
-        join(order['rank'], order['devices'], Path(order['folder']))
+        join(order['rank'], order['devices'], Path(order['folder']), gpus=order['gpus'])
         stages.take_part(order['job'])
     except ArithmeticError as error:
         code, said = _DIVERGED, str(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from nni_darts.strategies.fast import accelerate
 from nni_darts.strategies.relaxations import Relaxation, Softmax
 from nni_darts.strategies.selections import Greedy, Magnitude, Ranking, Selection
 from nni_darts.strategies.selections.scoring import samples_in
+from nni_darts.strategies.settings import typed
 from nni_darts.strategies.supernet import mutation_hook
 
 __all__ = ['DifferentiableModule', 'DifferentiableStrategy']
@@ -33,6 +34,7 @@ __all__ = ['DifferentiableModule', 'DifferentiableStrategy']
 TRAIN, VALID = 'train', 'valid'
 
 
+@typed
 class DifferentiableStrategy(OneShotStrategy):
     """Searches any NNI model space made of ``LayerChoice`` and ``InputChoice`` by gradient.
 
@@ -78,7 +80,7 @@ class DifferentiableStrategy(OneShotStrategy):
         selection: Selection | None = None,
         *,
         learning_rate: float = 3e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
+        betas: Sequence[float] = (0.5, 0.999),
         weight_decay: float = 1e-3,
         warmup_epochs: float = 0,
         gradient_clip_val: float | None = 5.0,
@@ -91,17 +93,13 @@ class DifferentiableStrategy(OneShotStrategy):
         relaxation, architect, selection = relaxation or Softmax(), architect or SecondOrder(), selection or Magnitude()
         _check_parts(relaxation, architect, selection)
         self.early_stopping = _early_stopping(early_stopping, relaxation, selection)
-        for name, value, least in (
-            ('learning_rate', learning_rate, 0),
-            ('weight_decay', weight_decay, 0),
-            ('warmup_epochs', warmup_epochs, 0),
-        ):
-            if not (math.isfinite(value) and value >= least):
-                raise ValueError(f'{name} must be at least {least}, not {value!r}')
-        if gradient_clip_val is not None and not gradient_clip_val > 0:
+        for name, value in (('learning_rate', learning_rate), ('weight_decay', weight_decay), ('warmup_epochs', warmup_epochs)):
+            if value < 0:
+                raise ValueError(f'{name} must be at least 0, not {value!r}')
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f'betas must be two numbers in [0, 1), not {betas!r}')
+        if gradient_clip_val is not None and gradient_clip_val <= 0:
             raise ValueError(f'gradient_clip_val must be above 0 or None, not {gradient_clip_val!r}')
-        if execution not in ('fast', 'plain'):
-            raise ValueError(f'execution must be fast or plain, not {execution!r}')
         self.execution = execution
         self.checkpoint = checkpoint
         self.relaxation = relaxation

@@ -12,6 +12,7 @@ from nni_darts.strategies.aging import Aging, evolved
 from nni_darts.strategies.architecture import Topology, edge_topology
 from nni_darts.strategies.one_by_one import OneByOne
 from nni_darts.strategies.random_search import random_sample
+from nni_darts.strategies.settings import typed
 
 __all__ = ['Evolution', 'choices_of']
 
@@ -19,6 +20,7 @@ Model = tuple[tuple[str, Any], ...]
 """A sample that can be compared: labels with what was chosen, inputs as tuples."""
 
 
+@typed
 class Evolution(OneByOne):
     """Trains ``cells`` models of the space from scratch, random ones first, then children of the best, and keeps the best of all.
 

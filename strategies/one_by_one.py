@@ -9,10 +9,12 @@ from typing import Any, Literal
 from torch import nn
 
 from nni_darts._nni import Lightning, ModelStatus, OneShotStrategy, RawFormatModelSpace, SequentialExecutionEngine, model_context
+from nni_darts.strategies.settings import typed
 
 __all__ = ['OneByOne', 'fresh_copy']
 
 
+@typed
 class OneByOne(OneShotStrategy):
     """Runs where one-shot strategies run, in the calling process. Under ``nnictl`` such cells are trials of their own instead.
 
@@ -30,8 +32,6 @@ class OneByOne(OneShotStrategy):
 
     def __init__(self, optimize_mode: Literal['maximize', 'minimize'] = 'maximize') -> None:
         super().__init__()
-        if optimize_mode not in ('maximize', 'minimize'):
-            raise ValueError(f'optimize_mode must be maximize or minimize, not {optimize_mode!r}')
         self.optimize_mode = optimize_mode
         self.trained: list[RawFormatModelSpace] = []
 

@@ -45,17 +45,22 @@ class Preset:
         """Whether it searches in supernets; otherwise cells are trained one by one."""
         return self.built_by in ('DifferentiableStrategy', 'ProgressiveDepth')
 
-    def create(self, **settings: Any) -> OneShotStrategy:
-        """The strategy with these settings: of its own, and arguments of its class. Raises ValueError for any other."""
+    def settings(self) -> list[str]:
+        """Names of all settings: of its own, and arguments of its class."""
+        return [*self.own, *inspect.signature(self._class()).parameters]
+
+    def create(self, /, **settings: Any) -> OneShotStrategy:
+        """The strategy with these settings. Raises ValueError for one that it does not have, or a value that it cannot have."""
+        for name in settings:
+            if name not in self.settings():
+                raise ValueError(f'this strategy has no setting {name!r}; it has {", ".join(self.settings())}')
+        own = {name: settings.pop(name) for name in self.own if name in settings}
+        return self._class()(**{**self.parts(own, None), **settings})
+
+    def _class(self) -> type[OneShotStrategy]:
         from nni_darts import strategies
 
-        Strategy = getattr(strategies, self.built_by)
-        allowed = [*self.own, *(name for name in inspect.signature(Strategy.__init__).parameters if name != 'self')]
-        for name in settings:
-            if name not in allowed:
-                raise ValueError(f'this strategy has no setting {name!r}; it has {", ".join(allowed)}')
-        own = {name: settings.pop(name) for name in self.own if name in settings}
-        return Strategy(**{**self.parts(own, None), **settings})
+        return getattr(strategies, self.built_by)
 
 
 def _darts_1st(own: Parts, selection: Any) -> Parts:
@@ -284,10 +289,11 @@ def preset(name: str) -> Preset:
     )
 
 
-def create_strategy(name: str, **settings: Any) -> OneShotStrategy:
+def create_strategy(name: str, /, **settings: Any) -> OneShotStrategy:
     """Builds the strategy of that name; ``settings`` are keyword arguments of its class.
 
     Raises:
-        ValueError: for an unknown name or setting; the message lists the known ones.
+        ValueError: for an unknown name or setting, with the known ones in the message, and for a value of a wrong type or outside its
+            range.
     """
     return preset(name).create(**settings)

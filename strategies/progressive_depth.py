@@ -14,10 +14,12 @@ from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.one_by_one import fresh_copy
 from nni_darts.strategies.relaxations import SkipDropout
 from nni_darts.strategies.selections import Magnitude
+from nni_darts.strategies.settings import typed
 
 __all__ = ['ProgressiveDepth', 'most_probable']
 
 
+@typed
 class ProgressiveDepth(OneShotStrategy):
     """First-order searches one after the other: of deeper networks, among the operations that were most probable in the one before.
 
@@ -43,7 +45,7 @@ class ProgressiveDepth(OneShotStrategy):
         dropout: Sequence[float] = (0.0, 0.4, 0.7),
         max_skips: int = 2,
         learning_rate: float = 6e-4,
-        betas: tuple[float, float] = (0.5, 0.999),
+        betas: Sequence[float] = (0.5, 0.999),
         weight_decay: float = 1e-3,
         warmup_epochs: float = 0.4,
         gradient_clip_val: float | None = 5.0,
@@ -52,9 +54,9 @@ class ProgressiveDepth(OneShotStrategy):
     ) -> None:
         super().__init__()
         for name, values, least in (('cells', cells, 3), ('keep', keep, 2)):
-            if not isinstance(values, (list, tuple)) or any(type(value) is not int or value < least for value in values):
+            if any(value < least for value in values):
                 raise ValueError(f'{name} must be a list of whole numbers from {least}, not {values!r}')
-        if not isinstance(dropout, (list, tuple)) or not len(cells) == len(dropout) == len(keep) + 1:
+        if not len(cells) == len(dropout) == len(keep) + 1:
             raise ValueError(
                 f'cells {cells!r} and dropout {dropout!r} need a number for each stage, keep {keep!r} one for each but the last'
             )

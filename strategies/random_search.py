@@ -11,6 +11,7 @@ from numpy.random import RandomState
 from nni_darts._nni import Categorical, CategoricalMultiple
 from nni_darts.strategies.architecture import edge_topology
 from nni_darts.strategies.one_by_one import OneByOne
+from nni_darts.strategies.settings import typed
 
 __all__ = ['RandomSearch', 'random_sample']
 
@@ -29,6 +30,7 @@ def random_sample(mutables: Mapping[str, Any], edges: Sequence[str], rng: random
     return sample
 
 
+@typed
 class RandomSearch(OneByOne):
     """Trains ``samples`` random models of the space from scratch, one after the other, and keeps the best by its final metric.
 

@@ -140,7 +140,7 @@ class ImageDataModule(ResumableDataModule):
             batch_sampler=batches,
             num_workers=workers,
             persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=parallel.uses_gpu(),  # the model is there by now, if it goes to a GPU at all
             generator=torch.Generator(),  # of the workers' seeds, which nothing uses; else it would be the training's
         )
 

@@ -72,6 +72,7 @@ class SearchAndRetrain(Tuner):
 
     def __init__(
         self,
+        /,  # a name that is wrong is one of classArgs, even "self"
         recipe: str = 'digits',
         set: Mapping[str, Any] | Sequence[str] = (),
         retrain_runs: int = 1,

@@ -35,7 +35,8 @@ class RandomStates(pl.Callback):
             'python': [version, list(internal), gauss],
             'numpy': [name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
             'torch': torch.get_rng_state(),
-            'cuda': torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            # Of this process' GPU, if it has one; others are left alone.
+            'cuda': [torch.cuda.get_rng_state()] if parallel.uses_gpu() else [],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -44,8 +45,8 @@ class RandomStates(pl.Callback):
         name, keys, *rest = state_dict['numpy']
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
         torch.set_rng_state(state_dict['torch'])
-        if state_dict['cuda'] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(state_dict['cuda'])
+        for state in state_dict['cuda'][:1]:
+            torch.cuda.set_rng_state(state)  # once the GPU is in use, if it is not yet
 
 
 class CheckpointFiles(TorchCheckpointIO):

@@ -259,7 +259,7 @@ def quiet_lightning() -> Iterator[None]:
 
 def peak_memory_mib() -> int:
     """Peak memory so far: of the GPU where one is used, else of this process."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+    if parallel.uses_gpu():
         return torch.cuda.max_memory_allocated() // 2**20
     import resource
 

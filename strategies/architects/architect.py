@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nni_darts.strategies.architects.gradient import architecture_gradient, check_options
+from nni_darts.strategies.settings import typed
 
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
@@ -95,6 +96,7 @@ class Joint(Architect):
     passes = 0
 
 
+@typed
 @dataclass(frozen=True)
 class SecondOrder(Architect):
     """The gradient through one virtual step of the weights. Options as for :func:`architecture_gradient`, checked at once."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,11 +16,12 @@ from nni_darts.strategies.relaxations.policies import draw
 
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
-from nni_darts.strategies.settings import check_whole
+from nni_darts.strategies.settings import check_whole, typed
 
 __all__ = ['Reinforce']
 
 
+@typed
 @dataclass(frozen=True)
 class Reinforce(Architect):
     """Moves the controller of sampled paths towards those that validate well with the shared weights.
@@ -54,12 +54,10 @@ class Reinforce(Architect):
         return self.paths_per_step * EVALUATION
 
     def __post_init__(self) -> None:
-        if self.criterion not in ('accuracy', 'loss'):
-            raise ValueError(f'criterion must be accuracy or loss, not {self.criterion!r}')
         check_whole('paths_per_step', self.paths_per_step)
         if not 0 <= self.baseline_decay < 1:
             raise ValueError(f'baseline_decay must lie in [0, 1), not {self.baseline_decay!r}')
-        if not (math.isfinite(self.entropy_weight) and self.entropy_weight >= 0):
+        if self.entropy_weight < 0:
             raise ValueError(f'entropy_weight must be at least 0, not {self.entropy_weight!r}')
 
     def gradients(self, module: DifferentiableModule, train: Any, valid: Any, index: int) -> list[Tensor]:

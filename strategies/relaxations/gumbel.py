@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nni_darts import parallel
 from nni_darts.strategies.relaxations.base import Relaxation
+from nni_darts.strategies.settings import typed
 
 if TYPE_CHECKING:
     from nni_darts.strategies.architecture import Mask
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ['Gumbel']
 
 
+@typed
 class Gumbel(Relaxation):
     """Each edge draws one operation from ``softmax((α + gumbel) / τ)`` and computes only that one.
 

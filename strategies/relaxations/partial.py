@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_darts.strategies.relaxations.base import Relaxation
+from nni_darts.strategies.settings import typed
 
 __all__ = ['PartialChannels']
 
 
+@typed
 class PartialChannels(Relaxation):
     """The first C / k of an edge's C channels go through the mixed operation, the others around it; then channels are shuffled.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,11 +13,12 @@ from nni_darts.strategies.relaxations.policies import Controller, UniformPolicy
 
 if TYPE_CHECKING:
     from nni_darts.strategies.architecture import Architecture
-from nni_darts.strategies.settings import check_whole
+from nni_darts.strategies.settings import check_whole, typed
 
 __all__ = ['SampledPaths']
 
 
+@typed
 class SampledPaths(Relaxation):
     """Each step of the weights is that of one architecture, drawn from a policy; nothing else of the supernet is computed.
 
@@ -36,7 +36,7 @@ class SampledPaths(Relaxation):
 
     def __init__(self, controller: bool = False, *, hidden: int = 64, tanh_constant: float = 1.1) -> None:
         check_whole('hidden', hidden)
-        if not (math.isfinite(tanh_constant) and tanh_constant > 0):
+        if tanh_constant <= 0:
             raise ValueError(f'tanh_constant must be above 0, not {tanh_constant!r}')
         self.trains_alpha = controller
         self.hidden = hidden

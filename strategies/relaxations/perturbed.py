@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nni_darts import parallel
 from nni_darts.strategies.costs import EVALUATION
 from nni_darts.strategies.relaxations.base import Relaxation
+from nni_darts.strategies.settings import typed
 
 if TYPE_CHECKING:
     from nni_darts.strategies.architecture import Architecture
@@ -25,6 +26,7 @@ def onto_simplex(weights: Tensor) -> Tensor:
     return clipped / clipped.sum()
 
 
+@typed
 class RandomSoftmax(Relaxation):
     """SDARTS-RS: in the weight step ``softmax(α) + δ``, δ ~ U(−ε, ε), brought back onto the simplex.
 
@@ -58,6 +60,7 @@ class RandomSoftmax(Relaxation):
         self._perturbed = {label: onto_simplex(p + torch.empty_like(p).uniform_(-radius, radius)) for label, p in centres.items()}
 
 
+@typed
 class AdversarialSoftmax(RandomSoftmax):
     """SDARTS-ADV: δ within ±ε that raises the training loss, found by projected gradient ascent with the supernet in eval mode.
 

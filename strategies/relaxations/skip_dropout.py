@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_darts.strategies.relaxations.base import Relaxation
+from nni_darts.strategies.settings import typed
 
 __all__ = ['SkipDropout']
 
@@ -15,6 +16,7 @@ _SKIP = 'skip_connect'
 _PUBLISHED_EPOCHS, _PUBLISHED_WARMUP, _FALL = 25, 10, 0.2
 
 
+@typed
 class SkipDropout(Relaxation):
     """The softmax; while training, a part of the numbers that come out of a ``skip_connect`` is dropped, less and less.
 
@@ -30,7 +32,7 @@ class SkipDropout(Relaxation):
     """
 
     def __init__(self, rate: float) -> None:
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        if not 0 <= rate < 1:
             raise ValueError(f'dropout must lie in [0, 1), not {rate!r}')
         self.rate = rate
         self.current = rate

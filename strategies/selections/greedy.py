@@ -16,11 +16,12 @@ from nni_darts.strategies.selections.perturbation import Progressive, Progressiv
 
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
-from nni_darts.strategies.settings import check_whole
+from nni_darts.strategies.settings import check_whole, typed
 
 __all__ = ['Greedy']
 
 
+@typed
 class Greedy(Selection):
     """Fixes one edge of each kind of cell at a time, the one with the best score, until every node has its inputs.
 
@@ -52,8 +53,6 @@ class Greedy(Selection):
         history: int = 4,
         operations: Progressive | None = None,
     ) -> None:
-        if greedy_criterion not in (1, 2):
-            raise ValueError(f'greedy_criterion must be 1 or 2, not {greedy_criterion!r}')
         for name, value, least in (
             ('decision_start', decision_start, 0),
             ('decision_every', decision_every, 1),

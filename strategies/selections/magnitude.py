@@ -10,6 +10,7 @@ from nni_darts.genotype import strongest_edges
 from nni_darts.strategies.architecture import Architecture
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.relaxations.subsets import best_subset
+from nni_darts.strategies.settings import typed
 
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
@@ -88,6 +89,7 @@ class Selection:
         return sample
 
 
+@typed
 class Magnitude(Selection):
     """Discretisation by the size of α, after the search: DARTS.
 
@@ -100,7 +102,7 @@ class Magnitude(Selection):
     """
 
     def __init__(self, max_skips: int | None = None) -> None:
-        if max_skips is not None and (type(max_skips) is not int or max_skips < 0):
+        if max_skips is not None and max_skips < 0:
             raise ValueError(f'max_skips must be a whole number from 0 or None, not {max_skips!r}')
         self.max_skips = max_skips
 

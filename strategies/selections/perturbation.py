@@ -14,6 +14,7 @@ from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.selections.magnitude import Magnitude, Selection, edge_weights, operation_tables
 from nni_darts.strategies.selections.scoring import Scoring
 from nni_darts.strategies.selections.sharing import SharedResults
+from nni_darts.strategies.settings import typed
 
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ['Perturbation', 'Progressive', 'ProgressiveMagnitude']
 
 
+@typed
 class Progressive(Selection):
     """Takes the decisions one by one after the search, with fine-tuning between them (Wang et al., algorithm 1).
 
@@ -134,6 +136,7 @@ class Progressive(Selection):
         raise NotImplementedError
 
 
+@typed
 class Perturbation(Progressive):
     """DARTS-PT: a candidate is masked alone, the others keep their weights, and the supernet is validated.
 

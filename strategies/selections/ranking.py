@@ -12,11 +12,12 @@ from nni_darts.strategies.selections.scoring import Scoring
 
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
-from nni_darts.strategies.settings import check_whole
+from nni_darts.strategies.settings import check_whole, typed
 
 __all__ = ['Ranking']
 
 
+@typed
 class Ranking(Selection):
     """When the search is over, ``samples`` paths are drawn from the policy and ranked by what they score on a few validation batches.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nni_darts import parallel
+from nni_darts.strategies.settings import typed
 
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ['Scoring']
 
 
+@typed
 @dataclass(frozen=True)
 class Scoring:
     """Compares variants of a supernet on the same validation batches.
@@ -38,10 +40,6 @@ class Scoring:
     batches: int | None = None
 
     def __post_init__(self) -> None:
-        if self.criterion not in ('accuracy', 'loss'):
-            raise ValueError(f'criterion must be accuracy or loss, not {self.criterion!r}')
-        if self.batch_norm not in ('train', 'eval'):
-            raise ValueError(f'batch_norm must be train or eval, not {self.batch_norm!r}')
         if self.batches is not None and self.batches < 1:
             raise ValueError(f'batches must be at least 1 or None, not {self.batches}')
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from nni_darts import PUBLISHED, Genotype
+from nni_darts.cli import _to_run
 from tests.nni_darts.tiny import overrides, write_images
 
 ROOT = Path(__file__).parents[2]
@@ -165,6 +167,13 @@ def test_a_ranking_is_printed(tiny: list[str], tmp_path: Path) -> None:
     found = run('search', *tiny, *small, '--strategy', 'random-ws', '--output', tmp_path)
     assert found.returncode == 0, found.stderr
     assert 'architecture is the best of 5  margin 0.' in found.stderr
+
+
+@pytest.mark.parametrize(('accelerator', 'visible'), [('cpu', ''), ('auto', '0,1')])
+def test_told_to_stay_on_the_cpu_it_sees_no_gpu(accelerator: str, visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0,1')
+    assert _to_run('digits', (f'accelerator={accelerator}',)).accelerator == accelerator
+    assert os.environ['CUDA_VISIBLE_DEVICES'] == visible
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from nni_darts.experiment.tuner import SearchAndRetrain
 from nni_darts.experiment.validate import check_experiment
 from nni_darts.genotypes import genotype_from_code, genotype_from_text
 from nni_darts.recipe import Recipe, load_yaml, recipe_names
+from nni_darts.strategies.presets import PRESETS, SELECTIONS, create_strategy, preset
 from nni_darts.training.checkpoints import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -182,6 +183,18 @@ def test_arguments_of_the_tuner(tree: Any) -> None:
             return
         SEEN[f'tuner arguments {"refused" if error else "read"}'] += 1
         assert error is None or 'Traceback' not in error, error
+
+
+STRATEGIES = [*PRESETS, *(f'{name}+{suffix}' for name, entry in PRESETS.items() if entry.relaxed for suffix in SELECTIONS)]
+
+
+@pytest.mark.parametrize('name', STRATEGIES)
+@settings(max_examples=max(5, settings.default.max_examples // len(STRATEGIES)) if settings.default else 5)
+@given(data=st.data())
+def test_settings_of_strategies(name: str, data: st.DataObject) -> None:
+    known = st.sampled_from(preset(name).settings())
+    tree = data.draw(st.dictionaries(known | st.sampled_from(['self', 'name', '']), VALUES, min_size=1, max_size=2))
+    one_sentence('strategy settings', lambda: create_strategy(name, **tree), ValueError)
 
 
 @pytest.fixture(scope='module')

@@ -17,6 +17,7 @@ from nni_darts import parallel, stages
 from nni_darts.data import ImageDataModule, TextDataModule, load_images, load_text
 from nni_darts.errors import InputError, RankLost
 from nni_darts.genotypes import genotype_from_sample
+from nni_darts.ranks import join
 from nni_darts.recipe import Recipe
 from nni_darts.recurrent import RnnGenotype
 from tests.nni_darts.test_stages import measured
@@ -47,7 +48,7 @@ def children_of(pid: int) -> list[int]:
     for entry in Path('/proc').glob('[0-9]*'):
         try:
             parent = int((entry / 'stat').read_text().rpartition(')')[2].split()[1])
-            if parent == pid and b'nni_darts.ranks' in (entry / 'cmdline').read_bytes():
+            if parent == pid and b'-m\0nni_darts.ranks' in (entry / 'cmdline').read_bytes():
                 found.append(int(entry.name))
         except OSError:
             continue  # it has just ended
@@ -153,6 +154,16 @@ def test_more_devices_than_gpus(folder: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     with pytest.raises(InputError, match=r'devices is 2, but this machine has fewer GPUs \(1\)'):
         stages.search(image_recipe(folder), 'darts-1st', 1, tmp_path)
+
+
+def test_processes_on_the_cpu_leave_gpus_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with one, which a second process could not have."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    join(0, 1, tmp_path)
+    try:
+        assert torch.distributed.get_backend() == 'gloo'
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 # processes ----------------------------------------------------------------------------------------------------------------------------

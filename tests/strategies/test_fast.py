@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -31,15 +32,17 @@ SPACES = {
 Made = tuple[DifferentiableStrategy, nn.Module]
 
 
-@pytest.fixture(params=['joined', 'streamed', 'compiled'], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every way to compute a cell, whatever its size; the streamed one in several pieces, the last one smaller."""
+@pytest.fixture(params=['joined', 'streamed', 'compiled', *(['cuda'] if torch.cuda.is_available() else [])], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Every way to compute a cell, whatever its size; the streamed one in several pieces, the last one smaller; and on a GPU if any."""
     if request.param == 'compiled' and kernels.kernels(torch.zeros(1)) is None:
         pytest.skip('there is no C++ compiler')
     monkeypatch.setattr(convolutional, 'LARGE', 2**60 if request.param == 'joined' else 0)
     monkeypatch.setattr(piecewise, 'PIECE_BYTES', 4 * 17 * 17 * 4 * 8 * 4)
     monkeypatch.setenv('NNI_DARTS_KERNELS', 'on' if request.param == 'compiled' else 'off')
-    return request.param
+    torch.set_default_device('cuda' if request.param == 'cuda' else None)
+    yield request.param
+    torch.set_default_device(None)
 
 
 def supernet(name: str, execution: str, relaxation: Any = None, dtype: torch.dtype = torch.float64) -> Made:
@@ -54,7 +57,13 @@ def supernet(name: str, execution: str, relaxation: Any = None, dtype: torch.dty
 
 
 def images(size: int = 17, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(6, 2, size, size, dtype=dtype, generator=torch.Generator().manual_seed(2))
+    return drawn(6, 2, size, size, seed=2, dtype=dtype)
+
+
+def drawn(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """The same numbers on every device."""
+    numbers = torch.randn(*shape, dtype=dtype, device='cpu', generator=torch.Generator('cpu').manual_seed(seed))
+    return numbers.to(torch.get_default_device())
 
 
 def computed(made: Made, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -110,7 +119,7 @@ def test_single_precision() -> None:
     """Rounding may put a number on the other side of a ReLU, as it does in the plain execution: that changes gradients by more."""
     errors = []
     for seed in range(5):
-        x = torch.randn(6, 2, 17, 17, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        x = drawn(6, 2, 17, 17, seed=seed)
         expected, others = computed(supernet('three cells', 'plain'), x)
         output, gradients = computed(supernet('three cells', 'fast', dtype=torch.float32), x.float())
         assert (output - expected).norm() <= 1e-4 * expected.norm()
@@ -128,7 +137,7 @@ def test_gradients_can_be_differentiated_again(name: str, relaxation: Any) -> No
         weights = [*model.parameters()]
         loss = functional.cross_entropy(model(images(16)), torch.arange(6) % 3)
         gradients = torch.autograd.grad(loss, weights, create_graph=True)
-        vector = [torch.randn(weight.shape, dtype=weight.dtype, generator=torch.Generator().manual_seed(5)) for weight in weights]
+        vector = [drawn(*weight.shape, seed=5) for weight in weights]
         product = torch.autograd.grad(gradients, strategy.arch_parameters(), vector)
         products.append([*(part.detach() for part in product), *model.buffers()])
     scale = max(float(part.abs().max()) for part in products[0][: len(pair[0][0].arch_parameters())])
@@ -178,7 +187,7 @@ def test_sixteen_bits() -> None:
     gradients = {}
     for name, execution, dtype in (('exact', 'plain', torch.float64), ('plain', 'plain', torch.float32), ('fast', 'fast', torch.float32)):
         strategy, model = supernet('three cells', execution, dtype=dtype)
-        with torch.autocast('cpu', torch.bfloat16, enabled=dtype == torch.float32):
+        with torch.autocast(torch.get_default_device().type, torch.bfloat16, enabled=dtype == torch.float32):
             loss = functional.cross_entropy(model(x.to(dtype)), labels)
         gradients[name] = torch.cat([g.double() for g in torch.autograd.grad(loss, strategy.arch_parameters())])
     exact = gradients.pop('exact')

@@ -161,7 +161,7 @@ def test_through_nnis_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ({'keep': [5, 1]}, 'keep must be a list of whole numbers from 2'),
         ({'keep': [5]}, 'a number for each stage'),
         ({'dropout': [0.0, 0.4, 1.0]}, 'dropout must lie in'),
-        ({'dropout': 0.1}, 'a number for each stage'),
+        ({'dropout': 0.1}, 'dropout must be a list of numbers'),
         ({'max_skips': -1}, 'max_skips'),
         ({'warmup_epochs': -1}, 'warmup_epochs'),
         ({'early_stopping': True}, "no setting 'early_stopping'"),
