@@ -107,8 +107,10 @@ def run_and_kill(command: list[str], output: Path, rng: random.Random, startup: 
 
 
 def stamp(output: Path) -> int:
-    path = output / 'last.ckpt'
-    return path.stat().st_mtime_ns if path.exists() else 0
+    try:
+        return (output / 'last.ckpt').stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0  # none yet, or it has just become the older one
 
 
 def files(output: Path) -> dict[str, object]:
