@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -30,11 +28,6 @@ if TYPE_CHECKING:
     from nni_darts.experiment.manager import TrialRecord
 
 __all__ = ['main']
-
-_ATTEMPTS = 3
-_TUNER_SECONDS = 14
-"""NNI gives the tuner ten seconds to connect, and says so a little later."""
-
 
 _ORDER = ('launch', 'resume', 'check', 'search', 'retrain', 'draw', 'cost', 'export', 'query')
 """Of the commands in the help; others follow."""
@@ -320,11 +313,10 @@ def launch(experiment: Path, port: int, wait: bool, id_file: Path | None) -> Non
         sys.exit(2)
     if _in_use(port):
         raise InputError(f'port {port} is in use; choose another one with --port')
+    from nni_darts.experiment import nnictl
+
     since = time.time()
-    started = _nnictl('create', '--config', str(experiment), '--port', str(port))
-    identifier = _experiment_id(started.stdout + started.stderr)
-    if started.returncode or not identifier:
-        raise InputError(f'nnictl create failed: {_complaint(started.stdout + started.stderr)}')
+    identifier = nnictl.create(experiment, port)
     if id_file:
         id_file.write_text(identifier + '\n', 'utf-8')
     _follow(port, identifier, since, wait)
@@ -340,8 +332,10 @@ def resume(identifier: str, port: int, wait: bool) -> None:
     """
     if _in_use(port):
         raise InputError(f'port {port} is in use; choose another one with --port')
+    from nni_darts.experiment import nnictl
+
     since = time.time()
-    _resume(identifier, port)
+    nnictl.resume(identifier, port)
     _follow(port, identifier, since, wait)
 
 
@@ -390,31 +384,11 @@ def _checked(experiment: Path, closed: bool = False) -> bool:
     return not findings.errors
 
 
-def _nnictl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs nnictl; a manager that it starts listens on loopback only."""
-    script = resources.files('nni_darts.experiment').joinpath('loopback.cjs')
-    options = f'{os.environ.get("NODE_OPTIONS", "")} --require "{script}"'.strip()
-    environment = {**os.environ, 'NODE_OPTIONS': options, 'PYTHONWARNINGS': 'ignore'}
-    return subprocess.run(['nnictl', *arguments], env=environment, capture_output=True, text=True)
-
-
-def _resume(identifier: str, port: int) -> None:
-    resumed = _nnictl('resume', identifier, '--port', str(port))
-    if resumed.returncode or 'ERROR' in resumed.stdout:
-        raise InputError(f'nnictl resume failed: {_complaint(resumed.stdout + resumed.stderr)}')
-
-
 def _follow(port: int, identifier: str, since: float, wait: bool) -> None:
     """Makes sure that an experiment that was started works, and says where it is."""
-    for _ in range(_ATTEMPTS):
-        if _has_tuner(port, since):
-            break
-        # On a busy machine the tuner can miss the ten seconds that NNI gives it. What was done is kept.
-        _nnictl('stop', identifier)
-        _end_tuner(identifier)
-        since = time.time()
-        _resume(identifier, port)
-    else:
+    from nni_darts.experiment.nnictl import has_tuner_at_last
+
+    if not has_tuner_at_last(identifier, port, since):
         raise click.ClickException(f'the tuner of experiment {identifier} did not start within ten seconds: this machine is too busy')
     click.echo(f'experiment {identifier} is running')
     click.echo(f'  NNI page      http://localhost:{port}')
@@ -425,54 +399,9 @@ def _follow(port: int, identifier: str, since: float, wait: bool) -> None:
         _wait(port, identifier)
 
 
-def _end_tuner(identifier: str) -> None:
-    """Ends a tuner that came too late. NNI leaves it behind, and it would fight with the next one for the connection to the manager."""
-    import psutil
-
-    for process in psutil.process_iter():
-        try:
-            mine = '--exp_params' in process.cmdline() and f'/{identifier}/' in process.environ().get('NNI_LOG_DIRECTORY', '')
-            if mine:
-                process.kill()
-                process.wait(10)
-        except psutil.Error:
-            continue  # another user's, or gone
-
-
-def _has_tuner(port: int, since: float) -> bool:
-    """Whether the tuner of an experiment that was started then has connected to the manager."""
-    import requests
-
-    from nni_darts.experiment.manager import Manager
-
-    manager = Manager(f'localhost:{port}')
-    for _ in range(_TUNER_SECONDS):
-        time.sleep(1)
-        try:
-            if any('Tuner did not connect' in error for error in manager.errors()):
-                return False
-            if manager.tuner_since() >= since:
-                break
-        except requests.RequestException:
-            pass
-    return True  # where it has not said so within the time, nothing has gone wrong either
-
-
-def _experiment_id(output: str) -> str:
-    found = re.search(r'Experiment ID: (?:\x1b\[\d*m)?(\w+)', output)
-    return found.group(1) if found else ''
-
-
 def _in_use(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(('127.0.0.1', port)) == 0
-
-
-def _complaint(text: str) -> str:
-    """The line of nnictl's output that says what is wrong."""
-    lines = [line.strip() for line in re.sub(r'\x1b\[\d*m', '', text).splitlines() if line.strip()]
-    own = next((line.partition('ERROR: ')[2] for line in lines if 'ERROR: ' in line), None)
-    return own or next((line for line in reversed(lines) if 'error' in line.lower()), lines[-1] if lines else 'it printed nothing')
 
 
 def _wait(port: int, identifier: str) -> None:

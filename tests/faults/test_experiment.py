@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import random
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,6 +23,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.nni]
 
 TRIAL_KILLS, MANAGER_KILLS = 15, 6
 STRATEGIES, SEEDS = ['darts-1st', 'random'], [1, 2, 3]
+_PR_SET_CHILD_SUBREAPER = 36  # Linux
 
 
 def kill_a_trial(experiment: Experiment, rng: random.Random) -> str | None:
@@ -33,6 +36,16 @@ def kill_a_trial(experiment: Experiment, rng: random.Random) -> str | None:
     return next((identifier for identifier in running if experiment.kill(identifier)), None)
 
 
+@pytest.fixture
+def adopted() -> Iterator[None]:
+    """A manager that is killed stays on the list of processes, as in a container without an init: nobody asks for its end."""
+    adopt = ctypes.CDLL(None).prctl
+    assert adopt(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    yield
+    adopt(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures('adopted')
 def test_every_result_once_under_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = random.Random(1)
     images = write_images(tmp_path / 'images.npz')
@@ -165,8 +178,9 @@ def test_a_tuner_that_comes_too_late_is_started_again(tmp_path: Path) -> None:
         classArgs={'recipe': 'digits', 'set': {**overrides(images), 'search.random_samples': 1}},
     ) as experiment:
         assert (tmp_path / 'late').exists()
-        tuners = [process for process in psutil.process_iter() if '--exp_params' in process.cmdline()]
-        mine = [process for process in tuners if str(experiment.folder) in process.environ().get('NNI_LOG_DIRECTORY', '')]
+        processes = [process.info for process in psutil.process_iter(['cmdline', 'environ'])]
+        tuners = [process for process in processes if '--exp_params' in (process['cmdline'] or ())]
+        mine = [process for process in tuners if str(experiment.folder) in (process['environ'] or {}).get('NNI_LOG_DIRECTORY', '')]
         assert len(mine) == 1  # the late one would fight with the other for the manager
         experiment.wait(lambda: experiment.manager.status() == 'DONE', 300)
         assert [trial.key for trial in experiment.trials()] == ['select random 1.1', 'retrain random 1']
