@@ -36,7 +36,7 @@ class RandomStates(pl.Callback):
             'numpy': [name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
             'torch': torch.get_rng_state(),
             # Of this process' GPU, if it has one; others are left alone.
-            'cuda': [torch.cuda.get_rng_state()] if parallel.uses_gpu() else [],
+            'cuda': [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
