@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -140,6 +139,7 @@ def _work(name: str, order: str, *, device: str, **sizes: Any) -> None:
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from nni_darts.strategies.fast import convolutional
+    from nni_darts.training.run import peak_memory_mib
 
     aten = torch.ops.aten
     # Views that aten does not mark as such, and memory without contents.
@@ -177,15 +177,7 @@ def _work(name: str, order: str, *, device: str, **sizes: Any) -> None:
         if device != 'cpu':
             torch.accelerator.synchronize()
         used = {'wall_s': time.perf_counter() - wall, 'cpu_s': time.process_time() - cpu}
-        print(json.dumps({**used, 'peak_mib': _peak_mib(device)}), flush=True)
-
-
-def _peak_mib(device: str) -> float:
-    import torch
-
-    if device == 'cpu':
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return torch.cuda.max_memory_allocated() / 2**20
+        print(json.dumps({**used, 'peak_mib': peak_memory_mib()}), flush=True)
 
 
 def _batches(batch_size: int, size: int, device: str) -> list[Any]:

@@ -86,7 +86,7 @@ class DifferentiableStrategy(OneShotStrategy):
         gradient_clip_val: float | None = 5.0,
         execution: Literal['fast', 'plain'] = 'fast',
         checkpoint: bool = False,
-        early_stopping: EarlyStopping | dict[str, Any] | bool = False,
+        early_stopping: Any = False,
         mutation_hooks: list[Callable[..., Any]] | None = None,
     ) -> None:
         super().__init__(mutation_hooks=mutation_hooks)

@@ -57,13 +57,15 @@ def early_stopping(value: EarlyStopping | dict[str, Any] | bool) -> EarlyStoppin
     """From a setting as in YAML: true, false, or a mapping of what differs from the published values.
 
     Raises:
-        ValueError: for a name that is none, or a value outside its range.
+        ValueError: for anything else.
     """
     names = [field.name for field in fields(EarlyStopping)]
     if isinstance(value, EarlyStopping):
         return value
     if isinstance(value, bool):
         return EarlyStopping() if value else None
+    if not isinstance(value, dict):
+        raise ValueError(f'early_stopping must be true, false or a mapping of {", ".join(names)}, not {value!r}')
     for name in value:
         if name not in names:
             raise ValueError(f'early_stopping has no setting {name!r}; it has {", ".join(names)}')

@@ -51,9 +51,10 @@ class Preset:
 
     def create(self, /, **settings: Any) -> OneShotStrategy:
         """The strategy with these settings. Raises ValueError for one that it does not have, or a value that it cannot have."""
+        allowed = self.settings()
         for name in settings:
-            if name not in self.settings():
-                raise ValueError(f'this strategy has no setting {name!r}; it has {", ".join(self.settings())}')
+            if name not in allowed:
+                raise ValueError(f'this strategy has no setting {name!r}; it has {", ".join(allowed)}')
         own = {name: settings.pop(name) for name in self.own if name in settings}
         return self._class()(**{**self.parts(own, None), **settings})
 

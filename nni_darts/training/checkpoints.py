@@ -45,8 +45,8 @@ class RandomStates(pl.Callback):
         name, keys, *rest = state_dict['numpy']
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
         torch.set_rng_state(state_dict['torch'])
-        for state in state_dict['cuda'][:1]:
-            torch.cuda.set_rng_state(state)  # once the GPU is in use, if it is not yet
+        if state_dict['cuda']:
+            torch.cuda.set_rng_state(state_dict['cuda'][0])  # once the GPU is in use, if it is not yet
 
 
 class CheckpointFiles(TorchCheckpointIO):

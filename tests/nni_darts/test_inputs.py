@@ -31,8 +31,9 @@ from nni_darts.experiment.tuner import SearchAndRetrain
 from nni_darts.experiment.validate import check_experiment
 from nni_darts.genotypes import genotype_from_code, genotype_from_text
 from nni_darts.recipe import Recipe, load_yaml, recipe_names
-from nni_darts.strategies.presets import PRESETS, SELECTIONS, create_strategy, preset
+from nni_darts.strategies.presets import create_strategy, preset
 from nni_darts.training.checkpoints import read_checkpoint
+from tests.nni_darts.experiment.test_every_strategy import NAMES
 
 ROOT = Path(__file__).parents[2]
 PROOF = Path(tempfile.gettempdir()) / f'nni-darts-code-ran-{os.getpid()}'
@@ -185,11 +186,8 @@ def test_arguments_of_the_tuner(tree: Any) -> None:
         assert error is None or 'Traceback' not in error, error
 
 
-STRATEGIES = [*PRESETS, *(f'{name}+{suffix}' for name, entry in PRESETS.items() if entry.relaxed for suffix in SELECTIONS)]
-
-
-@pytest.mark.parametrize('name', STRATEGIES)
-@settings(max_examples=max(5, settings.default.max_examples // len(STRATEGIES)) if settings.default else 5)
+@pytest.mark.parametrize('name', NAMES)
+@settings(max_examples=max(5, settings.default.max_examples // len(NAMES)) if settings.default else 5)
 @given(data=st.data())
 def test_settings_of_strategies(name: str, data: st.DataObject) -> None:
     known = st.sampled_from(preset(name).settings())
