@@ -16,6 +16,7 @@ from nni_darts._nni import ModelSpace, current_model
 from nni_darts.candidates import Candidates, edge_candidates
 from nni_darts.genotype import DARTS_OPERATIONS, Genotype
 from nni_darts.search_spaces.cell import Cell, ChoiceNode, FixedNode
+from nni_darts.search_spaces.convolutions import Conv2d
 from nni_darts.search_spaces.operations import create_operation, suited_layout
 
 __all__ = ['AuxiliaryHead', 'DartsSpace', 'Network', 'darts_network']
@@ -40,10 +41,10 @@ class AuxiliaryHead(nn.Module):
         super().__init__()
         self.pool_stride = 3 if stem == 'cifar' else 2
         self.features = nn.Sequential(
-            nn.Conv2d(channels, 128, 1, bias=False),
+            Conv2d(channels, 128, 1, bias=False),
             nn.BatchNorm2d(128),
             nn.ReLU(),
-            nn.Conv2d(128, 768, 2, bias=False),
+            Conv2d(128, 768, 2, bias=False),
             *([nn.BatchNorm2d(768)] if stem == 'cifar' else []),
             nn.ReLU(),
         )
@@ -83,19 +84,19 @@ class _CellNetwork(nn.Module):
             raise ValueError(f'unknown stem {stem!r}; known: {", ".join(STEMS)}')
         if stem == 'cifar':
             width = STEM_MULTIPLIER * channels
-            self.stem = nn.Sequential(nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+            self.stem = nn.Sequential(Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
             earlier = (width, width)
         else:
             half = channels // 2
             self.stem = nn.Sequential(
-                nn.Conv2d(in_channels, half, 3, stride=2, padding=1, bias=False),
+                Conv2d(in_channels, half, 3, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(half),
                 nn.ReLU(),
-                nn.Conv2d(half, channels, 3, stride=2, padding=1, bias=False),
+                Conv2d(half, channels, 3, stride=2, padding=1, bias=False),
                 nn.BatchNorm2d(channels),
             )
             self.stem_reduction = nn.Sequential(
-                nn.ReLU(), nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(channels)
+                nn.ReLU(), Conv2d(channels, channels, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(channels)
             )
             earlier = (channels, channels)
 

@@ -1,7 +1,14 @@
-"""The two convolutions that a separable one is made of, with gradients from the kernels that are fast.
+"""Convolutions whose gradients come from kernels that are right, and, for the two that a separable one is made of, fast.
+
+oneDNN's gradients in the weights (torch 2.14) go wrong for two kinds of convolution (docs/upstream/strided-convolutions.md): a strided 1×1
+convolution of few channels in channels_last writes past a buffer, and in bfloat16 one whose stride is wider than the image reads past its
+end. Which kernel runs depends on the processor, so on every CPU
+
+- a strided 1×1 convolution is one without a stride, on the pixels that it reads;
+- a stride that can only ever reach one pixel is 1.
 
 On the CPU in channels_last, oneDNN has fast depthwise kernels for every forward pass, but its gradients are 5 to 30 times slower with
-dilation, with more than three columns, or on small images (torch 2.14, AVX-512). So here
+dilation, with more than three columns, or on small images (AVX-512). So there
 
 - the gradient of the input is a forward pass with the kernel turned round;
 - that of the kernel is a forward pass, too: each image convolved with its gradient;
@@ -14,6 +21,7 @@ sums may round differently.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,13 +29,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 __all__ = [
+    'Conv2d',
     'DepthwiseConv2d',
     'PointwiseConv2d',
+    'conv2d',
     'depthwise',
     'depthwise_input_gradient',
     'depthwise_weight_gradient',
     'depthwise_with_gradients',
 ]
+
+
+class Conv2d(nn.Conv2d):
+    """An ``nn.Conv2d`` that is computed by :func:`conv2d`; padding is by zeros, in numbers of pixels.
+
+    Example:
+        >>> Conv2d(3, 8, 3, stride=2, padding=1)(torch.zeros(1, 3, 5, 5)).shape
+        torch.Size([1, 8, 3, 3])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, C', H', W')"""
+        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -48,16 +71,39 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class PointwiseConv2d(nn.Conv2d):
-    """A 1×1 convolution without bias."""
+    """A 1×1 convolution without bias.
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 1, bias=False)
+    Args:
+        in_channels, out_channels, stride: as for ``nn.Conv2d``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C', H, W)"""
-        if _is_cpu(x):
+        """(B, C, H, W) → (B, C', ⌈H / stride⌉, ⌈W / stride⌉)"""
+        if self.stride == (1, 1) and _is_cpu(x):
             return functional.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1)).permute(0, 3, 1, 2)
-        return super().forward(x)
+        return conv2d(x, self.weight, stride=self.stride)
+
+
+def conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """Computes ``functional.conv2d``, in a form whose gradients are right on every CPU: see the head of this module."""
+    if x.device.type == 'cpu' and max(stride) > 1:
+        if weight.shape[2:] == (1, 1) and not any(padding):
+            x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
+        else:
+            spans = [step * (size - 1) + 1 - 2 * border for step, size, border in zip(dilation, weight.shape[2:], padding)]
+            stride = [1 if side == span else step for side, span, step in zip(x.shape[2:], spans, stride)]
+    return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
 def depthwise_with_gradients(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
@@ -70,7 +116,7 @@ def depthwise_with_gradients(x: Tensor, weight: Tensor, stride: int = 1, dilatio
 def depthwise(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
     """(B, C, H, W), (C, 1, k, k) → (B, C, ⌈H / stride⌉, ⌈W / stride⌉)"""
     weight = reaching(weight, x, dilation)
-    return functional.conv2d(x, weight, None, stride, _padding(weight, dilation), dilation, weight.shape[0])
+    return conv2d(x, weight, None, [stride] * 2, [_padding(weight, dilation)] * 2, [dilation] * 2, weight.shape[0])
 
 
 def reaching(weight: Tensor, x: Tensor, dilation: int) -> Tensor:
@@ -90,6 +136,8 @@ def depthwise_input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride
 def depthwise_weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
     """The gradient of :func:`depthwise` in its weight, (C, 1, k, k), from the gradient of its result."""
     near = reaching(weight, x, dilation)
+    if near.shape[-1] == 1:
+        x, stride = x[:, :, ::stride, ::stride], 1
     if _is_cpu(x) and gradient.shape[2:].numel() > 1 and (near.shape[-1], stride, dilation) != (3, 1, 1):
         result = _weight_gradient(gradient, x, near.shape[-1], stride, dilation)
     else:
@@ -99,7 +147,9 @@ def depthwise_weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, strid
 
 
 def _is_cpu(x: Tensor) -> bool:
-    return x.device.type == 'cpu' and x.is_contiguous(memory_format=torch.channels_last) and not torch.is_autocast_enabled('cpu')
+    """Whether these kernels serve it: single or double precision in channels_last on the CPU."""
+    channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    return x.device.type == 'cpu' and channels_last and x.dtype.itemsize >= 4 and not torch.is_autocast_enabled('cpu')
 
 
 class _Depthwise(torch.autograd.Function):

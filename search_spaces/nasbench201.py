@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nni_darts._nni import Categorical, LayerChoice, ModelSpace, current_model
 from nni_darts.nasbench201 import EDGES, OPERATIONS, NasBench201Genotype, edge_label
+from nni_darts.search_spaces.convolutions import Conv2d
 from nni_darts.search_spaces.operations import ReLUConvBN, create_operation, suited_layout
 
 __all__ = ['NasBench201Network', 'NasBench201Space', 'nasbench201_network']
@@ -56,12 +57,12 @@ class _ResidualReduction(nn.Module):
         super().__init__()
         self.residual = nn.Sequential(
             nn.ReLU(),
-            nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False),
+            Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(out_channels),
             ReLUConvBN(out_channels, out_channels, 3),
         )
         # The benchmark's images have even sides. At the end of an odd one the pool averages what is left, so that both branches agree.
-        self.shortcut = nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), nn.Conv2d(in_channels, out_channels, 1, bias=False))
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), Conv2d(in_channels, out_channels, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C', ⌈H / 2⌉, ⌈W / 2⌉)"""
@@ -81,7 +82,7 @@ class _StagedNetwork(nn.Module):
             )
         # Batch norm here, in the residual blocks and in the head is affine in search, too, as in the benchmark's code for searching:
         # only the candidates' batch norms are not.
-        self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+        self.stem = nn.Sequential(Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
         self.cells = nn.ModuleList()
         for stage in range(STAGES):
             if stage:

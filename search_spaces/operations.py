@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_darts.genotype import OPERATION_NAMES
-from nni_darts.search_spaces.convolutions import DepthwiseConv2d, PointwiseConv2d
+from nni_darts.search_spaces.convolutions import Conv2d, DepthwiseConv2d, PointwiseConv2d
 
 __all__ = ['BatchNorm2d', 'FactorizedReduce', 'Noise', 'ReLUConvBN', 'Zero', 'create_operation', 'suited_layout']
 
@@ -63,8 +63,8 @@ class FactorizedReduce(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, affine: bool = True) -> None:
         super().__init__()
         half = out_channels // 2
-        self.conv_1 = nn.Conv2d(in_channels, half, 1, stride=2, bias=False)
-        self.conv_2 = nn.Conv2d(in_channels, out_channels - half, 1, stride=2, bias=False)
+        self.conv_1 = PointwiseConv2d(in_channels, half, stride=2)
+        self.conv_2 = PointwiseConv2d(in_channels, out_channels - half, stride=2)
         self.bn = BatchNorm2d(out_channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class ReLUConvBN(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, *, affine: bool = True) -> None:
         super().__init__(
             nn.ReLU(),
-            nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
+            Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
             BatchNorm2d(out_channels, affine=affine),
         )
 
@@ -109,8 +109,8 @@ def _dilated(kernel_size: int, channels: int, stride: int, affine: bool) -> nn.M
 def _conv_7x1_1x7(channels: int, stride: int, affine: bool) -> nn.Module:
     return nn.Sequential(
         nn.ReLU(),
-        nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
-        nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
+        Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
+        Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
         BatchNorm2d(channels, affine=affine),
     )
 

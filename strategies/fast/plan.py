@@ -239,7 +239,7 @@ def _stages(module: nn.Module) -> list[Stage]:
     for start in range(0, len(module), 4):
         relu, spatial, pointwise, norm = module[start : start + 4]
         kinds = isinstance(relu, nn.ReLU), isinstance(spatial, DepthwiseConv2d), isinstance(pointwise, PointwiseConv2d), is_foldable(norm)
-        if not all(kinds) or (start and spatial.stride != (1, 1)):
+        if not all(kinds) or (start and spatial.stride != (1, 1)) or pointwise.stride != (1, 1):
             return []
         stages.append(Stage((spatial,), (pointwise,), (norm,)))
     return stages
