@@ -15,6 +15,7 @@ import pytest
 from nni_darts import PUBLISHED, Genotype
 from nni_darts.cli import _to_run
 from tests.nni_darts.tiny import overrides, write_images
+from tests.processors import HEAP_CHECKED, INSTRUCTION_SETS
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, '-c', 'from nni_darts.cli import main; main(prog_name="nni-darts")']
@@ -45,6 +46,16 @@ def test_search_retrain_and_cost_work_on_each_others_files(tiny: list[str], tmp_
     assert 'valid accuracy' in short.stdout and 'test accuracy' not in short.stdout
     cost = run('cost', genotype.code(), *tiny, '--json')
     assert json.loads(cost.stdout)['parameters'] == json.loads((tmp_path / 'retrain' / 'result.json').read_text())['result']['parameters']
+
+
+@pytest.mark.parametrize('kernels', ['on', 'off'])
+def test_a_supernet_of_four_channels_leaves_the_heap_alone(kernels: str, tiny: list[str], tmp_path: Path) -> None:
+    small = ['--set', 'space.channels=4', '--set', 'space.nodes=1', '--set', 'search.epochs=1']
+    process = run(
+        *('search', *tiny, *small, '--strategy', 'darts-1st', '--output', tmp_path / 'out'),
+        env={**os.environ, **HEAP_CHECKED, **INSTRUCTION_SETS['avx2'], 'OMP_NUM_THREADS': '1', 'NNI_DARTS_KERNELS': kernels},
+    )
+    assert process.returncode == 0, process.stderr
 
 
 @pytest.mark.parametrize(('recipe', 'parameters', 'multiply_adds'), [('cifar10', 3_349_342, 528e6), ('imagenet', 4_718_752, 530e6)])

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nni_darts.search_spaces.convolutions import DepthwiseConv2d, PointwiseConv2d
+from nni_darts.search_spaces.convolutions import Conv2d, DepthwiseConv2d, PointwiseConv2d
+from tests.processors import HEAP_CHECKED, INSTRUCTION_SETS
 
 LAYOUTS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_format}
 
@@ -75,3 +80,57 @@ def test_autocast_goes_the_usual_way() -> None:
             assert output.dtype == torch.bfloat16
             output.float().sum().backward()
             assert module.weight.grad is not None and module.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize(('processor', 'threads'), [('avx2', 1), ('avx2', 2), ('native', 1)])
+def test_every_shape_of_our_networks_in_a_process_of_its_own(processor: str, threads: int) -> None:
+    limits = {'OMP_NUM_THREADS': str(threads), 'OMP_WAIT_POLICY': 'passive', **INSTRUCTION_SETS[processor]}
+    process = subprocess.run(
+        [sys.executable, '-W', 'ignore', Path(__file__).with_name('convolution_shapes.py'), str(threads)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **HEAP_CHECKED, **limits},
+    )
+    assert process.returncode == 0, process.stderr
+    *wrong, last = process.stdout.splitlines()
+    assert not wrong and last.endswith(' cases')
+
+
+STRIDED = {
+    'pointwise': lambda: PointwiseConv2d(2, 3, stride=2),
+    'square': lambda: Conv2d(2, 3, 3, stride=2, padding=1),
+    'row': lambda: Conv2d(2, 2, (1, 7), (1, 2), (0, 3), bias=False),
+    'column': lambda: Conv2d(2, 2, (7, 1), (2, 1), (3, 0), bias=False),
+}
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('name', STRIDED)
+def test_strided_convolutions_can_be_differentiated_twice(name: str, layout: str) -> None:
+    module = STRIDED[name]().double()
+    for size in ((1, 1), (4, 1), (3, 4)):
+        x = image(layout, 1, 2, *size)
+        expected = functional.conv2d(x, module.weight, module.bias, module.stride, module.padding)
+        assert torch.allclose(module(x), expected, rtol=1e-12, atol=1e-14)
+
+        def compute(x: Tensor, weight: Tensor) -> Tensor:
+            return torch.func.functional_call(module, {'weight': weight}, (x,)).square()
+
+        assert torch.autograd.gradcheck(compute, (x, module.weight))
+        assert torch.autograd.gradgradcheck(compute, (x, module.weight))
+
+
+@pytest.mark.parametrize('name', STRIDED)
+def test_strided_convolutions_compute_in_bfloat16_under_autocast(name: str) -> None:
+    module, x = STRIDED[name](), image('channels_last', 2, 2, 6, 1).detach().float()
+    with torch.autocast('cpu', torch.bfloat16):
+        output = module(x)
+    assert output.dtype == torch.bfloat16
+    output.float().square().sum().backward()
+    expected = torch.autograd.grad(plain_biased(module.double(), x.double()).square().sum(), module.weight)[0]
+    assert torch.allclose(module.weight.grad.double(), expected, rtol=0.05, atol=0.05 * float(expected.abs().max()))
+
+
+def plain_biased(module: nn.Conv2d, x: Tensor) -> Tensor:
+    return functional.conv2d(x, module.weight, module.bias, module.stride, module.padding)
