@@ -1,8 +1,8 @@
 """Convolutions whose gradients come from kernels that are right, and, for the two that a separable one is made of, fast.
 
 oneDNN's gradients in the weights (torch 2.14) go wrong for two kinds of convolution (docs/upstream/strided-convolutions.md): a strided 1×1
-convolution of few channels in channels_last writes past a buffer, and in bfloat16 one whose stride is wider than the image reads past its
-end. Which kernel runs depends on the processor, so on every CPU
+convolution of few channels in channels_last writes past a buffer, and in bfloat16 one with a stride along a width of one pixel reads what
+nobody has written. Which kernel runs depends on the processor, so on every CPU
 
 - a strided 1×1 convolution is one without a stride, on the pixels that it reads;
 - a stride that can only ever reach one pixel is 1.

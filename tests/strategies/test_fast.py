@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_darts.search_spaces import S1, S2, S3, S5, DartsSpace
+from nni_darts.search_spaces.convolutions import DepthwiseConv2d, PointwiseConv2d
+from nni_darts.search_spaces.operations import BatchNorm2d
 from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.fast import FastCell, FastPartialCell, convolutional, kernels, piecewise
+from nni_darts.strategies.fast.plan import _stages
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, PartialChannels, RandomSoftmax, SkipDropout, Softmax
 
 SPACES = {
@@ -267,6 +270,13 @@ def test_frozen_and_copied() -> None:
     x = images(16)
     assert torch.allclose(copy.deepcopy(fast)(x), plain(x), rtol=1e-10)
     assert torch.allclose(fast.freeze(sample)(x), plain.freeze(sample)(x), rtol=1e-10)
+
+
+def test_strided_pointwise_convolutions_are_left_to_their_module() -> None:
+    def separable(stride: int) -> nn.Sequential:
+        return nn.Sequential(nn.ReLU(), DepthwiseConv2d(4, 3), PointwiseConv2d(4, 4, stride), BatchNorm2d(4, affine=False))
+
+    assert len(_stages(separable(1))) == 1 and not _stages(separable(2))
 
 
 def test_the_execution_is_one_of_two() -> None:

@@ -262,6 +262,16 @@ def test_no_batch_of_one() -> None:
     assert [len(labels) for _, labels in module.train_dataloader()] == [32, 32]
 
 
+def test_batches_of_colour_pictures_are_contiguous(tmp_path: Path) -> None:
+    """Only our own networks bring images into channels_last: a user's convolutions get the layout that torch gives by default."""
+    folders(tmp_path, count=9)
+    settings = folder(tmp_path)
+    module = ImageDataModule(load_images(settings), settings, train_portion=0.5, batch_size=3, seed=1)
+    for loader in (module.train_dataloader(), module.architecture_dataloader(), module.val_dataloader(), module.test_dataloader()):
+        for images, _ in loader:
+            assert images.shape[1] == 3 and images.is_contiguous()
+
+
 def test_cutout_zeroes_a_square_clipped_at_the_border() -> None:
     torch.manual_seed(1)
     image = torch.ones(2, 16, 16)
