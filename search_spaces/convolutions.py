@@ -4,7 +4,7 @@ oneDNN's gradients in the weights (torch 2.14) go wrong for two kinds of convolu
 convolution of few channels in channels_last writes past a buffer, and in bfloat16 one with a stride along a width of one pixel reads what
 nobody has written. Which kernel runs depends on the processor, so on every CPU
 
-- a strided 1×1 convolution is one without a stride, on the pixels that it reads;
+- the weight gradient of a strided 1×1 convolution is that of one without a stride, on the pixels that it reads;
 - a stride that can only ever reach one pixel is 1.
 
 On the CPU in channels_last, oneDNN has fast depthwise kernels for every forward pass, but its gradients are 5 to 30 times slower with
@@ -97,13 +97,46 @@ def conv2d(
     groups: int = 1,
 ) -> Tensor:
     """Computes ``functional.conv2d``, in a form whose gradients are right on every CPU: see the head of this module."""
-    if x.device.type == 'cpu' and max(stride) > 1:
+    if x.device.type == 'cpu' and max(stride) > 1 and torch.is_grad_enabled():
         if weight.shape[2:] == (1, 1) and not any(padding):
-            x, stride = x[:, :, :: stride[0], :: stride[1]], (1, 1)
+            if bias is None and groups == 1 and _is_cpu(x):
+                return _StridedPointwise.apply(x, weight, tuple(stride))
+            x, stride = _every_pixel(x, stride), (1, 1)
         else:
             spans = [step * (size - 1) + 1 - 2 * border for step, size, border in zip(dilation, weight.shape[2:], padding)]
             stride = [1 if side == span else step for side, span, step in zip(x.shape[2:], spans, stride)]
     return functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+class _StridedPointwise(torch.autograd.Function):
+    """oneDNN's forward pass and gradient of the image, which are right, and a matrix product for the gradient of the weight."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride = stride
+        return functional.conv2d(x, weight, None, stride)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        of_input, of_weight = ctx.needs_input_grad[:2]
+        geometry = ctx.stride, [0, 0], [1, 1], False, [0, 0], 1, [True, False, False]
+        return (
+            torch.ops.aten.convolution_backward(gradient, x, weight, None, *geometry)[0] if of_input else None,
+            (_pixels(gradient).T @ _pixels(_every_pixel(x, ctx.stride)))[..., None, None] if of_weight else None,
+            None,
+        )
+
+
+def _every_pixel(x: Tensor, stride: Sequence[int]) -> Tensor:
+    """The pixels that a 1×1 convolution reads: (B, C, H, W) → (B, C, ⌈H / stride⌉, ⌈W / stride⌉)"""
+    return x[:, :, :: stride[0], :: stride[1]]
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """(B, C, H, W) → (B·H·W, C)"""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def depthwise_with_gradients(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
@@ -137,7 +170,7 @@ def depthwise_weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, strid
     """The gradient of :func:`depthwise` in its weight, (C, 1, k, k), from the gradient of its result."""
     near = reaching(weight, x, dilation)
     if near.shape[-1] == 1:
-        x, stride = x[:, :, ::stride, ::stride], 1
+        x, stride = _every_pixel(x, [stride] * 2), 1
     if _is_cpu(x) and gradient.shape[2:].numel() > 1 and (near.shape[-1], stride, dilation) != (3, 1, 1):
         result = _weight_gradient(gradient, x, near.shape[-1], stride, dilation)
     else:

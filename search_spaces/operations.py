@@ -73,7 +73,7 @@ class FactorizedReduce(nn.Module):
     def reduce(self, x: Tensor) -> Tensor:
         """The convolutions alone, on what went through the ReLU."""
         # An odd side has one pixel more to keep than to shift to: the shifted convolution sees a zero there.
-        shifted = functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
+        shifted = functional.pad(x, (-1, x.shape[3] % 2, -1, x.shape[2] % 2))
         return torch.cat([self.conv_1(x), self.conv_2(shifted)], dim=1)
 
 
