@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from torch.nn import functional
 
 from nni_darts import PUBLISHED, Genotype
 from nni_darts._nni import model_context
@@ -52,6 +53,22 @@ def test_published_cells_build_and_run(name: str, stem: str) -> None:
 def test_operations_keep_or_halve_any_size(name: str, stride: int, size: tuple[int, int]) -> None:
     output = create_operation(name, 6, stride, affine=True)(torch.randn(2, 6, *size))
     assert output.shape == (2, 6, *(-(-side // stride) for side in size))
+
+
+@pytest.mark.parametrize('layout', [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize('size', [(1, 1), (2, 2), (3, 4), (5, 1), (4, 7)])
+def test_factorized_reduce_is_two_strided_convolutions_side_by_side(size: tuple[int, int], layout: torch.memory_format) -> None:
+    reduce = FactorizedReduce(3, 5, affine=False).double()
+    x = torch.randn(2, 3, *size, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    shifted = functional.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+    expected = torch.cat(
+        [functional.conv2d(image, conv.weight, stride=2) for image, conv in ((x, reduce.conv_1), (shifted, reduce.conv_2))], 1
+    )
+    assert torch.allclose(reduce.reduce(x), expected, rtol=1e-12, atol=1e-14)
+    weights, gradient = [x, reduce.conv_1.weight, reduce.conv_2.weight], torch.randn_like(expected)
+    found = torch.autograd.grad(reduce.reduce(x), weights, gradient)
+    for one, other in zip(found, torch.autograd.grad(expected, weights, gradient)):
+        assert torch.allclose(one, other, rtol=1e-12, atol=1e-13)
 
 
 def test_factorized_reduce_reads_every_other_pixel_twice() -> None:
