@@ -73,24 +73,24 @@ class Convolutions:
             Moments(len(matrices), self.channels, self.x) if matrices is not None and self.training else None for matrices in self.matrices
         ]
 
-        def spatial(index: int, stage: int, image: Tensor) -> Tensor:
+        def spatial(index: int, stage: int, image: Tensor, *, first: bool) -> Tensor:
             group = self.groups[index]
             y = depthwise(nchw(image), self.kernels[index][stage], *group.steps(stage))
             y = nhwc(y).view(-1, len(group.places), self.channels)
             last = stage == len(group.stages) - 1
             if moments[last] is not None:
-                moments[last].add(self.slices[index][stage], y)
+                moments[last].add(self.slices[index][stage], y, first=first)
             return y
 
         self.inner, self.outer = [], []  # piece → group → y, of the first and of the last depthwise convolution
-        for piece in self.pieces:
+        for number, piece in enumerate(self.pieces):
             spread = _Spread(self.x[piece])
-            self.inner.append([spatial(index, 0, spread(group)) for index, group in enumerate(self.groups)])
+            self.inner.append([spatial(index, 0, spread(group), first=number == 0) for index, group in enumerate(self.groups)])
         self.first = self._fold(False, moments[False], None, running)
-        for inner in self.inner:
+        for number, inner in enumerate(self.inner):
             self.outer.append(
                 [
-                    spatial(index, 1, self._image(self._middle(index, y))) if len(self.groups[index].stages) == 2 else y
+                    spatial(index, 1, self._image(self._middle(index, y)), first=number == 0) if len(self.groups[index].stages) == 2 else y
                     for index, y in enumerate(inner)
                 ]
             )

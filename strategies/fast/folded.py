@@ -42,13 +42,13 @@ class RunningStatistics:
         self._count = count
         self._norms: list[nn.BatchNorm2d] = []
         self._means: list[Tensor] = []
-        self._inverses: list[Tensor] = []
+        self._variances: list[Tensor] = []
 
-    def add(self, norms: Sequence[nn.BatchNorm2d], mean: Tensor, inverse: Tensor) -> None:
-        """Notes the mean and 1 / √(variance + ε) of this batch for each of some norms: (norms, C)"""
+    def add(self, norms: Sequence[nn.BatchNorm2d], mean: Tensor, variance: Tensor) -> None:
+        """Notes the mean and the (biased) variance of this batch for each of some norms: (norms, C)"""
         self._norms += norms
         self._means.append(mean)
-        self._inverses.append(inverse)
+        self._variances.append(variance)
 
     def write(self) -> None:
         """Writes what was noted."""
@@ -56,29 +56,37 @@ class RunningStatistics:
             return
         dtype = self._norms[0].running_mean.dtype
         mean = torch.cat(self._means).to(dtype)
-        var = torch.cat(self._inverses).pow_(-2).sub_(EPS).clamp_(min=0).mul_(self._count / (self._count - 1)).to(dtype)
+        var = torch.cat(self._variances).mul(self._count / (self._count - 1)).to(dtype)
         buffers = [buffer for norm in self._norms for buffer in (norm.running_mean, norm.running_var)]
         torch._foreach_lerp_(buffers, [value for pair in zip(mean.unbind(), var.unbind()) for value in pair], MOMENTUM)
         torch._foreach_add_([norm.num_batches_tracked for norm in self._norms], 1)
 
 
 class Moments:
-    """Σ y and Σ yᵀy of G groups of C channels, piece by piece.
+    """Σ (y − s) and Σ (y − s)ᵀ(y − s) of G groups of C channels, piece by piece, where the shift s is near the mean of y.
+
+    A variance that is a difference of large numbers has few digits. The shift, the mean of the first piece, keeps them small: it is within
+    √pieces deviations of the mean, whatever the pieces are.
 
     Attributes:
         sums: (G, C)
         products: (G, C, C)
-        whole: both, the products below the sums: (G, 1 + C, C)
+        shift: s; (G, C)
     """
 
     def __init__(self, groups: int, channels: int, like: Tensor) -> None:
-        whole = like.new_zeros(groups, 1 + channels, channels)
-        self.whole, self.sums, self.products = whole, whole[:, 0], whole[:, 1:]
+        wide = _wide(like.new_zeros(groups, 2 + channels, channels))
+        self.sums, self.products = wide[:, 0], wide[:, 2:]
+        self.shift = like.new_zeros(groups, channels)
 
-    def add(self, groups: slice, y: Tensor) -> None:
-        """Takes a piece of some groups: (n, G', C)"""
-        self.sums[groups] += torch.mm(y.new_ones(1, len(y)), y.flatten(1)).view(y.shape[1:])
-        self.products[groups].baddbmm_(y.permute(1, 2, 0), y.transpose(0, 1))
+    def add(self, groups: slice, y: Tensor, *, first: bool) -> None:
+        """Takes a piece of some groups, (n, G', C), and subtracts the shift from it, in place; ``first``: the shift is this piece's mean."""
+        if first:
+            # A mean that is no number is no help: nothing is subtracted then.
+            self.shift[groups] = y.mean(0).nan_to_num_(0, 0, 0)
+        y -= self.shift[groups]
+        self.sums[groups] += y.sum(0)
+        self.products[groups] += torch.bmm(y.permute(1, 2, 0), y.transpose(0, 1))
 
 
 class FoldedNorm:
@@ -88,7 +96,8 @@ class FoldedNorm:
         weight: W of the convolutions, (G, O, I).
         norms: a batch norm for each.
         count: n, how many y there are.
-        moments: of y, if the batch is to be normalised with its own; otherwise the running statistics are used.
+        moments: of y, if the batch is to be normalised with its own; y stands for y − s from there on. Otherwise the running statistics are
+            used.
         factors: of the results, (G,); None is 1.
         running: takes the new running statistics, if that is wanted.
 
@@ -118,14 +127,15 @@ class FoldedNorm:
             self._centre = _wide(torch.stack([norm.running_mean for norm in norms]))
             var = _wide(torch.stack([norm.running_var for norm in norms]))
         else:
-            self._mean = _wide(moments.sums).div_(count)
-            cov = torch.baddbmm(_wide(moments.products), self._mean.unsqueeze(2), self._mean.unsqueeze(1), beta=1 / count, alpha=-1)
+            self._mean = moments.sums.div(count)
+            cov = torch.baddbmm(moments.products, self._mean.unsqueeze(2), self._mean.unsqueeze(1), beta=1 / count, alpha=-1)
             self._covered = self._weight @ cov
             self._centre = torch.bmm(self._weight, self._mean.unsqueeze(2)).squeeze(2)
             var = (self._covered * self._weight).sum(2).clamp_(min=0)
         self._inverse = var.add(EPS).rsqrt_()
         if moments is not None and running is not None:
-            running.add(norms, self._centre, self._inverse)
+            shifted = torch.bmm(self._weight, _wide(moments.shift).unsqueeze(2)).squeeze(2)
+            running.add(norms, self._centre + shifted, var)
         self._factors = None if factors is None else _wide(factors).unsqueeze(1)
         self._scale = self._inverse if self._factors is None else self._inverse * self._factors
         self._scaled = self._scale.unsqueeze(2) * self._weight

@@ -103,8 +103,8 @@ class _Joined:
                 return torch.stack([getattr(norm, name) for norm in norms]).unflatten(1, (halves, -1)).transpose(0, 1).flatten()
 
             return nhwc(functional.batch_norm(z, gathered('running_mean'), gathered('running_var'), weight, None, False, MOMENTUM, EPS))
-        z, mean, inverse = torch.native_batch_norm(z, weight, None, None, None, True, MOMENTUM, EPS)
-        self.running.add(norms, ordered(mean.detach()), ordered(inverse.detach()))
+        z, *statistics = _batch_norm(z, weight)
+        self.running.add(norms, *map(ordered, statistics))
         return nhwc(z)
 
     def _reductions(self, total: Tensor | None) -> Tensor:
@@ -138,15 +138,27 @@ class _Joined:
             bias = -(scales * mean).sum(0).flatten()
         elif leaving.pools:
             pools = torch.cat(found[leaving.identities :], dim=3)
-            z, mean, inverse = torch.native_batch_norm(nchw(pools), None, None, None, None, True, MOMENTUM, EPS)
+            z, *statistics = _batch_norm(nchw(pools), None)
             found[leaving.identities :] = [nhwc(z)]
-            for entry, *statistics in zip(leaving.pools, *(part.detach().view(len(leaving.pools), -1) for part in (mean, inverse))):
+            for entry, *statistics in zip(leaving.pools, *(part.view(len(leaving.pools), -1) for part in statistics)):
                 norms = [norm for norm in entry.norms if norm is not None]
                 self.running.add(norms, *(part.expand(len(norms), -1) for part in statistics))
         matrix = scales.transpose(1, 2).unsqueeze(3) * torch.eye(self.channels, dtype=scales.dtype, device=scales.device).unsqueeze(1)
         bank = found[0] if len(found) == 1 else torch.cat(found, dim=3)
         # (P, C, k, C): one output channel of every node from one channel of each row of the bank
         return functional.linear(bank, matrix.reshape(bank.shape[3], -1).t(), bias).unflatten(3, (leaving.edges, -1))
+
+
+def _batch_norm(z: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalises (B, C, H, W) with the batch's own statistics. Returns the result, means and biased variances.
+
+    Running statistics with a momentum of 1 become those of the batch; the deviations that torch returns have no digits left of a variance
+    far below ε.
+    """
+    count = z.numel() // z.shape[1]
+    mean, variance = z.new_zeros(2, z.shape[1], dtype=torch.float64 if z.dtype is torch.float64 else torch.float32).unbind()
+    result = torch.native_batch_norm(z, weight, None, mean, variance, True, 1.0, EPS)[0]
+    return result, mean, variance * ((count - 1) / count)
 
 
 def _steps(group: Group) -> tuple[int, tuple[int, int], tuple[int, int]]:

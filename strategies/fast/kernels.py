@@ -1,8 +1,11 @@
 """The compiled kernels of ``cpp/``: built once for a machine where a C++ compiler is present, and called through ctypes.
 
-Nothing depends on them but speed: without a compiler, or with ``NNI_DARTS_KERNELS=off`` in the environment, the same is computed by torch's
-operations. What was built lies in ``$XDG_CACHE_HOME/nni-darts`` (``~/.cache/nni-darts``), under a name that changes with source, compiler
-and processor.
+Without a compiler, or with ``NNI_DARTS_KERNELS=off`` in the environment, torch's operations compute the same up to rounding. Built
+libraries are cached in ``$XDG_CACHE_HOME/nni-darts`` (``~/.cache/nni-darts``), under a name that changes with source, compiler, instruction
+set and processor.
+
+They are built for the instruction set of the processor. ``NNI_DARTS_KERNELS_ARCH=x86-64-v3`` (any value of GCC's ``-march`` that the processor
+can run) builds them for another one, so that every machine can test and measure narrower builds.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ['SIZES', 'State', 'kernels', 'pointer']
+__all__ = ['SIZES', 'State', 'instruction_set', 'kernels', 'pointer']
 
 _logger = logging.getLogger(__name__)
 
@@ -31,7 +34,14 @@ SIZES = (3, 5, 7)
 
 _FOLDER = Path(__file__).with_name('cpp')
 _SOURCE = _FOLDER / 'kernels.cpp'
-_FLAGS = ('-std=c++17', '-O3', '-march=native', '-fno-math-errno', '-fopenmp', '-shared', '-fPIC')
+_FLAGS = ('-std=c++17', '-O3', '-fno-math-errno', '-fopenmp', '-shared', '-fPIC')
+_LEVELS = {
+    'x86-64': (),
+    'x86-64-v2': ('ssse3', 'sse4_1', 'sse4_2', 'popcnt', 'cx16'),
+    'x86-64-v3': ('avx', 'avx2', 'bmi1', 'bmi2', 'f16c', 'fma', 'movbe'),
+    'x86-64-v4': ('avx512f', 'avx512bw', 'avx512cd', 'avx512dq', 'avx512vl'),
+}
+"""The levels of x86-64, each with what it adds to the one before as Linux names it in ``/proc/cpuinfo``."""
 _NAMES = {torch.float32: 'float', torch.float64: 'double'}
 
 
@@ -63,51 +73,78 @@ def kernels(like: Tensor) -> _Kernels | None:
     """The functions for tensors like this one; None where there are none. The first call of a machine builds them: seconds."""
     if like.device.type != 'cpu' or like.dtype not in _NAMES or os.environ.get('NNI_DARTS_KERNELS') == 'off':
         return None
-    return _functions(_NAMES[like.dtype])
+    return _functions(_NAMES[like.dtype], instruction_set())
+
+
+def instruction_set() -> str:
+    """The value of GCC's ``-march`` for which kernels are built: that of ``NNI_DARTS_KERNELS_ARCH``, or ``native``.
+
+    Raises:
+        ValueError: for a level of x86-64 that this processor does not have.
+    """
+    chosen = os.environ.get('NNI_DARTS_KERNELS_ARCH') or 'native'
+    if chosen in _LEVELS:
+        names = list(_LEVELS)
+        needed = {flag for level in names[: names.index(chosen) + 1] for flag in _LEVELS[level]}
+        missing = sorted(needed - set(_processor().split()))
+        if missing:
+            raise ValueError(
+                f'NNI_DARTS_KERNELS_ARCH is {chosen}, which this processor cannot run: it lacks {", ".join(missing)}. Leave the variable out, '
+                'or name a lower level.'
+            )
+    return chosen
+
+
+def _processor() -> str:
+    """The line of ``/proc/cpuinfo`` that lists what the first processor can do."""
+    lines = Path('/proc/cpuinfo').read_text('utf-8').splitlines()
+    return next((line for line in lines if line.startswith(('flags', 'Features'))), '')
 
 
 @functools.cache
-def _functions(name: str) -> _Kernels | None:
-    library = _library(f'-DREAL={name}')
+def _functions(name: str, march: str) -> _Kernels | None:
+    library = _library((f'-DREAL={name}', f'-march={march}'))
     return None if library is None else _Kernels(library)
 
 
-def _library(precision: str) -> ctypes.CDLL | None:
+def _library(options: tuple[str, ...]) -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get('CXX', 'g++'))
     if compiler is None or platform.system() != 'Linux':
         return None
     try:
-        path = _cached(compiler, precision)
+        path = _cached(compiler, options)
         if not path.exists():
-            _build(compiler, precision, path)
+            _build(compiler, options, path)
         return ctypes.CDLL(str(path))
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode('utf-8', 'replace').strip() or f'exit code {error.returncode}'
+        _logger.warning('The kernels could not be built (%s): a search on the CPU is slower without them. %s', ' '.join(error.cmd), said)
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # the second: there is no home
-        _logger.warning('the kernels could not be built, a search on the CPU is slower without: %s', error)
-        return None
+        _logger.warning('The kernels could not be built: a search on the CPU is slower without them. %s', error)
+    return None
 
 
-def _cached(compiler: str, precision: str) -> Path:
+def _cached(compiler: str, options: tuple[str, ...]) -> Path:
     """Where the built kernels are: for this source, precision, compiler and processor (a home may be shared by machines)."""
     version = subprocess.run([compiler, '--version'], capture_output=True, check=True).stdout
-    processor = next((line for line in Path('/proc/cpuinfo').read_text('utf-8').splitlines() if line.startswith(('flags', 'Features'))), '')
     parts = (
         *(file.read_bytes() for file in sorted(_FOLDER.iterdir()) if file.suffix in ('.cpp', '.h')),
         compiler.encode(),
         version,
-        ' '.join((*_FLAGS, precision)).encode(),
-        processor.encode(),
+        ' '.join((*_FLAGS, *options)).encode(),
+        _processor().encode(),
     )
     digest = hashlib.sha256(b'\0'.join(parts)).hexdigest()[:20]
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
     return cache / 'nni-darts' / f'kernels-{digest}.so'
 
 
-def _build(compiler: str, precision: str, path: Path) -> None:
+def _build(compiler: str, options: tuple[str, ...], path: Path) -> None:
     """Compiles beside, then renames: several processes may do so at once."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = Path(folder) / 'kernels.so'
-        subprocess.run([compiler, *_FLAGS, precision, str(_SOURCE), '-o', str(built)], check=True, capture_output=True, timeout=300)
+        subprocess.run([compiler, *_FLAGS, *options, str(_SOURCE), '-o', str(built)], check=True, capture_output=True, timeout=300)
         built.replace(path)
 
 

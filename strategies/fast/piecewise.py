@@ -164,7 +164,7 @@ class _Bank:
             mean = sum(part.sum(1).double() for part in parts) / count
             var = sum((part - mean.to(part.dtype).unsqueeze(1)).square_().sum(1).double() for part in parts) / count
             inverse = torch.rsqrt(var + EPS)
-            for entry, m, v in zip(pools, mean, inverse):
+            for entry, m, v in zip(pools, mean, var):
                 norms = [norm for norm in entry.norms if norm is not None]
                 if running is not None:
                     running.add(norms, m.expand(len(norms), -1), v.expand(len(norms), -1))

@@ -88,7 +88,7 @@ template <typename T>
 void activate_backward(
     long edges, long count, const T* gradient, const T* const* states, T* gates, T* updates, const T* weights, T* const* of_states,
     double* of_weights, int threads) {
-    constexpr long LANES = Block<T, 64>::lanes;
+    constexpr long LANES = Block<T, WIDTH>::lanes;
     std::vector<double> sums(4 * edges * ((count + PIECE - 1) / PIECE), 0.0);
     over_pieces(count, threads, [&](long first, long last) {
         double* mine = sums.data() + 4 * edges * (first / PIECE);

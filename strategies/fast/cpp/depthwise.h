@@ -25,6 +25,9 @@ void arrange(const T* kernel, const Geometry& g, bool flipped, T* out) {
         for (long c = 0; c < g.channels; c++) out[tap * g.channels + c] = kernel[c * taps + (flipped ? taps - 1 - tap : tap)];
 }
 
+// Pixels of a row that are convolved at a time: a tap of the kernel is read once for all of them.
+constexpr long TILE = 8;
+
 template <long SIZE, long COUNT, typename V, typename T>
 inline void convolve_tile(const T* from, long step, long row_step, const T* kernel, const Geometry& g, V* sums) {
     for (long j = 0; j < COUNT; j++) sums[j] = V{};
@@ -83,39 +86,38 @@ void scatter(const T* gradient, const T* kernel, const Geometry& g, T* padded) {
     });
 }
 
-#ifdef __AVX512F__
-constexpr bool MANY_REGISTERS = true;
-#else
-constexpr bool MANY_REGISTERS = false;
-#endif
+// LINES lines of the kernel's gradient from line "first" on; see below.
+template <long SIZE, long LINES, typename V, typename T>
+inline void kernel_lines(const T* gradient, long gradient_line, const T* padded, const Geometry& g, long first, long c, double* total) {
+    const long line = g.padded_width() * g.channels, rows_at_once = std::max(1L, CHUNK / g.columns());
+    for (long top = 0; top < g.rows(); top += rows_at_once) {
+        V sums[LINES * SIZE];
+        for (long tap = 0; tap < LINES * SIZE; tap++) sums[tap] = V{};
+        const long bottom = std::min(top + rows_at_once, g.rows());
+        for (long row = top; row < bottom; row++)
+            for (long column = 0; column < g.columns(); column++) {
+                const V value = load<V>(gradient + row * gradient_line + column * g.channels + c);
+                const T* from = padded + (row * g.stride + first * g.dilation) * line + column * g.stride * g.channels + c;
+#pragma GCC unroll 7
+                for (long y = 0; y < LINES; y++)
+#pragma GCC unroll 7
+                    for (long x = 0; x < SIZE; x++)
+                        sums[y * SIZE + x] += value * load<V>(from + y * g.dilation * line + x * g.dilation * g.channels);
+            }
+        for (long tap = 0; tap < LINES * SIZE; tap++) flush(sums[tap], total + (first * SIZE + tap) * g.channels + c);
+    }
+}
 
 // The kernel's gradient from a padded image and the gradient of the result, whose lines are gradient_line apart: adds to total, (size, size,
-// channels). LINES of the kernel are summed at a time, as many as there are registers for.
+// channels). As many lines of the kernel are summed at a time as there are registers for.
 template <long SIZE, typename T>
 void kernel_gradient(const T* gradient, long gradient_line, const T* padded, const Geometry& g, double* total) {
-    constexpr long LINES = MANY_REGISTERS && SIZE <= 5 ? SIZE : SIZE == 3 ? 3 : 1;
-    const long line = g.padded_width() * g.channels;
+    constexpr long LINES = std::min(SIZE, (REGISTERS - 4) / SIZE);
     blocks<T>(g.channels, [&](auto block, long c) {
         typedef typename decltype(block)::type V;
-        for (long first = 0; first < SIZE; first += LINES) {
-            V sums[LINES * SIZE];
-            for (long tap = 0; tap < LINES * SIZE; tap++) sums[tap] = V{};
-            for (long row = 0; row < g.rows(); row++)
-                for (long column = 0; column < g.columns(); column++) {
-                    const V value = load<V>(gradient + row * gradient_line + column * g.channels + c);
-                    const T* from = padded + (row * g.stride + first * g.dilation) * line + column * g.stride * g.channels + c;
-#pragma GCC unroll 7
-                    for (long y = 0; y < LINES; y++)
-#pragma GCC unroll 7
-                        for (long x = 0; x < SIZE; x++)
-                            sums[y * SIZE + x] += value * load<V>(from + y * g.dilation * line + x * g.dilation * g.channels);
-                }
-            const T* values = reinterpret_cast<const T*>(sums);
-            const long lanes = sizeof(V) / sizeof(T);
-            for (long tap = 0; tap < LINES * SIZE; tap++)
-                for (long lane = 0; lane < lanes; lane++)
-                    total[(first * SIZE + tap) * g.channels + c + lane] += values[tap * lanes + lane];
-        }
+        long first = 0;
+        for (; first + LINES <= SIZE; first += LINES) kernel_lines<SIZE, LINES, V>(gradient, gradient_line, padded, g, first, c, total);
+        if constexpr (SIZE % LINES != 0) kernel_lines<SIZE, SIZE % LINES, V>(gradient, gradient_line, padded, g, first, c, total);
     });
 }
 

@@ -10,7 +10,8 @@ namespace {
 constexpr double EPS = 1e-5;
 
 // 1×1 convolution, batch norm and factor as one affine map, and its derivative: FoldedNorm of folded.py, which has the formulas. "weight" is
-// (outputs, inputs), both as many as there are channels.
+// (outputs, inputs), both as many as there are channels. An input y is what is left of it once a constant near its mean is taken off each
+// channel: a batch norm does not see the constant, while moments of large numbers would lose digits.
 struct Fold {
     long c;
     double *mean, *centre, *inverse, *covered;
@@ -27,7 +28,7 @@ struct Fold {
         for (long i = 0; i < c; i++)
             for (long j = 0; j < c; j++) cov[i * c + j] = sums[c + i * c + j] / count - mean[i] * mean[j];
         for (long o = 0; o < c; o++) {
-            double *row = covered + o * c, var = 0;
+            double* row = covered + o * c;
             const double* w = weight + o * c;
             std::fill(row, row + c, 0.0);
             centre[o] = 0;
@@ -35,9 +36,15 @@ struct Fold {
                 centre[o] += w[i] * mean[i];
                 for (long j = 0; j < c; j++) row[j] += w[i] * cov[i * c + j];
             }
-            for (long i = 0; i < c; i++) var += row[i] * w[i];
-            inverse[o] = 1 / std::sqrt(std::max(var, 0.0) + EPS);
+            inverse[o] = 1 / std::sqrt(variance(weight, o) + EPS);
         }
+    }
+
+    // Of one output, once the batch is measured.
+    double variance(const double* weight, long o) const {
+        double var = 0;
+        for (long i = 0; i < c; i++) var += covered[o * c + i] * weight[o * c + i];
+        return var < 0 ? 0 : var;  // not a number stays what it is
     }
 
     // y → y·matrix + bias

@@ -180,17 +180,24 @@ struct Arena {
 // What forward leaves for backward.
 template <typename T>
 struct Kept {
-    std::vector<T*> y;  // what depthwise convolutions gave, (pixels, edges, channels): group → stage
+    std::vector<T*> y;  // results of depthwise convolutions less their shifts, (pixels, edges, channels): group → stage
+    // Constants near the means of what is normalised, (moments, channels), then (pools, channels): they are taken off first, so that sums of
+    // products keep their digits. Zero where running statistics are used.
+    T* shifts;
     double* folds;
-    double *means, *inverses;  // of pools: (pools, edges, channels)
+    double *means, *inverses;  // of pools less their shifts: (pools, edges, channels)
 
     Kept(const Leaving& l, Arena& arena) {
         for (const Group& group : l.groups)
             for (long stage = 0; stage < group.count; stage++) y.push_back(arena.take<T>(l.count * group.edges * l.c));
+        shifts = arena.take<T>((l.moments + l.pools.size()) * l.c);
         folds = arena.take<double>(l.products.size() * Fold::size(l.c));
         means = arena.take<double>(l.pools.size() * l.edges * l.c);
         inverses = arena.take<double>(l.pools.size() * l.edges * l.c);
     }
+
+    T* shift(const Leaving& l, long moments) const { return shifts + moments * l.c; }
+    T* pool_shift(const Leaving& l, long pool) const { return shift(l, l.moments + pool); }
 
     Fold fold(const Leaving& l, long product) const { return Fold(folds + product * Fold::size(l.c), l.c); }
 };

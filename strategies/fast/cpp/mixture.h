@@ -28,13 +28,16 @@ void fold(const Leaving& l, const Kept<T>& kept, bool last, const double* sums, 
         fold.map(weight.data(), l.template weight<T>(product.position), matrices + number * c * c, biases + number * c);
         if (statistics)
             for (long o = product.row; o < product.row + product.rows; o++) {
-                statistics[2 * product.norm * c + o] = fold.centre[o];
-                statistics[(2 * product.norm + 1) * c + o] = fold.inverse[o];
+                double mean = fold.centre[o];
+                const T* shift = kept.shift(l, product.moments);
+                for (long i = 0; i < c; i++) mean += weight[o * c + i] * shift[i];
+                statistics[2 * product.norm * c + o] = mean;
+                statistics[(2 * product.norm + 1) * c + o] = fold.variance(weight.data(), o);
             }
     });
 }
 
-// Means and inverse deviations of the pools on each edge: from Σ and Σ of squares, (2, channels) each, or running ones.
+// Means and inverse deviations of the pools, less their shifts, on each edge: from Σ and Σ of squares, (2, channels) each, or running ones.
 template <typename T>
 void fold_pools(const Leaving& l, const Kept<T>& kept, const double* sums, double* statistics) {
     const long c = l.c;
@@ -49,16 +52,17 @@ void fold_pools(const Leaving& l, const Kept<T>& kept, const double* sums, doubl
                 double var;
                 if (l.measured()) {
                     mean[i] = sums[2 * p * c + i] / l.count;
-                    var = std::max(sums[(2 * p + 1) * c + i] / l.count - mean[i] * mean[i], 0.0);
+                    var = sums[(2 * p + 1) * c + i] / l.count - mean[i] * mean[i];
+                    if (var < 0) var = 0;
                 } else {
                     mean[i] = normed ? double(l.template statistic<T>(norm, 0)[i]) : 0.0;
                     var = normed ? double(l.template statistic<T>(norm, 1)[i]) : 1.0;
                 }
                 inverse[i] = 1 / std::sqrt(var + EPS);
-            }
-            if (normed && statistics) {
-                std::copy(mean, mean + c, statistics + 2 * norm * c);
-                std::copy(inverse, inverse + c, statistics + (2 * norm + 1) * c);
+                if (normed && statistics) {
+                    statistics[2 * norm * c + i] = mean[i] + kept.pool_shift(l, p)[i];
+                    statistics[(2 * norm + 1) * c + i] = var;
+                }
             }
             norm += normed;
         }
@@ -68,7 +72,7 @@ void fold_pools(const Leaving& l, const Kept<T>& kept, const double* sums, doubl
 template <typename T>
 class Forward {
   public:
-    // statistics: takes mean and inverse deviation of each batch norm, (norms, 2, channels), if they are those of the batch; may be null.
+    // statistics: takes mean and variance of each batch norm, (norms, 2, channels), if they are those of the batch; may be null.
     Forward(const State& state, char* memory, double* statistics)
         : s(state), l(state), arena{memory}, kept(l, arena), c(l.c), step(l.moment_size()), pixels(l.pixels), kernels(l.kernels<T>(false)),
           matrices(l.products.size() * c * c), biases(l.products.size() * c), of_pools(l.moments * step),
@@ -105,9 +109,9 @@ class Forward {
         over_images(s.batch, s.threads, 0, nullptr, [&](long image, double*) {
             const T* from = l.template x<T>(image);
             T* found = scratch<T>(3, (rows + 1) * pixels * c);
-            for (long p = 0; p < rows - 1; p++) pool(l.pools[p].largest, from, l.image, found + p * pixels * c);
+            for (long p = 0; p < rows - 1; p++) pool(l.pools[p].largest, from, l.image, kept.pool_shift(l, p), found + p * pixels * c);
             T* halves = found + (rows - 1) * pixels * c;
-            for (long side = 0; side < 2 && l.reductions; side++) half(side, from, l.image, halves + side * pixels * c);
+            for (long side = 0; side < 2 && l.reductions; side++) half(side, from, l.image, half_shift(side), halves + side * pixels * c);
             const auto target = [&](long k) { return nodes + (k * s.batch + image) * pixels * c; };
             for (long k = 0; k < l.edges; k++) {
                 T* to = target(k);
@@ -123,9 +127,11 @@ class Forward {
                     }
                 });
             }
-            const auto add = [&](const Affine<T>& map, long k) {
-                T* to = target(k);
-                affine(map, pixels, c, [&](long pixel, long at, auto values) {
+            const auto add = [&](const T* y, long y_step, long number) {
+                const Product& product = l.products[number];
+                const Affine<T> map{y, y_step, matrices.data() + number * c * c, nullptr, 0, nullptr, nullptr};
+                T* to = target(product.place);
+                affine(map, pixels, c, Columns{product.row, product.rows}, [&](long pixel, long at, auto values) {
                     typedef decltype(values) V;
                     store<V>(to + pixel * c + at, load<V>(to + pixel * c + at) + values);
                 });
@@ -134,16 +140,11 @@ class Forward {
             for (const Group& group : l.groups) {
                 const long all = group.edges * c;
                 number += group.count;
-                for (long k = 0; k < group.edges; k++) {
-                    const T* y = kept.y[number - 1] + image * pixels * all + k * c;
-                    const T* matrix = matrices.data() + l.product(group, group.last(), k) * c * c;
-                    add(Affine<T>{y, all, matrix, nullptr, 0, nullptr, nullptr}, group.places[k]);
-                }
+                for (long k = 0; k < group.edges; k++)
+                    add(kept.y[number - 1] + image * pixels * all + k * c, all, l.product(group, group.last(), k));
             }
-            for (long product = l.first_reduction(); product < long(l.products.size()); product += 2) {
-                const T* matrix = matrices.data() + product * c * c;
-                add(Affine<T>{halves, c, matrix, halves + pixels * c, c, matrix + c * c, nullptr}, l.products[product].place);
-            }
+            for (long product = l.first_reduction(); product < long(l.products.size()); product++)
+                add(halves + (product - l.first_reduction()) % 2 * pixels * c, c, product);
         });
     }
 
@@ -163,20 +164,85 @@ class Forward {
         outer(y, all, y, all, pixels, c, here + c);
     }
 
-    // A depthwise convolution of a padded image, and the moments of what it gives.
-    void convolution(long image, const T* padded, const Geometry& g, const Group& group, size_t number, long k, double* mine) const {
+    const T* half_shift(long side) const { return kept.shift(l, l.moments - 2 + side); }
+
+    // A depthwise convolution of a padded image, less the shift of what it gives to a product.
+    const T* convolution(long image, const T* padded, const Geometry& g, const Group& group, size_t number, long k, long product) const {
         const long all = group.edges * c, taps = g.size * g.size;
         T* to = kept.y[number] + image * pixels * all + k * c;
+        const T* shift = kept.shift(l, product);
         sized(g.size, [&](auto size) {
             convolve<size.value>(padded, kernels[number].data() + k * taps * c, g, g.rows(), g.columns(), [&](long pixel, long at, auto values) {
-                store(to + pixel * all + at, values);
+                typedef decltype(values) V;
+                store<V>(to + pixel * all + at, values - load<V>(shift + at));
             });
         });
-        if (l.measured()) moments(to, all, mine);
+        return to;
+    }
+
+    // The mean of an image, whose pixels are "all" apart. A mean that is no number is no help: nothing is taken off then.
+    void take_shift(const T* image, long all, T* shift) const {
+        std::vector<double> total(c);
+        sum(image, all, pixels, c, total.data());
+        for (long i = 0; i < c; i++) shift[i] = std::isfinite(total[i] / pixels) ? T(total[i] / pixels) : T(0);
+    }
+
+    // Shifts are the means of the first image: within √batch deviations of the mean of all, whatever the images are. One edge's convolution
+    // of it for each product of a stage, shared by the threads.
+    void shift_stage(long which) {
+        if (!l.measured()) return;
+        struct Task {
+            size_t number;
+            const Group* group;
+            long k;
+        };
+        std::vector<Task> tasks;
+        each_stage(l, which, [&](size_t number, const Group& group, size_t) {
+            for (long k = 0; k < group.edges; k++) tasks.push_back(Task{number, &group, k});
+        });
+#pragma omp parallel for schedule(dynamic) num_threads(s.threads)
+        for (size_t index = 0; index < tasks.size(); index++) {
+            const Task& task = tasks[index];
+            const Group& group = *task.group;
+            const Geometry& g = group.stages[which];
+            T* padded = scratch<T>(0, g.padded());
+            read(which, 0, task.number, group, task.k, padded);
+            const long product = l.product(group, which, task.k);
+            take_shift(convolution(0, padded, g, group, task.number, task.k, product), group.edges * c, kept.shift(l, product));
+        }
+    }
+
+    // What a stage's convolution on an edge reads of an image, padded.
+    void read(long which, long image, size_t number, const Group& group, long k, T* padded) const {
+        const Geometry& g = group.stages[which];
+        if (which == 0) {
+            relu_padded(l.template x<T>(image), g, padded);
+            return;
+        }
+        const long all = group.edges * c, first = l.product(group, 0, k);
+        const T* y = kept.y[number - 1] + image * pixels * all + k * c;
+        affine_padded<true>(Affine<T>{y, all, matrices.data() + first * c * c, nullptr, 0, nullptr, biases.data() + first * c}, g, padded);
+    }
+
+    void shift_bank() {
+        if (!l.measured()) return;
+        const T* from = l.template x<T>(0);
+        T* found = scratch<T>(1, pixels * c);
+        for (long side = 0; side < 2 && l.reductions; side++) {
+            half(side, from, l.image, half_shift(side), found);
+            take_shift(found, c, kept.shift(l, l.moments - 2 + side));
+        }
+        for (size_t p = 0; p < l.pools.size(); p++) {
+            pool(l.pools[p].largest, from, l.image, kept.pool_shift(l, p), found);
+            take_shift(found, c, kept.pool_shift(l, p));
+        }
     }
 
     // Everything that needs no batch norm before it.
     void first_stages() {
+        std::fill(kept.shifts, kept.shift(l, l.moments + l.pools.size()), T(0));
+        shift_stage(0);
+        shift_bank();
         over_images(s.batch, s.threads, sums.size(), sums.data(), [&](long image, double* mine) {
             const T* from = l.template x<T>(image);
             long padding = -1;
@@ -185,16 +251,20 @@ class Forward {
                 T* padded = scratch<T>(0, g.padded());
                 if (g.padding() != padding) relu_padded(from, g, padded);
                 padding = g.padding();
-                for (long k = 0; k < group.edges; k++) convolution(image, padded, g, group, number, k, mine + l.product(group, 0, k) * step);
+                for (long k = 0; k < group.edges; k++) {
+                    const long product = l.product(group, 0, k);
+                    const T* y = convolution(image, padded, g, group, number, k, product);
+                    if (l.measured()) moments(y, group.edges * c, mine + product * step);
+                }
             });
             if (!l.measured()) return;
             T* found = scratch<T>(1, pixels * c);
             for (long side = 0; side < 2 && l.reductions; side++) {
-                half(side, from, l.image, found);
+                half(side, from, l.image, half_shift(side), found);
                 moments(found, c, mine + (l.moments - 2 + side) * step);
             }
             for (size_t p = 0; p < l.pools.size(); p++) {
-                pool(l.pools[p].largest, from, l.image, found);
+                pool(l.pools[p].largest, from, l.image, kept.pool_shift(l, p), found);
                 sum(found, c, pixels, c, mine + of_pools + 2 * p * c);
                 dots(found, found, pixels, c, mine + of_pools + (2 * p + 1) * c);
             }
@@ -202,17 +272,16 @@ class Forward {
     }
 
     void second_stages() {
+        shift_stage(1);
         over_images(s.batch, s.threads, l.measured() ? l.first_reduction() * step : 0, sums.data(), [&](long image, double* mine) {
             each_stage(l, 1, [&](size_t number, const Group& group, size_t) {
                 const Geometry& g = group.stages[1];
-                const long all = group.edges * c;
                 T* padded = scratch<T>(0, g.padded());
                 for (long k = 0; k < group.edges; k++) {
-                    const long first = l.product(group, 0, k);
-                    const T* y = kept.y[number - 1] + image * pixels * all + k * c;
-                    affine_padded<true>(
-                        Affine<T>{y, all, matrices.data() + first * c * c, nullptr, 0, nullptr, biases.data() + first * c}, g, padded);
-                    convolution(image, padded, g, group, number, k, mine + l.product(group, 1, k) * step);
+                    const long product = l.product(group, 1, k);
+                    read(1, image, number, group, k, padded);
+                    const T* y = convolution(image, padded, g, group, number, k, product);
+                    if (l.measured()) moments(y, group.edges * c, mine + product * step);
                 }
             });
         });
@@ -300,7 +369,7 @@ class Backward {
             T* back = found + pixels * c;
             std::fill(to, to + size, T(0));
             for (long row = l.skips ? 0 : 1; row < rows; row++) {
-                if (row) pool(l.pools[row - 1].largest, from, l.image, found);
+                if (row) pool(l.pools[row - 1].largest, from, l.image, kept.pool_shift(l, row - 1), found);
                 T* sums = row ? back : to;
                 blocks<T>(c, [&](auto block, long at) {
                     typedef typename decltype(block)::type V;
@@ -315,7 +384,7 @@ class Backward {
                 if (row) pool_backward(l.pools[row - 1].largest, from, l.image, back, to);
             }
             for (long side = 0; side < 2 && l.reductions; side++) {
-                half(side, from, l.image, found);
+                half(side, from, l.image, half_shift(side), found);
                 std::fill(back, back + pixels * c, T(0));
                 for (long product = l.first_reduction() + side; product < long(l.products.size()); product += 2)
                     affine(
@@ -387,6 +456,8 @@ class Backward {
     // is added everywhere (rows, channels).
     std::vector<T> scales, selves, constants;
 
+    const T* half_shift(long side) const { return kept.shift(l, l.moments - 2 + side); }
+
     const T* of_node(long k, long image) const { return gradient + (k * s.batch + image) * pixels * c; }
 
     // How many gradients of kernels there are in these stages.
@@ -413,12 +484,12 @@ class Backward {
             }
             T* found = scratch<T>(1, pixels * c);
             for (long side = 0; side < 2 && l.reductions; side++) {
-                half(side, from, l.image, found);
+                half(side, from, l.image, half_shift(side), found);
                 for (long product = l.first_reduction() + side; product < long(l.products.size()); product += 2)
                     outer(found, c, of_node(l.products[product].place, image), c, pixels, c, mine + of_products + product * c * c);
             }
             for (long row = l.skips ? 0 : 1; row < rows; row++) {
-                if (row) pool(l.pools[row - 1].largest, from, l.image, found);
+                if (row) pool(l.pools[row - 1].largest, from, l.image, kept.pool_shift(l, row - 1), found);
                 for (long k = 0; k < edges; k++) dots(row ? found : from, of_node(k, image), pixels, c, mine + of_bank + (k * rows + row) * c);
             }
         });

@@ -26,8 +26,9 @@ inline V maximum(const T* image, const Geometry& g, long top, long bottom, long 
     return best;
 }
 
+// The pool of an image, less "shift" of each channel.
 template <typename T>
-void pool(bool largest, const T* image, const Geometry& g, T* out) {
+void pool(bool largest, const T* image, const Geometry& g, const T* shift, T* out) {
     windows(g, [&](long pixel, long top, long bottom, long left, long right) {
         blocks<T>(g.channels, [&](auto block, long c) {
             typedef typename decltype(block)::type V;
@@ -39,7 +40,7 @@ void pool(bool largest, const T* image, const Geometry& g, T* out) {
                     for (long x = left; x < right; x++) value += load<V>(image + (y * g.width + x) * g.channels + c);
                 value /= V{} + T((bottom - top) * (right - left));
             }
-            store<V>(out + pixel * g.channels + c, value);
+            store<V>(out + pixel * g.channels + c, value - load<V>(shift + c));
         });
     });
 }
@@ -73,18 +74,17 @@ void pool_backward(bool largest, const T* image, const Geometry& g, const T* gra
     });
 }
 
-// ReLU of every second pixel, (pixels, channels); of those one further down and right for "second", zero beyond the image.
+// ReLU of every second pixel, (pixels, channels), less "shift" of each channel; for "second" of the pixels one further down and right, where
+// there are zeros beyond the image.
 template <typename T>
-void half(bool second, const T* image, const Geometry& g, T* out) {
+void half(bool second, const T* image, const Geometry& g, const T* shift, T* out) {
     for (long row = 0; row < g.rows(); row++)
         for (long column = 0; column < g.columns(); column++) {
             const long y = 2 * row + second, x = 2 * column + second;
             T* to = out + (row * g.columns() + column) * g.channels;
             const T* from = image + (y * g.width + x) * g.channels;
-            if (y < g.height && x < g.width)
-                for (long c = 0; c < g.channels; c++) to[c] = from[c] < 0 ? T(0) : from[c];
-            else
-                std::fill(to, to + g.channels, T(0));
+            const bool inside = y < g.height && x < g.width;
+            for (long c = 0; c < g.channels; c++) to[c] = (!inside || from[c] < 0 ? T(0) : from[c]) - shift[c];
         }
 }
 
