@@ -80,7 +80,11 @@ class Moments:
         self.shift = like.new_zeros(groups, channels)
 
     def add(self, groups: slice, y: Tensor, *, first: bool) -> None:
-        """Takes a piece of some groups, (n, G', C), and subtracts the shift from it, in place; ``first``: the shift is this piece's mean."""
+        """Subtracts the shift from a piece of some groups, (n, G', C), in place, and takes it.
+
+        Args:
+            first: take this piece's mean as the shift.
+        """
         if first:
             # A mean that is no number is no help: nothing is subtracted then.
             self.shift[groups] = y.mean(0).nan_to_num_(0, 0, 0)

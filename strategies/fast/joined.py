@@ -138,9 +138,9 @@ class _Joined:
             bias = -(scales * mean).sum(0).flatten()
         elif leaving.pools:
             pools = torch.cat(found[leaving.identities :], dim=3)
-            z, *statistics = _batch_norm(nchw(pools), None)
+            z, *whole = _batch_norm(nchw(pools), None)
             found[leaving.identities :] = [nhwc(z)]
-            for entry, *statistics in zip(leaving.pools, *(part.view(len(leaving.pools), -1) for part in statistics)):
+            for entry, *statistics in zip(leaving.pools, *(part.view(len(leaving.pools), -1) for part in whole)):
                 norms = [norm for norm in entry.norms if norm is not None]
                 self.running.add(norms, *(part.expand(len(norms), -1) for part in statistics))
         matrix = scales.transpose(1, 2).unsqueeze(3) * torch.eye(self.channels, dtype=scales.dtype, device=scales.device).unsqueeze(1)

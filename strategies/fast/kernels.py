@@ -4,8 +4,8 @@ Without a compiler, or with ``NNI_DARTS_KERNELS=off`` in the environment, torch'
 libraries are cached in ``$XDG_CACHE_HOME/nni-darts`` (``~/.cache/nni-darts``), under a name that changes with source, compiler, instruction
 set and processor.
 
-They are built for the instruction set of the processor. ``NNI_DARTS_KERNELS_ARCH=x86-64-v3`` (any value of GCC's ``-march`` that the processor
-can run) builds them for another one, so that every machine can test and measure narrower builds.
+They are built for the instruction set of the processor. ``NNI_DARTS_KERNELS_ARCH=x86-64-v3`` (any value of GCC's ``-march`` that the
+processor can run) builds them for another one, so that every machine can test and measure narrower builds.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def instruction_set() -> str:
         missing = sorted(needed - set(_processor().split()))
         if missing:
             raise ValueError(
-                f'NNI_DARTS_KERNELS_ARCH is {chosen}, which this processor cannot run: it lacks {", ".join(missing)}. Leave the variable out, '
-                'or name a lower level.'
+                f'NNI_DARTS_KERNELS_ARCH is {chosen}, which this processor cannot run: it lacks {", ".join(missing)}. '
+                'Leave the variable out, or name a lower level.'
             )
     return chosen
 
