@@ -12,7 +12,6 @@ import functools
 import hashlib
 import json
 import logging
-import math
 import os
 import platform
 import time
@@ -41,13 +40,13 @@ ExecutionSetting = Literal['fast', 'compiled', 'piecewise', 'joined', 'plain']
 
 CellInputs = tuple[Tensor | None, ...]
 
-BUDGET = 0.3
+BUDGET = 0.5
 """Seconds after which no further round of timing begins."""
-ROUNDS = 5
+ROUNDS = 8
 CLEARLY_SLOWER = 1.5
 """An executor that takes so many times as long as the best one is not timed again."""
-HOPELESS = 3.0
-"""An executor whose first pass takes so many times as long as the best first pass, and much of the budget, is not timed again."""
+HOPELESS = 5.0
+"""An executor whose first pass takes so many times as long as the best first pass, and more than the budget, is not timed again."""
 MARGIN = 0.95
 """An executor is chosen before a preferred one (which needs less memory) if it takes less than this part of its time."""
 ENTRIES = 500
@@ -236,21 +235,19 @@ def timed(cell: Executable, candidates: Sequence[str], inputs: CellInputs) -> di
     with _unchanged(cell, inputs[0].device):
         sample = [None if x is None else x.detach().clone() for x in cell.sample(*inputs)]
         wanted = [*(x.requires_grad_() for x in sample[:2] if x is not None), *_parameters(cell)]
-        first = {candidate: math.inf for candidate in candidates}
         end = time.perf_counter() + BUDGET
-        for candidate in candidates:
-            first[candidate] = _one_pass(cell, candidate, sample, wanted)
+        first = {candidate: _one_pass(cell, candidate, sample, wanted) for candidate in candidates}
         least = min(first.values())
-        remaining = [name for name in candidates if first[name] <= max(HOPELESS * least, BUDGET / 4)]
-        best = {name: first[name] for name in candidates if name not in remaining}
+        remaining = [name for name in candidates if first[name] <= max(HOPELESS * least, BUDGET)]
+        best = dict(first)
         for _ in range(ROUNDS):
             for candidate in remaining:
-                best[candidate] = min(best.get(candidate, math.inf), _one_pass(cell, candidate, sample, wanted))
+                best[candidate] = min(best[candidate], _one_pass(cell, candidate, sample, wanted))
             least = min(best.values())
             remaining = [name for name in remaining if best[name] <= CLEARLY_SLOWER * least]
             if len(remaining) < 2 or time.perf_counter() > end:
                 break
-    return {name: best[name] for name in candidates}
+    return best
 
 
 def _one_pass(cell: Executable, name: str, sample: Sequence[Tensor | None], wanted: Sequence[Tensor]) -> float:

@@ -350,8 +350,7 @@ def test_a_resumed_search_keeps_its_executor(
     kernels.kernels(torch.zeros(1))  # from where they are
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     memory = tmp_path / 'cache' / 'nni-darts' / 'executors.json'
-    recipe = tiny.model_copy(deep=True)
-    recipe.search.settings['p-darts'] = {'cells': [3, 3, 4]}
+    recipe = tiny.model_copy(update={'search': tiny.search.model_copy(update={'settings': {'p-darts': {'cells': [3, 3, 4]}}})})
     stages.search(recipe, strategy, 1, tmp_path / 'unbroken')
     first = executor_of(tmp_path / 'unbroken')
     assert first['how'] == 'chosen' and first == executor_of(tmp_path / 'unbroken', 'run.json')
@@ -380,9 +379,8 @@ def test_a_resumed_search_keeps_its_executor(
     ],
 )
 def test_result_names_the_executor(strategy: str, settings: dict, expected: dict, tiny: Recipe, tmp_path: Path) -> None:
-    recipe = tiny.model_copy(deep=True)
-    recipe.search.epochs = 1
-    recipe.search.settings[strategy] = settings
+    search = tiny.search.model_copy(update={'epochs': 1, 'settings': {strategy: settings}})
+    recipe = tiny.model_copy(update={'search': search})
     stages.search(recipe, strategy, 1, tmp_path)
     assert executor_of(tmp_path) == expected
 
@@ -399,8 +397,8 @@ def test_an_executor_that_cannot_be_used_is_refused_before_anything_starts(
     strategy: str, execution: str, precision: str, message: str, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv('NNI_DARTS_KERNELS', 'off')
-    recipe = tiny.model_copy(deep=True, update={'precision': precision, 'accelerator': 'cpu'})
-    recipe.search.settings[strategy] = {'execution': execution}
+    search = tiny.search.model_copy(update={'settings': {strategy: {'execution': execution}}})
+    recipe = tiny.model_copy(update={'precision': precision, 'accelerator': 'cpu', 'search': search})
     with pytest.raises(InputError, match=message):
         stages.search(recipe, strategy, 1, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
