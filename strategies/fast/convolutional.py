@@ -81,12 +81,12 @@ class FastCell(Cell):
         running.write()
         return output
 
-    def sample(self, older: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(self, older: Tensor, previous: Tensor, *, portion: int) -> tuple[Tensor, Tensor]:
         """As :meth:`.Executable.sample`: the first images, and at least two, which batch norms need."""
         edges = sum(len(node.edges) for node in self.nodes)
         channels = next((module.out_channels for module in self.preprocess_1.modules() if isinstance(module, nn.Conv2d)), previous.shape[1])
         numbers = edges * channels * math.prod(previous.shape[2:])
-        images = max(2, torch.get_num_threads() * max(1, SAMPLED_NUMBERS // numbers))
+        images = portion * max(2, torch.get_num_threads() * max(1, SAMPLED_NUMBERS // numbers))
         if len(previous) == 1:
             return torch.cat([older, older]), torch.cat([previous, previous])
         return older[:images], previous[:images]

@@ -15,7 +15,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypedDict
@@ -42,11 +42,13 @@ CellInputs = tuple[Tensor | None, ...]
 
 BUDGET = 0.5
 """Seconds after which no further round of timing begins."""
-ROUNDS = 8
+ROUNDS = 5
+PORTIONS = 1, 4
+"""How much larger the second sample is than the first: large enough to leave the caches, as whole batches do."""
 CLEARLY_SLOWER = 1.5
-"""An executor that takes so many times as long as the best one is not timed again."""
-HOPELESS = 5.0
-"""An executor whose first pass takes so many times as long as the best first pass, and more than the budget, is not timed again."""
+"""An executor that takes so many times as long as one that is preferred to it is not timed again: larger samples favour preferred ones."""
+HOPELESS = 4.0
+"""An executor that takes so many times as long as any other one is not timed again."""
 MARGIN = 0.95
 """An executor is chosen before a preferred one (which needs less memory) if it takes less than this part of its time."""
 ENTRIES = 500
@@ -59,7 +61,7 @@ class ExecutorRecord(TypedDict, total=False):
     Attributes:
         name: one of :data:`NAMES`.
         how: ``chosen`` by timing in this run, ``remembered`` from an earlier run, ``pinned`` by the setting, or the ``only`` one.
-        milliseconds: executor → time of one forward and backward pass of a cell on a part of a batch; of ``chosen`` and ``remembered``.
+        milliseconds: executor → time of a forward and backward pass of a cell on a part of a batch, where it was chosen by timing.
     """
 
     name: str
@@ -89,8 +91,8 @@ class Executable(Protocol):
     def execute(self, name: str, *inputs: Any) -> Any:
         """Computes the cell with the executor of that name."""
 
-    def sample(self, *inputs: Any) -> CellInputs:
-        """A part of the inputs that is computed in a few hundredths of a second."""
+    def sample(self, *inputs: Any, portion: int) -> CellInputs:
+        """A part of the inputs that is computed in a few hundredths of a second, or up to ``portion`` times as much."""
 
     def structure(self) -> str:
         """Text that is the same for cells that are computed alike."""
@@ -230,24 +232,54 @@ def _choose(cell: Executable, candidates: Sequence[str], inputs: CellInputs, pla
 def timed(cell: Executable, candidates: Sequence[str], inputs: CellInputs) -> dict[str, float]:
     """Seconds of a forward and backward pass of a cell on a part of its inputs, by executor: the best of a few.
 
+    Executors that are clearly slower on a small part are not timed on a larger one: their times are multiplied by its size.
     Nothing else changes: neither buffers, gradients and modes of the cell, nor the random state.
     """
+    end = time.perf_counter() + BUDGET
+    best: dict[str, float] = {}
     with _unchanged(cell, inputs[0].device):
-        sample = [None if x is None else x.detach().clone() for x in cell.sample(*inputs)]
-        wanted = [*(x.requires_grad_() for x in sample[:2] if x is not None), *_parameters(cell)]
-        end = time.perf_counter() + BUDGET
-        first = {candidate: _one_pass(cell, candidate, sample, wanted) for candidate in candidates}
-        least = min(first.values())
-        remaining = [name for name in candidates if first[name] <= max(HOPELESS * least, BUDGET)]
-        best = dict(first)
+        small, large = (_Sample(cell, inputs, portion) for portion in PORTIONS)
+        for _ in range(2):  # the first pass warms up
+            small.time(candidates, best)
+        remaining = _worth_timing(candidates, best)
+        if len(remaining) > 1 and large.size > small.size:
+            best = {name: seconds * large.size / small.size for name, seconds in best.items()}
+            for name in remaining:
+                del best[name]
+            large.time(remaining, best)
         for _ in range(ROUNDS):
-            for candidate in remaining:
-                best[candidate] = min(best[candidate], _one_pass(cell, candidate, sample, wanted))
-            least = min(best.values())
-            remaining = [name for name in remaining if best[name] <= CLEARLY_SLOWER * least]
+            remaining = _worth_timing(remaining, best)
             if len(remaining) < 2 or time.perf_counter() > end:
                 break
-    return best
+            large.time(remaining, best)
+    return {name: best[name] for name in candidates}
+
+
+def _worth_timing(candidates: Sequence[str], seconds: Mapping[str, float]) -> list[str]:
+    """The candidates, in the order of preference, that may still turn out to be the fastest."""
+    least = min(seconds[name] for name in candidates)
+    return [
+        name
+        for number, name in enumerate(candidates)
+        if seconds[name] <= HOPELESS * least
+        and all(seconds[name] <= CLEARLY_SLOWER * seconds[preferred] for preferred in candidates[:number])
+    ]
+
+
+class _Sample:
+    """A part of a cell's inputs, and what a search differentiates by: inputs, weights of the cell and α."""
+
+    def __init__(self, cell: Executable, inputs: CellInputs, portion: int) -> None:
+        parts = [None if x is None else x.detach().clone() for x in cell.sample(*inputs, portion=portion)]
+        self.size = len(parts[0])
+        self._cell, self._parts = cell, parts
+        self._wanted = [*(x.requires_grad_() for x in parts[:2]), *_parameters(cell)]
+
+    def time(self, candidates: Sequence[str], best: dict[str, float]) -> None:
+        """Times each candidate once, and notes the seconds that are less than those noted."""
+        for name in candidates:
+            seconds = _one_pass(self._cell, name, self._parts, self._wanted)
+            best[name] = min(best.get(name, seconds), seconds)
 
 
 def _one_pass(cell: Executable, name: str, sample: Sequence[Tensor | None], wanted: Sequence[Tensor]) -> float:
