@@ -155,9 +155,12 @@ class ExecutorChoice:
             self._names[key] = self._settled(cell, key[1], inputs)
         return self._names[key]
 
-    def keep(self, record: ExecutorRecord | None) -> None:
-        """Takes the executor of a run that is resumed, unless one is pinned. None, which runs of earlier versions have, leaves it open."""
-        if self.pinned is None and record is not None and record.get('name') in NAMES:
+    def keep(self, record: Any) -> None:
+        """Takes the :class:`ExecutorRecord` of a run that is resumed, unless an executor is pinned.
+
+        Anything else, such as None, which runs of earlier versions have, leaves the choice open.
+        """
+        if self.pinned is None and isinstance(record, dict) and record.get('name') in NAMES and isinstance(record.get('how'), str):
             self._names = {}
             self._settle(record)
 
@@ -200,7 +203,7 @@ class ExecutorChoice:
 
     def _settle(self, record: ExecutorRecord) -> None:
         self.record = record
-        times = ', '.join(f'{name} {value:.3g} ms' for name, value in record.get('milliseconds', {}).items())
+        times = ', '.join(f'{name} {value} ms' for name, value in record.get('milliseconds', {}).items())
         _logger.info('cells are computed by the executor %s (%s%s)', record['name'], record['how'], times and f': {times}')
         if self.on_settled is not None:
             self.on_settled(record)

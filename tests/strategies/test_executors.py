@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -108,11 +109,14 @@ def test_an_executor_must_be_clearly_faster_than_one_that_needs_less_memory(monk
         assert strategy.executor_choice.record['name'] == expected
 
 
-def test_a_choice_is_remembered_for_a_size(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_choice_is_remembered_for_a_size(memory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level('INFO', 'nni_darts')
     slow_down(FastCell, set(NAMES) - {'joined'}, monkeypatch.setattr)
     strategy, model = supernet()
     model(images())
     assert strategy.executor_choice.record['name'] == 'joined' and memory.exists()
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert re.fullmatch(r'cells are computed by the executor joined \(chosen: (\w+ [\d.]+ ms(, )?){3,4}\)', line)
     sizes: list[int] = []
 
     def timed(cell: Any, candidates: Any, inputs: Any) -> dict[str, float]:
@@ -256,7 +260,7 @@ def test_a_kept_executor_that_cannot_be_used_here_is_replaced(monkeypatch: pytes
     assert 'the executor of this run, compiled, cannot be used here: another one is chosen' in caplog.text
 
 
-@pytest.mark.parametrize('how', [None, {'name': 'quick', 'how': 'chosen'}, {}])
+@pytest.mark.parametrize('how', [None, {'name': 'quick', 'how': 'chosen'}, {'name': 'joined'}, {}, 'joined'])
 def test_a_checkpoint_without_a_known_executor_leaves_the_choice_open(how: Any) -> None:
     strategy, _ = supernet()
     strategy.executor_choice.keep(how)
