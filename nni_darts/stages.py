@@ -377,12 +377,13 @@ def _train_supernet(
 
 def _keep_executor(choice: ExecutorChoice, output: Path, resume: bool) -> None:
     """Computes a resumed search as before, and notes in ``run.json``, from which ``result.json`` has it, how a search is computed."""
-    choice.keep(parallel.agreed(_read_json(output / RUN).get(EXECUTOR) if resume and parallel.is_first() else None))
+    kept = _read_json(output / RUN).get(EXECUTOR) if resume and parallel.is_first() else None
+    choice.keep(parallel.agreed(kept))
 
     def noted(record: ExecutorRecord) -> None:
         _write_json(output / RUN, {**_read_json(output / RUN), EXECUTOR: record})
 
-    if parallel.is_first():
+    if parallel.is_first() and (output / RUN).exists():
         choice.on_settled = noted
         if choice.record is not None:
             noted(choice.record)
