@@ -19,7 +19,6 @@ another table: how the cost of our step grows with cells, channels, batch and no
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -138,7 +137,6 @@ def _work(name: str, order: str, *, device: str, **sizes: Any) -> None:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from nni_darts.strategies.fast import convolutional
     from nni_darts.training.run import peak_memory_mib
 
     aten = torch.ops.aten
@@ -166,8 +164,8 @@ def _work(name: str, order: str, *, device: str, **sizes: Any) -> None:
     step = {'nni': _nni, 'plain': _plain, 'fast': _fast}[name](int(order), device=device, **sizes)
     for line in sys.stdin:
         if line.strip() == 'count':
-            convolutional.LARGE = 2**60
-            os.environ['NNI_DARTS_KERNELS'] = 'off'
+            if name == 'fast':
+                step = _fast(int(order), device=device, execution='joined', **sizes)
             with Counter():
                 step()
             print(json.dumps({'aten_ops': Counter.count}), flush=True)
@@ -186,14 +184,25 @@ def _batches(batch_size: int, size: int, device: str) -> list[Any]:
     return [(torch.randn(batch_size, 3, size, size).to(device), torch.arange(batch_size).to(device) % 10) for _ in range(2)]
 
 
-def _fast(order: int, *, channels: int, cells: int, nodes: int, batch_size: int, size: int, stem: str, device: str) -> Callable[[], None]:
+def _fast(
+    order: int,
+    *,
+    channels: int,
+    cells: int,
+    nodes: int,
+    batch_size: int,
+    size: int,
+    stem: str,
+    device: str,
+    execution: str = 'fast',
+) -> Callable[[], None]:
     import torch
     from torch.nn import functional
 
     from nni_darts.search_spaces import DartsSpace
     from nni_darts.strategies import create_strategy
 
-    strategy = create_strategy('darts-1st' if order == 1 else 'darts-2nd')
+    strategy = create_strategy('darts-1st' if order == 1 else 'darts-2nd', execution=execution)
     model = strategy.mutate_model(DartsSpace(channels, cells, nodes=nodes, stem=stem)).to(device)
     strategy.architecture.to(device)
     weights, alphas = list(model.parameters()), strategy.arch_parameters()

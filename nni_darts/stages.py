@@ -32,7 +32,8 @@ from nni_darts.recipe import Recipe
 from nni_darts.recurrent import RnnGenotype
 from nni_darts.report.searches import SEARCH, search_data, write_search
 from nni_darts.strategies.costs import EVALUATION
-from nni_darts.strategies.differentiable import DifferentiableStrategy
+from nni_darts.strategies.differentiable import EXECUTOR, DifferentiableStrategy
+from nni_darts.strategies.fast import ExecutorChoice, ExecutorRecord
 from nni_darts.strategies.presets import ALIASES, create_strategy, preset
 from nni_darts.strategies.progressive_depth import ProgressiveDepth
 from nni_darts.tasks import task_of
@@ -43,6 +44,7 @@ from nni_darts.training.run import (
     OnEpoch,
     OnStep,
     create_trainer,
+    device_type,
     epochs_of,
     last_checkpoint,
     peak_memory_mib,
@@ -113,6 +115,8 @@ def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> 
             raise InputError(f'{output} holds a run with another {", ".join(different)}: a resumed run keeps its settings')
         if RESULT in kept:
             return _read_json(output / RESULT)['result']
+        if EXECUTOR in before:
+            run[EXECUTOR] = before[EXECUTOR]
     _write_json(output / RUN, run)
     return None
 
@@ -173,6 +177,7 @@ def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str
             space, first = next(strategy.stages(space))
         task.check(first)
         first.mutate_model(space)
+        first.check_executor(device_type(recipe.accelerator), recipe.precision)
     if recipe.budget is None:
         return recipe, ''
 
@@ -304,6 +309,7 @@ def _train_supernet(
     seed_everything(seed)
     space = task.space(recipe, data)
     strategy = whole = _strategy(recipe, name)
+    _keep_executor(strategy.executor_choice, output, resume)
     bar = DecisionBar()
 
     def described(record: dict[str, Any]) -> None:
@@ -367,6 +373,20 @@ def _train_supernet(
         run(recipe, space, strategy, output)
     parallel.must_agree('cell', _genotype(strategy).code())
     return whole, strategy
+
+
+def _keep_executor(choice: ExecutorChoice, output: Path, resume: bool) -> None:
+    """Computes a resumed search as before, and notes in ``run.json``, from which ``result.json`` has it, how a search is computed."""
+    kept = _read_json(output / RUN).get(EXECUTOR) if resume and parallel.is_first() else None
+    choice.keep(parallel.agreed(kept))
+
+    def noted(record: ExecutorRecord) -> None:
+        _write_json(output / RUN, {**_read_json(output / RUN), EXECUTOR: record})
+
+    if parallel.is_first() and (output / RUN).exists():
+        choice.on_settled = noted
+        if choice.record is not None:
+            noted(choice.record)
 
 
 _STAGE_SEED = 1_000_003

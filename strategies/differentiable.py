@@ -22,7 +22,8 @@ from nni_darts.strategies.architects import Architect, Reinforce, SecondOrder, d
 from nni_darts.strategies.architects.randomness import RandomState
 from nni_darts.strategies.architecture import Architecture, Topology, edge_topology
 from nni_darts.strategies.early_stopping import EarlyStopping, early_stopping
-from nni_darts.strategies.fast import accelerate
+from nni_darts.strategies.fast import ExecutionSetting, ExecutorChoice, accelerate
+from nni_darts.strategies.fast.executors import Place
 from nni_darts.strategies.relaxations import Relaxation, Softmax
 from nni_darts.strategies.selections import Greedy, Magnitude, Ranking, Selection
 from nni_darts.strategies.selections.scoring import samples_in
@@ -32,6 +33,8 @@ from nni_darts.strategies.supernet import mutation_hook
 __all__ = ['DifferentiableModule', 'DifferentiableStrategy']
 
 TRAIN, VALID = 'train', 'valid'
+EXECUTOR = 'executor'
+"""In a checkpoint: the executor that computes the cells."""
 
 
 @typed
@@ -47,9 +50,9 @@ class DifferentiableStrategy(OneShotStrategy):
         selection: how the architecture is read out at the end.
         learning_rate, betas, weight_decay: of α's Adam.
         warmup_epochs: train only the weights for so long; a number below 1 is a part of the search.
-        execution: ``fast`` computes cells of our spaces fast where the relaxation allows it, with the same result up to
-            rounding; ``plain`` every candidate by itself.
-        checkpoint: keep less of each fast cell in memory for backward, and compute it again there.
+        execution: ``fast`` chooses by timing how cells of our spaces are computed, where the relaxation allows more than one executor;
+            ``compiled``, ``piecewise``, ``joined`` and ``plain`` (every candidate by itself) pin one. Results are the same up to rounding.
+        checkpoint: keep less of each cell in memory for backward, and compute it again there; ``plain`` does not.
         gradient_clip_val: clip the weights' gradient to this norm (in the real step, not in the virtual one); None does not clip.
         early_stopping: end the search when its minimum gets sharp, with the architecture of an earlier epoch (DARTS-ES): an
             :class:`EarlyStopping`, a mapping of its settings, or True for those published. A progressive selection begins then, with the
@@ -58,6 +61,7 @@ class DifferentiableStrategy(OneShotStrategy):
 
     Attributes:
         architecture: α and the decisions taken so far.
+        executor_choice: which executor computes the cells, and how that came about.
         on_decision: called with the record of each decision of a progressive selection; set it as you like.
         on_scored: called with the label of the choice being scored, on how many batches it has been, and on how many it will be (None: the
             loader does not say).
@@ -84,7 +88,7 @@ class DifferentiableStrategy(OneShotStrategy):
         weight_decay: float = 1e-3,
         warmup_epochs: float = 0,
         gradient_clip_val: float | None = 5.0,
-        execution: Literal['fast', 'plain'] = 'fast',
+        execution: ExecutionSetting = 'fast',
         checkpoint: bool = False,
         early_stopping: Any = False,
         mutation_hooks: list[Callable[..., Any]] | None = None,
@@ -102,6 +106,7 @@ class DifferentiableStrategy(OneShotStrategy):
             raise ValueError(f'gradient_clip_val must be above 0 or None, not {gradient_clip_val!r}')
         self.execution = execution
         self.checkpoint = checkpoint
+        self.executor_choice = ExecutorChoice(execution, checkpoint=checkpoint)
         self.relaxation = relaxation
         self.architect = architect
         self.selection = selection
@@ -125,8 +130,8 @@ class DifferentiableStrategy(OneShotStrategy):
         if not self.architecture.decisions:
             raise ValueError('the model space has no LayerChoice or InputChoice to search')
         self.relaxation.begin(self.architecture)
-        if self.execution == 'fast':
-            accelerate(model, self.relaxation, checkpoint=self.checkpoint)
+        if self.execution != 'plain':
+            accelerate(model, self.relaxation, self.executor_choice, checkpoint=self.checkpoint)
         return model
 
     def default_mutation_hooks(self) -> list[Callable[..., Any]]:
@@ -138,13 +143,23 @@ class DifferentiableStrategy(OneShotStrategy):
         return DifferentiableModule(training_module, self)
 
     def mutate_evaluator(self, evaluator: Lightning) -> Lightning:
-        """Wraps module and loaders of the evaluator."""
+        """Wraps module and loaders of the evaluator.
+
+        Raises:
+            ValueError: if an executor is pinned that cannot compute on the trainer's device or in its precision.
+        """
+        self.check_executor(evaluator.trainer.strategy.root_device.type, evaluator.trainer.precision)
         datamodule = evaluator.datamodule
         self._architecture_loader = getattr(datamodule, 'architecture_dataloader', None)
         whole = getattr(datamodule, 'scoring_dataloader', None) if parallel.world_size() > 1 else None
         self.scores_whole_batches = whole is not None
         self.validation_loader = whole or (datamodule.val_dataloader if datamodule is not None else lambda: evaluator.val_dataloaders)
         return super().mutate_evaluator(evaluator)
+
+    def check_executor(self, device: str, precision: str) -> None:
+        """Raises ValueError if an executor is pinned that cannot compute on a type of device, or in a precision of Lightning's."""
+        dtype = {'64-true': torch.float64, 'bf16-true': torch.bfloat16, '16-true': torch.float16}.get(precision, torch.float32)
+        self.executor_choice.check(Place(device, dtype, precision.endswith('-mixed')))
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> CombinedLoader:
         """Pairs of a training and a validation batch; an epoch is one pass over the training batches."""
@@ -454,9 +469,11 @@ class DifferentiableModule(BaseOneShotLightningModule):
         self.training_module.on_train_batch_end(outputs, batch[TRAIN], batch_idx)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[EXECUTOR] = self.strategy.executor_choice.record
         self.training_module.on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.strategy.executor_choice.keep(checkpoint.get(EXECUTOR))
         self.training_module.on_load_checkpoint(checkpoint)
 
     def on_validation_epoch_start(self) -> None:

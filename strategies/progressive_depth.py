@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from nni_darts._nni import Lightning, ModelSpace, OneShotStrategy, RawFormatModelSpace, SequentialExecutionEngine
 from nni_darts.candidates import Candidates
 from nni_darts.genotype import operation_label
 from nni_darts.strategies.architects import FirstOrder
 from nni_darts.strategies.differentiable import DifferentiableStrategy
+from nni_darts.strategies.fast import ExecutionSetting
 from nni_darts.strategies.one_by_one import fresh_copy
 from nni_darts.strategies.relaxations import SkipDropout
 from nni_darts.strategies.selections import Magnitude
@@ -49,7 +50,7 @@ class ProgressiveDepth(OneShotStrategy):
         weight_decay: float = 1e-3,
         warmup_epochs: float = 0.4,
         gradient_clip_val: float | None = 5.0,
-        execution: Literal['fast', 'plain'] = 'fast',
+        execution: ExecutionSetting = 'fast',
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
@@ -66,6 +67,9 @@ class ProgressiveDepth(OneShotStrategy):
         self.keep = tuple(keep)
         # All are made at once: a wrong setting must not wait for the last stage.
         self.parts = [DifferentiableStrategy(SkipDropout(rate), FirstOrder(), Magnitude(max_skips), **settings) for rate in dropout]
+        self.executor_choice = self.parts[0].executor_choice
+        for part in self.parts:
+            part.executor_choice = self.executor_choice  # that of the first stage computes the cells of all
 
     def stages(self, space: ModelSpace) -> Iterator[tuple[ModelSpace, DifferentiableStrategy]]:
         """The space and the strategy of each stage. Whoever asks for the next one has run the one before.

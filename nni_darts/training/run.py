@@ -30,6 +30,7 @@ __all__ = [
     'OnEpoch',
     'OnStep',
     'create_trainer',
+    'device_type',
     'epochs_of',
     'last_checkpoint',
     'peak_memory_mib',
@@ -236,6 +237,15 @@ def _own_device(accelerator: str) -> tuple[str, int | list[int]]:
     if accelerator != 'cpu' and torch.cuda.is_available():
         return accelerator, [parallel.rank()]
     return ('cpu' if accelerator == 'auto' else accelerator), 1
+
+
+def device_type(accelerator: str) -> str:
+    """Torch's name for the type of device that an ``accelerator`` of a recipe will be."""
+    if accelerator in ('auto', 'gpu') and torch.cuda.is_available():
+        return 'cuda'
+    if accelerator == 'mps' or (accelerator in ('auto', 'gpu') and torch.backends.mps.is_available()):
+        return 'mps'
+    return 'cpu'
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from torch.nn import functional
 from nni_darts.search_spaces.cell import Cell, ChoiceNode
 from nni_darts.strategies.fast.convolutional import FastCell
 from nni_darts.strategies.fast.folded import RunningStatistics
-from nni_darts.strategies.fast.kernels import kernels
 from nni_darts.strategies.fast.plan import Plan, nchw, nhwc
 from nni_darts.strategies.fast.streamed import streamed_state
 
@@ -19,16 +18,23 @@ __all__ = ['FastPartialCell']
 class FastPartialCell(FastCell):
     """A relaxed cell of :class:`.relaxations.PartialChannels`. Takes over the modules of the plain one.
 
-    The weights of edges are part of those of their operations. Plain without compiled kernels, and from the first decision on.
+    The weights of edges are part of those of their operations. Plain from the first decision on.
     """
+
+    executors = ('compiled', 'plain')
 
     def forward(self, older: Tensor, previous: Tensor) -> Tensor:
         """As for :class:`Cell`."""
         if not all(isinstance(node, ChoiceNode) for node in self.nodes):
             return Cell.forward(self, older, previous)  # a frozen copy of a supernet has fixed nodes
-        architecture = self.nodes[0].edges[0].architecture
-        undecided = architecture.masked is None and not architecture.fixed and not architecture.dropped
-        if not undecided or kernels(older) is None or torch.is_autocast_enabled('cpu'):
+        architecture = self._architecture
+        if architecture.masked is not None or architecture.fixed or architecture.dropped:
+            return Cell.forward(self, older, previous)
+        return self.execute(self.choice(self, older, previous), older, previous)
+
+    def execute(self, name: str, older: Tensor, previous: Tensor) -> Tensor:
+        """As :meth:`.Executable.execute`."""
+        if name == 'plain':
             return Cell.forward(self, older, previous)
         states = [nhwc(self.preprocess_0(older)), nhwc(self.preprocess_1(previous))]
         plan = self._plan(nchw(states[0]))
@@ -41,7 +47,7 @@ class FastPartialCell(FastCell):
                 states.append(self._shuffled(searched.pop(0), passed.pop(0)))
             x = states[state]
             part = x.shape[3] // self._portion
-            through = streamed_state(plan, state, running, weights, x[..., :part].contiguous(), checkpoint=self.checkpoint)
+            through = streamed_state(plan, state, running, weights, x[..., :part].contiguous(), compiled=True, checkpoint=self.checkpoint)
             bypass = self._around(x[..., part:], leaving.stride)
             around = [weight * bypass for weight in edges[state]]
             searched = [a + b for a, b in zip(searched, through)] if searched else list(through)

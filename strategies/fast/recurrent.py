@@ -21,6 +21,8 @@ from torch.autograd.function import once_differentiable
 
 from nni_darts.recurrent import ACTIVATIONS
 from nni_darts.search_spaces.recurrent import RecurrentCell, RecurrentChoiceNode
+from nni_darts.strategies.architecture import Architecture
+from nni_darts.strategies.fast.executors import ExecutorChoice
 from nni_darts.strategies.fast.kernels import kernels, pointer
 from nni_darts.strategies.supernet import MixedOperation, SummedInputs
 
@@ -40,21 +42,50 @@ def is_suited(cell: nn.Module) -> bool:
 class FastRecurrentCell(RecurrentCell):
     """A relaxed recurrent cell. Takes over the modules of the plain one."""
 
-    def __init__(self, cell: RecurrentCell) -> None:
+    executors = ('compiled', 'piecewise', 'joined', 'plain')
+
+    def __init__(self, cell: RecurrentCell, choice: ExecutorChoice) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(cell.__dict__)
-        self._memory = _Memory()
+        self.choice = choice
+        self._memories = {name: _Memory(compiled=name == 'compiled') for name in ('compiled', 'piecewise')}
+        self._memory: _Memory | None = None
+        self._weights: list[tuple[list[int], Tensor]] | None = None
 
     def forward(self, words: Tensor, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """As for :class:`RecurrentCell`."""
         # A frozen copy of a supernet has fixed nodes; scoring shares results among plain modules.
-        self._weights = None
-        if all(isinstance(node, RecurrentChoiceNode) for node in self.nodes) and self.nodes[0].inputs.architecture.masked is None:
-            self._weights = [_edge_weights(node) for node in self.nodes]  # once for all time steps
+        if not all(isinstance(node, RecurrentChoiceNode) for node in self.nodes) or self._architecture.masked is not None:
+            return super().forward(words, hidden, mask)
+        return self.execute(self.choice(self, words, hidden, mask), words, hidden, mask)
+
+    def execute(self, name: str, words: Tensor, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As :meth:`.Executable.execute`: nodes in kernels, in torch's operations edge by edge, or as autograd differentiates them."""
+        if name == 'plain':
+            return super().forward(words, hidden, mask)
         try:
+            self._weights = [_edge_weights(node) for node in self.nodes]  # once for all time steps
+            self._memory = self._memories.get(name)
             return super().forward(words, hidden, mask)
         finally:
-            self._weights = None
+            self._weights = self._memory = None
+
+    def sample(self, words: Tensor, hidden: Tensor, mask: Tensor | None, *, portion: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As :meth:`.Executable.sample`: the first time steps, whatever the portion, because each takes as long as the one before."""
+        edges = sum(len(node.edges) for node in self.nodes)
+        return words[: min(MOST_SAMPLED_STEPS, max(1, SAMPLED_NUMBERS // (edges * hidden.numel())))], hidden, mask
+
+    def structure(self) -> str:
+        """As :meth:`.Executable.structure`."""
+        return f'{self} {self._architecture.fixed} {self._architecture.dropped}'
+
+    def alphas(self) -> Sequence[Tensor]:
+        """As :meth:`.Executable.alphas`."""
+        return self._architecture.arch_parameters()
+
+    @property
+    def _architecture(self) -> Architecture:
+        return self.nodes[0].inputs.architecture
 
     def step(self, first: Tensor, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """As for :class:`RecurrentCell`."""
@@ -64,7 +95,7 @@ class FastRecurrentCell(RecurrentCell):
         states = [self.norm(hidden + torch.sigmoid(gate) * (torch.tanh(update) - hidden))]
         for node, (kept, weights) in zip(self.nodes, self._weights):
             inputs = [states[index] for index in kept]
-            if hidden.device.type == 'cpu' and hidden.numel() > _SMALL:
+            if self._memory is not None:
                 states.append(self.norm(_NodeState.apply(self._memory, node.weight, mask, weights, *inputs)))
             else:
                 states.append(self.norm(_node_state(node.weight, mask, weights, inputs)))
@@ -94,19 +125,25 @@ def _node_state(matrix: Tensor, mask: Tensor | None, weights: Tensor, states: Se
     return (stacked + torch.sigmoid(gate) * (mixed - stacked)).sum(dim=0)
 
 
-_SMALL = 8_000
-"""Numbers of a state, up to which autograd's own derivative is as fast: there is little memory to touch. So it is on other devices."""
+SAMPLED_NUMBERS = 2**20
+"""Numbers of a state times edges and time steps, on which executors are timed; at least one step, and at most the following."""
+MOST_SAMPLED_STEPS = 4
 
 
 class _Memory:
-    """Pieces of memory that go from one time step, and one pass, to the next: to get fresh ones takes as long as to compute with them."""
+    """Pieces of memory that go from one time step, and one pass, to the next: to get fresh ones takes as long as to compute with them.
 
-    def __init__(self) -> None:
+    Args:
+        compiled: whether nodes that use it are computed by kernels, where there are any.
+    """
+
+    def __init__(self, *, compiled: bool = True) -> None:
+        self.compiled = compiled
         self._free: dict[int, list[Tensor]] = {}
         self._kind: tuple[Any, ...] = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Memory:
-        return _Memory()
+        return _Memory(compiled=self.compiled)
 
     def take(self, count: int, like: Tensor) -> Tensor:
         """(count, *like.shape) with anything in it."""
@@ -143,7 +180,7 @@ def _activate(memory: _Memory, states: Sequence[Tensor], products: Tensor, weigh
     """A node's state from the products of its inputs; their gates are squashed then. Edge by edge, while an edge is in the cache."""
     like = states[0]
     gates, updates = products.chunk(2)
-    functions = kernels(like)
+    functions = kernels(like) if memory.compiled else None
     if functions is not None:
         total, weights = torch.empty_like(like), weights.contiguous()
         functions.activate(*_edges(states), pointer(gates), pointer(updates), pointer(weights), pointer(total), torch.get_num_threads())
@@ -166,7 +203,7 @@ def _activate_backward(
     inputs, like = len(states), states[0]
     gates, updates = products.chunk(2)
     of_states = [torch.empty_like(like) for _ in states]
-    functions = kernels(like)
+    functions = kernels(like) if memory.compiled else None
     if functions is not None:
         sums, weights = torch.zeros(inputs, 4, dtype=torch.float64), weights.contiguous()
         edges, count, read = _edges(states)

@@ -28,20 +28,29 @@ __all__ = ['streamed', 'streamed_state']
 
 
 def streamed(
-    cell: Cell, plan: Plan, running: RunningStatistics, weights: Tensor, older: Tensor, previous: Tensor, *, checkpoint: bool = False
+    cell: Cell,
+    plan: Plan,
+    running: RunningStatistics,
+    weights: Tensor,
+    older: Tensor,
+    previous: Tensor,
+    *,
+    compiled: bool,
+    checkpoint: bool = False,
 ) -> Tensor:
     """What a cell computes from its two preprocessed inputs, and from the weights of its candidates as the plan orders them.
 
     Args:
         running: takes new running statistics.
+        compiled: by compiled kernels; else piece by piece.
         checkpoint: keep nothing for backward, and compute it again there.
     """
     keep = torch.is_grad_enabled()
-    return _CellFunction.apply(cell, plan, running, keep, checkpoint, weights, older, previous, *plan.parameters())
+    return _CellFunction.apply(cell, plan, running, compiled, keep, checkpoint, weights, older, previous, *plan.parameters())
 
 
 def _compute(
-    plan: Plan, running: RunningStatistics | None, keep: bool, weights: Tensor, *tensors: Tensor
+    plan: Plan, running: RunningStatistics | None, compiled: bool, keep: bool, weights: Tensor, *tensors: Tensor
 ) -> tuple[Tensor, list[_StatePass]]:
     """The cell's output (B, H, W, C), and for each state what backward needs, if that is to be kept."""
     states, parameters = [nhwc(tensors[0]), nhwc(tensors[1])], iter(tensors[2:])
@@ -50,7 +59,7 @@ def _compute(
     for state, leaving in enumerate(plan.leaving):
         if state >= 2:
             states.append(nodes[state - 2])
-        passes.append(_StatePass(Given(leaving, states[state], weights, parameters, plan.training, running, keep)))
+        passes.append(_StatePass(Given(leaving, states[state], weights, parameters, plan.training, running, keep), compiled))
         passes[-1].add_to(nodes[leaving.first :], fresh=state == 0)
         if not keep:
             passes.clear()
@@ -58,7 +67,7 @@ def _compute(
     return torch.cat([states[index] for index in plan.concat], dim=3), passes
 
 
-_NOTHING = (None,) * 5
+_NOTHING = (None,) * 6
 """The gradients of a cell's inputs that are no tensors."""
 
 
@@ -67,10 +76,18 @@ class _CellFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, cell: Cell, plan: Plan, running: RunningStatistics, keep: bool, checkpoint: bool, weights: Tensor, *tensors: Tensor
+        ctx: Any,
+        cell: Cell,
+        plan: Plan,
+        running: RunningStatistics,
+        compiled: bool,
+        keep: bool,
+        checkpoint: bool,
+        weights: Tensor,
+        *tensors: Tensor,
     ) -> Tensor:
-        output, ctx.passes = _compute(plan, running, keep and not checkpoint, weights, *tensors)
-        ctx.cell, ctx.plan = cell, plan
+        output, ctx.passes = _compute(plan, running, compiled, keep and not checkpoint, weights, *tensors)
+        ctx.cell, ctx.plan, ctx.compiled = cell, plan, compiled
         ctx.save_for_backward(weights, *tensors)
         return nchw(output)
 
@@ -79,7 +96,7 @@ class _CellFunction(torch.autograd.Function):
         if torch.is_grad_enabled():
             return *_NOTHING, *_differentiable_gradients(ctx, _PlainNodes(ctx.cell, ctx.plan), ctx.plan.parameters(), gradient)
         plan, weights = ctx.plan, ctx.saved_tensors[0]
-        passes = ctx.passes or _compute(plan, None, True, *ctx.saved_tensors)[1]
+        passes = ctx.passes or _compute(plan, None, ctx.compiled, True, *ctx.saved_tensors)[1]
         wanted = any(ctx.needs_input_grad[len(_NOTHING) + 3 :])
         gradient = nhwc(gradient).unflatten(3, (len(plan.concat), -1))
         of_weights = torch.zeros_like(weights)
@@ -104,11 +121,13 @@ class _CellFunction(torch.autograd.Function):
         return *_NOTHING, of_weights, nchw(of_states[0]), nchw(of_states[1]), *results, *others
 
 
-def streamed_state(plan: Plan, state: int, running: RunningStatistics, weights: Tensor, x: Tensor, *, checkpoint: bool = False) -> Tensor:
+def streamed_state(
+    plan: Plan, state: int, running: RunningStatistics, weights: Tensor, x: Tensor, *, compiled: bool, checkpoint: bool = False
+) -> Tensor:
     """What leaves one state (B, H, W, C) by itself: (k, B, H', W', C). Arguments as for :func:`streamed`."""
     leaving, keep = plan.leaving[state], torch.is_grad_enabled() and not checkpoint
     parameters = (*leaving.convolutions(), *leaving.remaining())
-    return _StateFunction.apply(plan, state, running, keep, weights, x, *parameters)
+    return _StateFunction.apply(plan, state, running, compiled, keep, weights, x, *parameters)
 
 
 class _StateFunction(torch.autograd.Function):
@@ -116,9 +135,17 @@ class _StateFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, plan: Plan, state: int, running: RunningStatistics, keep: bool, weights: Tensor, x: Tensor, *parameters: Tensor
+        ctx: Any,
+        plan: Plan,
+        state: int,
+        running: RunningStatistics,
+        compiled: bool,
+        keep: bool,
+        weights: Tensor,
+        x: Tensor,
+        *parameters: Tensor,
     ) -> Tensor:
-        ctx.plan, ctx.state = plan, state
+        ctx.plan, ctx.state, ctx.compiled = plan, state, compiled
         ctx.save_for_backward(weights, x, *parameters)
         result, made = _StateFunction._compute(ctx, running, keep, weights, x, *parameters)
         ctx.made = made if keep else None
@@ -129,14 +156,14 @@ class _StateFunction(torch.autograd.Function):
         ctx: Any, running: RunningStatistics | None, keep: bool, weights: Tensor, x: Tensor, *parameters: Tensor
     ) -> tuple[Tensor, _StatePass]:
         leaving = ctx.plan.leaving[ctx.state]
-        made = _StatePass(Given(leaving, x, weights, iter(parameters), ctx.plan.training, running, keep))
+        made = _StatePass(Given(leaving, x, weights, iter(parameters), ctx.plan.training, running, keep), ctx.compiled)
         nodes = x.new_empty(leaving.edges, len(x), *leaving.size(*x.shape[1:3]), x.shape[3])
         made.add_to(nodes, fresh=True)
         return nodes, made
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        nothing = (None,) * 4
+        nothing = (None,) * 5
         leaving = ctx.plan.leaving[ctx.state]
         if torch.is_grad_enabled():
             own = [*leaving.convolutions(), *leaving.remaining()]
@@ -151,8 +178,8 @@ class _StateFunction(torch.autograd.Function):
 class _StatePass:
     """What leaves one state, for one batch: the forward pass, and what backward needs of it."""
 
-    def __init__(self, given: Given) -> None:
-        functions = kernels(given.x) if can_compile(given.leaving) else None
+    def __init__(self, given: Given, compiled: bool) -> None:
+        functions = kernels(given.x) if compiled and can_compile(given.leaving) else None
         self.mixture: Mixture = PiecewiseMixture(given) if functions is None else CompiledMixture(functions, given)
         self.others = [
             OtherPass(other, given.x, given.weights[other.position], given.running, given.keep) for other in given.leaving.others

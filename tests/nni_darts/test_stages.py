@@ -11,6 +11,7 @@ from nni_darts.errors import InputError
 from nni_darts.genotypes import genotype_from_code, genotype_from_text
 from nni_darts.recipe import Recipe
 from nni_darts.search_spaces import network_from_genotype
+from nni_darts.strategies.fast import kernels
 from nni_darts.tasks import task_of
 from tests.nni_darts.tiny import overrides, recipe, write_images
 
@@ -335,3 +336,71 @@ def test_alpha_rests_as_long_as_the_method_says(strategy: str, warm: int, images
     stages.search(recipe, strategy, 1, tmp_path)
     tables = [json.loads(line)['probabilities'] for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     assert [before == after for before, after in zip(tables, tables[1:])].count(True) == max(0, warm - 1)
+
+
+def executor_of(folder: Path, file: str = 'result.json') -> dict:
+    return json.loads((folder / file).read_text())['executor']
+
+
+@pytest.mark.parametrize(('strategy', 'kept_by'), [('darts-1st', 'run.json'), ('darts-1st', 'last.ckpt'), ('p-darts', 'run.json')])
+def test_a_resumed_search_keeps_its_executor(
+    strategy: str, kept_by: str, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another one would be chosen by now: it ends as if it had never been interrupted, bit for bit."""
+    kernels.kernels(torch.zeros(1))  # from where they are
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    memory = tmp_path / 'cache' / 'nni-darts' / 'executors.json'
+    recipe = tiny.model_copy(update={'search': tiny.search.model_copy(update={'settings': {'p-darts': {'cells': [3, 3, 4]}}})})
+    stages.search(recipe, strategy, 1, tmp_path / 'unbroken')
+    first = executor_of(tmp_path / 'unbroken')
+    assert first['how'] == 'chosen' and first == executor_of(tmp_path / 'unbroken', 'run.json')
+    with pytest.raises(Stop):
+        stages.search(recipe, strategy, 1, tmp_path / 'broken', on_epoch=stop_at(2))
+    assert executor_of(tmp_path / 'broken', 'run.json') == {**first, 'how': 'remembered'}
+    other = 'plain' if first['name'] != 'plain' else 'joined'
+    memory.write_text(json.dumps(dict.fromkeys(json.loads(memory.read_text()), {'name': other, 'milliseconds': {}})))
+    if kept_by == 'last.ckpt':
+        run = json.loads((tmp_path / 'broken' / 'run.json').read_text())
+        del run['executor']
+        (tmp_path / 'broken' / 'run.json').write_text(json.dumps(run))
+    stages.search(recipe, strategy, 1, tmp_path / 'broken', resume=True)
+    assert executor_of(tmp_path / 'broken') == {**first, 'how': 'remembered'}
+    assert measured(tmp_path / 'unbroken') == measured(tmp_path / 'broken')
+    stages.search(recipe, strategy, 1, tmp_path / 'new')
+    assert executor_of(tmp_path / 'new')['name'] == other
+
+
+@pytest.mark.parametrize(
+    ('strategy', 'settings', 'expected'),
+    [
+        ('darts-1st', {'execution': 'joined'}, {'name': 'joined', 'how': 'pinned'}),
+        ('darts-1st', {'execution': 'plain'}, {'name': 'plain', 'how': 'pinned'}),
+        ('gdas', {}, {'name': 'plain', 'how': 'only'}),
+    ],
+)
+def test_result_names_the_executor(strategy: str, settings: dict, expected: dict, tiny: Recipe, tmp_path: Path) -> None:
+    search = tiny.search.model_copy(update={'epochs': 1, 'settings': {strategy: settings}})
+    recipe = tiny.model_copy(update={'search': search})
+    stages.search(recipe, strategy, 1, tmp_path)
+    assert executor_of(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ('strategy', 'execution', 'precision', 'message'),
+    [
+        ('gdas', 'joined', '32-true', 'gdas in the space darts: execution: joined cannot compute what this space becomes with Gumbel'),
+        ('p-darts', 'piecewise', 'bf16-mixed', 'p-darts in the space darts: execution: piecewise does not compute in 16 bits'),
+        ('darts-1st', 'compiled', '32-true', 'darts-1st in the space darts: execution: compiled has no kernels here'),
+    ],
+)
+def test_an_executor_that_cannot_be_used_is_refused_before_anything_starts(
+    strategy: str, execution: str, precision: str, message: str, tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('NNI_DARTS_KERNELS', 'off')
+    search = tiny.search.model_copy(update={'settings': {strategy: {'execution': execution}}})
+    recipe = tiny.model_copy(update={'precision': precision, 'accelerator': 'cpu', 'search': search})
+    with pytest.raises(InputError, match=message):
+        stages.search(recipe, strategy, 1, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+    with pytest.raises(InputError, match=message):
+        stages.preflight(recipe, [strategy], task_of(recipe).load(recipe))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy
-from nni_darts.strategies.fast import convolutional, kernels, piecewise
+from nni_darts.strategies.fast import kernels, piecewise
 
 EXECUTORS = ('joined', 'piecewise', 'compiled')
 
@@ -20,9 +20,7 @@ EXECUTORS = ('joined', 'piecewise', 'compiled')
 def executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if request.param == 'compiled' and kernels.kernels(torch.zeros(1)) is None:
         pytest.skip('there is no C++ compiler')
-    monkeypatch.setattr(convolutional, 'LARGE', 2**60 if request.param == 'joined' else 0)
     monkeypatch.setattr(piecewise, 'PIECE_BYTES', 2**16)
-    monkeypatch.setenv('NNI_DARTS_KERNELS', 'on' if request.param == 'compiled' else 'off')
     yield request.param
 
 
@@ -81,7 +79,7 @@ def test_large_means_cost_no_more_digits_than_in_torch(executor: str, ratio: flo
 
     At a mean of 1,000 deviations whole areas of an image lie that close to zero, and there is no bound to hold.
     """
-    fast, plain = (Lone(execution, torch.float32, 4, reduction) for execution in ('fast', 'plain'))
+    fast, plain = (Lone(execution, torch.float32, 4, reduction) for execution in (executor, 'plain'))
     exact = Lone('plain', torch.float64, 4, reduction)
     x, y = _states(fast, ratio)
     wanted = exact(x.double(), y.double())
@@ -93,7 +91,7 @@ def test_large_means_cost_no_more_digits_than_in_torch(executor: str, ratio: flo
 
 
 def test_variances_far_below_the_epsilon_of_batch_norm_keep_their_digits(executor: str) -> None:
-    fast, exact = Lone('fast', torch.float32, 4, False), Lone('plain', torch.float64, 4, False)
+    fast, exact = Lone(executor, torch.float32, 4, False), Lone('plain', torch.float64, 4, False)
     for cell in (fast, exact):
         for norm in (module for module in cell.modules() if isinstance(module, nn.BatchNorm2d)):
             norm.running_var.zero_()
@@ -106,7 +104,7 @@ def test_variances_far_below_the_epsilon_of_batch_norm_keep_their_digits(executo
 @pytest.mark.parametrize('value', [math.nan, math.inf])
 @pytest.mark.parametrize('image', [0, 3])
 def test_what_is_no_number_reaches_the_same_gradients(executor: str, value: float, training: bool, image: int) -> None:
-    fast, plain = Lone('fast', torch.float32, 4, False), Lone('plain', torch.float32, 4, False)
+    fast, plain = Lone(executor, torch.float32, 4, False), Lone('plain', torch.float32, 4, False)
     results = []
     for cell in (fast, plain):
         cell.train(training)

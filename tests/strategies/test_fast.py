@@ -16,7 +16,7 @@ from nni_darts.search_spaces import S1, S2, S3, S5, DartsSpace
 from nni_darts.search_spaces.convolutions import DepthwiseConv2d, PointwiseConv2d
 from nni_darts.search_spaces.operations import BatchNorm2d
 from nni_darts.strategies import DifferentiableStrategy
-from nni_darts.strategies.fast import FastCell, FastPartialCell, convolutional, kernels, piecewise
+from nni_darts.strategies.fast import FastCell, FastPartialCell, kernels, piecewise
 from nni_darts.strategies.fast.plan import _stages
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, PartialChannels, RandomSoftmax, SkipDropout, Softmax
 
@@ -35,22 +35,25 @@ SPACES = {
 Made = tuple[DifferentiableStrategy, nn.Module]
 
 
-@pytest.fixture(params=['joined', 'streamed', 'compiled', *(['cuda'] if torch.cuda.is_available() else [])], autouse=True)
+@pytest.fixture(params=['joined', 'piecewise', 'compiled', *(['cuda'] if torch.cuda.is_available() else [])], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Every way to compute a cell, whatever its size; the streamed one in several pieces, the last one smaller; and on a GPU if any."""
+    """Every executor, the piecewise one in several pieces, the last one smaller; and the joined one on a GPU if there is any."""
     if request.param == 'compiled' and kernels.kernels(torch.zeros(1)) is None:
         pytest.skip('there is no C++ compiler')
-    monkeypatch.setattr(convolutional, 'LARGE', 2**60 if request.param == 'joined' else 0)
     monkeypatch.setattr(piecewise, 'PIECE_BYTES', 4 * 17 * 17 * 4 * 8 * 4)
-    monkeypatch.setenv('NNI_DARTS_KERNELS', 'on' if request.param == 'compiled' else 'off')
+    monkeypatch.setitem(PINNED, 'fast', 'joined' if request.param == 'cuda' else request.param)
     torch.set_default_device('cuda' if request.param == 'cuda' else None)
     yield request.param
     torch.set_default_device(None)
 
 
+PINNED = {'plain': 'plain', 'fast': 'joined'}
+"""Which executor a supernet of a test gets."""
+
+
 def supernet(name: str, execution: str, relaxation: Any = None, dtype: torch.dtype = torch.float64) -> Made:
     torch.manual_seed(0)
-    strategy = DifferentiableStrategy(relaxation or Softmax(), execution=execution)
+    strategy = DifferentiableStrategy(relaxation or Softmax(), execution=PINNED[execution])
     model = strategy.mutate_model(SPACES[name]()).to(dtype)
     strategy.architecture.to(dtype)
     torch.manual_seed(1)
@@ -95,6 +98,11 @@ def is_fast(model: nn.Module) -> bool:
     return cells[0]
 
 
+def skip_partial(relaxation: Any, way: str) -> None:
+    if way != 'compiled' and isinstance(relaxation(), PartialChannels):
+        pytest.skip('PC-DARTS has two executors: compiled and plain')
+
+
 @pytest.mark.parametrize('size', [8, 17])
 @pytest.mark.parametrize('name', [name for name in SPACES if name not in ('three cells', 'eight channels')])
 def test_everything_is_equal(name: str, size: int) -> None:
@@ -132,8 +140,9 @@ def test_single_precision() -> None:
 
 
 @pytest.mark.parametrize(('name', 'relaxation'), [('three cells', Softmax), ('eight channels', lambda: PartialChannels(2))])
-def test_gradients_can_be_differentiated_again(name: str, relaxation: Any) -> None:
+def test_gradients_can_be_differentiated_again(name: str, relaxation: Any, way: str) -> None:
     """As the exact second-order product does; running statistics see the batch once."""
+    skip_partial(relaxation, way)
     pair = supernet(name, 'plain', relaxation()), supernet(name, 'fast', relaxation())
     products = []
     for strategy, model in pair:
@@ -153,9 +162,10 @@ def test_gradients_can_be_differentiated_again(name: str, relaxation: Any) -> No
     ('name', 'relaxation'),
     [('three cells', Softmax), ('two nodes, seven operations', Softmax), ('eight channels', lambda: PartialChannels(2))],
 )
-def test_checkpoints_change_nothing(name: str, relaxation: Any) -> None:
+def test_checkpoints_change_nothing(name: str, relaxation: Any, way: str) -> None:
+    skip_partial(relaxation, way)
     torch.manual_seed(0)
-    strategy = DifferentiableStrategy(relaxation(), checkpoint=True)
+    strategy = DifferentiableStrategy(relaxation(), execution=PINNED['fast'], checkpoint=True)
     model = strategy.mutate_model(SPACES[name]()).double()
     strategy.architecture.to(torch.float64)
     torch.manual_seed(1)
@@ -184,8 +194,13 @@ def test_without_gradients() -> None:
         assert torch.allclose(one.double(), other.double(), rtol=1e-10)
 
 
-def test_sixteen_bits() -> None:
-    """Under autocast the fast execution is about as far from the exact gradient of α as the plain one."""
+def test_sixteen_bits(way: str) -> None:
+    """Under autocast the joined execution is about as far from the exact gradient of α as the plain one."""
+    if way not in ('joined', 'cuda'):
+        _, model = supernet('three cells', 'fast', dtype=torch.float32)
+        with torch.autocast('cpu', torch.bfloat16), pytest.raises(ValueError, match=f'execution: {way} does not compute in 16 bits'):
+            model(images().float())
+        return
     x, labels = images(), torch.arange(6) % 3
     gradients = {}
     for name, execution, dtype in (('exact', 'plain', torch.float64), ('plain', 'plain', torch.float32), ('fast', 'fast', torch.float32)):
@@ -245,7 +260,9 @@ def test_other_weights(relaxation: Any) -> None:
 
 
 def test_other_mixtures_stay_plain() -> None:
-    assert not is_fast(supernet('darts', 'fast', Gumbel())[1])
+    strategy = DifferentiableStrategy(Gumbel())
+    assert not is_fast(strategy.mutate_model(SPACES['darts']()))
+    assert strategy.executor_choice.record == {'name': 'plain', 'how': 'only'}
 
 
 @pytest.mark.parametrize(
@@ -254,13 +271,14 @@ def test_other_mixtures_stay_plain() -> None:
 )
 @pytest.mark.parametrize('size', [8, 17])
 def test_partial_channels(relaxation: Any, size: int, way: str) -> None:
+    skip_partial(relaxation, way)
     plain, fast = supernet('eight channels', 'plain', relaxation()), supernet('eight channels', 'fast', relaxation())
     assert isinstance(fast[1].cells[0], FastPartialCell)
     for train in (True, False):
         for _, model in (plain, fast):
             model.train(train)
         same(plain, fast, images(size), 1e-10)
-    assert (len(fast[1].cells[0]._plans) == 2) == (way == 'compiled')  # otherwise it is computed plainly
+    assert len(fast[1].cells[0]._plans) == 2  # it was not computed plainly
 
 
 def test_frozen_and_copied() -> None:
@@ -279,8 +297,8 @@ def test_strided_pointwise_convolutions_are_left_to_their_module() -> None:
     assert len(_stages(separable(1))) == 1 and not _stages(separable(2))
 
 
-def test_the_execution_is_one_of_two() -> None:
-    with pytest.raises(ValueError, match='execution must be fast or plain'):
+def test_the_execution_is_a_known_one() -> None:
+    with pytest.raises(ValueError, match="execution must be fast or compiled or piecewise or joined or plain, not 'quick'"):
         DifferentiableStrategy(execution='quick')
 
 
@@ -289,5 +307,5 @@ def test_skips_with_dropout_behind_them() -> None:
     made = [supernet('three cells', execution, SkipDropout(0.5)) for execution in ('plain', 'fast')]
     for strategy, model in made:
         strategy.relaxation.current = 0.0
-        assert any(isinstance(module, FastCell) for module in model.modules()) == (strategy.execution == 'fast')
+        assert any(isinstance(module, FastCell) for module in model.modules()) == (strategy.execution != 'plain')
     same(*made, images(), 1e-9)

@@ -14,17 +14,18 @@ from torch.nn import functional
 from nni_darts.search_spaces import DartsRnnSpace, Dropouts
 from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.fast import kernels
-from nni_darts.strategies.fast import recurrent as fast_recurrent
 from nni_darts.strategies.fast.recurrent import FastRecurrentCell, _Memory, _node_state, _NodeState
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, RandomSoftmax, Softmax
 
 Made = tuple[DifferentiableStrategy, nn.Module]
+PINNED = {'plain': 'plain', 'fast': 'joined'}
+"""Which executor a supernet of a test gets."""
 STEPS, BATCH, WORDS, HIDDEN, NODES = 4, 6, 9, 5, 4
 
 
 def supernet(execution: str, relaxation: Any = None, dropouts: Dropouts | None = None) -> Made:
     torch.manual_seed(0)
-    strategy = DifferentiableStrategy(relaxation or Softmax(), execution=execution)
+    strategy = DifferentiableStrategy(relaxation or Softmax(), execution=PINNED[execution])
     model = strategy.mutate_model(DartsRnnSpace(WORDS, HIDDEN, HIDDEN, NODES, dropouts)).double()
     strategy.architecture.double()
     torch.manual_seed(1)
@@ -102,7 +103,8 @@ def test_other_weights(relaxation: Any) -> None:
 
 
 def test_other_mixtures_stay_plain() -> None:
-    assert not isinstance(supernet('fast', Gumbel())[1].cell, FastRecurrentCell)
+    model = DifferentiableStrategy(Gumbel()).mutate_model(DartsRnnSpace(WORDS, HIDDEN, HIDDEN, NODES))
+    assert not isinstance(model.cell, FastRecurrentCell)
 
 
 def test_frozen_and_copied() -> None:
@@ -116,12 +118,12 @@ def test_frozen_and_copied() -> None:
         torch.testing.assert_close(made(fast)(tokens, hidden).logits, made(plain)(tokens, hidden).logits, rtol=1e-10, atol=1e-10)
 
 
-@pytest.fixture(autouse=True, params=['large', 'compiled', 'small'])
-def _sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every way to compute a node, whatever the size."""
+@pytest.fixture(autouse=True, params=['piecewise', 'compiled', 'joined'])
+def _executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every executor of a node."""
     if request.param == 'compiled' and kernels.kernels(torch.zeros(1)) is None:
         pytest.skip('there is no C++ compiler')
-    monkeypatch.setattr(fast_recurrent, '_SMALL', 8_000 if request.param == 'small' else 0)
+    monkeypatch.setitem(PINNED, 'fast', request.param)
     monkeypatch.setenv('NNI_DARTS_KERNELS', 'on' if request.param == 'compiled' else 'off')
 
 
