@@ -44,7 +44,7 @@ __all__ = [
     'recipe_names',
 ]
 
-DATA_NAMES = ('digits', 'cifar10', 'cifar100', 'svhn', 'fashion-mnist', 'imagenet', 'npz', 'folder')
+DATA_NAMES = ('digits', 'cifar10', 'cifar100', 'svhn', 'fashion-mnist', 'imagenet', 'npz', 'folder', 'csv')
 """Data sets of images by name; ``module:function`` stands for the user's own code."""
 
 TEXT_NAMES = ('pydoc', 'text')
@@ -65,7 +65,9 @@ Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: tuple(value) if
 class DataSettings(_Section):
     """What is learned from.
 
-    ``test_portion`` is held out as test data where a data set brings none; ``split_seed`` shuffles every split. ``augment``: ``crop``
+    ``test_portion`` is held out as test data where a data set brings none; ``split_seed`` shuffles every split. ``split``:
+    ``stratified`` gives both parts of a split every class in proportion, ``random`` is the rule of runs that lack this
+    setting in their run.json. ``augment``: ``crop``
     pads by ``pad`` and crops, ``crop-flip`` mirrors too, ``imagenet`` is the random resized crop with colour jitter.
     """
 
@@ -74,6 +76,7 @@ class DataSettings(_Section):
     image_size: Positive | None = None
     test_portion: Annotated[float, Field(gt=0, lt=1)] = 0.2
     split_seed: int = 0
+    split: Literal['stratified', 'random'] = 'stratified'
     augment: Literal['none', 'crop', 'crop-flip', 'imagenet'] = 'none'
     pad: Positive = 4
     workers: Annotated[int, Field(ge=0)] = 0
@@ -82,11 +85,11 @@ class DataSettings(_Section):
     def _known(self) -> DataSettings:
         if self.name not in DATA_NAMES and not re.fullmatch(r'[\w.]+:\w+', self.name):
             raise ValueError(f'unknown data set {self.name!r}; known: {", ".join(DATA_NAMES)}, or your own code as module:function')
-        if self.name in ('imagenet', 'npz', 'folder') and not self.path:
+        if self.name in ('imagenet', 'npz', 'folder', 'csv') and not self.path:
             raise ValueError(f'data set {self.name} needs data.path')
-        if self.name == 'folder' and self.image_size is None:
-            raise ValueError('data set folder needs data.image_size: pictures are scaled and cropped in the middle to that square')
-        if self.image_size is not None and self.name not in ('folder', 'imagenet'):
+        if self.name in ('folder', 'csv') and self.image_size is None:
+            raise ValueError(f'data set {self.name} needs data.image_size: pictures are scaled and cropped in the middle to that square')
+        if self.image_size is not None and self.name not in ('folder', 'csv', 'imagenet'):
             raise ValueError(f'data.image_size is for folders of pictures; {self.name} has images of one size already')
         return self
 
