@@ -35,8 +35,8 @@ def _find(keys: Mapping[str, Any], part: str, kinds: tuple[str, ...]) -> str | N
 def from_mapping(values: Mapping[str, Any], source: str, settings: DataSettings) -> ImageData:
     """Builds a data set from arrays under the names of an ``.npz``.
 
-    The keys are ``train_images``, ``train_labels``, ``test_images``, ``test_labels``, or ``x_train``, ``y_train`` … . Without test arrays, or
-    with ``images`` and ``labels`` alone, ``data.test_portion`` of the images is held out. MedMNIST's ``val_images`` are left out: what
+    The keys are ``train_images``, ``train_labels``, ``test_images``, ``test_labels``, or ``x_train``, ``y_train`` … . Without test arrays,
+    or with ``images`` and ``labels`` alone, ``data.test_portion`` of the images is held out. MedMNIST's ``val_images`` are left out: what
     validates is cut from the training images.
 
     Raises:
@@ -136,8 +136,8 @@ def _arrays(part: Any, source: str) -> Arrays:
         image = _pixels(item[0])
         if images and (image.shape != images[0].shape or image.dtype != images[0].dtype):
             raise InputError(
-                f'{source}: images of a data set must have one size and type; image 0 is {images[0].shape} {images[0].dtype}, image {number} '
-                f'{image.shape} {image.dtype}: resize them in the function, or use data.name = folder'
+                f'{source}: images of a data set must have one size and type; image 0 is {images[0].shape} {images[0].dtype}, image '
+                f'{number} {image.shape} {image.dtype}: resize them in the function, or use data.name = folder'
             )
         images.append(image)
         labels.append(np.asarray(item[1]))
