@@ -36,7 +36,9 @@ def test_search_retrain_and_cost_work_on_each_others_files(tiny: list[str], tmp_
     assert found.returncode == 0, found.stderr
     genotype = Genotype.from_json((tmp_path / 'search' / 'genotype.json').read_text())
     assert found.stdout.startswith('Genotype(normal=')
-    assert 'Warning' not in found.stderr and 'GPU available' not in found.stderr  # NNI's and Lightning's noise
+    own = [line for line in found.stderr.splitlines() if line.startswith('Warning: ')]
+    assert len(own) in (1, 2) and 'close to chance' in own[0]  # two epochs on 96 images decide nothing
+    assert found.stderr.count('Warning') == len(own) and 'GPU available' not in found.stderr  # NNI's and Lightning's noise
     assert len([line for line in found.stderr.splitlines() if line.startswith('epoch ')]) == 2
     assert found.stderr.startswith('recipe digits; data npz /') and '10 classes, 1×8×8' in found.stderr.splitlines()[0]
     trained = run('retrain', '--genotype', tmp_path / 'search' / 'genotype.json', '--output', tmp_path / 'retrain')
