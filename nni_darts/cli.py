@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -72,13 +72,17 @@ def main() -> None:
     """
 
 
-def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def _recipe_options(function: Callable[..., Any], of_folder: bool = False) -> Callable[..., Any]:
     function = click.option(
         '--set', 'overrides', multiple=True, metavar='KEY=VALUE', help='Change one setting, for example search.epochs=5. Repeatable.'
     )(function)
-    return click.option('--recipe', default='digits', show_default=True, help='Name ("nni-darts recipes") or path of a .yml file.')(
-        function
-    )
+    shown = 'that of the folder of GENOTYPE, else digits' if of_folder else 'digits'
+    help = 'Name ("nni-darts recipes") or path of a .yml file.'
+    return click.option('--recipe', default=None if of_folder else 'digits', show_default=shown, help=help)(function)
+
+
+def _own_recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    return _recipe_options(function, of_folder=True)
 
 
 def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,9 +98,25 @@ def _port_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option('--port', default=8080, show_default=True, type=click.IntRange(1024, 65535), help='Of the web page.')(function)
 
 
-def _to_run(recipe: str, overrides: tuple[str, ...]) -> Recipe:
+def _recipe_for(source: str, recipe: str | None, overrides: tuple[str, ...]) -> Recipe:
+    """The recipe that was named, or else that of the search or training which a genotype lies in, or else digits."""
+    if recipe is None:
+        folder = _folder_of(source)
+        found = None if folder is None else Recipe.of_folder(folder, overrides)
+        if found is not None:
+            return found
+    return Recipe.load(recipe or 'digits', overrides)
+
+
+def _folder_of(source: str) -> Path | None:
+    """The output folder that a genotype is read from; None for a name or a code."""
+    if os.path.isdir(source):
+        return Path(source)
+    return Path(source).parent if os.path.isfile(source) else None
+
+
+def _to_run(loaded: Recipe) -> Recipe:
     """The recipe, before torch is imported: told to stay on the CPU, it would take memory of GPUs all the same."""
-    loaded = Recipe.load(recipe, overrides)
     if loaded.accelerator == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
     return loaded
@@ -116,17 +136,20 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, seed: int, ou
     Example:
       nni-darts search --recipe digits --strategy darts-pt --set search.epochs=5 --output out/search
     """
-    loaded = _to_run(recipe, overrides)
+    loaded = _to_run(Recipe.load(recipe, overrides))
     from nni_darts import stages
+    from nni_darts.report.searches import warnings_in
 
+    calls = {'on_start': _print_start, 'on_epoch': _print_epoch, 'on_decision': _print_decision}
     with _interruptible(output):
-        genotype, result = stages.search(loaded, strategy, seed, output, resume=resume, on_epoch=_print_epoch, on_decision=_print_decision)
+        genotype, result = stages.search(loaded, strategy, seed, output, resume=resume, **calls)
+    _print_warnings(warnings_in(output))
     click.echo(genotype.to_text())
     _print_result(result, output)
 
 
 @main.command(short_help='Train the network of a cell from scratch.')
-@_recipe_options
+@_own_recipe_options
 @click.option('--genotype', 'source', required=True, help='A published name, a genotype.json or its folder, or the code from a result.')
 @click.option(
     '--stage',
@@ -136,9 +159,10 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, seed: int, ou
     help="Which of the recipe's trainings: select is the short one that cells are compared by, without a test.",
 )
 @_run_options
-def retrain(recipe: str, overrides: tuple[str, ...], source: str, stage: str, seed: int, output: Path, resume: bool) -> None:
+def retrain(recipe: str | None, overrides: tuple[str, ...], source: str, stage: str, seed: int, output: Path, resume: bool) -> None:
     """Train the network of a cell from scratch, and test it once at the end.
 
+    Without --recipe the recipe and data are those of the search that found the cell, if GENOTYPE is its folder or in it.
     OUTPUT gets weights.pt, result.json with all settings, metrics.jsonl, and a checkpoint for --resume.
 
     \b
@@ -146,31 +170,38 @@ def retrain(recipe: str, overrides: tuple[str, ...], source: str, stage: str, se
       nni-darts retrain --genotype out/search --output out/retrain
       nni-darts retrain --recipe cifar10 --set data.path=cifar --genotype DARTS_V2 --output out/cifar
     """
-    loaded = _to_run(recipe, overrides)
+    loaded = _to_run(_recipe_for(source, recipe, overrides))
     genotype = read_genotype(source)
     from nni_darts import stages
 
     with _interruptible(output):
-        result = stages.train_cell(loaded, stage, genotype, seed, output, resume=resume, on_epoch=_print_epoch)
+        calls = {'on_start': _print_start, 'on_epoch': _print_epoch}
+        result = stages.train_cell(loaded, stage, genotype, seed, output, resume=resume, **calls)
     _print_result(result, output)
 
 
 @main.command(short_help="Count a network's parameters and multiply-adds.")
 @click.argument('source', metavar='GENOTYPE')
-@_recipe_options
+@_own_recipe_options
 @click.option('--json', 'as_json', is_flag=True, help='Print one JSON object.')
-def cost(source: str, recipe: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def cost(source: str, recipe: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Parameters and multiply-adds of a cell's network at the recipe's retraining size.
 
-    GENOTYPE is a genotype.json, a published name, or the code from a result. The auxiliary head does not count; multiply-adds are
-    those of convolutions and linear layers for one image, or of matrices for one word.
+    GENOTYPE is an output folder or its genotype.json, a published name, or the code from a result; without --recipe the recipe of that
+    folder counts. The auxiliary head does not count; multiply-adds are those of convolutions and linear layers for one image, or of
+    matrices for one word.
     """
-    loaded = Recipe.load(recipe, overrides)
+    loaded = _recipe_for(source, recipe, overrides)
     genotype = read_genotype(source)
     from nni_darts import stages
     from nni_darts.tasks import task_of
 
-    result = stages.cost_of(genotype, loaded, task_of(loaded).shape(loaded))
+    task, folder = task_of(loaded), _folder_of(source)
+    # The images of a run's own recipe may be gone: what they looked like is known.
+    own = recipe is None and not any(text.startswith('data') for text in overrides) and folder is not None
+    shape = (stages.kept_description(folder) if own and folder is not None else None) or task.shape(loaded)
+    result = stages.cost_of(genotype, loaded, shape)
+    click.echo(f'recipe {loaded.name}; data {loaded.data.name}: {task.describe_shape(shape)}', err=True)
     if as_json:
         click.echo(json.dumps(result))
     else:
@@ -220,7 +251,7 @@ def export(checkpoint: Path, onnx_file: Path | None, pt2_file: Path | None) -> N
     """Write a trained image network for other programs.
 
     CHECKPOINT is the output folder of "nni-darts retrain", or the weights.pt in it. The file takes "images", a batch of any size with
-    values from 0 to 1, and gives "logits"; it normalises as in training, so the recipe's data must be there. ONNX needs
+    values from 0 to 1, and gives "logits"; it normalises as in training, and the images need not be there any more. ONNX needs
     pip install 'nni-darts[export]'.
     """
     if onnx_file is None and pt2_file is None:
@@ -238,7 +269,8 @@ def export(checkpoint: Path, onnx_file: Path | None, pt2_file: Path | None) -> N
     model, image = FromPixels(network, data.mean, data.std), (data.channels, *data.size)
     program = export_program(model, image)
     if onnx_file is not None:
-        about = {'genotype': genotype.to_text(), 'data': recipe.data.name, 'nni-darts': __version__}
+        classes = json.dumps(list(data.classes), ensure_ascii=False)
+        about = {'genotype': genotype.to_text(), 'data': recipe.data.name, 'classes': classes, 'nni-darts': __version__}
         difference = export_onnx(program, model, image, onnx_file, about)
         click.echo(f'wrote {onnx_file}: images (N, {", ".join(map(str, image))}) from 0 to 1 → logits; {difference:.1g} from torch at most')
     if pt2_file is not None:
@@ -465,6 +497,17 @@ class _interruptible:
             sys.exit(130)
 
 
+def _print_start(headline: str, warnings: list[str]) -> None:
+    """Recipe, data, classes and sizes before anything else, then what to be warned of."""
+    click.echo(headline, err=True)
+    _print_warnings(warnings)
+
+
+def _print_warnings(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        click.echo(f'Warning: {warning}.', err=True)
+
+
 def _print_epoch(record: dict[str, float]) -> None:
     """A line for each epoch."""
     parts = [f'epoch {record["epoch"]}/{record["of"]}']
@@ -486,6 +529,7 @@ def _print_decision(record: dict[str, Any]) -> None:
 def _print_result(result: dict[str, Any], output: Path) -> None:
     for name, value in result.items():
         metric = METRICS.get(name.rpartition('_')[2])
+        metric = METRICS['accuracy'] if name == 'largest_class' else metric
         shown = f'{value:,}' if metric is None else f'{metric.shown(value)}{" %" if metric.percent else ""}'
         click.echo(f'{name.replace("_", " "):>16}  {shown}')
     click.echo(f'{"files":>16}  {output}')

@@ -6,7 +6,9 @@ cell) starts from ``retrain`` and changes what it lists.
 
 from __future__ import annotations
 
+import copy
 import difflib
+import json
 import random
 import re
 from collections.abc import Iterable, Mapping
@@ -28,6 +30,7 @@ from nni_darts.recurrent import RnnGenotype
 
 __all__ = [
     'DATA_NAMES',
+    'RUN',
     'TEXT_NAMES',
     'BudgetSettings',
     'DataSettings',
@@ -42,9 +45,13 @@ __all__ = [
     'TrainSettings',
     'load_yaml',
     'recipe_names',
+    'with_split',
 ]
 
-DATA_NAMES = ('digits', 'cifar10', 'cifar100', 'svhn', 'fashion-mnist', 'imagenet', 'npz', 'folder')
+RUN = 'run.json'
+"""The file in an output folder that says which run it is of, with its recipe."""
+
+DATA_NAMES = ('digits', 'cifar10', 'cifar100', 'svhn', 'fashion-mnist', 'imagenet', 'npz', 'folder', 'csv')
 """Data sets of images by name; ``module:function`` stands for the user's own code."""
 
 TEXT_NAMES = ('pydoc', 'text')
@@ -65,7 +72,9 @@ Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: tuple(value) if
 class DataSettings(_Section):
     """What is learned from.
 
-    ``test_portion`` is held out as test data where a data set brings none; ``split_seed`` shuffles every split. ``augment``: ``crop``
+    ``test_portion`` is held out as test data where a data set brings none; ``split_seed`` shuffles every split. ``split``:
+    ``stratified`` gives both parts of a split every class in proportion, ``random`` is the rule of runs that lack this
+    setting in their run.json. ``augment``: ``crop``
     pads by ``pad`` and crops, ``crop-flip`` mirrors too, ``imagenet`` is the random resized crop with colour jitter.
     """
 
@@ -74,6 +83,7 @@ class DataSettings(_Section):
     image_size: Positive | None = None
     test_portion: Annotated[float, Field(gt=0, lt=1)] = 0.2
     split_seed: int = 0
+    split: Literal['stratified', 'random'] = 'stratified'
     augment: Literal['none', 'crop', 'crop-flip', 'imagenet'] = 'none'
     pad: Positive = 4
     workers: Annotated[int, Field(ge=0)] = 0
@@ -82,11 +92,11 @@ class DataSettings(_Section):
     def _known(self) -> DataSettings:
         if self.name not in DATA_NAMES and not re.fullmatch(r'[\w.]+:\w+', self.name):
             raise ValueError(f'unknown data set {self.name!r}; known: {", ".join(DATA_NAMES)}, or your own code as module:function')
-        if self.name in ('imagenet', 'npz', 'folder') and not self.path:
+        if self.name in ('imagenet', 'npz', 'folder', 'csv') and not self.path:
             raise ValueError(f'data set {self.name} needs data.path')
-        if self.name == 'folder' and self.image_size is None:
-            raise ValueError('data set folder needs data.image_size: pictures are scaled and cropped in the middle to that square')
-        if self.image_size is not None and self.name not in ('folder', 'imagenet'):
+        if self.name in ('folder', 'csv') and self.image_size is None:
+            raise ValueError(f'data set {self.name} needs data.image_size: pictures are scaled and cropped in the middle to that square')
+        if self.image_size is not None and self.name not in ('folder', 'csv', 'imagenet'):
             raise ValueError(f'data.image_size is for folders of pictures; {self.name} has images of one size already')
         return self
 
@@ -392,6 +402,41 @@ class Recipe(_Section):
             _assign(values, key, value)
         return cls.from_dict(values, source=source)
 
+    @classmethod
+    def of_run(cls, values: Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any] = (), *, source: str = 'recipe') -> Recipe:
+        """Reads the recipe that a run wrote down, with changes.
+
+        A run from before ``data.split`` existed split at random, and keeps that: otherwise images that it trained on would be tested.
+
+        Args:
+            values: as :meth:`to_dict` returned it, in this version or an earlier one.
+            overrides: as for :meth:`load`.
+            source: where the values are from, for messages.
+
+        Raises:
+            InputError: as :meth:`load`.
+        """
+        values = with_split(values)
+        for key, value in _pairs(overrides):
+            _assign(values, key, value)
+        return cls.from_dict(values, source=source)
+
+    @classmethod
+    def of_folder(cls, folder: Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Recipe | None:
+        """Reads the recipe of the search or training that a folder holds; None if it holds none.
+
+        Raises:
+            InputError: if the file is damaged, or as :meth:`load` for the overrides.
+        """
+        path = folder / RUN
+        if not path.is_file():
+            return None
+        try:
+            values = json.loads(path.read_text('utf-8'))['recipe']
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f'{path} is damaged ({type(error).__name__}); name the recipe with --recipe') from None
+        return cls.of_run(values, overrides, source=f'the recipe of {folder}')
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data that :meth:`from_dict` reads back."""
         return self.model_dump(mode='json')
@@ -420,6 +465,15 @@ class TextRecipe(Recipe):
     def _selectable(self) -> TextRecipe:
         self._check_devices('batch_size', 'evaluation_batch_size')
         return self  # there is always text to validate on
+
+
+def with_split(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a recipe as plain data in which the rule of the split is named: ``random`` for images of before there was a choice."""
+    copied = copy.deepcopy(dict(values)) if isinstance(values, Mapping) else {}
+    data = copied.get('data')
+    if isinstance(data, dict) and data.get('name') not in TEXT_NAMES:
+        data.setdefault('split', 'random')
+    return copied
 
 
 def _names(values: Mapping[str, Any], section: str) -> Any:

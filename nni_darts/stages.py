@@ -23,19 +23,22 @@ from nni_darts import parallel
 from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
 from nni_darts.budget import affordable_epochs, training_passes, training_portion
 from nni_darts.cells import cells_to_train, number_of_cells
+from nni_darts.data import Description
 from nni_darts.errors import InputError
 from nni_darts.files import lock, replacing, write_text
 from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_sample, genotype_from_text
 from nni_darts.provenance import provenance
 from nni_darts.ranks import together
-from nni_darts.recipe import Recipe
+from nni_darts.recipe import RUN, Recipe, with_split
 from nni_darts.recurrent import RnnGenotype
+from nni_darts.report.cautions import before_search
 from nni_darts.report.searches import SEARCH, search_data, write_search
 from nni_darts.strategies.costs import EVALUATION
 from nni_darts.strategies.differentiable import EXECUTOR, DifferentiableStrategy
 from nni_darts.strategies.fast import ExecutorChoice, ExecutorRecord
 from nni_darts.strategies.presets import ALIASES, create_strategy, preset
 from nni_darts.strategies.progressive_depth import ProgressiveDepth
+from nni_darts.strategies.relaxations import SampledPaths
 from nni_darts.tasks import task_of
 from nni_darts.training.checkpoints import CHECKPOINT, PREVIOUS
 from nni_darts.training.run import (
@@ -52,12 +55,17 @@ from nni_darts.training.run import (
 )
 from nni_darts.training.sharing import SharedSteps
 
-__all__ = ['cost_of', 'preflight', 'search', 'take_part', 'train_cell', 'trained_image_network']
+__all__ = ['cautions', 'cost_of', 'kept_description', 'preflight', 'search', 'take_part', 'train_cell', 'trained_image_network']
+
+OnStart = Callable[[str, list[str]], None]
+"""Called before anything is trained: recipe, data, classes and sizes in a line, and what to be warned of."""
 
 OnDecision = Callable[[dict[str, Any]], None]
 """Called with the record of a decision."""
 
-RUN, RESULT, GENOTYPE, WEIGHTS, BY_MAGNITUDE = 'run.json', 'result.json', 'genotype.json', 'weights.pt', 'magnitude.json'
+RESULT, GENOTYPE, WEIGHTS, BY_MAGNITUDE = 'result.json', 'genotype.json', 'weights.pt', 'magnitude.json'
+DATA = 'data.json'
+"""Classes, channels, size, mean and deviation of the images: export needs no more of them."""
 STAGE = 'stage-'
 """Begins the names of the folders with checkpoints of a search in stages."""
 LOCK = 'run.lock'
@@ -105,6 +113,8 @@ def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> 
         if file.name in (RESULT, GENOTYPE, WEIGHTS, METRICS, CHECKPOINT, PREVIOUS, 'cell-0', f'{STAGE}1')
     )
     before = _read_json(output / RUN) if (output / RUN).exists() and kept else None
+    if before is not None:
+        before['recipe'] = with_split(before.get('recipe', {}))
     if before is None and kept:
         raise InputError(f'{output} already holds {kept[0]}, which is not of a run that could go on; choose another folder')
     if before is not None and kept:
@@ -112,7 +122,11 @@ def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> 
             raise InputError(f'{output} already holds a run: go on with it with --resume, or choose another folder')
         different = _differences(run, before)
         if different:
-            raise InputError(f'{output} holds a run with another {", ".join(different)}: a resumed run keeps its settings')
+            hint = f'; it splits its images by another rule: --set data.split={before["recipe"]["data"]["split"]} continues it'
+            raise InputError(
+                f'{output} holds a run with another {", ".join(different)}: a resumed run keeps its settings'
+                + (hint if different == ['recipe.data.split'] else '')
+            )
         if RESULT in kept:
             return _read_json(output / RESULT)['result']
         if EXECUTOR in before:
@@ -158,6 +172,34 @@ def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> list[str]
     for stage in ('select', 'retrain'):
         task.training(recipe, stage, data, 1)
     return bought if recipe.budget else []
+
+
+def cautions(recipe: Recipe, strategies: Iterable[str], data: Any, stages: Iterable[str] = ('search', 'select', 'retrain')) -> list[str]:
+    """Warns of results that would look right and not be: too few steps of α, classes that a part of the data lacks, files left out.
+
+    Args:
+        data: as ``task_of(recipe).load(recipe)`` gives it.
+        stages: the stages that will run.
+
+    Returns:
+        A sentence for each. Call it after :func:`preflight`, which raises for whatever does not fit at all.
+    """
+    found = task_of(recipe).cautions(recipe, data, tuple(stages))
+    for name in strategies:
+        found += _alpha_caution(_checked_strategy(recipe, name, data)[0], name, data) if preset(name).supernet else []
+    return found
+
+
+def _alpha_caution(recipe: Recipe, name: str, data: Any) -> list[str]:
+    """A sentence if the strategy's α cannot move far; none for α that is not moved by gradients of batches."""
+    whole, epochs = _strategy(recipe, name), recipe.search.epochs
+    strategy = whole.parts[-1] if isinstance(whole, ProgressiveDepth) else whole
+    if isinstance(whole, ProgressiveDepth):
+        epochs = whole.stage_epochs(epochs)
+    if not strategy.relaxation.trains_alpha or isinstance(strategy.relaxation, SampledPaths):
+        return []
+    steps = task_of(recipe).batches(recipe, data) * (epochs - strategy.warmup(epochs))
+    return before_search(name, steps, strategy.optimizer_settings['lr'])
 
 
 def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str]:
@@ -209,6 +251,7 @@ def search(
     output: Path,
     *,
     resume: bool = False,
+    on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
     on_decision: OnDecision | None = None,
     on_step: OnStep | None = None,
@@ -221,6 +264,7 @@ def search(
         seed: of everything that is drawn but the split of the data.
         output: folder for results and checkpoint.
         resume: go on from the checkpoint there, if there is one.
+        on_start: called once the data is read, with recipe and data in a line and a list of warnings.
         on_epoch: called with each epoch's measurements.
         on_decision: called with each decision that a selection takes during or after the search: its line of ``selection.jsonl``.
         on_step: called after each batch of training, validation, testing or scoring.
@@ -239,6 +283,8 @@ def search(
         raise InputError(str(error)) from None
     data = task_of(recipe).load(recipe)
     fitted, _ = _checked_strategy(recipe, strategy, data)
+    if on_start:
+        on_start(_headline(recipe, data), cautions(recipe, [strategy], data, ('search',) if chosen.supernet else ('select',)))
     with _alone_in(output):
         finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
         if finished is not None:
@@ -248,6 +294,7 @@ def search(
         else:
             genotype, measured = _search_cells(recipe, strategy, seed, output, resume, on_epoch, on_step)
         write_text(output / GENOTYPE, genotype.to_json() + '\n')
+        _keep_data(output, recipe, data)
         return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)})
 
 
@@ -271,7 +318,8 @@ def _search_supernet(
     early = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
     valid, last = f'valid_{recipe.metric.name}', epochs_of(output)[-1]
     passes = round(_search_passes(recipe, whole, recipe.search.epochs, data), 3)
-    return _genotype(strategy), {valid: last[valid], 'seconds': last['total_seconds'], 'passes': passes, **early}
+    share = task_of(recipe).largest_class(recipe, data, 'search')
+    return _genotype(strategy), {valid: last[valid], **share, 'seconds': last['total_seconds'], 'passes': passes, **early}
 
 
 def _on_its_devices(recipe: Recipe, output: Path, resume: bool, job: dict[str, Any]) -> AbstractContextManager[None]:
@@ -466,7 +514,8 @@ def _search_cells(
         values[len(found)] = found[-1][1][valid]
     best, result = recipe.metric.best(found, lambda entry: entry[1][valid])
     total = {name: round(sum(trained[name] for _, trained in found), 3) for name in ('seconds', 'passes')}
-    return best, {valid: result[valid], **total}
+    share = {name: result[name] for name in ('largest_class',) if name in result}
+    return best, {valid: result[valid], **share, **total}
 
 
 def train_cell(
@@ -477,6 +526,7 @@ def train_cell(
     output: Path,
     *,
     resume: bool = False,
+    on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
 ) -> dict[str, Any]:
@@ -493,6 +543,8 @@ def train_cell(
     """
     task, output = task_of(recipe), Path(output)
     data = task.load(recipe)
+    if on_start:
+        on_start(_headline(recipe, data), task.cautions(recipe, data, (stage,)))
     with _alone_in(output):
         finished = _claim(output, recipe, {'stage': stage, 'seed': seed, 'genotype': json.loads(genotype.to_json())}, resume)
         if finished is not None:
@@ -501,10 +553,12 @@ def train_cell(
             network, tested = _train_network(recipe, stage, genotype, seed, output, data, resume, on_epoch, on_step)
         epochs = epochs_of(output)
         passes = round(training_passes(recipe, stage), 3)
-        measured = {**task.outcome(epochs), 'seconds': epochs[-1]['total_seconds'], 'passes': passes, **tested}
+        accuracies = {**task.outcome(epochs), **tested, **task.largest_class(recipe, data, stage)}
+        measured = {**accuracies, 'seconds': epochs[-1]['total_seconds'], 'passes': passes}
         with replacing(output / WEIGHTS) as file:
             torch.save(network.state_dict(), file)
         write_text(output / GENOTYPE, genotype.to_json() + '\n')
+        _keep_data(output, recipe, data)
         return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
 
 
@@ -546,17 +600,18 @@ def _train_network(
 
 
 def trained_image_network(output: Path) -> tuple[nn.Module, AnyGenotype, Recipe, Any]:
-    """What :func:`train_cell` left in a folder: the network with its weights (on the CPU, in evaluation mode), its cell, recipe and data.
+    """What :func:`train_cell` left in a folder: the network with its weights (on the CPU, in evaluation mode), its cell, recipe and
+    the description of its images. They need not be there any more, unless the folder is of a version that kept no description.
 
     Raises:
-        InputError: if the folder holds no finished training of an image network, its files are damaged, or the recipe's data is missing.
+        InputError: if the folder holds no finished training of an image network, or its files are damaged.
     """
     output = Path(output)
     for name in (RUN, GENOTYPE, WEIGHTS):
         if not (output / name).is_file():
             raise InputError(f'{output} has no {name}: it is not the output folder of a finished nni-darts retrain')
     run = _read_json(output / RUN)
-    recipe = Recipe.from_dict(run['recipe'])
+    recipe = Recipe.of_run(run['recipe'], source=str(output / RUN))
     try:
         genotype = genotype_from_text((output / GENOTYPE).read_text('utf-8'))
     except ValueError as error:
@@ -564,7 +619,7 @@ def trained_image_network(output: Path) -> tuple[nn.Module, AnyGenotype, Recipe,
     if isinstance(genotype, RnnGenotype):
         raise InputError(f'{output} holds a language model, no image network')
     task = task_of(recipe)
-    data = task.load(recipe)
+    data = kept_description(output) or task.load(recipe).description
     with _as_input_error(run['stage']):
         network = task.network(recipe, run['stage'], genotype, data)
     try:
@@ -572,6 +627,32 @@ def trained_image_network(output: Path) -> tuple[nn.Module, AnyGenotype, Recipe,
     except Exception as error:  # torch, zipfile and pickle have a dozen kinds for a damaged file
         raise InputError(f'{output / WEIGHTS} does not hold the weights of this network ({_reason(error)})') from None
     return network.eval(), genotype, recipe, data
+
+
+def kept_description(output: Path) -> Description | None:
+    """The description of the images that a run left in its folder; None if it left none.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    path = Path(output) / DATA
+    if not path.is_file():
+        return None
+    try:
+        return Description.from_dict(_read_json(path))
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from None
+
+
+def _keep_data(output: Path, recipe: Recipe, data: Any) -> None:
+    kept = task_of(recipe).kept(data)
+    if kept:
+        _write_json(output / DATA, kept)
+
+
+def _headline(recipe: Recipe, data: Any) -> str:
+    """Recipe, data, classes and sizes in a line."""
+    return f'recipe {recipe.name}; {task_of(recipe).describe(recipe, data)}'
 
 
 def cost_of(genotype: AnyGenotype, recipe: Recipe, data: Any, stage: str = 'retrain') -> dict[str, int]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from nni_darts.data import ImageData, ImageDataModule, ImageShape, TextData, TextDataModule, image_shape, load_images, load_text
+from nni_darts.data.base import labels_of
+from nni_darts.data.splits import largest_share, missing_classes
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipe import Recipe, SearchSettings, TextRecipe, TextSearchSettings, TextTrainSettings, TrainSettings
 from nni_darts.recurrent import RnnGenotype
@@ -36,10 +39,46 @@ class ImageTask:
 
     def describe(self, recipe: Recipe, data: ImageData) -> str:
         """The data in one line."""
-        return (
-            f'data {recipe.data.name}: {len(data.train):,} training and {len(data.test):,} test images, '  # type: ignore[arg-type]
-            f'{data.num_classes} classes, {data.channels}×{data.size[0]}×{data.size[1]}'
-        )
+        counts = f'{len(data.train):,} training and {len(data.test):,} test images'  # type: ignore[arg-type]
+        return f'{_named(recipe)}: {counts}, {self.describe_shape(data)}'
+
+    def describe_shape(self, data: ImageShape | ImageData) -> str:
+        """The shape of the data in a few words."""
+        return f'{data.num_classes} classes, {data.channels}×{data.size[0]}×{data.size[1]}'
+
+    def cautions(self, recipe: Recipe, data: ImageData, stages: Sequence[str]) -> list[str]:
+        """Warns of what the data left out, and of classes that a part lacks.
+
+        Args:
+            stages: ``search``, ``select``, ``retrain``: whose parts are looked at.
+        """
+        classes, found = data.description.classes, list(data.notes)
+        lacking = {'test': missing_classes(labels_of(data.test) or range(data.num_classes), classes)}
+        for stage in stages:
+            module = self.searching(recipe, data, 1)[1] if stage == 'search' else self.training(recipe, stage, data, 1)[1]
+            lacking |= {f'{stage} {part}': names for part, names in module.lacking().items()}
+        return found + [
+            f'{where}: no image is of the class{"es" if len(names) > 1 else ""} {", ".join(names)}, which nothing there can be said about'
+            for where, names in lacking.items()
+            if names
+        ]
+
+    def largest_class(self, recipe: Recipe, data: ImageData, stage: str) -> dict[str, float]:
+        """The share of the largest class in the images that the stage's accuracy is of: the accuracy of always answering with it."""
+        if stage == 'retrain':
+            labels = labels_of(data.test)
+        else:
+            module = self.searching(recipe, data, 1)[1] if stage == 'search' else self.training(recipe, stage, data, 1)[1]
+            labels = None if module.labels is None else [module.labels[index] for index in module.valid_indices]
+        return {'largest_class': round(largest_share(labels), 6)} if labels else {}
+
+    def kept(self, data: ImageData) -> dict[str, Any]:
+        """Plain data for the output folder: everything that using the trained network needs to know of its data."""
+        return data.description.to_dict()
+
+    def batches(self, recipe: Recipe, data: ImageData) -> int:
+        """The number of training batches in an epoch of a search."""
+        return math.ceil(int(recipe.search.train_portion * len(data.train)) / recipe.search.batch_size)  # type: ignore[arg-type]
 
     def space(self, recipe: Recipe, data: ImageShape | ImageData) -> DartsSpace | NasBench201Space:
         """The space that the recipe names, for this data."""
@@ -132,7 +171,22 @@ class TextTask:
 
     def describe(self, recipe: TextRecipe, data: TextData) -> str:
         sizes = f'{len(data.train):,} words to train on, {len(data.valid):,} to validate, {len(data.test):,} to test'
-        return f'data {recipe.data.name}: {sizes}, {data.vocabulary:,} different ones'
+        return f'{_named(recipe)}: {sizes}, {self.describe_shape(data)}'
+
+    def describe_shape(self, data: TextData) -> str:
+        return f'{data.vocabulary:,} different words'
+
+    def cautions(self, recipe: TextRecipe, data: TextData, stages: Sequence[str]) -> list[str]:
+        return []
+
+    def largest_class(self, recipe: TextRecipe, data: TextData, stage: str) -> dict[str, float]:
+        return {}
+
+    def kept(self, data: TextData) -> dict[str, Any]:
+        return {}
+
+    def batches(self, recipe: TextRecipe, data: TextData) -> int:
+        return max(1, len(data.train) // (recipe.search.batch_size * recipe.search.bptt))
 
     def space(self, recipe: TextRecipe, data: TextData) -> DartsRnnSpace:
         hidden = recipe.space.hidden
@@ -176,6 +230,11 @@ class TextTask:
 def task_of(recipe: Recipe) -> Any:
     """What the recipe is about: an :class:`ImageTask` or a :class:`TextTask`."""
     return TextTask() if isinstance(recipe, TextRecipe) else ImageTask()
+
+
+def _named(recipe: Recipe) -> str:
+    """The data by name, with its path."""
+    return f'data {recipe.data.name}' + (f' {recipe.data.path}' if recipe.data.path else '')
 
 
 def _check_kind(recipe: Recipe, genotype: AnyGenotype, *, recurrent: bool) -> None:

@@ -53,7 +53,7 @@ def test_commands(page: str, line: str, tmp_path: Path, monkeypatch: pytest.Monk
         assert f'`{line}`' in MENTIONS, line  # in the text a command may be named without all it needs
         return
     overrides = [item for item in values.get('overrides', ()) if '...' not in item]
-    if 'recipe' in values and not values['recipe'].endswith('.yml'):
+    if values.get('recipe') and not values['recipe'].endswith('.yml'):
         Recipe.load(values['recipe'], overrides)
     if 'strategy' in values:
         preset(values['strategy'])

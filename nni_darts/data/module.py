@@ -11,20 +11,14 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
 from nni_darts import parallel
-from nni_darts.data.images import ImageData
+from nni_darts.data.base import ImageData, labels_of
 from nni_darts.data.position import Pass, ResumableDataModule
+from nni_darts.data.splits import missing_classes, split_in_two
 from nni_darts.data.transforms import evaluation_transform, training_transform
 from nni_darts.errors import InputError
 from nni_darts.recipe import DataSettings
 
-__all__ = ['EpochSampler', 'ImageDataModule', 'split']
-
-
-def split(count: int, portion: float, seed: int) -> tuple[list[int], list[int]]:
-    """Shuffles 0 … count − 1 with the seed and cuts: (the first ``portion``, the rest)."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-    cut = int(portion * count)
-    return order[:cut], order[cut:]
+__all__ = ['EpochSampler', 'ImageDataModule']
 
 
 class EpochSampler(Pass, Sampler[tuple[int, int]]):
@@ -114,7 +108,10 @@ class ImageDataModule(ResumableDataModule):
         self.settings = settings
         self.batch_size = batch_size
         self.seed = seed
-        self.train_indices, self.valid_indices = split(len(data.train), train_portion, settings.split_seed)
+        self.labels = labels_of(data.train)
+        self.train_indices, self.valid_indices = split_in_two(
+            self.labels, len(data.train), train_portion, settings.split_seed, settings.split
+        )
         if len(self.train_indices) < 2 or (train_portion < 1 and not self.valid_indices):
             raise InputError(f'{len(data.train)} training images are too few to keep {train_portion:g} of them for the weights')
         ranks, least = parallel.world_size(), min(len(indices) for indices in (self.train_indices, self.valid_indices) if indices)
@@ -122,6 +119,14 @@ class ImageDataModule(ResumableDataModule):
             raise InputError(f'a part of {least} images is too few for {ranks} processes, of which each needs two')
         self._augmented = training_transform(data, settings, cutout)
         self._plain = evaluation_transform(data, settings)
+
+    def lacking(self) -> dict[str, list[str]]:
+        """Part (``weights``, ``validation``) → names of the classes of which it has no image, as far as labels are known."""
+        if self.labels is None:
+            return {}
+        classes = self.data.description.classes
+        parts = {'weights': self.train_indices, 'validation': self.valid_indices}
+        return {name: missing_classes([self.labels[index] for index in indices], classes) for name, indices in parts.items() if indices}
 
     def _in_order(self, data: Dataset, *, whole: bool = False) -> DataLoader:
         size, count = self.batch_size, len(data)  # type: ignore[arg-type]

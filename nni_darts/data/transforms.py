@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from nni_darts.data.images import ImageData
+from nni_darts.data.base import ImageData
 from nni_darts.errors import InputError
 from nni_darts.recipe import DataSettings
 

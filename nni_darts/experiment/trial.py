@@ -49,7 +49,7 @@ def run_trial() -> None:
     while lock(output / 'trial.lock') is None:
         # After a resume: the manager died, the trial did not, and finishes what it does.
         time.sleep(2)
-    recipe = Recipe.from_dict(job['recipe'])
+    recipe = Recipe.of_run(job['recipe'])
     _share_cores(job['share'])
     if job['gpus'] and recipe.accelerator in ('auto', 'gpu'):
         claim_gpus(visible_gpus(), job['gpus'], job['trials_per_gpu'], say=_say)

@@ -26,7 +26,7 @@ from nni_darts.experiment.manager import TUNER_SINCE, Manager, TrialRecord, tune
 from nni_darts.experiment.pages import Pages
 from nni_darts.experiment.protocol import Job, Protocol, parse_search_space
 from nni_darts.files import write_text
-from nni_darts.recipe import Recipe
+from nni_darts.recipe import DataSettings, Recipe, with_split
 
 __all__ = ['SearchAndRetrain', 'unsendable']
 
@@ -195,10 +195,18 @@ class SearchAndRetrain(Tuner):
             self._report(traceback.format_exc())
         return []
 
+    def _keep_split(self, records: Sequence[TrialRecord]) -> None:
+        """An experiment whose first trials split their images by another rule continues with that rule."""
+        before = next((record.parameters['recipe'] for record in records if 'recipe' in record.parameters), None)
+        rule = with_split(before).get('data', {}).get('split') if before is not None else None
+        if rule is not None and isinstance(self.recipe.data, DataSettings):
+            self.recipe = self.recipe.model_copy(update={'data': self.recipe.data.model_copy(update={'split': rule})})
+
     def _advance(self, slots: Sequence[int]) -> list[tuple[int, dict[str, Any]]]:
         """Takes in the manager's list of trials; returns the first slots with the parameters of the jobs to start in them."""
         assert self._protocol is not None  # NNI sends the search space first
         records = self._manager.trials()
+        self._keep_split(records)
         now = time.monotonic()
         standing = self._ledger.read(records, now, self._failures.hopeless)
         if self._failures.learn(standing.failed, self._manager):

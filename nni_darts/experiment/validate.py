@@ -190,7 +190,7 @@ def _check_data(config: dict[str, Any], recipe: Recipe, strategies: Sequence[str
     """The data, and what the stages will build from it."""
     if any(service.get('platform') != 'local' for service in _services(config)):
         return
-    from nni_darts.stages import preflight
+    from nni_darts.stages import cautions, preflight
     from nni_darts.tasks import task_of
 
     task = task_of(recipe)
@@ -199,6 +199,7 @@ def _check_data(config: dict[str, Any], recipe: Recipe, strategies: Sequence[str
         with _inside('trialCodeDirectory', path.parent / str(config.get('trialCodeDirectory') or '.')):
             data = task.load(recipe)
             bought = preflight(recipe, strategies, data)
+            findings.warnings += cautions(recipe, strategies, data)
     except InputError as error:
         findings.errors.append(str(error))
         return

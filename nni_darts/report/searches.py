@@ -13,13 +13,14 @@ from nni_darts.genotypes import AnyGenotype, genotype_from_code
 from nni_darts.metric import METRICS
 from nni_darts.nasbench201 import NasBench201Genotype
 from nni_darts.recurrent import KIND
+from nni_darts.report.cautions import after_search
 from nni_darts.report.cells import cell_edges, chosen_strengths, space_edges
 from nni_darts.report.charts import line_chart, share_chart
 from nni_darts.report.drawing import cell_svg
 from nni_darts.report.pages import render
 from nni_darts.report.records import OPERATION_ORDER, genotype_of, indicators, skips
 
-__all__ = ['SEARCH', 'search_data', 'strengths_in', 'write_search']
+__all__ = ['SEARCH', 'search_data', 'strengths_in', 'warnings_in', 'write_search']
 
 _CHARTS_WIDTH, _CHART_HEIGHT = 640, 48
 """Pixels for all edges into a node, beside each other; height of one."""
@@ -61,7 +62,18 @@ def search_data(records: Sequence[Mapping[str, Any]], *, strategy: str, seed: in
         for record in ordered
         for entry in record.get('decided', ())
     ]
-    return {'strategy': strategy, 'seed': seed, 'recipe': recipe, 'metric': metric, 'over': over, 'epochs': epochs, 'decisions': decisions}
+    warnings = after_search(epochs, decisions) if over else []
+    about = {'strategy': strategy, 'seed': seed, 'recipe': recipe, 'metric': metric, 'over': over}
+    return {**about, 'epochs': epochs, 'decisions': decisions, 'warnings': warnings}
+
+
+def warnings_in(folder: Path) -> list[str]:
+    """The warnings of the finished search in a folder; none where there is no such search."""
+    try:
+        found = json.loads((folder / f'{SEARCH}.json').read_text('utf-8')).get('warnings', [])
+    except (OSError, ValueError, AttributeError):
+        return []
+    return [str(sentence) for sentence in found]
 
 
 def strengths_in(folder: Path, genotype: AnyGenotype) -> dict[str, float]:

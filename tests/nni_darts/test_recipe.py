@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,25 @@ def test_random_cells_depend_on_the_seed_alone() -> None:
 def test_text_that_cannot_be_written_is_refused() -> None:
     with pytest.raises(InputError, match='not text that could be written'):
         Recipe.load('pydoc', {'search.settings': {'darts-pt': {'criterion': {'\ud800': None}}}})
+
+
+def test_a_folder_has_its_own_recipe(tmp_path: Path) -> None:
+    recipe = Recipe.load('photos-small', {'data.path': 'mine'})
+    assert Recipe.of_folder(tmp_path) is None
+    (tmp_path / 'run.json').write_text(json.dumps({'stage': 'search', 'recipe': recipe.to_dict()}))
+    assert Recipe.of_folder(tmp_path) == recipe
+    assert Recipe.of_folder(tmp_path, ['retrain.epochs=3']).retrain.epochs == 3
+    for damage in ('{"recipe', '[]', '{}'):
+        (tmp_path / 'run.json').write_text(damage)
+        with pytest.raises(InputError, match='run.json is damaged'):
+            Recipe.of_folder(tmp_path)
+
+
+def test_a_run_from_before_stratified_splits_keeps_its_split() -> None:
+    for name in ('digits', 'pydoc'):
+        old = Recipe.load(name).to_dict()
+        old['data'].pop('split', None)
+        read = Recipe.of_run(old)
+        assert getattr(read.data, 'split', None) == ('random' if name == 'digits' else None)
+        assert Recipe.of_run(Recipe.load(name).to_dict()) == Recipe.load(name)
+        assert 'split' not in old['data']

@@ -3,13 +3,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from nni_darts import Genotype, NasBench201Genotype, stages
+from nni_darts import PUBLISHED, Genotype, NasBench201Genotype, stages
 from nni_darts.errors import InputError
 from nni_darts.genotypes import genotype_from_code, genotype_from_text
 from nni_darts.recipe import Recipe
+from nni_darts.report.searches import warnings_in
 from nni_darts.search_spaces import network_from_genotype
 from nni_darts.strategies.fast import kernels
 from nni_darts.tasks import task_of
@@ -404,3 +406,42 @@ def test_an_executor_that_cannot_be_used_is_refused_before_anything_starts(
     assert not (tmp_path / 'out').exists()
     with pytest.raises(InputError, match=message):
         stages.preflight(recipe, [strategy], task_of(recipe).load(recipe))
+
+
+def old_run(output: Path) -> None:
+    """Makes a run look like one of before splits were stratified."""
+    run = json.loads((output / 'run.json').read_text())
+    del run['recipe']['data']['split']
+    (output / 'run.json').write_text(json.dumps(run))
+
+
+def test_a_run_with_the_old_split_is_continued_with_it_or_refused(tiny: Recipe, images: Path, tmp_path: Path) -> None:
+    stages.train_cell(tiny, 'select', PUBLISHED['DARTS_V2'], 1, tmp_path / 'new')
+    old_run(tmp_path / 'new')
+    with pytest.raises(InputError, match='another recipe.data.split.*--set data.split=random continues it'):
+        stages.train_cell(tiny, 'select', PUBLISHED['DARTS_V2'], 1, tmp_path / 'new', resume=True)
+    random = Recipe.load('digits', {**overrides(images), 'data.split': 'random'})
+    result = stages.train_cell(random, 'select', PUBLISHED['DARTS_V2'], 1, tmp_path / 'old')
+    old_run(tmp_path / 'old')
+    assert stages.train_cell(random, 'select', PUBLISHED['DARTS_V2'], 1, tmp_path / 'old', resume=True) == result
+
+
+def test_headline_warnings_and_the_largest_class(images: Path, tmp_path: Path) -> None:
+    """Seven images of one class, one of another: never right by chance."""
+    arrays = dict(np.load(images))
+    arrays['train_labels'] = np.minimum(arrays['train_labels'], 1)
+    arrays['test_labels'] = np.zeros_like(arrays['test_labels'])
+    np.savez(tmp_path / 'skewed.npz', **arrays)
+    recipe = Recipe.load('digits', {**overrides(tmp_path / 'skewed.npz'), 'search.architecture_learning_rate': 1e-4})
+    said: list[tuple[str, list[str]]] = []
+    stages.search(recipe, 'darts-1st', 1, tmp_path / 'search', on_start=lambda *lines: said.append(lines))
+    result = stages.train_cell(recipe, 'retrain', PUBLISHED['DARTS_V2'], 1, tmp_path / 'out', on_start=lambda *lines: said.append(lines))
+    headline = f'recipe digits; data npz {tmp_path / "skewed.npz"}: 96 training and 40 test images, 2 classes, 1×8×8'
+    lacking = 'test: no image is of the class 1, which nothing there can be said about'
+    assert [line for line, _ in said] == [headline, headline]
+    assert [warnings[0] for _, warnings in said] == [lacking, lacking]
+    assert said[0][1][1].startswith('darts-1st: 6 steps of α at a learning rate of 0.0001') and len(said[1][1]) == 1
+    assert result['largest_class'] == 1.0
+    assert 'nothing was decided' in warnings_in(tmp_path / 'search')[0]
+    found = json.loads((tmp_path / 'search' / 'result.json').read_text())['result']
+    assert 0.85 < found['largest_class'] < 0.95

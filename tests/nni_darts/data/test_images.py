@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from nni_darts.data import ImageDataModule, image_shape, load_images
-from nni_darts.data.images import _statistics
-from nni_darts.data.module import EpochSampler, split
+from nni_darts.data.arrays import statistics
+from nni_darts.data.module import EpochSampler
+from nni_darts.data.splits import split
 from nni_darts.data.transforms import Cutout, evaluation_transform, training_transform
 from nni_darts.errors import InputError
 from nni_darts.recipe import DataSettings, Recipe
@@ -66,7 +67,7 @@ def test_npz_in_any_layout(tmp_path: Path) -> None:
 
 def test_statistics_are_those_of_the_pixels() -> None:
     images = torch.randint(0, 256, (50, 3, 7, 7), dtype=torch.uint8)
-    mean, std = _statistics(images)
+    mean, std = statistics(images)
     pixels = images.double().transpose(0, 1).flatten(1) / 255
     torch.testing.assert_close(torch.tensor(mean).double(), pixels.mean(1), rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(torch.tensor(std).double(), pixels.std(1, unbiased=False), rtol=1e-6, atol=1e-8)
@@ -76,7 +77,10 @@ def test_statistics_are_those_of_the_pixels() -> None:
     ('changes', 'names'),
     [
         ({'test_labels': None}, 'lacks test_labels'),
-        ({'train_images': np.zeros((20, 6, 6, 3))}, 'uint8'),
+        ({'train_images': np.full((20, 6, 6, 3), -0.5)}, 'uint8.*from -0.5 to 255: leave out what normalises'),
+        ({'train_images': np.full((20, 6, 6, 3), 'x')}, 'must be numbers'),
+        ({'train_labels': np.full((20, 4), 1)}, 'a single 1 in each row'),
+        ({'train_labels': np.full(20, 'cat')}, 'one part are texts'),
         ({'train_images': np.zeros((20, 6), np.uint8)}, r'\(20, 6\)'),
         ({'train_labels': np.zeros(3, int)}, '20 whole numbers'),
         ({'train_labels': np.linspace(0, 1, 20)}, 'whole numbers'),
@@ -144,7 +148,8 @@ def test_sixteen_bit_grey_levels_are_scaled(tmp_path: Path) -> None:
     folders(tmp_path)
     ramp = (np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8)
     Image.fromarray(ramp).save(tmp_path / 'cat' / '0.png')
-    pixels = np.asarray(load_images(folder(tmp_path)).train.dataset[0][0])
+    data = load_images(folder(tmp_path))
+    (pixels,) = (np.asarray(image) for part in (data.train, data.test) for image, _ in part if image.size == (8, 8))
     assert np.array_equal(pixels[..., 0], (ramp >> 8).astype(np.uint8))
 
 
@@ -154,14 +159,11 @@ def test_a_damaged_image_is_named(content: bytes, position: int, tmp_path: Path)
     folders(tmp_path)
     (tmp_path / 'cat' / f'{position}.png').write_bytes(content)
     with pytest.raises(InputError, match=rf'{position}\.png is not a readable image'):
-        data = load_images(folder(tmp_path))
-        for part in (data.train, data.test):
-            for index in range(len(part)):
-                part[index]
+        load_images(folder(tmp_path))
 
 
 def test_layouts_of_arrays() -> None:
-    from nni_darts.data.images import _channels_last
+    from nni_darts.data.arrays import _channels_last
 
     assert _channels_last((9, 32, 32, 3)) and _channels_last((9, 8, 8, 5)) and not _channels_last((9, 5, 8, 8))
     assert not _channels_last((9, 3, 32, 32)) and _channels_last((9, 3, 3, 1))
@@ -190,7 +192,7 @@ def test_wrong_folders(tmp_path: Path) -> None:
         load_images(folder(tmp_path))
     folders(tmp_path / 'x' / 'train')
     folders(tmp_path / 'x' / 'test', ('cat', 'fox'))
-    with pytest.raises(InputError, match='dog, fox'):
+    with pytest.raises(InputError, match='test has class folders that .*train lacks: fox'):
         load_images(folder(tmp_path / 'x'))
 
 

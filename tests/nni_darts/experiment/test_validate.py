@@ -37,6 +37,13 @@ def test_the_quickstart_is_fine() -> None:
     assert any('all interfaces' in warning for warning in findings.warnings)
 
 
+def test_warnings_about_the_data_and_alpha(tmp_path: Path) -> None:
+    changes = {'data.name': 'folder', 'data.path': str(ROOT / 'examples' / 'own_images'), 'data.image_size': 8, 'search.epochs': 1}
+    findings = check_experiment(experiment(tmp_path, tuner__classArgs={'set': changes}))
+    assert not findings.errors
+    assert any('darts-2nd: 1 steps of α' in warning and 'close to chance' in warning for warning in findings.warnings)
+
+
 def test_a_refused_file_does_not_spoil_the_next(tmp_path: Path) -> None:
     assert any('NNI refuses' in error for error in check_experiment(experiment(tmp_path, noSuchKey=1)).errors)
     assert not check_experiment(ROOT / 'examples' / 'quickstart.yml').errors

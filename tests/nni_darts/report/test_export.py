@@ -14,7 +14,7 @@ from torch import nn
 
 from nni_darts import PUBLISHED, stages
 from nni_darts.cli import main
-from nni_darts.data import ImageDataModule
+from nni_darts.data import ImageDataModule, load_images
 from nni_darts.report import export
 from nni_darts.report.export import FromPixels, export_onnx, export_program
 from tests.nni_darts.tiny import recipe, text_recipe, write_images, write_text
@@ -40,6 +40,8 @@ def test_the_files_classify_as_the_network_does(trained: Path, tmp_path: Path) -
     assert answer.exit_code == 0, answer.output
     assert [path.name for path in sorted(tmp_path.iterdir())] == ['net.onnx', 'net.pt2']  # no data beside it, nothing left over
     network, genotype, settings, data = stages.trained_image_network(trained)
+    description, data = data, load_images(settings.data)
+    assert description == data.description
     module = ImageDataModule(data, settings.data, train_portion=0.9, batch_size=40, seed=1)
     (batch,) = list(module.test_dataloader())
     with torch.no_grad():
@@ -52,6 +54,26 @@ def test_the_files_classify_as_the_network_does(trained: Path, tmp_path: Path) -
     assert genotype.to_text() == session.get_modelmeta().custom_metadata_map['genotype'] == PUBLISHED['DARTS_V2'].to_text()
     program = torch.export.load(tmp_path / 'net.pt2').module()
     torch.testing.assert_close(program(pixels), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_images_need_not_be_there_any_more(tmp_path: Path) -> None:
+    images = write_images(tmp_path / 'images.npz')
+    stages.train_cell(recipe(images), 'retrain', PUBLISHED['DARTS_V2'], 1, tmp_path / 'out')
+    here = run(tmp_path / 'out', '--pt2', tmp_path / 'here.pt2')
+    images.rename(tmp_path / 'elsewhere.npz')
+    moved = run(tmp_path / 'out', '--pt2', tmp_path / 'moved.pt2')
+    assert (here.exit_code, moved.exit_code) == (0, 0), moved.output
+    pixels = torch.rand(3, 1, 8, 8)
+    one, other = (torch.export.load(tmp_path / f'{name}.pt2').module()(pixels) for name in ('here', 'moved'))
+    assert torch.equal(one, other)
+    counted = CliRunner().invoke(main, ['cost', str(tmp_path / 'out')])
+    assert counted.exit_code == 0 and 'data npz: 10 classes, 1×8×8' in counted.output
+    (tmp_path / 'out' / 'data.json').write_text('{"size": 3}')
+    damaged = run(tmp_path / 'out', '--pt2', tmp_path / 'x.pt2')
+    assert damaged.exit_code == 2 and 'data.json: the description of the data is damaged' in damaged.output
+    (tmp_path / 'out' / 'data.json').unlink()  # as an earlier version left it
+    before = run(tmp_path / 'out', '--pt2', tmp_path / 'x.pt2')
+    assert before.exit_code == 2 and 'no file' in before.output
 
 
 def test_a_file_that_fails_the_check_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
