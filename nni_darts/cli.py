@@ -440,7 +440,7 @@ def _wait(port: int, identifier: str) -> None:
     """Shows progress until the experiment is over, then its table."""
     import requests
 
-    from nni_darts.experiment.manager import FINISHED, Manager
+    from nni_darts.experiment.manager import ERROR, FINISHED, Manager
     from nni_darts.report.summary import DATA, format_table
 
     manager = Manager(f'localhost:{port}')
@@ -463,11 +463,11 @@ def _wait(port: int, identifier: str) -> None:
                 seen.add(record.id)
                 click.echo(f'  {record.key}: {_shown(record)}')
         if status == 'ERROR':
-            raise click.ClickException(f'experiment {identifier} ended in error: {" ".join(manager.errors())}')
+            raise click.ClickException(f'experiment {identifier} ended in error: {manager.log(ERROR) or " ".join(manager.errors())}')
         if status in ('DONE', 'STOPPED'):
             break
-    summary = requests.get(f'http://localhost:{port}/logs/{DATA}', timeout=20).json()
-    click.echo('\n' + format_table(summary))
+    summary = manager.log(DATA)
+    click.echo('\n' + format_table(json.loads(summary)) if summary else 'it ended before there was anything to show')
 
 
 def _shown(record: TrialRecord) -> str:

@@ -12,6 +12,15 @@ from nni_darts.experiment.manager import Manager, TrialRecord
 __all__ = ['Failures', 'reason']
 
 _LONGEST = 300
+_CRASHES = {
+    'Aborted': 'SIGABRT',
+    'Segmentation fault': 'SIGSEGV',
+    'Bus error': 'SIGBUS',
+    'Floating point exception': 'SIGFPE',
+    'Floating-point exception': 'SIGFPE',
+    'Illegal instruction': 'SIGILL',
+}
+"""What Python writes as a signal of these ends it."""
 
 
 def reason(status: str, stderr: str) -> str:
@@ -23,10 +32,16 @@ def reason(status: str, stderr: str) -> str:
         hung = re.fullmatch(r'Timeout \(([\d:.]+)\)!', line)
         if hung:
             return f'it hung: no progress for {hung[1]}, so it ended itself; stderr says where it stood'
+    for number, line in enumerate(lines):
+        crash = line.removeprefix('Fatal Python error: ')
+        if crash != line:
+            said = f': {lines[number - 1]}' if number else ''
+            return f'it crashed with {_CRASHES.get(crash, crash)}{said}'[:_LONGEST]
     if 'Traceback (most recent call last):' in lines:
         return f'it raised {lines[-1]}'[:_LONGEST]
     if status == 'USER_CANCELED':
-        return 'it was killed from outside: by hand, or because memory ran out'
+        said = f'; the last words of its stderr: {lines[-1]}' if lines else ''
+        return f'it was killed from outside by SIGKILL or SIGTERM: by hand, or because memory ran out{said}'[:_LONGEST]
     if status == 'SYS_CANCELED':
         return 'NNI cancelled it: its machine was lost, or the experiment was stopped'
     return f'it ended as {status} without a result'
@@ -37,7 +52,8 @@ class Failures:
 
     Attributes:
         reasons: trial id → why.
-        hopeless: ids of those that would end the same way again: a training that diverged.
+        hopeless: ids of those that are not to be started again: a training that diverged, a trial that the user killed in NNI's page or
+            with nnictl, one that ran longer than maxTrialDuration.
     """
 
     def __init__(self) -> None:
@@ -49,11 +65,25 @@ class Failures:
         before = len(self.hopeless)
         for record in failed:
             if record.id not in self.reasons:
+                ordered = _ordered(record.id, manager)
                 try:
                     stderr = manager.stderr(record.id)
                 except requests.RequestException:
                     stderr = ''  # some services bring no logs back
-                self.reasons[record.id] = reason(record.status, stderr)
-                if 'has diverged' in self.reasons[record.id]:
+                self.reasons[record.id] = ordered or reason(record.status, stderr)
+                if ordered or 'has diverged' in self.reasons[record.id]:
                     self.hopeless.add(record.id)
         return len(self.hopeless) > before
+
+
+def _ordered(trial_id: str, manager: Manager) -> str | None:
+    """Why the manager itself ended a trial, which only its log tells from a process that was killed; None if it did not."""
+    try:
+        log = manager.log('nnimanager.log')
+    except requests.RequestException:
+        return None
+    if f'User cancelTrialJob: {trial_id}' in log:
+        return "it was killed by the user, in NNI's page or with nnictl trial kill; it is not started again"
+    if f'Trial job {trial_id} has been canceled because it is over max trial duration' in log:
+        return 'it ran longer than maxTrialDuration; it is not started again'
+    return None

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import requests
 
-__all__ = ['FINISHED', 'TUNER_SINCE', 'Manager', 'TrialRecord', 'tuner_starts']
+__all__ = ['ERROR', 'FINISHED', 'TUNER_SINCE', 'Manager', 'TrialRecord', 'bypass_proxy', 'tuner_starts']
 
 TUNER_SINCE = 'tuner.txt'
 """A file among the manager's logs: when a tuner was connected, in seconds since the epoch; a line for each, the last is at work."""
+
+ERROR = 'error.txt'
+"""A file among the manager's logs: why the tuner ended the experiment, in its own words."""
 
 FINISHED = frozenset({'SUCCEEDED', 'FAILED', 'USER_CANCELED', 'SYS_CANCELED', 'EARLY_STOPPED'})
 """States in which a trial does not run any more; whether it has a result is another matter."""
@@ -46,6 +50,8 @@ class Manager:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy lies between an experiment and its own parts
 
     def _root(self) -> str:
         host, _, prefix = self.address.partition('/')
@@ -55,7 +61,7 @@ class Manager:
         return self._root() + f'api/v1/nni/{path}'
 
     def _get(self, path: str) -> Any:
-        response = requests.get(self._url(path), timeout=_TIMEOUT)
+        response = self._session.get(self._url(path), timeout=_TIMEOUT)
         response.raise_for_status()
         return response.json()
 
@@ -89,27 +95,39 @@ class Manager:
 
     def stderr(self, trial_id: str) -> str:
         """What a trial has written there."""
-        response = requests.get(self._url(f'trial-file/{trial_id}/stderr'), timeout=_TIMEOUT)
+        response = self._session.get(self._url(f'trial-file/{trial_id}/stderr'), timeout=_TIMEOUT)
         response.raise_for_status()
         return response.content.decode('utf-8', 'replace')
 
     def tuner_since(self) -> float:
         """When the tuner was connected, in seconds since the epoch; 0 if no tuner ever was."""
-        response = requests.get(self._root() + f'logs/{TUNER_SINCE}', timeout=_TIMEOUT)
         try:
-            return float(response.text.splitlines()[-1])
+            return float(self.log(TUNER_SINCE).splitlines()[-1])
         except (ValueError, IndexError):
-            return 0.0  # NNI answers with its page where there is no such file
+            return 0.0
+
+    def log(self, name: str) -> str:
+        """The text of a file among the manager's logs; '' if there is none."""
+        response = self._session.get(self._root() + f'logs/{name}', timeout=_TIMEOUT)
+        found = response.ok and not response.headers.get('Content-Type', '').startswith('text/html')  # NNI's page: there is no such file
+        return response.content.decode('utf-8', 'replace') if found else ''
 
     def finish(self, submitted: int) -> None:
         """Ends the experiment once the submitted trials are through: NNI ends only when a maximum number of trials is reached."""
-        response = requests.put(
+        response = self._session.put(
             self._url('experiment'),
             params={'update_type': 'MAX_TRIAL_NUM'},
             json={'params': {'maxTrialNumber': submitted}},
             timeout=_TIMEOUT,
         )
         response.raise_for_status()
+
+
+def bypass_proxy(*hosts: str) -> None:
+    """Has this process, and those that it starts, talk to this machine and to the given hosts directly, whatever proxy is set."""
+    for name in ('no_proxy', 'NO_PROXY'):
+        known = [host for host in os.environ.get(name, '').split(',') if host]
+        os.environ[name] = ','.join(dict.fromkeys([*known, 'localhost', '127.0.0.1', *hosts]))
 
 
 def tuner_starts(path: Path) -> list[float]:

@@ -13,7 +13,7 @@ import psutil
 import requests
 
 from nni_darts.errors import InputError
-from nni_darts.experiment.manager import Manager
+from nni_darts.experiment.manager import Manager, bypass_proxy
 
 __all__ = ['create', 'forget_dead_manager', 'has_tuner_at_last', 'resume']
 
@@ -101,6 +101,7 @@ def has_tuner_at_last(identifier: str, port: int, since: float) -> bool:
 
 def _nnictl(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs nnictl; a manager that it starts listens on loopback only."""
+    bypass_proxy()  # NNI's own parts inherit it: nnictl, the manager, the tuner, the trials
     script = resources.files('nni_darts.experiment').joinpath('loopback.cjs')
     options = f'{os.environ.get("NODE_OPTIONS", "")} --require "{script}"'.strip()
     environment = {**os.environ, 'NODE_OPTIONS': options, 'PYTHONWARNINGS': 'ignore'}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import time
@@ -15,7 +16,7 @@ import requests
 
 from nni_darts.errors import InputError
 from nni_darts.experiment.gpus import claim_gpus, visible_gpus
-from nni_darts.experiment.manager import Manager
+from nni_darts.experiment.manager import Manager, bypass_proxy
 from nni_darts.experiment.watchdog import Watchdog
 from nni_darts.files import lock
 from nni_darts.genotypes import genotype_from_code
@@ -39,6 +40,8 @@ def run_trial() -> None:
     trial_id = os.environ.get('NNI_TRIAL_JOB_ID')
     if not trial_id or 'NNI_OUTPUT_DIR' not in os.environ:
         raise InputError('nni-darts trial is what NNI starts; by hand, use nni-darts search or nni-darts retrain')
+    faulthandler.enable()  # a crash in C leaves the name of its signal on stderr
+    bypass_proxy(urlparse(os.environ.get('NNI_TRIAL_COMMAND_CHANNEL', '')).hostname or 'localhost')
     handed_out = nni.get_next_parameter()
     manager = Manager(_address(handed_out['manager']))
     job = _own_parameters(manager, trial_id)

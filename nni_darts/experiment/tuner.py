@@ -22,7 +22,7 @@ from nni.tuner import Tuner
 from nni_darts.errors import InputError
 from nni_darts.experiment.failures import Failures
 from nni_darts.experiment.ledger import Ledger, Standing
-from nni_darts.experiment.manager import TUNER_SINCE, Manager, TrialRecord, tuner_starts
+from nni_darts.experiment.manager import ERROR, TUNER_SINCE, Manager, TrialRecord, bypass_proxy, tuner_starts
 from nni_darts.experiment.pages import Pages
 from nni_darts.experiment.protocol import Job, Protocol, parse_search_space
 from nni_darts.files import write_text
@@ -33,6 +33,11 @@ __all__ = ['SearchAndRetrain', 'unsendable']
 _logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
+NO_ASSESSOR = (
+    'leave assessor out: it would compare searches with trainings of other lengths, whose numbers cannot be compared; '
+    'early_stopping in a recipe ends searches'
+)
+"""Why an experiment with an assessor is refused."""
 GRACE_SECONDS = 8.0
 """How long after a trial's end its final metric may still arrive."""
 
@@ -82,6 +87,7 @@ class SearchAndRetrain(Tuner):
         stall_minutes: float = 30,
         optimize_mode: str | None = None,
     ) -> None:
+        bypass_proxy()  # NNI connects this process to the manager once the tuner is made
         self._lock = threading.RLock()
         self._slots: list[int] = []
         self._callback: Callable[[int, Any], None] | None = None
@@ -189,6 +195,8 @@ class SearchAndRetrain(Tuner):
     def _guarded(self, step: Callable[[], list[tuple[int, dict[str, Any]]]]) -> list[tuple[int, dict[str, Any]]]:
         try:
             return step()
+        except InputError as error:
+            self._report(str(error))
         except requests.RequestException as error:
             _logger.warning('the manager did not answer, trying again: %s', error)
         except Exception:
@@ -234,6 +242,8 @@ class SearchAndRetrain(Tuner):
     def _parameters(self, job: Job) -> dict[str, Any]:
         """What a trial is given. ``mutation_summary`` is what NNI's page shows of it; the rest is under "Original parameters"."""
         config = self._manager.experiment()['params']
+        if config.get('assessor'):
+            raise InputError(NO_ASSESSOR)
         service = config.get('trainingService')
         local = isinstance(service, dict) and service.get('platform') == 'local'
         host = 'localhost' if local else config.get('nniManagerIp') or 'localhost'
@@ -257,6 +267,7 @@ class SearchAndRetrain(Tuner):
     def _say_it_is_up(self) -> None:
         folder = os.environ.get('NNI_LOG_DIRECTORY')
         if folder:
+            (Path(folder) / ERROR).unlink(missing_ok=True)  # of a run before this one
             path = Path(folder) / TUNER_SINCE
             write_text(path, ''.join(f'{since}\n' for since in [*tuner_starts(path), time.time()]))
 
@@ -266,6 +277,9 @@ class SearchAndRetrain(Tuner):
         _logger.error(text)
         if self._callback is not None and not self._over:
             self._over = True
+            folder = os.environ.get('NNI_LOG_DIRECTORY')
+            if folder:
+                write_text(Path(folder) / ERROR, text)
             # The callback is a method of NNI's dispatcher, the only thing here that can report an error.
             self._callback.__self__.report_error(text)  # type: ignore[attr-defined]
 

@@ -18,7 +18,7 @@ from nni_darts.cells import number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.experiment.machines import look_at
 from nni_darts.experiment.protocol import Protocol, parse_search_space
-from nni_darts.experiment.tuner import SearchAndRetrain
+from nni_darts.experiment.tuner import NO_ASSESSOR, SearchAndRetrain
 from nni_darts.recipe import Recipe, load_yaml
 from nni_darts.strategies.presets import preset
 
@@ -61,6 +61,8 @@ def check_experiment(path: Path, *, closed: bool = False) -> Findings:
     if not isinstance(concurrency, int) or isinstance(concurrency, bool) or concurrency < 1:
         findings.errors.append(f'trialConcurrency must be a whole number from 1, not {concurrency!r}')
         return findings
+    if config.get('assessor'):
+        findings.errors.append(NO_ASSESSOR)
     _check_nni(path, findings)
     protocol = _check_tuner(config, path, findings)
     _check_services(config, closed, findings)

@@ -6,6 +6,7 @@ shapes become SVG. :mod:`nni_darts.report.png` paints the same shapes.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,6 +112,8 @@ def draw_cells(genotype: AnyGenotype, strengths: Mapping[str, float] | None = No
 
 def _draw(graph: CellGraph, top: float) -> tuple[float, float, list[Rectangle | Curve]]:
     """Right end, lower end (with a margin) and shapes of one cell whose upper end is at ``top``."""
+    for name in ('rust-sugiyama', 'rust_sugiyama', 'connected_components'):
+        logging.getLogger(name).setLevel(logging.WARNING)  # it says every step, which would fill NNI's logs
     # Numbers, not names, as ids: the library keeps ids in a set, and the order of names differs between processes.
     ((found, _, _, links),) = from_edges(
         [*graph.edges, *graph.hidden], minimum_length=1, vertex_spacing=1, dummy_vertices=True, dummy_size=0.5, transpose=True

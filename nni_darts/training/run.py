@@ -14,6 +14,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments import LightningEnvironment
 from pytorch_lightning.callbacks import Checkpoint, LambdaCallback, TQDMProgressBar
 from tqdm.auto import tqdm
 
@@ -224,7 +225,8 @@ def create_trainer(
             logger=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            plugins=[CheckpointFiles()],
+            # Named, so that Lightning does not ask variables of SLURM, LSF, MPI or torchrun: ranks are this package's own affair.
+            plugins=[CheckpointFiles(), LightningEnvironment()],
         )
     except (pl.utilities.exceptions.MisconfigurationException, RuntimeError) as error:
         raise InputError(f'accelerator {accelerator!r} cannot be used here: {error}') from None

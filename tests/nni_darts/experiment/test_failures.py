@@ -21,7 +21,19 @@ DIVERGED = 'Error: the training loss is nan in step 3 of epoch 1 (step 3 in all)
         ('FAILED', f'epoch 1/2\n{DIVERGED}\n', DIVERGED.removeprefix('Error: ')),
         ('FAILED', 'Timeout (0:30:00)!\nThread 0x1 (most recent call first):\n  File "x"\n', 'it hung: no progress for 0:30:00'),
         ('FAILED', TRACE, 'it raised ValueError: no such thing'),
-        ('USER_CANCELED', 'epoch 1/2  train loss 2\n', 'it was killed from outside'),
+        ('USER_CANCELED', 'epoch 1/2  train loss 2\n', 'it was killed from outside by SIGKILL or SIGTERM'),
+        (
+            'USER_CANCELED',
+            'corrupted double-linked list\n',
+            'it was killed from outside by SIGKILL or SIGTERM: by hand, or because '
+            'memory ran out; the last words of its stderr: corrupted double-linked list',
+        ),
+        (
+            'USER_CANCELED',
+            'corrupted double-linked list\nFatal Python error: Aborted\n\nThread 0x1:\n  File "x"\n',
+            'it crashed with SIGABRT: corrupted double-linked list',
+        ),
+        ('USER_CANCELED', 'Fatal Python error: Segmentation fault\n\nThread 0x1:\n', 'it crashed with SIGSEGV'),
         ('SYS_CANCELED', '', 'NNI cancelled it'),
         ('SUCCEEDED', '', 'it ended as SUCCEEDED without a result'),
     ],
@@ -34,8 +46,12 @@ class Logs:
     """The part of the manager that says what a trial has written."""
 
     def __init__(self, **texts: str) -> None:
+        self.manager_log = texts.pop('manager_log', '')
         self.texts = texts
         self.asked: list[str] = []
+
+    def log(self, name: str) -> str:
+        return self.manager_log if name == 'nnimanager.log' else ''
 
     def stderr(self, trial_id: str) -> str:
         self.asked.append(trial_id)
@@ -55,6 +71,17 @@ def test_what_would_end_the_same_way_is_not_started_again() -> None:
     assert logs.asked == ['a', 'b', 'c']  # once each
     assert failures.reasons['c'] == 'it ended as FAILED without a result'
     assert ledger.read(records, 7, failures.hopeless).given_up == {'one'}
+
+
+def test_what_the_manager_was_told_to_end_is_not_started_again() -> None:
+    log = 'User cancelTrialJob: a\nTrial job b has been canceled because it is over max trial duration.\n'
+    failures, logs = Failures(), Logs(a='', b='', c='', manager_log=log)
+    failed = [record('a', 'USER_CANCELED', 'one'), record('b', 'EARLY_STOPPED', 'two'), record('c', 'USER_CANCELED', 'three')]
+    assert failures.learn(failed, logs)  # type: ignore[arg-type]
+    assert failures.hopeless == {'a', 'b'}
+    assert failures.reasons['a'].startswith('it was killed by the user')
+    assert failures.reasons['b'].startswith('it ran longer than maxTrialDuration')
+    assert failures.reasons['c'].startswith('it was killed from outside')
 
 
 HANGS = """

@@ -9,11 +9,17 @@ import pytest
 
 from nni_darts.genotypes import genotype_from_code
 from nni_darts.recurrent import RnnGenotype
-from tests.nni_darts.experiment.live import launched
+from tests.nni_darts.experiment.live import ENVIRONMENT, launched
 from tests.nni_darts.tiny import text_overrides, write_text
 
 pytestmark = pytest.mark.nni
 
+OFFICE = {
+    **{name: value for name, value in ENVIRONMENT.items() if name.lower() != 'no_proxy'},
+    **dict.fromkeys(('http_proxy', 'HTTP_PROXY', 'https_proxy', 'all_proxy'), 'http://127.0.0.1:9'),
+    'SLURM_NTASKS': '4',
+}
+"""A job of SLURM behind a proxy that does not answer."""
 STRATEGIES = ['darts-2nd', 'random']
 
 
@@ -21,7 +27,7 @@ def test_a_recurrent_experiment_goes_all_the_way(tmp_path: Path) -> None:
     settings = {**text_overrides(write_text(tmp_path)), 'select.epochs': 2}
     arguments = {'recipe': 'pydoc', 'set': settings, 'optimize_mode': 'minimize'}
     space = {'strategy': {'_type': 'choice', '_value': STRATEGIES}, 'seed': {'_type': 'choice', '_value': [1]}}
-    with launched(tmp_path, searchSpace=space, classArgs=arguments) as experiment:
+    with launched(tmp_path, OFFICE, searchSpace=space, classArgs=arguments) as experiment:
         experiment.wait(lambda: experiment.manager.status() == 'DONE', 420)
         trials = experiment.trials()
         summary = json.loads((experiment.folder / 'log' / 'summary.json').read_text())

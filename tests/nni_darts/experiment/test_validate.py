@@ -84,6 +84,7 @@ def test_every_example_is_an_experiment_whose_settings_hold(path: Path) -> None:
         ({'trialCommand': 'nni-dart trial'}, "'nni-dart trial'"),
         ({'trialCommand': '/absent/nni-darts trial'}, "'/absent/nni-darts'"),
         ({'trialCommand': 'python3 x.py'}, 'trialCommand must be nni-darts trial'),
+        ({'assessor': {'name': 'Medianstop'}}, 'leave assessor out'),
         ({'maxTrialNumber': 3}, 'maxTrialNumber is 3, but 10'),
         ({'trialConcurrency': 'two'}, "trialConcurrency must be a whole number from 1, not 'two'"),
         ({'trialConcurrency': 0}, 'trialConcurrency must be'),

@@ -119,3 +119,18 @@ def test_the_command_and_its_mistakes(tmp_path: Path) -> None:
         wrong = draw(*arguments)
         assert wrong.exit_code == 2 and sentence in wrong.output and len(wrong.output.splitlines()) == 1
     assert not (tmp_path / 'new.svg').exists()
+
+
+QUIET = """
+import logging
+logging.basicConfig(level=logging.DEBUG)  # as NNI has its processes log
+from nni_darts import PUBLISHED
+from nni_darts.report.drawing import draw_cells
+print(len(draw_cells(PUBLISHED['NASNet-A']).shapes) > 0)
+"""
+
+
+def test_the_layout_writes_nothing_into_logs() -> None:
+    """90 lines for each drawing once hid everything else in NNI's logs."""
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', QUIET], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ('True\n', '')
