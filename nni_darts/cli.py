@@ -17,7 +17,7 @@ import click
 
 from nni_darts import __version__
 from nni_darts.errors import InputError, RankLost
-from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_text
+from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_file, genotype_from_text
 from nni_darts.metric import METRICS
 from nni_darts.nasbench201 import NasBench201Genotype, Table, query_nats_bench
 from nni_darts.published import PUBLISHED
@@ -348,26 +348,40 @@ def trial() -> None:
 
 
 def read_genotype(source: str) -> AnyGenotype:
-    """A genotype from a published name, a file (JSON or the literature's text) or a code.
+    """A genotype from a published name, a file in any form that is known, ``FILE.py:NAME``, ``-`` for standard input, its text or a code.
 
     Raises:
-        InputError: if it is none of them, or the file's content is no genotype.
+        InputError: if it is none of them, or the content is no genotype.
     """
     if source in PUBLISHED:
         return PUBLISHED[source]
-    path = Path(source)
+    if source == '-':
+        return _read_as('standard input', lambda: genotype_from_text(sys.stdin.read()))
     # os.path, not pathlib: a text that is too long for a path is simply none.
-    if os.path.isfile(path / 'genotype.json'):
-        path = path / 'genotype.json'
+    path = os.path.join(source, 'genotype.json')
+    path = path if os.path.isfile(path) else source
     if os.path.isfile(path):
-        try:
-            return genotype_from_text(path.read_text('utf-8'))
-        except (ValueError, OSError) as error:
-            raise InputError(f'{path}: {error}') from None
+        read = genotype_from_file if path.endswith('.py') else genotype_from_text
+        return _read_as(path, lambda: read(Path(path).read_text('utf-8')))
+    file, _, name = source.rpartition(':')
+    if os.path.isfile(file):
+        return _read_as(file, lambda: genotype_from_file(Path(file).read_text('utf-8'), name))
+    if source.lstrip().startswith(('|', '{', '(', '[')) or 'Genotype' in source:
+        return _read_as(f'{source[:60]!r}', lambda: genotype_from_text(source))
     try:
-        return genotype_from_text(source) if source.startswith('|') else genotype_from_code(source)
+        return genotype_from_code(source)
     except ValueError:
-        raise InputError(f'no genotype {source[:100]!r}: give a file, a code from a result, or one of {", ".join(PUBLISHED)}') from None
+        raise InputError(
+            f'no genotype {source[:100]!r}: give a file, FILE.py:NAME, - for standard input, a pasted Genotype(…), a code from a result, '
+            f'or one of {", ".join(PUBLISHED)}'
+        ) from None
+
+
+def _read_as(where: str, read: Callable[[], AnyGenotype]) -> AnyGenotype:
+    try:
+        return read()
+    except (ValueError, OSError) as error:
+        raise InputError(f'{where}: no genotype: {error}') from None
 
 
 def _checked(experiment: Path, closed: bool = False) -> bool:

@@ -66,8 +66,8 @@ def search_data(records: Sequence[Mapping[str, Any]], *, strategy: str, seed: in
 
 def strengths_in(folder: Path, genotype: AnyGenotype) -> dict[str, float]:
     """Label → probability of the genotype's operations, if the folder (or that of the file) is of the search that found it."""
-    path = (folder if folder.is_dir() else folder.parent) / f'{SEARCH}.json'
     try:
+        path = (folder if folder.is_dir() else folder.parent) / f'{SEARCH}.json'
         epochs = json.loads(path.read_text('utf-8'))['epochs'] if folder.exists() else []
     except (OSError, ValueError, KeyError):
         return {}
