@@ -55,9 +55,9 @@ def check_experiment(path: Path, *, closed: bool = False) -> Findings:
         raise InputError(f'{path} is not an NNI experiment: a mapping with searchSpace, trialCommand, tuner, trainingService')
     if 'trainingServicePlatform' in config or 'authorName' in config:
         raise InputError(
-            f"{path} is an experiment of NNI before 2.0 (authorName, trainingServicePlatform, trial): write 'trialCommand: nni-darts trial', "
-            "'trialCodeDirectory: .', 'trainingService: {platform: local}' and 'tuner: {className: …, classArgs: …}' in its place, as in "
-            'examples/quickstart.yml'
+            f'{path} is an experiment of NNI before 2.0 (authorName, trainingServicePlatform, trial): write trialCommand, '
+            'trialCodeDirectory, trainingService: {platform: local} and tuner: {className, codeDirectory, classArgs} in their place, '
+            'as in examples/quickstart.yml'
         )
     findings = Findings()
     if not isinstance(config.get('trainingService'), (dict, list)):
