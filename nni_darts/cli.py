@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,12 +18,13 @@ import click
 
 from nni_darts import __version__
 from nni_darts.errors import InputError, RankLost
-from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_text
+from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_file, genotype_from_text
 from nni_darts.metric import METRICS
-from nni_darts.nasbench201 import NasBench201Genotype, Table, query_nats_bench
+from nni_darts.nasbench201 import NATS_DATASETS, NasBench201Genotype, Table, query_nats_bench
+from nni_darts.notations import NASLIB_NUMBERING
 from nni_darts.published import PUBLISHED
 from nni_darts.recipe import Recipe, recipe_names
-from nni_darts.strategies.presets import PRESETS, SELECTIONS
+from nni_darts.strategies.presets import PRESETS, SELECTIONS, preset
 
 if TYPE_CHECKING:
     from nni_darts.experiment.manager import TrialRecord
@@ -33,12 +35,28 @@ _ORDER = ('launch', 'resume', 'check', 'search', 'retrain', 'draw', 'cost', 'exp
 """Of the commands in the help; others follow."""
 
 
+_DOWNLOADED = ('cifar10', 'cifar100', 'svhn', 'fashion-mnist')
+
+
 class _Interrupted(BaseException):
     """Ctrl-C. Not a KeyboardInterrupt: Lightning would swallow that and exit by itself."""
 
 
+class _Command(click.Command):
+    """Refuses an option that is given twice where only one value counts."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(context).parse_args(args=list(args))
+        for option in given:
+            if isinstance(option, click.Option) and not option.multiple and given.count(option) > 1:
+                raise InputError(f'{option.opts[0]} is given {given.count(option)} times; give it once')
+        return super().parse_args(context, args)
+
+
 class _Commands(click.Group):
     """Prints an InputError as one sentence with exit code 2; Ctrl-C with 130. Lists commands in the order in which one needs them."""
+
+    command_class = _Command
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted(self.commands, key=lambda name: (_ORDER + (name,)).index(name))
@@ -53,6 +71,9 @@ class _Commands(click.Group):
         except (ArithmeticError, RankLost) as error:
             raise click.ClickException(str(error)) from None
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                full = 'the disk, or your share of it, is full: make room'
+                raise click.ClickException(f'{full}; an interrupted run goes on with the same command and --resume') from None
             if error.filename is None or error.strerror is None:
                 raise  # about no file: not the user's
             raise click.ClickException(f'{error.filename}: {error.strerror}') from None
@@ -116,7 +137,17 @@ def _folder_of(source: str) -> Path | None:
 
 
 def _to_run(loaded: Recipe) -> Recipe:
-    """The recipe, before torch is imported: told to stay on the CPU, it would take memory of GPUs all the same."""
+    """Hides GPUs before torch is imported where the recipe stays on the CPU: torch would take memory there all the same.
+
+    Raises:
+        InputError: for a path of data where nothing is.
+    """
+    name, path = loaded.data.name, loaded.data.path
+    if path and ':' not in name and not os.path.exists(path):  # a function of the user's may be given anything
+        download = (
+            f' {name} is read from a folder into which torchvision has downloaded it: download it once.' if name in _DOWNLOADED else ''
+        )
+        raise InputError(f'data.path: there is no file or folder {path}.{download}')
     if loaded.accelerator == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
     return loaded
@@ -136,6 +167,10 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, seed: int, ou
     Example:
       nni-darts search --recipe digits --strategy darts-pt --set search.epochs=5 --output out/search
     """
+    try:
+        preset(strategy)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     loaded = _to_run(Recipe.load(recipe, overrides))
     from nni_darts import stages
     from nni_darts.report.searches import warnings_in
@@ -150,7 +185,12 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, seed: int, ou
 
 @main.command(short_help='Train the network of a cell from scratch.')
 @_own_recipe_options
-@click.option('--genotype', 'source', required=True, help='A published name, a genotype.json or its folder, or the code from a result.')
+@click.option(
+    '--genotype',
+    'source',
+    required=True,
+    help='A published name, a file or folder with a genotype, FILE.py:NAME, - for a pipe, a pasted Genotype(…) or a code.',
+)
 @click.option(
     '--stage',
     default='retrain',
@@ -187,9 +227,9 @@ def retrain(recipe: str | None, overrides: tuple[str, ...], source: str, stage: 
 def cost(source: str, recipe: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Parameters and multiply-adds of a cell's network at the recipe's retraining size.
 
-    GENOTYPE is an output folder or its genotype.json, a published name, or the code from a result; without --recipe the recipe of that
-    folder counts. The auxiliary head does not count; multiply-adds are those of convolutions and linear layers for one image, or of
-    matrices for one word.
+    GENOTYPE is a published name, a file or output folder with a genotype in any form (of a log the last one counts), FILE.py:NAME, - for a
+    pipe, a pasted Genotype(…), or the code from a result; without --recipe the recipe of that folder counts. The auxiliary head does not
+    count; multiply-adds are those of convolutions and linear layers for one image, or of matrices for one word.
     """
     loaded = _recipe_for(source, recipe, overrides)
     genotype = read_genotype(source)
@@ -217,8 +257,9 @@ def cost(source: str, recipe: str | None, overrides: tuple[str, ...], as_json: b
 def draw(source: str, outputs: tuple[Path, ...]) -> None:
     """Draw the cells of GENOTYPE as the papers do.
 
-    GENOTYPE is a published name, a genotype.json, the code from a result, or the output folder of a search: then each operation is
-    drawn with the probability that α gives it.
+    GENOTYPE is a published name, a file with a genotype in any form (a log: the last one in it), FILE.py:NAME, - for a pipe, a pasted
+    Genotype(…), the code from a result, or the output folder of a search: then each operation is drawn with the probability that α
+    gives it.
 
     \b
     Example:
@@ -252,19 +293,21 @@ def export(checkpoint: Path, onnx_file: Path | None, pt2_file: Path | None) -> N
 
     CHECKPOINT is the output folder of "nni-darts retrain", or the weights.pt in it. The file takes "images", a batch of any size with
     values from 0 to 1, and gives "logits"; it normalises as in training, and the images need not be there any more. ONNX needs
-    pip install 'nni-darts[export]'.
+    pip install onnx onnxscript onnxruntime.
     """
     if onnx_file is None and pt2_file is None:
         raise InputError('say what to write: --onnx FILE, --pt2 FILE or both')
     for path in (onnx_file, pt2_file):
         if path is not None and not path.absolute().parent.is_dir():
             raise InputError(f'cannot write {path}: there is no folder {path.parent}')
+    folder = checkpoint.parent if checkpoint.name == 'weights.pt' else checkpoint
+    if not (folder / 'run.json').is_file():
+        raise InputError(f'{folder} has no run.json: it is not the output folder of a finished nni-darts retrain')
     from nni_darts import stages
     from nni_darts.report.export import FromPixels, export_onnx, export_program, needs_onnx, save_program
 
     if onnx_file is not None:
         needs_onnx()
-    folder = checkpoint.parent if checkpoint.name == stages.WEIGHTS else checkpoint
     network, genotype, recipe, data = stages.trained_image_network(folder)
     model, image = FromPixels(network, data.mean, data.std), (data.channels, *data.size)
     program = export_program(model, image)
@@ -286,7 +329,8 @@ def export(checkpoint: Path, onnx_file: Path | None, pt2_file: Path | None) -> N
 def query(source: str, table: Path | None, nats_bench: Path | None, as_json: bool) -> None:
     """What the authors of NAS-Bench-201 measured of a cell: accuracies in per cent.
 
-    ARCH is the benchmark's text ('|nor_conv_3x3~0|+|…|'), a genotype.json or the code from a result.
+    ARCH is the benchmark's text ('|nor_conv_3x3~0|+|…|'), a file with a genotype, a sample of NNI's NasBench201, six numbers of NASLib
+    ('(4, 0, 3, 1, 4, 3)'), or the code from a result.
     """
     genotype = read_genotype(source)
     if not isinstance(genotype, NasBench201Genotype):
@@ -300,6 +344,9 @@ def query(source: str, table: Path | None, nats_bench: Path | None, as_json: boo
         click.echo(genotype.to_text())
         for name, value in values.items():
             click.echo(f'{name:>16}  {value:.2f}')
+        shown = [f'{name} ({data})' for name, data in NATS_DATASETS.items() if name in values]
+        if shown:
+            click.echo(f'Papers report {", ".join(shown)}: test accuracy after 200 epochs, mean of the seeds.')
 
 
 @main.command()
@@ -380,26 +427,43 @@ def trial() -> None:
 
 
 def read_genotype(source: str) -> AnyGenotype:
-    """A genotype from a published name, a file (JSON or the literature's text) or a code.
+    """A genotype from a published name, a file in any form that is known, ``FILE.py:NAME``, ``-`` for standard input, its text or a code.
 
     Raises:
-        InputError: if it is none of them, or the file's content is no genotype.
+        InputError: if it is none of them, or the content is no genotype.
     """
     if source in PUBLISHED:
         return PUBLISHED[source]
-    path = Path(source)
+    if source == '-':
+        return _read_as('standard input', lambda: genotype_from_text(sys.stdin.read()))
     # os.path, not pathlib: a text that is too long for a path is simply none.
-    if os.path.isfile(path / 'genotype.json'):
-        path = path / 'genotype.json'
+    path = os.path.join(source, 'genotype.json')
+    path = path if os.path.isfile(path) else source
     if os.path.isfile(path):
-        try:
-            return genotype_from_text(path.read_text('utf-8'))
-        except (ValueError, OSError) as error:
-            raise InputError(f'{path}: {error}') from None
+        read = genotype_from_file if path.endswith('.py') else genotype_from_text
+        return _read_as(path, lambda: read(Path(path).read_text('utf-8')))
+    file, _, name = source.rpartition(':')
+    if os.path.isfile(file):
+        return _read_as(file, lambda: genotype_from_file(Path(file).read_text('utf-8'), name))
+    if source.lstrip().startswith(('|', '{', '(', '[')) or 'Genotype' in source:
+        genotype = _read_as(f'{source[:60]!r}', lambda: genotype_from_text(source))
+        if source.lstrip().startswith(('(', '[')):
+            click.echo(f'{NASLIB_NUMBERING}: {genotype.to_text()}', err=True)
+        return genotype
     try:
-        return genotype_from_text(source) if source.startswith('|') else genotype_from_code(source)
+        return genotype_from_code(source)
     except ValueError:
-        raise InputError(f'no genotype {source[:100]!r}: give a file, a code from a result, or one of {", ".join(PUBLISHED)}') from None
+        raise InputError(
+            f'no genotype {source[:100]!r}: give a file, FILE.py:NAME, - for standard input, a pasted Genotype(…), a code from a result, '
+            f'or one of {", ".join(PUBLISHED)}'
+        ) from None
+
+
+def _read_as(where: str, read: Callable[[], AnyGenotype]) -> AnyGenotype:
+    try:
+        return read()
+    except (ValueError, OSError) as error:
+        raise InputError(f'{where}: no genotype: {error}') from None
 
 
 def _checked(experiment: Path, closed: bool = False) -> bool:
@@ -533,3 +597,7 @@ def _print_result(result: dict[str, Any], output: Path) -> None:
         shown = f'{value:,}' if metric is None else f'{metric.shown(value)}{" %" if metric.percent else ""}'
         click.echo(f'{name.replace("_", " "):>16}  {shown}')
     click.echo(f'{"files":>16}  {output}')
+
+
+if __name__ == '__main__':
+    main(prog_name='nni-darts')

@@ -7,9 +7,11 @@ import base64
 import binascii
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from nni_darts.literals import flat_edges, literal
 
 __all__ = ['DARTS_OPERATIONS', 'KINDS', 'OPERATION_NAMES', 'Genotype', 'input_label', 'operation_label', 'strongest_edges']
 
@@ -86,11 +88,17 @@ def json_object(text: str, form: str) -> dict[str, Any]:
     return value
 
 
-def literature_fields(text: str, form: str) -> dict[str, Any]:
-    """The keyword arguments of ``Genotype(…)``, or of ``NAME = Genotype(…)``, as papers and logs print it. Nothing is evaluated.
+def literature_fields(text: str, form: str, order: Sequence[str]) -> dict[str, Any]:
+    """The arguments of ``Genotype(…)``, or of ``NAME = Genotype(…)``, as papers and logs print it. Nothing is evaluated.
+
+    Fields of other programs that are None or empty say nothing of the cell and are left out.
+
+    Args:
+        form: what it must look like, for the message.
+        order: the names of the fields, for arguments without a name.
 
     Raises:
-        ValueError: for anything else than such a call with literal arguments; ``form`` says in the message what it must look like.
+        ValueError: for anything else than such a call with literal arguments.
     """
     if len(text) > _MAX_TEXT:
         raise ValueError(f'a genotype has fewer than {_MAX_TEXT} characters; this text has {len(text)}')
@@ -99,11 +107,13 @@ def literature_fields(text: str, form: str) -> dict[str, Any]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError(f'this text is not of the form {form}') from None
     call = body[0].value if len(body) == 1 and isinstance(body[0], (ast.Expr, ast.Assign)) else None
-    if not isinstance(call, ast.Call) or not isinstance(call.func, (ast.Name, ast.Attribute)) or call.args:
+    if not isinstance(call, ast.Call) or not isinstance(call.func, (ast.Name, ast.Attribute)) or len(call.args) > len(order):
         raise ValueError(f'this text is not of the form {form}')
     if (call.func.id if isinstance(call.func, ast.Name) else call.func.attr) != 'Genotype':
         raise ValueError('the text must call Genotype(…), nothing else')
-    return {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
+    named = [*zip(order, call.args), *((str(keyword.arg), keyword.value) for keyword in call.keywords)]
+    values = {name: literal(value) for name, value in named}
+    return {name: value for name, value in values.items() if name in order or value not in (None, (), '')}
 
 
 def concat_text(concat: Sequence[int]) -> str:
@@ -187,7 +197,7 @@ class Genotype:
 
         The text is parsed, never evaluated. Raises ValueError for anything else than such a call with literal arguments.
         """
-        return cls(**_fields_of(literature_fields(text, 'Genotype(normal=[…], normal_concat=…, reduce=[…], reduce_concat=…)')))
+        return cls(**_fields_of(literature_fields(text, 'Genotype(normal=[…], normal_concat=…, reduce=[…], reduce_concat=…)', _FIELDS)))
 
     # NNI's sample ---------------------------------------------------------------------------------------------------------------
 
@@ -336,6 +346,9 @@ def checked_fields(value: Mapping[str, Any], fields: Sequence[str], genotype: st
     Raises:
         ValueError: that names the first field that is unknown or missing.
     """
+    extra = [key for key in value if key not in fields]
+    if extra and fields[0] in value:
+        raise ValueError(f'this is a cell of another space, with {", ".join(str(key)[:40] for key in extra)}: {genotype} has {listed}')
     for key in value:
         if key not in fields:
             raise ValueError(f'{genotype} has no field {str(key)[:40]!r}; it has {listed}')
@@ -351,6 +364,9 @@ def is_index(value: Any) -> bool:
 
 
 def _checked_edges(kind: str, edges: Any) -> tuple[Edge, ...]:
+    if edges is None:
+        raise ValueError(f'{kind} is None: one cell of another space; a genotype here has a normal and a reduction cell')
+    edges = flat_edges(kind, edges, _INPUTS_PER_NODE)
     if not isinstance(edges, (list, tuple)) or not edges or len(edges) % _INPUTS_PER_NODE:
         raise ValueError(f'{kind} must list (operation, input) pairs, two for each node')
     checked = []
@@ -360,7 +376,10 @@ def _checked_edges(kind: str, edges: Any) -> tuple[Edge, ...]:
         name, source = edge
         state = _CELL_INPUTS + position // _INPUTS_PER_NODE
         if name not in OPERATION_NAMES:
-            raise ValueError(f'edge {position} of {kind}: unknown operation {str(name)[:40]!r}; known: {", ".join(OPERATION_NAMES)}')
+            raise ValueError(
+                f'edge {position} of {kind}: the operation {str(name)[:40]!r} is of another space; those built here: '
+                + ', '.join(OPERATION_NAMES)
+            )
         if not is_index(source) or not 0 <= source < state:
             raise ValueError(f'edge {position} of {kind}: input {str(source)[:40]!r} must be a state from 0 to {state - 1}')
         checked.append((name, source))
@@ -373,17 +392,3 @@ def _checked_concat(kind: str, concat: Any, edges: int) -> tuple[int, ...]:
     if not states or len(set(map(str, states))) != len(states) or not all(is_index(s) and 0 <= s <= last for s in states):
         raise ValueError(f'{kind}_concat must list different states from 0 to {last}, not {str(concat)[:60]!r}')
     return states
-
-
-def _literal(node: ast.expr) -> Any:
-    """The value of a literal, list, tuple or ``range(a, b)``; nothing is evaluated."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, (str, int)):
-        return node.value
-    if isinstance(node, (ast.List, ast.Tuple)):
-        return tuple(_literal(element) for element in node.elts)
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'range' and not node.keywords:
-        bounds: Iterable[Any] = [_literal(argument) for argument in node.args]
-        bounds = list(bounds)
-        if 1 <= len(bounds) <= 2 and all(is_index(bound) and 0 <= bound < 1000 for bound in bounds):
-            return tuple(range(*bounds))
-    raise ValueError('a genotype holds names, numbers, lists, tuples and range(a, b), nothing else')

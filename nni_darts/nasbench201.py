@@ -24,7 +24,7 @@ from typing import Any
 from nni_darts.errors import InputError
 from nni_darts.genotype import json_object
 
-__all__ = ['EDGES', 'OPERATIONS', 'NasBench201Genotype', 'Table', 'edge_label', 'query_nats_bench']
+__all__ = ['EDGES', 'NATS_DATASETS', 'OPERATIONS', 'NasBench201Genotype', 'Table', 'edge_label', 'query_nats_bench']
 
 OPERATIONS = ('none', 'skip_connect', 'nor_conv_1x1', 'nor_conv_3x3', 'avg_pool_3x3')
 """The candidates on every edge, in the benchmark's order."""
@@ -227,7 +227,7 @@ def _number(where: str, column: str, cell: str) -> float:
     return value
 
 
-_NATS_DATASETS = {'c10_test': 'cifar10', 'c100_test': 'cifar100', 'in16_test': 'ImageNet16-120'}
+NATS_DATASETS = {'c10_test': 'cifar10', 'c100_test': 'cifar100', 'in16_test': 'ImageNet16-120'}
 """Column of the table → NATS-Bench's name. Its ``cifar10`` is trained on all training images, ``cifar10-valid`` on half of them."""
 
 
@@ -257,7 +257,7 @@ def query_nats_bench(folder: str | Path, genotype: NasBench201Genotype) -> dict[
         index = api.query_index_by_arch(genotype.to_text())
         return {
             column: float(api.get_more_info(index, dataset, hp='200', is_random=False)['test-accuracy'])
-            for column, dataset in _NATS_DATASETS.items()
+            for column, dataset in NATS_DATASETS.items()
         }
     except Exception as error:  # a file that is no such pickle may raise anything
         raise InputError(f'cannot read NATS-Bench in {folder}: {type(error).__name__}: {" ".join(str(error).split())[:200]}') from error

@@ -84,7 +84,7 @@ class RnnGenotype:
         Raises:
             ValueError: for anything else than such a call with literal arguments.
         """
-        return cls(**_fields_of(literature_fields(text, _FORM)))
+        return cls(**_fields_of(literature_fields(text, _FORM, _FIELDS)))
 
     # NNI's sample ---------------------------------------------------------------------------------------------------------------
 

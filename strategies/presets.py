@@ -54,7 +54,8 @@ class Preset:
         allowed = self.settings()
         for name in settings:
             if name not in allowed:
-                raise ValueError(f'this strategy has no setting {name!r}; it has {", ".join(allowed)}')
+                plain = [known for known in allowed if known not in _OBJECTS]
+                raise ValueError(f'this strategy has no setting {name!r}; it has {", ".join(plain)}')
         own = {name: settings.pop(name) for name in self.own if name in settings}
         return self._class()(**{**self.parts(own, None), **settings})
 
@@ -62,6 +63,10 @@ class Preset:
         from nni_darts import strategies
 
         return getattr(strategies, self.built_by)
+
+
+_OBJECTS = ('relaxation', 'architect', 'selection', 'mutation_hooks')
+"""Settings for Python code only: a recipe cannot hold their values, so no message proposes them."""
 
 
 def _darts_1st(own: Parts, selection: Any) -> Parts:

@@ -30,7 +30,9 @@ BASE = {
 """What everybody may import: the package's lazy root, NNI, genotypes and candidates, the error class, atomic writing, other ranks."""
 
 ALLOWED = {
-    'nni_darts.genotype': set(),
+    'nni_darts.literals': set(),
+    'nni_darts.notations': {'nni_darts.literals', 'nni_darts.nasbench201'},
+    'nni_darts.genotype': {'nni_darts.literals'},
     'nni_darts.errors': set(),
     'nni_darts.files': set(),
     'nni_darts.parallel': {'nni_darts.errors'},
@@ -39,7 +41,7 @@ ALLOWED = {
     'nni_darts.candidates': {'nni_darts.genotype'},
     'nni_darts.nasbench201': {'nni_darts.errors', 'nni_darts.genotype'},
     'nni_darts.recurrent': {'nni_darts.genotype'},
-    'nni_darts.genotypes': {'nni_darts.genotype', 'nni_darts.nasbench201', 'nni_darts.recurrent'},
+    'nni_darts.genotypes': {'nni_darts.genotype', 'nni_darts.nasbench201', 'nni_darts.notations', 'nni_darts.recurrent'},
     'nni_darts.choices': {'nni_darts.candidates', 'nni_darts.genotype', 'nni_darts.nasbench201', 'nni_darts.recurrent'},
     'nni_darts.published': {'nni_darts.genotype', 'nni_darts.recurrent'},
     'nni_darts.search_spaces': BASE,

@@ -53,6 +53,12 @@ def check_experiment(path: Path, *, closed: bool = False) -> Findings:
     config = load_yaml(text, str(path))
     if not isinstance(config, dict):
         raise InputError(f'{path} is not an NNI experiment: a mapping with searchSpace, trialCommand, tuner, trainingService')
+    if 'trainingServicePlatform' in config or 'authorName' in config:
+        raise InputError(
+            f'{path} is an experiment of NNI before 2.0 (authorName, trainingServicePlatform, trial): write trialCommand, '
+            'trialCodeDirectory, trainingService: {platform: local} and tuner: {className, codeDirectory, classArgs} in their place, '
+            'as in examples/quickstart.yml'
+        )
     findings = Findings()
     if not isinstance(config.get('trainingService'), (dict, list)):
         findings.errors.append(f'trainingService must be a mapping such as {{platform: local}}, not {config.get("trainingService")!r}')
@@ -177,8 +183,9 @@ def _check_amount(config: dict[str, Any], protocol: Protocol, findings: Findings
     drawn = cells * len(protocol.seeds)
     retrains = len(protocol.strategies) * protocol.retrain_runs
     total = 2 * searches + drawn + retrains
+    searched = f'{searches} search' if searches == 1 else f'{searches} searches'
     findings.facts.append(
-        f'{total} trials: {searches} searches, {searches + drawn} short trainings, {retrains} retrainings '
+        f'{total} trials: {searched}, {searches + drawn} short trainings, {retrains} retrainings '
         f'({", ".join(protocol.strategies)}; seeds {", ".join(map(str, protocol.seeds))}; recipe {protocol.recipe.name})'
     )
     if protocol.recipe.devices > 1:

@@ -50,7 +50,7 @@ def needs_onnx() -> None:
     """Raises InputError that says what to install if something is missing."""
     missing = [name for name in ('onnx', 'onnxscript', 'onnxruntime') if find_spec(name) is None]
     if missing:
-        raise InputError(f"export to ONNX needs {' and '.join(missing)}: pip install 'nni-darts[export]'")
+        raise InputError(f'export to ONNX needs {" and ".join(missing)}: pip install onnx onnxscript onnxruntime')
 
 
 def export_program(model: FromPixels, image: tuple[int, int, int]) -> torch.export.ExportedProgram:

@@ -78,8 +78,8 @@ def warnings_in(folder: Path) -> list[str]:
 
 def strengths_in(folder: Path, genotype: AnyGenotype) -> dict[str, float]:
     """Label → probability of the genotype's operations, if the folder (or that of the file) is of the search that found it."""
-    path = (folder if folder.is_dir() else folder.parent) / f'{SEARCH}.json'
     try:
+        path = (folder if folder.is_dir() else folder.parent) / f'{SEARCH}.json'
         epochs = json.loads(path.read_text('utf-8'))['epochs'] if folder.exists() else []
     except (OSError, ValueError, KeyError):
         return {}

@@ -209,3 +209,62 @@ def test_a_strategy_that_does_not_fit_leaves_nothing_behind(
     answer = run('search', *tiny, '--set', change, '--strategy', strategy, '--output', tmp_path / 'out')
     assert answer.returncode == 2 and names in answer.stderr and len(answer.stderr.splitlines()) == 1
     assert not (tmp_path / 'out').exists()
+
+
+TORCH_FREE = """import sys
+from nni_darts.cli import main
+try:
+    main(sys.argv[1:], prog_name='nni-darts')
+finally:
+    print('with torch' if 'torch' in sys.modules else 'without torch', file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'names'),
+    [
+        ('search --recipe none --output o', "unknown recipe 'none'"),
+        ('search --strategy darts --output o', 'unknown strategy'),
+        ('search --set search.epoch=5 --output o', "did you mean 'epochs'?"),
+        ('search --recipe cifar10 --set data.path=nowhere --output o', 'no file or folder nowhere. cifar10 is read from a folder'),
+        ('search --seed 1 --seed 2 --output o', '--seed is given 2 times; give it once'),
+        ('retrain --genotype absent.json --output o', "no genotype 'absent.json'"),
+        ('retrain --recipe ptb --set data.path=nowhere --genotype DARTS_V2-RNN --output o', 'no file or folder nowhere'),
+        ('retrain --genotype DARTS_V2 --stage final --output o', "'final' is not one of"),
+        ('cost absent.json', "no genotype 'absent.json'"),
+        ('cost DARTS_V2 --recipe none', "unknown recipe 'none'"),
+        ('draw absent.json --output cell.svg', "no genotype 'absent.json'"),
+        ('draw DARTS_V2 --output cell.gif', 'written as .svg or .png'),
+        ('export absent --pt2 a.pt2', 'absent has no run.json'),
+        ('query (4,0,3,1,4,3) --table absent.csv', 'no table absent.csv'),
+        ('check absent.yml', 'absent.yml'),
+        ('launch absent.yml', 'absent.yml'),
+        ('launch absent.yml --port 1', '--port'),
+    ],
+)
+def test_wrong_names_and_paths_are_found_before_torch_is_imported(arguments: str, names: str, tmp_path: Path) -> None:
+    command = [sys.executable, '-c', TORCH_FREE, *arguments.split()]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert names in ' '.join(result.stderr.split()) and 'Traceback' not in result.stderr
+    assert result.stderr.endswith('without torch\n')
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / 'cell.svg').symlink_to('/dev/full')
+    result = run('draw', 'DARTS_V2', '--output', tmp_path / 'cell.svg')
+    assert result.returncode == 1 and result.stderr.startswith('Error: the disk, or your share of it, is full')
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_module_is_the_command() -> None:
+    result = subprocess.run([sys.executable, '-m', 'nni_darts.cli', 'recipes'], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0 and 'digits' in result.stdout
+
+
+def test_query_says_which_column_papers_report(tmp_path: Path) -> None:
+    table = tmp_path / 'table.csv'
+    table.write_text(f'arch_str,c10_test,c10_half_1seed\n{CELL},94.36,90.1\n')
+    assert 'Papers report c10_test (cifar10): test accuracy after 200 epochs' in run('query', CELL, '--table', table).stdout
+    numbers = run('query', '(2, 2, 0, 2, 2, 2)', '--table', table)
+    assert numbers.stdout.startswith(CELL) and 'numbering of NASLib' in numbers.stderr

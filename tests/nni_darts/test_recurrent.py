@@ -77,7 +77,7 @@ def test_sample_values_are_plain_and_cover_every_label() -> None:
         ('{"recurrent": [["tanh", 0, 1]], "concat": [1]}', 'pair'),
         ('{"recurrent": [["tanh", 0]], "concat": [1], "cell": 1}', 'cell'),
         ('Genotype(recurrent=__import__("os"), concat=1)', 'names, numbers'),
-        ('Genotype([("recurrent", 1)])', 'form'),
+        ('Genotype([("recurrent", 1)])', 'lacks'),
     ],
 )
 def test_broken_text_is_one_clear_error(text: str, names: str) -> None:

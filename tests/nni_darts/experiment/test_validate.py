@@ -158,3 +158,16 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
 def test_a_code_directory_that_is_not_there(name: str, tmp_path: Path) -> None:
     errors = check_experiment(experiment(tmp_path, tuner__codeDirectory=name)).errors
     assert any('NNI refuses' in error or error.startswith('tuner.codeDirectory is no folder') for error in errors)
+
+
+def test_a_file_of_the_first_nni_is_called_one(tmp_path: Path) -> None:
+    path = tmp_path / 'old.yml'
+    path.write_text('authorName: me\ntrialConcurrency: 1\ntrainingServicePlatform: local\ntrial: {command: python a.py, codeDir: .}\n')
+    with pytest.raises(InputError, match=r'experiment of NNI before 2\.0.*write trialCommand.*quickstart\.yml'):
+        check_experiment(path)
+
+
+def test_one_search_is_not_several(tmp_path: Path) -> None:
+    space = {'strategy': {'_type': 'choice', '_value': ['darts-1st']}, 'seed': {'_type': 'choice', '_value': [1]}}
+    findings = check_experiment(experiment(tmp_path, searchSpace=space))
+    assert any(': 1 search, 1 short' in fact for fact in findings.facts), findings

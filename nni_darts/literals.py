@@ -1,0 +1,80 @@
+"""What Python prints of lists of edges, parsed and never run, and the shapes in which edges are listed. No torch in here."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+__all__ = ['flat_edges', 'literal']
+
+_NOT_LITERAL = 'a genotype holds names, numbers, None, lists, tuples and range(a, b), nothing else'
+
+
+def literal(node: ast.expr) -> Any:
+    """The value of a literal, list, tuple, dict, ``range(a, b)`` or a number that numpy or torch printed with its type.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, (str, int, float))):
+        return node.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+        if isinstance(node.operand.value, (int, float)):
+            return -node.operand.value
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return tuple(literal(element) for element in node.elts)
+    if isinstance(node, ast.Dict) and all(isinstance(key, ast.Constant) for key in node.keys):
+        return {str(literal(key)): literal(value) for key, value in zip(node.keys, node.values) if key is not None}
+    if isinstance(node, ast.Call) and not node.keywords:
+        return _called(node)
+    raise ValueError(_NOT_LITERAL)
+
+
+def _called(node: ast.Call) -> Any:
+    name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, 'attr', '')
+    arguments = [literal(argument) for argument in node.args]
+    if name == 'range' and 1 <= len(arguments) <= 2:
+        if all(type(bound) is int and 0 <= bound < 1000 for bound in arguments):
+            return tuple(range(*arguments))
+    if name in ('list', 'tuple', 'array', 'tensor') and len(arguments) == 1 and isinstance(arguments[0], (tuple, int, float)):
+        return arguments[0]
+    if re.fullmatch(r'u?int\d*|float\d*|str_?', name) and len(arguments) == 1 and isinstance(arguments[0], (int, float, str)):
+        return arguments[0]
+    raise ValueError(_NOT_LITERAL)
+
+
+def flat_edges(name: str, edges: Any, per_node: int) -> Any:
+    """Edges as pairs (operation, input), one after the other: lists by node are joined, a probability behind the input is left out.
+
+    What has another shape comes back as it is, for who checks it.
+
+    Raises:
+        ValueError: for a cell of another kind, and the message says of which: one with other numbers of edges into a node, or a graph.
+    """
+    if not isinstance(edges, (list, tuple)):
+        return edges
+    if edges and all(_is_list_of_edges(node) for node in edges):
+        counts = [len(node) for node in edges]
+        if any(count != per_node for count in counts):
+            raise ValueError(
+                f'{name} is a graph cell: its nodes have {", ".join(map(str, counts))} inputs; '
+                f'the cells that are built here have {per_node} for each node'
+            )
+        edges = [edge for node in edges for edge in node]
+    return tuple(_pair(name, edge) for edge in edges)
+
+
+def _is_list_of_edges(node: Any) -> bool:
+    return isinstance(node, (list, tuple)) and bool(node) and all(isinstance(edge, (list, tuple)) for edge in node)
+
+
+def _pair(name: str, edge: Any) -> Any:
+    if not isinstance(edge, (list, tuple)) or len(edge) != 3 or not isinstance(edge[0], str):
+        return edge
+    if isinstance(edge[2], float):
+        return tuple(edge[:2])
+    raise ValueError(
+        f'{name} is a graph cell: {tuple(edge)!r} names both ends of an edge, operation, from and to; '
+        'the cells that are built here list (operation, input), node after node'
+    )
