@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from nni_darts.search_spaces import DartsSpace
+from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.fast import kernels
 
 
@@ -19,6 +22,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache, and nothing loaded."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     monkeypatch.delenv('NNI_DARTS_KERNELS', raising=False)
+    monkeypatch.delenv('NNI_DARTS_KERNELS_ARCH', raising=False)
     kernels._functions.cache_clear()
     yield tmp_path / 'nni-darts'
     kernels._functions.cache_clear()
@@ -50,6 +54,46 @@ def test_a_compiler_that_fails_costs_only_speed(
         assert kernels.kernels(torch.zeros(1)) is None
     assert 'could not be built' in caplog.text
     assert list(cache.iterdir()) == []
+
+
+def test_what_the_compiler_said_is_in_the_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv('NNI_DARTS_KERNELS_ARCH', 'no-such-processor')
+    if shutil.which('g++') is None:
+        pytest.skip('there is no C++ compiler')
+    with caplog.at_level(logging.WARNING):
+        assert kernels.kernels(torch.zeros(1)) is None
+    assert '-march=no-such-processor' in caplog.text and 'no-such-processor' in caplog.text.split('slower without them.')[1]
+
+
+def test_a_level_that_the_processor_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('NNI_DARTS_KERNELS_ARCH', 'x86-64-v3')
+    monkeypatch.setattr(kernels, '_processor', lambda: 'flags : fpu ssse3 sse4_1 sse4_2 popcnt cx16 avx avx2 bmi1 f16c fma movbe')
+    with pytest.raises(ValueError, match='NNI_DARTS_KERNELS_ARCH is x86-64-v3, which this processor cannot run: it lacks bmi2'):
+        kernels.kernels(torch.zeros(1))
+
+
+@pytest.mark.parametrize('level', ['x86-64-v2', 'x86-64-v3', 'x86-64-v4'])
+def test_every_level_computes_the_same(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Widths of vectors and numbers of registers differ; channels that fill none, one and several vectors, with some left over."""
+    monkeypatch.setenv('NNI_DARTS_KERNELS_ARCH', level)
+    try:
+        if kernels.kernels(torch.zeros(1)) is None:
+            pytest.skip('there is no C++ compiler')
+    except ValueError as error:
+        pytest.skip(str(error))
+    for channels in (3, 8, 21):
+        results = []
+        for execution in ('compiled', 'plain'):
+            torch.manual_seed(0)
+            strategy = DifferentiableStrategy(execution=execution)
+            model = strategy.mutate_model(DartsSpace(channels, 3, num_classes=3, in_channels=2, nodes=2)).double()
+            strategy.architecture.double()
+            output = model(torch.randn(4, 2, 9, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+            results.append(torch.autograd.grad(output.square().sum(), [*strategy.arch_parameters(), *model.parameters()]))
+        for found, wanted in zip(*results):
+            assert (found - wanted).abs().max() <= 1e-10 * (1 + wanted.abs().max())
 
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
