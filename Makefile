@@ -4,7 +4,7 @@ PORT ?= 8080
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: install test test-slow test-faults lint demo demo-stop
+.PHONY: install test test-narrow test-slow test-faults lint demo demo-stop
 
 install: $(VENV)/.installed
 
@@ -17,6 +17,14 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 test: install
 	$(BIN)/ruff check .
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow and not faults' -n 2 --dist loadfile
+
+# The maths again with the narrower instruction set that most desktops and laptops have, on one thread and on two.
+NARROW := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 NNI_DARTS_KERNELS_ARCH=x86-64-v3
+MATHS := tests/strategies tests/search_spaces tests/nni_darts/training
+
+test-narrow: install
+	$(NARROW) OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow and not faults' -n 2 --dist loadfile $(MATHS)
+	$(NARROW) OMP_NUM_THREADS=2 $(BIN)/pytest -m 'not slow and not faults' tests/strategies/test_fast.py tests/strategies/test_exactness.py tests/search_spaces
 
 test-slow: install
 	$(BIN)/pytest -m slow
