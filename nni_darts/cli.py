@@ -163,7 +163,7 @@ def cost(source: str, recipe: str, overrides: tuple[str, ...], as_json: bool) ->
     """Parameters and multiply-adds of a cell's network at the recipe's retraining size.
 
     GENOTYPE is a genotype.json, a published name, or the code from a result. The auxiliary head does not count; multiply-adds are
-    those of convolutions and linear layers for one image, or of matrices for one word.
+    those of convolutions and linear layers for one image, or of matrices for one word, as half of what torch's FlopCounterMode counts.
     """
     loaded = Recipe.load(recipe, overrides)
     genotype = read_genotype(source)

@@ -169,7 +169,7 @@ class DifferentiableStrategy(OneShotStrategy):
     def select(self) -> dict[str, Any]:
         """The architecture that the search stands at: an NNI sample."""
         stopped = self.architecture.stopped
-        if stopped is not None and not self.selection.epochs(self.architecture):
+        if stopped is not None and not self.selection.decisions(self.architecture):
             return stopped['sample']
         return self.selection.select(self.architecture, self.relaxation)
 
@@ -275,7 +275,7 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
         with (
             nullcontext() if moves and not architect.own_optimizer else _frozen(self.architecture.arch_parameters()),
-            relaxation.weight_step(self.architecture, silent_loss, self.model, self._progress),
+            relaxation.weight_step(self.architecture, silent_loss, self.model, self._elapsed),
         ):
             outputs = self.training_module.training_step(train, batch_idx)
             self.advance_optimization(self._shared(_loss(outputs), train), batch_idx, self.strategy.gradient_clip_val)
@@ -380,8 +380,13 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     @property
     def _progress(self) -> float:
-        """The part of the search that is behind; above 1 while a selection fine-tunes."""
+        """Progress in epochs from the first to the last one of the search, where it is 1; above 1 while a selection fine-tunes."""
         return self.current_epoch / max(1, self._search_epochs - 1)
+
+    @property
+    def _elapsed(self) -> float:
+        """The part of the search's epochs that are finished; 1 or more while a selection fine-tunes."""
+        return self.current_epoch / max(1, self._search_epochs)
 
     @property
     def tuning(self) -> bool:
