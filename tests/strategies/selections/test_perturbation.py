@@ -14,7 +14,7 @@ from nni_darts import Genotype, stages
 from nni_darts._nni import DataLoader, Lightning
 from nni_darts.candidates import REDUCED
 from nni_darts.recipe import Recipe
-from nni_darts.search_spaces import S1, DartsSpace
+from nni_darts.search_spaces import S1, DartsSpace, NasBench201Space
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.relaxations import Fixed, PartialChannels, Softmax
 from nni_darts.strategies.selections import Perturbation, Progressive, ProgressiveMagnitude
@@ -97,6 +97,48 @@ def test_decisions_are_those_of_brute_force(criterion: str, batch_norm: str) -> 
         else:
             assert record['choice'] not in sample[record['label']]
     assert genotype.nodes == 3
+
+
+def test_inputs_scored_again_are_scored_without_those_dropped() -> None:
+    selection = Checked(criterion='loss', rescore_inputs=True, epochs_between=1)
+    strategy = DifferentiableStrategy(selection=selection)
+    fit(strategy, space(), loaders(4, 1, 8, 8))
+    assert selection.checked == 18 * 3 + 2 * (3 + 4 + 3)
+    assert sum(count for count, _ in selection.scored(strategy.architecture)) == selection.checked
+
+
+@pytest.mark.parametrize(('rescore', 'kept'), [(False, [1, 2]), (True, [0, 2])])
+def test_one_set_of_scores_decides_the_inputs_as_published(rescore: bool, kept: list[int]) -> None:
+    """Without input 3, input 0 matters more than it did with all others present; the published rule never sees that."""
+    scored: list[tuple[str, tuple[int, ...]]] = []
+
+    class Scripted(Perturbation):
+        def score(self, architecture: Any, label: str, candidates: Any, module: Any) -> list[float]:
+            if '_op_' in label:
+                return [0.0] * len(candidates)
+            scored.append((label, tuple(candidates)))
+            hurts = {0: 0.3, 1: 0.4, 2: 0.5, 3: 0.2} if len(candidates) == 4 or not rescore else {0: 0.9, 1: 0.4, 2: 0.5}
+            return [-hurts[index] for index in candidates]
+
+    strategy = DifferentiableStrategy(selection=Scripted(epochs_between=1, rescore_inputs=rescore))
+    fit(strategy, space(), loaders(4, 1, 8, 8))
+    assert strategy.select()['normal_input_4'] == kept
+    wide = [candidates for label, candidates in scored if label == 'normal_input_4']
+    assert wide == ([(0, 1, 2, 3), (0, 1, 2)] if rescore else [(0, 1, 2, 3)])
+    records = [record for record in strategy.architecture.history if record['label'] == 'normal_input_4']
+    assert [record['choice'] for record in records] == ([3, 1] if rescore else [3, 0])
+    assert [record['margin'] for record in records] == pytest.approx([0.1, 0.1])
+
+
+@pytest.mark.parametrize('epochs_between', [1, 5])
+def test_tuning_epochs_of_nas_bench_201_are_those_published(epochs_between: int) -> None:
+    """5·(6 − 1) = 25, and every edge is decided within them."""
+    strategy = create_strategy('darts-pt', epochs_between=epochs_between)
+    strategy.mutate_model(NasBench201Space(channels=2, cells=3, num_classes=4, in_channels=1))
+    selection = strategy.selection
+    assert selection.epochs(strategy.architecture) == epochs_between * 5
+    events = [epoch for epoch in range(epochs_between * 5 + 1) if selection.rounds_due(50 + epoch, 50, strategy.architecture)]
+    assert len(events) == 6
 
 
 def test_renormalised_scores_are_those_of_brute_force() -> None:
