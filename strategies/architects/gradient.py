@@ -160,7 +160,8 @@ def check_options(hessian: str, epsilon: float, clip_norm: float | str | None) -
         raise ValueError(f'epsilon must be a number above 0, not {epsilon!r}')
     if clip_norm not in (None, 'published') and not (isinstance(clip_norm, (int, float)) and math.isfinite(clip_norm) and clip_norm > 0):
         raise ValueError(
-            f"clip_norm must be a number above 0, 'published' (the authors' formula at their norm {PUBLISHED_NORM}) or None, not {clip_norm!r}"
+            f"clip_norm must be a number above 0, 'published' (the authors' formula at their norm {PUBLISHED_NORM}) or None, "
+            f'not {clip_norm!r}'
         )
 
 

@@ -89,7 +89,7 @@ class Relaxation:
         """Called before each training step, that of α included.
 
         Args:
-            progress: e / (E − 1) in epoch e (from 0) of a search of E epochs: 1 in its last epoch, and above 1 while a selection fine-tunes.
+            progress: e / (E − 1) in epoch e (from 0) of a search of E epochs: 1 in its last epoch, above 1 while a selection fine-tunes.
         """
 
     @contextmanager

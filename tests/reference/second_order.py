@@ -55,7 +55,7 @@ def published_clipped_gradient(
     weight_decay: float = 0.0,
     clip_norm: float = 0.25,
 ) -> list[Tensor]:
-    """The formula of the authors' architect for recurrent networks, with the exact product: ``dα − ξ·k·∇²αw L_t·clip(v)``, k not capped at 1.
+    """The formula of the authors' recurrent architect, with the exact product: ``dα − ξ·k·∇²αw L_t·clip(v)``, k not capped at 1.
 
     All weights make the virtual step; in the authors' code a tied embedding does not.
     """

@@ -103,10 +103,10 @@ def test_dropout_behind_skips_of_stride_2_is_the_papers(behind: str, dropped: bo
     relaxation = SkipDropout(0.9, behind)
     model = DifferentiableStrategy(relaxation).mutate_model(DartsSpace(2, 3, nodes=1))
     relaxation.current = 0.9
-    images = torch.randn(4, 2, 16, 16)
+    images = torch.randn(4, 4, 16, 16)
     skip = dict(model.cells[1].nodes[0].edges[0].named_children())['skip_connect']
     output = skip(images)
-    assert output.shape == (4, 2, 8, 8)
+    assert output.shape == (4, 4, 8, 8)
     assert (float((output == 0).float().mean()) > 0.5) == dropped
     straight = dict(model.cells[0].nodes[0].edges[0].named_children())['skip_connect']
     assert float((straight(images) == 0).float().mean()) > 0.5

@@ -168,9 +168,7 @@ def clipped(problem: Problem, reference: Callable[..., list[Tensor]], clip_norm:
     )
     settings = {'learning_rate': RATE, 'clip_norm': clip_norm}
     exact, difference = (
-        error(
-            architecture_gradient(*problem.closures(), problem.weights, problem.alphas, optimizer, hessian=hessian, **settings), expected
-        )
+        error(architecture_gradient(*problem.closures(), problem.weights, problem.alphas, optimizer, hessian=hessian, **settings), expected)
         for hessian in ('exact', 'finite_difference')
     )
     return exact, difference

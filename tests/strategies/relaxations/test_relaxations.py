@@ -15,8 +15,8 @@ from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import PRESETS, create_strategy
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, RandomSoftmax, Softmax
-from tests.nni_darts.test_stages import broken_and_resumed, measured
 from nni_darts.strategies.selections import ProgressiveMagnitude
+from tests.nni_darts.test_stages import broken_and_resumed, measured
 from tests.nni_darts.tiny import SMALL, overrides, write_images
 from tests.strategies.fitting import fit
 
