@@ -229,7 +229,8 @@ def cost(source: str, recipe: str | None, overrides: tuple[str, ...], as_json: b
 
     GENOTYPE is a published name, a file or output folder with a genotype in any form (of a log the last one counts), FILE.py:NAME, - for a
     pipe, a pasted Genotype(…), or the code from a result; without --recipe the recipe of that folder counts. The auxiliary head does not
-    count; multiply-adds are those of convolutions and linear layers for one image, or of matrices for one word.
+    count; multiply-adds are those of convolutions and linear layers for one image, or of matrices for one word, half of what torch's
+    FlopCounterMode counts.
     """
     loaded = _recipe_for(source, recipe, overrides)
     genotype = read_genotype(source)

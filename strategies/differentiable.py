@@ -67,7 +67,8 @@ class DifferentiableStrategy(OneShotStrategy):
             loader does not say).
 
     The evaluator must be a Lightning one, with a training and a validation loader: α steps draw random batches of the latter. If its
-    data module has an ``architecture_dataloader``, they come from there instead.
+    data module has an ``architecture_dataloader``, they come from there instead. Where ``training_step`` returns a mapping with an
+    ``architecture_loss`` beside its ``loss``, α minimises the former and the weights the latter, which may be regularised.
 
     In each process of an initialised ``torch.distributed`` group, the strategy does its part of one search (:mod:`nni_darts.parallel`): the
     loaders give each rank its part of every batch, as those of our data modules do. Scores of a selection come from what the validation
@@ -184,7 +185,7 @@ class DifferentiableStrategy(OneShotStrategy):
     def select(self) -> dict[str, Any]:
         """The architecture that the search stands at: an NNI sample."""
         stopped = self.architecture.stopped
-        if stopped is not None and not self.selection.epochs(self.architecture):
+        if stopped is not None and not self.selection.decisions(self.architecture):
             return stopped['sample']
         return self.selection.select(self.architecture, self.relaxation)
 
@@ -290,7 +291,7 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
         with (
             nullcontext() if moves and not architect.own_optimizer else _frozen(self.architecture.arch_parameters()),
-            relaxation.weight_step(self.architecture, silent_loss, self.model, self._progress),
+            relaxation.weight_step(self.architecture, silent_loss, self.model, self._elapsed),
         ):
             outputs = self.training_module.training_step(train, batch_idx)
             self.advance_optimization(self._shared(_loss(outputs), train), batch_idx, self.strategy.gradient_clip_val)
@@ -306,13 +307,18 @@ class DifferentiableModule(BaseOneShotLightningModule):
         parallel.average_gradients(weight for group in self.weight_optimizer.param_groups for weight in group['params'])
 
     def loss_on(self, batch: Any, batch_idx: int) -> Tensor:
-        """The evaluator's training loss on a batch."""
+        """L_t: what the weights minimise on a batch, the evaluator's training loss with all of its regularisation."""
         return self._shared(_loss(self.training_module.training_step(batch, batch_idx)), batch)
+
+    def architecture_loss_on(self, batch: Any, batch_idx: int) -> Tensor:
+        """L_v: what α minimises on a batch, the evaluator's ``architecture_loss`` where its ``training_step`` returns one, else L_t."""
+        outputs = self.training_module.training_step(batch, batch_idx)
+        return self._shared(outputs.get('architecture_loss', outputs['loss']) if isinstance(outputs, dict) else outputs, batch)
 
     def score_on(self, batch: Any, batch_idx: int, criterion: Literal['accuracy', 'loss']) -> Tensor:
         """The part of a batch's samples that are right, or minus its mean loss: a scalar on the batch's device."""
         if criterion == 'loss':
-            return -self.loss_on(batch, batch_idx)
+            return -self.architecture_loss_on(batch, batch_idx)
         inputs, labels = batch[:2]
         outputs = self.model(inputs)
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
@@ -395,8 +401,13 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     @property
     def _progress(self) -> float:
-        """The part of the search that is behind; above 1 while a selection fine-tunes."""
+        """Progress in epochs from the first to the last one of the search, where it is 1; above 1 while a selection fine-tunes."""
         return self.current_epoch / max(1, self._search_epochs - 1)
+
+    @property
+    def _elapsed(self) -> float:
+        """The part of the search's epochs that are finished; 1 or more while a selection fine-tunes."""
+        return self.current_epoch / max(1, self._search_epochs)
 
     @property
     def tuning(self) -> bool:
@@ -454,7 +465,7 @@ class DifferentiableModule(BaseOneShotLightningModule):
         with self.scoring(train=True):
             batch = next(self.validation_batches(1)[0])
             return dominant_eigenvalue(
-                lambda: self.loss_on(batch, 0),
+                lambda: self.architecture_loss_on(batch, 0),
                 list(self.model.parameters()),
                 self.architecture.arch_parameters(),
                 iterations=iterations,

@@ -166,7 +166,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 'DARTS whose weights learn under the perturbation of α that hurts most',
                 'Chen & Hsieh, ICML 2020',
                 _first_order_with('AdversarialSoftmax'),
-                ('first', 'last', 'steps'),
+                ('first', 'last', 'steps', 'random_start'),
             ),
             Preset(
                 'gdas',
@@ -253,7 +253,7 @@ SELECTIONS: Mapping[str, tuple[str, str, str, tuple[str, ...]]] = MappingProxyTy
             'Perturbation',
             'selected by what the supernet loses without a choice, with fine-tuning between decisions',
             'Wang et al., ICLR 2021',
-            ('criterion', 'batch_norm', 'batches', 'renormalise'),
+            ('criterion', 'batch_norm', 'batches', 'renormalise', 'rescore_inputs'),
         ),
         'pt-mag': ('ProgressiveMagnitude', 'selected by magnitude, with the same fine-tuning', 'Wang et al., ICLR 2021', ()),
     }

@@ -31,6 +31,7 @@ class ProgressiveDepth(OneShotStrategy):
         cells: depth of the supernet in each stage.
         keep: how many operations an edge keeps after each stage but the last one.
         dropout: behind skip connections, in each stage (see :class:`SkipDropout`).
+        dropout_behind: which skip connections: ``identity``, as in the authors' code, or ``all``, as in the paper.
         max_skips: skip connections that a normal cell may end up with.
         warmup_epochs: of each stage, as for :class:`DifferentiableStrategy`; so are all other arguments.
 
@@ -44,6 +45,7 @@ class ProgressiveDepth(OneShotStrategy):
         cells: Sequence[int] = (5, 11, 17),
         keep: Sequence[int] = (5, 3),
         dropout: Sequence[float] = (0.0, 0.4, 0.7),
+        dropout_behind: Literal['identity', 'all'] = 'identity',
         max_skips: int = 2,
         learning_rate: float = 6e-4,
         betas: Sequence[float] = (0.5, 0.999),
@@ -66,7 +68,8 @@ class ProgressiveDepth(OneShotStrategy):
         self.cells = tuple(cells)
         self.keep = tuple(keep)
         # All are made at once: a wrong setting must not wait for the last stage.
-        self.parts = [DifferentiableStrategy(SkipDropout(rate), FirstOrder(), Magnitude(max_skips), **settings) for rate in dropout]
+        relaxations = [SkipDropout(rate, dropout_behind) for rate in dropout]
+        self.parts = [DifferentiableStrategy(relaxation, FirstOrder(), Magnitude(max_skips), **settings) for relaxation in relaxations]
         self.executor_choice = self.parts[0].executor_choice
         for part in self.parts:
             part.executor_choice = self.executor_choice  # that of the first stage computes the cells of all

@@ -20,7 +20,10 @@ __all__ = ['Cost', 'network_cost', 'recurrent_cost']
 
 @dataclass(frozen=True)
 class Cost:
-    """Trainable parameters, and multiply-adds of convolutions and matrices for one image or one word; without the auxiliary head."""
+    """Trainable parameters, and multiply-adds of convolutions and matrices for one image or one word; without the auxiliary head.
+
+    Multiply-adds are half of what torch's ``FlopCounterMode`` counts.
+    """
 
     parameters: int
     multiply_adds: int

@@ -125,14 +125,14 @@ class LanguageModel(LightningModule):
         return encoded, linear_cross_entropy(encoded.dropped.flatten(0, 1), decoder.weight, decoder.bias, targets)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """The regularised loss, differentiable, and the loss of the words."""
+        """The regularised loss, which the weights minimise; the bare cross-entropy, which α minimises in a search; its value in nats."""
         encoded, nats = self._encode(batch)
         loss = nats
         if self.activation_regularisation:
             loss = loss + self.activation_regularisation * encoded.dropped.square().mean()
         if self.temporal_regularisation and len(encoded.outputs) > 1:
             loss = loss + self.temporal_regularisation * (encoded.outputs[1:] - encoded.outputs[:-1]).square().mean()
-        return {'loss': loss, 'nats': nats.detach()}
+        return {'loss': loss, 'architecture_loss': nats, 'nats': nats.detach()}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Before the architect's virtual step, too, which mirrors the real one.

@@ -42,7 +42,7 @@ class Architect:
         groups = module.weight_optimizer.param_groups
         return self.gradient(
             lambda: module.loss_on(train, index),
-            lambda: module.loss_on(valid, index),
+            lambda: module.architecture_loss_on(valid, index),
             [weight for group in groups for weight in group['params']],
             module.architecture.arch_parameters(),
             module.weight_optimizer,
@@ -103,7 +103,7 @@ class SecondOrder(Architect):
 
     hessian: Literal['finite_difference', 'exact'] = 'finite_difference'
     epsilon: float = 0.01
-    clip_norm: float | None = None
+    clip_norm: float | Literal['published'] | None = None
 
     passes = 4  # the virtual step, the gradient there, and twice for the product
 

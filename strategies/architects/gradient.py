@@ -13,11 +13,13 @@ from torch.optim import Optimizer
 
 from nni_darts import parallel
 from nni_darts.strategies.architects.randomness import RandomState
-from nni_darts.strategies.architects.virtual_step import clip_by_global_norm, virtual_step
+from nni_darts.strategies.architects.virtual_step import clip_coefficient, virtual_step
 
 __all__ = ['architecture_gradient', 'gradient_of', 'require_grad', 'saved', 'unchanged']
 
 HESSIANS = ('finite_difference', 'exact')
+PUBLISHED_NORM = 0.25
+"""What the authors clip the gradients of recurrent networks to."""
 
 
 def architecture_gradient(
@@ -32,7 +34,7 @@ def architecture_gradient(
     order: Literal[1, 2] = 2,
     hessian: Literal['finite_difference', 'exact'] = 'finite_difference',
     epsilon: float = 0.01,
-    clip_norm: float | None = None,
+    clip_norm: float | Literal['published'] | None = None,
 ) -> list[Tensor]:
     """The gradient of the validation loss in the architecture parameters α.
 
@@ -41,7 +43,8 @@ def architecture_gradient(
         w' = w − ξ·step(∇w L_t(w, α))
         ∇α L_v(w', α) − c·∇²αw L_t(w, α)·v          v = ∇w' L_v(w', α),  c = −∂w'/∂(∇w L_t)
 
-    where c = ξ for SGD with or without momentum and ξ(1 + μ) with Nesterov. The product is either the paper's central difference,
+    where c = ξ for SGD with or without momentum and ξ(1 + μ) with Nesterov; where ∇w L_t is clipped, times the coefficient k of
+    ``clip_norm``. The product is either the paper's central difference,
     ``(∇α L_t(w + εv, α) − ∇α L_t(w − εv, α)) / 2ε`` with ``ε = epsilon / ‖v‖₂``, or exact by differentiating twice. On networks of
     ReLU and max-pool the two differ early in training; the published results come from the difference.
 
@@ -64,8 +67,11 @@ def architecture_gradient(
         order: 1 or 2.
         hessian: ``finite_difference`` or ``exact``.
         epsilon: length ε‖v‖ of the difference's steps.
-        clip_norm: clip ∇w L_t and v to this norm, as the authors do for recurrent networks (and not for convolutional ones). As in
-            their code the product does not take account of the clipping of ∇w L_t.
+        clip_norm: clip ∇w L_t to this norm in the virtual step, as the authors do for recurrent networks (and not for convolutional
+            ones). With ``k = min(1, clip_norm / ‖∇w L_t‖₂)`` held fixed, the virtual step is that of ``k·∇w L_t`` and the product is
+            multiplied by k; v is not clipped. That is the gradient through the clipped step. ``published`` is the formula of the authors'
+            code instead, at their norm of 0.25: the product is multiplied by a k without the upper limit of 1, and v is clipped, too. A
+            decoder tied to the embedding moves with it in both; in the authors' code the virtual step leaves the embedding where it was.
 
     Returns:
         A list of tensors shaped like ``alphas``; zeros where the loss does not depend on an α.
@@ -104,7 +110,12 @@ def architecture_gradient(
         if not reached:
             rewind()
             return first_order()
-        gradients = clip_by_global_norm(parallel.average(gradients), clip_norm)
+        gradients = parallel.average(gradients)
+        published = clip_norm == 'published'
+        max_norm = PUBLISHED_NORM if published else clip_norm
+        coefficient = None if max_norm is None else clip_coefficient(gradients, max_norm)
+        if coefficient is not None:
+            gradients = list(torch._foreach_mul(gradients, coefficient.clamp(max=1.0)))
         steps, factors = virtual_step(reached, gradients, optimizer, [rate_of[id(weight)] for weight in reached])
         del gradients
 
@@ -116,7 +127,9 @@ def architecture_gradient(
             require_grad(alphas, True)
             result = parallel.average(gradient_of(valid_loss(), [*alphas, *reached]))
             after_valid = RandomState(devices)
-            result, vector = result[: len(alphas)], clip_by_global_norm(result[len(alphas) :], clip_norm)
+            result, vector = result[: len(alphas)], result[len(alphas) :]
+            if published:
+                vector = list(torch._foreach_mul(vector, clip_coefficient(vector, PUBLISHED_NORM).clamp(max=1.0)))
             # c differs between weights only where the optimizer's groups differ; folding it into v keeps one product for all.
             vector = list(torch._foreach_mul(vector, factors))
 
@@ -131,18 +144,25 @@ def architecture_gradient(
             else:
                 require_grad(weights, False)
                 product = _difference_product(repeated_train_loss, reached, alphas, vector, epsilon, restore)
+            product = parallel.average(product)
+            if coefficient is not None:
+                # Not folded into v: its size must not touch the length of the difference's steps.
+                product = list(torch._foreach_mul(product, coefficient if published else coefficient.clamp(max=1.0)))
         after_valid.restore()
-        return list(torch._foreach_sub(result, parallel.average(product)))
+        return list(torch._foreach_sub(result, product))
 
 
-def check_options(hessian: str, epsilon: float, clip_norm: float | None) -> None:
+def check_options(hessian: str, epsilon: float, clip_norm: float | str | None) -> None:
     """Raises ValueError that names the option outside its range."""
     if hessian not in HESSIANS:
         raise ValueError(f'hessian must be one of {", ".join(HESSIANS)}, not {hessian!r}')
     if not (isinstance(epsilon, (int, float)) and math.isfinite(epsilon) and epsilon > 0):
         raise ValueError(f'epsilon must be a number above 0, not {epsilon!r}')
-    if clip_norm is not None and not (isinstance(clip_norm, (int, float)) and clip_norm > 0):
-        raise ValueError(f'clip_norm must be above 0 or None, not {clip_norm!r}')
+    if clip_norm not in (None, 'published') and not (isinstance(clip_norm, (int, float)) and math.isfinite(clip_norm) and clip_norm > 0):
+        raise ValueError(
+            f"clip_norm must be a number above 0, 'published' (the authors' formula at their norm {PUBLISHED_NORM}) or None, "
+            f'not {clip_norm!r}'
+        )
 
 
 def _exact_product(

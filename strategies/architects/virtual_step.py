@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
-__all__ = ['clip_by_global_norm', 'virtual_step']
+__all__ = ['clip_coefficient', 'virtual_step']
 
 
-def clip_by_global_norm(tensors: list[Tensor], max_norm: float | None) -> list[Tensor]:
-    """Scales the tensors so that their joint Euclidean norm is at most ``max_norm``; None leaves them as they are."""
-    if max_norm is None or not tensors:
-        return tensors
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
-    return list(torch._foreach_mul(tensors, (max_norm / (norm + 1e-6)).clamp(max=1.0)))
+def clip_coefficient(tensors: Sequence[Tensor], max_norm: float) -> Tensor:
+    """``max_norm / (norm + 1e-6)`` of the tensors' joint Euclidean norm: a scalar, below 1 where gradients are to be clipped.
+
+    Gradients are clipped by multiplying them by it where it is below 1, as in :func:`torch.nn.utils.clip_grad_norm_`.
+    """
+    return max_norm / (torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors))) + 1e-6)
 
 
 @torch.no_grad()

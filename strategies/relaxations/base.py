@@ -12,13 +12,27 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from nni_darts.strategies.architecture import Architecture, Mask
 
-__all__ = ['Relaxation', 'weighted_sum']
+__all__ = ['Relaxation', 'onto_simplex', 'weighted_sum']
 
 
 def weighted_sum(weights: Tensor | Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
     """``Σ_i weights[i] · outputs[i]``; the outputs have one shape."""
     terms = [weight * output for weight, output in zip(weights, outputs, strict=True)]
     return sum(terms[1:], terms[0])
+
+
+def onto_simplex(weights: Tensor) -> Tensor:
+    """Clips at 0 and divides by the sum: (candidates,) → (candidates,) with a sum of 1.
+
+    Where no weight is above 0 the largest one becomes 1, as in the code of SmoothDARTS; of equals that is the first. A sum too small for
+    the division counts as 0.
+    """
+    clipped = weights.clamp(min=0.0)
+    total = clipped.sum()
+    positive = total > torch.finfo(weights.dtype).tiny
+    largest = torch.zeros_like(weights).scatter(0, weights.argmax(dim=0, keepdim=True), 1.0)
+    # The inner `where` keeps NaN out of the gradient of the branch that is not taken.
+    return torch.where(positive, clipped / torch.where(positive, total, torch.ones_like(total)), largest)
 
 
 class Relaxation:
@@ -58,9 +72,10 @@ class Relaxation:
         weights = list(self.weights(label, alpha).unbind())
         kept = [index for index in range(len(candidates)) if mask is None or index != mask.index]
         if mask is not None and mask.renormalise:
-            rest = 1 - weights[mask.index]
-            weights = [weight / rest for weight in weights]
-        return weighted_sum([weights[index] for index in kept], [candidates[index](*args, **kwargs) for index in kept])
+            others = onto_simplex(torch.stack([weights[index] for index in kept])).unbind()
+        else:
+            others = [weights[index] for index in kept]
+        return weighted_sum(others, [candidates[index](*args, **kwargs) for index in kept])
 
     def candidate(self, module: nn.Module, name: str) -> nn.Module:
         """What is searched in the place of a candidate: here the candidate."""
@@ -71,7 +86,11 @@ class Relaxation:
         return compute(*args, **kwargs)
 
     def begin_step(self, progress: float) -> None:
-        """Called before each training step, that of α included, with the part of the search that is behind, from 0 to 1."""
+        """Called before each training step, that of α included.
+
+        Args:
+            progress: e / (E − 1) in epoch e (from 0) of a search of E epochs: 1 in its last epoch, above 1 while a selection fine-tunes.
+        """
 
     @contextmanager
     def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:
@@ -81,7 +100,7 @@ class Relaxation:
             architecture: α, frozen meanwhile.
             loss: the training loss on the step's batch.
             model: the supernet.
-            progress: part of the search that is behind, from 0 to 1.
+            progress: e / E in epoch e (from 0) of a search of E epochs: below 1 until the search is over.
         """
         yield
 

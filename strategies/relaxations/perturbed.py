@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nni_darts import parallel
 from nni_darts.strategies.costs import EVALUATION
-from nni_darts.strategies.relaxations.base import Relaxation
+from nni_darts.strategies.relaxations.base import Relaxation, onto_simplex
 from nni_darts.strategies.settings import typed
 
 if TYPE_CHECKING:
@@ -20,18 +20,12 @@ if TYPE_CHECKING:
 __all__ = ['AdversarialSoftmax', 'RandomSoftmax']
 
 
-def onto_simplex(weights: Tensor) -> Tensor:
-    """Clips at 0 and scales to a sum of 1, as the authors do: (candidates,) → (candidates,)"""
-    clipped = weights.clamp(min=0.0)
-    return clipped / clipped.sum()
-
-
 @typed
 class RandomSoftmax(Relaxation):
     """SDARTS-RS: in the weight step ``softmax(α) + δ``, δ ~ U(−ε, ε), brought back onto the simplex.
 
     Args:
-        first, last: ε at the start and the end of the search; it grows linearly between.
+        first, last: ε in epoch e of a search of E is ``first + (last − first)·e / E``; it is ``last`` while a selection fine-tunes.
     """
 
     def __init__(self, first: float = 0.03, last: float = 0.3) -> None:
@@ -57,7 +51,11 @@ class RandomSoftmax(Relaxation):
             self._perturbed = {}
 
     def _perturb(self, centres: dict[str, Tensor], radius: float, loss: Callable[[], Tensor], model: nn.Module) -> None:
-        self._perturbed = {label: onto_simplex(p + torch.empty_like(p).uniform_(-radius, radius)) for label, p in centres.items()}
+        self._perturbed = _randomly_moved(centres, radius)
+
+
+def _randomly_moved(centres: dict[str, Tensor], radius: float) -> dict[str, Tensor]:
+    return {label: onto_simplex(p + torch.empty_like(p).uniform_(-radius, radius)) for label, p in centres.items()}
 
 
 @typed
@@ -68,14 +66,16 @@ class AdversarialSoftmax(RandomSoftmax):
 
     Args:
         first, last: as for :class:`RandomSoftmax`.
-        steps: of the ascent.
+        steps: steps of the ascent, each of length 2·ε / steps.
+        random_start: begin at a random point within ±ε, as the authors do, and not at softmax(α).
     """
 
-    def __init__(self, first: float = 0.03, last: float = 0.3, steps: int = 7) -> None:
+    def __init__(self, first: float = 0.03, last: float = 0.3, steps: int = 7, random_start: bool = True) -> None:
         super().__init__(first, last)
         if steps < 1:
             raise ValueError(f'steps must be at least 1, not {steps}')
         self.steps = steps
+        self.random_start = random_start
         self.passes = 1 + steps + 2 * EVALUATION
         self.kept = 0
         self.tried = 0
@@ -83,6 +83,8 @@ class AdversarialSoftmax(RandomSoftmax):
     def _perturb(self, centres: dict[str, Tensor], radius: float, loss: Callable[[], Tensor], model: nn.Module) -> None:
         modes = [(module, module.training) for module in model.modules()]
         flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+        # Drawn before the first pass: candidates that draw noise draw as much of it as their rank's part of the batch is large.
+        current = _randomly_moved(centres, radius) if self.random_start else dict(centres)
         model.eval()
         for parameter, _ in flags:
             parameter.requires_grad_(False)
@@ -90,9 +92,8 @@ class AdversarialSoftmax(RandomSoftmax):
             with torch.no_grad():
                 self._perturbed = centres
                 plain = _mean(loss)
-            # The authors step by 2.5 ε / steps, enough to reach the border from anywhere inside.
-            reach = 2.5 * radius / self.steps
-            current = {label: p.clone() for label, p in centres.items()}
+            # Twice the radius in all: enough to reach the border from anywhere inside.
+            reach = 2.0 * radius / self.steps
             for _ in range(self.steps):
                 leaves = {label: value.detach().requires_grad_() for label, value in current.items()}
                 self._perturbed = leaves

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,19 +27,25 @@ class SkipDropout(Relaxation):
 
     Args:
         rate: what it starts from; 0 leaves everything as it is.
+        behind: ``identity`` drops only behind skip connections that are an ``nn.Identity``, those of stride 1, as the authors' code does;
+            ``all`` behind those of stride 2 (factorized reductions), too, as the paper says.
 
     Raises:
         ValueError: for a rate outside [0, 1).
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, behind: Literal['identity', 'all'] = 'identity') -> None:
         if not 0 <= rate < 1:
             raise ValueError(f'dropout must lie in [0, 1), not {rate!r}')
         self.rate = rate
+        self.behind = behind
         self.current = rate
 
     def candidate(self, module: nn.Module, name: str) -> nn.Module:
-        """A skip connection with dropout behind it."""
+        """A skip connection with dropout behind it.
+
+        One that is not to be dropped is wrapped all the same, so that names in a checkpoint do not depend on the setting.
+        """
         return _Dropped(module, self) if name == _SKIP and self.rate else module
 
     def begin_step(self, progress: float) -> None:
@@ -51,7 +58,7 @@ class SkipDropout(Relaxation):
 
 
 class _Dropped(nn.Module):
-    """A skip connection with dropout behind it."""
+    """A skip connection with dropout behind it, where it is of the kind that the relaxation drops."""
 
     def __init__(self, skip: nn.Module, relaxation: SkipDropout) -> None:
         super().__init__()
@@ -60,4 +67,7 @@ class _Dropped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As the skip connection's."""
-        return functional.dropout(self.skip(x), self._relaxation.current, self.training)
+        output = self.skip(x)
+        if self._relaxation.behind == 'identity' and not isinstance(self.skip, nn.Identity):
+            return output
+        return functional.dropout(output, self._relaxation.current, self.training)

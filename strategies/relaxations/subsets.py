@@ -31,7 +31,8 @@ def subsets(candidates: int, chosen: int | None) -> tuple[tuple[int, ...], ...]:
 def _subset_probabilities(alpha: Tensor, chosen: int | None) -> Tensor:
     """P(S) ∝ exp(Σ_{i ∈ S} α_i); the softmax where one input is chosen. α (candidates,) → (subsets,)"""
     found = subsets(alpha.numel(), chosen)
-    scores = torch.stack([alpha[list(subset)].sum() for subset in found])
+    largest = torch.finfo(alpha.dtype).max / alpha.numel()  # so that no sum becomes infinite
+    scores = torch.stack([alpha.clamp(-largest, largest)[list(subset)].sum() for subset in found])
     return torch.softmax(scores, dim=0)
 
 

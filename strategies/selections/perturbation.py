@@ -27,17 +27,22 @@ class Progressive(Selection):
     """Takes the decisions one by one after the search, with fine-tuning between them (Wang et al., algorithm 1).
 
     First the operations: per event one undecided edge of each kind of cell, drawn at random, is decided; decisions of one event apply
-    at once, one after the other. Then the topology: per event one node of each kind with more inputs than it may keep loses inputs one at
-    a time. Ties keep the first candidate, and the first inputs.
+    at once, one after the other. Then the topology: per event one node of each kind with more inputs than it may keep loses the weakest
+    inputs. Ties keep the first candidate, and the first inputs.
 
     Args:
-        epochs_between: epochs of fine-tuning between two events; after the last one there is one more.
+        epochs_between: epochs of fine-tuning between two events; where the last one is about topology, one more epoch follows it.
         learning_rate_factor: the weights' learning rate while tuning, times that at the start of the search. The optimizer starts anew.
         step_schedule: step the evaluator's learning rate schedule while tuning; the authors build one and never step it.
+
+    Attributes:
+        rescore_inputs: whether the inputs that are left are scored again after each one that is dropped.
 
     Raises:
         ValueError: for a setting outside its range.
     """
+
+    rescore_inputs = False
 
     def __init__(self, *, epochs_between: int = 5, learning_rate_factor: float = 0.1, step_schedule: bool = False) -> None:
         if epochs_between < 1:
@@ -53,9 +58,12 @@ class Progressive(Selection):
         return _most(architecture.grouped(architecture.operations())) + _most(architecture.grouped(_wide_inputs(architecture)))
 
     def epochs(self, architecture: Architecture) -> int:
-        """See :class:`Selection`: 14 edges and 3 nodes make 5·(14 + 3 − 1) + 1 = 81 epochs."""
+        """See :class:`Selection`: 14 edges and 3 nodes make 5·(14 + 3 − 1) + 1 = 81 epochs, the 6 edges of NAS-Bench-201 5·(6 − 1) = 25.
+
+        As published, an epoch follows the last event only where there is a topology stage.
+        """
         events = self.events(architecture)
-        return self.epochs_between * (events - 1) + 1 if events else 0
+        return self.epochs_between * (events - 1) + bool(_wide_inputs(architecture)) if events else 0
 
     def observe(self, finished: int, search_epochs: int, architecture: Architecture, relaxation: Relaxation) -> None:
         """Notes what magnitude would choose as the search ends."""
@@ -107,10 +115,13 @@ class Progressive(Selection):
 
     def _decide_inputs(self, architecture: Architecture, label: str, module: DifferentiableModule) -> list[dict[str, Any]]:
         decision = architecture.inputs()[label]
-        written = []
+        written: list[dict[str, Any]] = []
+        known: dict[int, float] = {}
         while len(architecture.remaining(label)) > _keeps(decision):
             candidates = architecture.remaining(label)
-            scores = self.score(architecture, label, candidates, module)
+            if self.rescore_inputs or not written:
+                known = dict(zip(candidates, self.score(architecture, label, candidates, module)))
+            scores = [known[index] for index in candidates]
             # The input whose loss hurts least goes; of equals the last, so that the first stay.
             best = max(range(len(candidates)), key=lambda position: (scores[position], position))
             architecture.dropped.setdefault(label, []).append(candidates[best])
@@ -143,7 +154,10 @@ class Perturbation(Progressive):
     Args:
         criterion, batch_norm, batches: as for :class:`Scoring`; the authors' are the defaults.
         renormalise: divide the weights of an edge's other operations by their sum. The authors do not.
-        others: as for :class:`Progressive`.
+        rescore_inputs: False, as published, scores each input of a node once, masked alone with all other inputs present, and drops the
+            weakest. (The authors' loop removes one input at a time from its list, but never from the supernet that it scores.) True
+            scores the inputs that are left again after each drop, without those dropped; nodes with 4 or 5 inputs may then keep others.
+        settings: as for :class:`Progressive`.
 
     For each batch, whatever does not depend on the choice being scored is computed once for all candidates
     (:class:`~nni_darts.strategies.selections.sharing.SharedResults`); the scores are those of full passes, bit for bit.
@@ -159,21 +173,26 @@ class Perturbation(Progressive):
         batch_norm: Literal['train', 'eval'] = 'train',
         batches: int | None = None,
         renormalise: bool = False,
+        rescore_inputs: bool = False,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         self.scoring = Scoring(criterion, batch_norm, batches)
         self.renormalise = renormalise
+        self.rescore_inputs = rescore_inputs
 
     def scored_operations(self, architecture: Architecture, label: str) -> list[tuple[int, int | None]]:
         """See :class:`Progressive`: every operation."""
         return [(len(architecture.eligible(label)), self.scoring.batches)]
 
     def scored(self, architecture: Architecture) -> list[tuple[int, int | None]]:
-        """Every operation, and every input that is left each time one is dropped."""
+        """Every operation, and every input of a node that drops some, once or, where inputs are scored again, after each drop."""
         operations = [entry for label in architecture.operations() for entry in self.scored_operations(architecture, label)]
-        inputs = _wide_inputs(architecture).values()
-        return [*operations, *((sum(range(_keeps(decision) + 1, decision.candidates + 1)), self.scoring.batches) for decision in inputs)]
+        rounds = [
+            range(_keeps(decision) + 1 if self.rescore_inputs else decision.candidates, decision.candidates + 1)
+            for decision in _wide_inputs(architecture).values()
+        ]
+        return [*operations, *((sum(counts), self.scoring.batches) for counts in rounds)]
 
     def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
         """See :class:`Progressive`: the accuracy, or minus the loss, without each candidate."""

@@ -154,7 +154,8 @@ def test_recipes(name: str) -> None:
     recipe = Recipe.load(name)
     assert isinstance(recipe, TextRecipe) and recipe.metric.optimize_mode == 'minimize'
     assert Recipe.from_dict(recipe.to_dict()) == recipe
-    assert recipe.search.settings['darts-2nd'] == {'clip_norm': recipe.search.gradient_clip}
+    for strategy in ('darts-2nd', 'darts-2nd+pt', 'darts-2nd+pt-mag'):
+        assert recipe.search.settings[strategy]['clip_norm'] == recipe.search.gradient_clip
 
 
 def test_published_settings() -> None:

@@ -97,6 +97,31 @@ def test_dropout_behind_skips() -> None:
     assert SkipDropout(0.0).candidate(nn.Identity(), 'skip_connect').__class__ is nn.Identity
 
 
+@pytest.mark.parametrize(('behind', 'dropped'), [('identity', False), ('all', True)])
+def test_dropout_behind_skips_of_stride_2_is_the_papers(behind: str, dropped: bool) -> None:
+    """The authors' code drops only behind identities, the paper behind every skip connection; names of weights do not differ."""
+    relaxation = SkipDropout(0.9, behind)
+    model = DifferentiableStrategy(relaxation).mutate_model(DartsSpace(2, 3, nodes=1))
+    relaxation.current = 0.9
+    images = torch.randn(4, 4, 16, 16)
+    skip = dict(model.cells[1].nodes[0].edges[0].named_children())['skip_connect']
+    output = skip(images)
+    assert output.shape == (4, 4, 8, 8)
+    assert (float((output == 0).float().mean()) > 0.5) == dropped
+    straight = dict(model.cells[0].nodes[0].edges[0].named_children())['skip_connect']
+    assert float((straight(images) == 0).float().mean()) > 0.5
+    assert all(name.startswith('skip.') for name in skip.state_dict())
+
+
+def test_where_skips_are_dropped_is_a_setting_of_p_darts() -> None:
+    def behind(**settings: str) -> set[str]:
+        return {part.relaxation.behind for part in create_strategy('p-darts', **settings).parts}
+
+    assert behind() == {'identity'} and behind(dropout_behind='all') == {'all'}
+    with pytest.raises(ValueError, match='dropout_behind must be identity or all'):
+        behind(dropout_behind='some')
+
+
 def staged(tmp_path: Path, **changes: object) -> Recipe:
     small = {'search.epochs': 3, 'search.settings': {'p-darts': {'cells': [3, 4, 5], 'dropout': [0.1, 0.4, 0.7], **changes}}}
     return Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), **small})

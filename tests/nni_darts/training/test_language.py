@@ -12,7 +12,8 @@ from nni_darts import PUBLISHED, RnnGenotype
 from nni_darts._nni import Lightning, Trainer
 from nni_darts.data import TextDataModule, load_text
 from nni_darts.search_spaces import DartsRnnSpace, Dropouts, network_from_genotype
-from nni_darts.strategies import create_strategy
+from nni_darts.strategies import DifferentiableStrategy, create_strategy
+from nni_darts.strategies.differentiable import DifferentiableModule
 from nni_darts.training import LanguageModel
 from nni_darts.training.averaging import AveragedWeights
 from nni_darts.training.language import HiddenStates, perplexity
@@ -96,6 +97,24 @@ def test_an_epoch_is_the_one_written_down(data: TextDataModule) -> None:
         losses.append(float(reference.reference_loss(logits, targets.view(-1, 3))))
         counts.append(len(targets))
     assert float(run.callback_metrics['valid_perplexity']) == pytest.approx(reference.perplexity(losses, counts), rel=1e-5)
+
+
+def test_alpha_minimises_the_bare_cross_entropy_and_weights_the_regularised_loss(data: TextDataModule) -> None:
+    module = LanguageModel(bptt=6, activation_regularisation=0.3, temporal_regularisation=0.2)
+    module.set_model(network())
+    batch = next(iter(data.train_dataloader()))
+    outputs = module.training_step(batch, 0)
+    tokens, targets, _ = batch
+    logits, _, hidden, dropped = module.model(tokens, None)
+    bare = functional.cross_entropy(logits, targets)
+    penalty = 0.3 * dropped.square().mean() + 0.2 * (hidden[1:] - hidden[:-1]).square().mean()
+    torch.testing.assert_close(outputs['architecture_loss'], bare, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(outputs['loss'], bare + penalty, rtol=1e-9, atol=1e-12)
+    assert outputs['architecture_loss'].requires_grad and float(penalty.detach()) > 1e-6
+    searched = DifferentiableModule(module, DifferentiableStrategy())
+    torch.testing.assert_close(searched.architecture_loss_on(batch, 0), outputs['architecture_loss'], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(searched.loss_on(batch, 0), outputs['loss'], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(-searched.score_on(batch, 0, 'loss'), outputs['architecture_loss'], rtol=1e-9, atol=1e-12)
 
 
 def test_perplexity_is_always_a_number_that_json_knows() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_darts.strategies.architects import architecture_gradient
-from tests.reference.second_order import unrolled_gradient
+from tests.reference.second_order import published_clipped_gradient, unrolled_gradient
 
 RATE = 0.05
 
@@ -134,25 +134,62 @@ def test_groups_of_the_optimizer_keep_their_own_rules() -> None:
         assert error(found, expected) <= limit
 
 
-def test_clipping_follows_the_published_recurrent_code() -> None:
-    """Both gradients are clipped to the norm; the product is that of the unclipped loss (methods of the authors' RNN architect)."""
-    problem, norm = Problem(), 0.05
-    train, valid = problem.closures()
+class Tied(Problem):
+    """A language model in small: the decoder is the embedding, as one tensor."""
 
-    def clipped(gradients: tuple[Tensor, ...]) -> list[Tensor]:
-        total = torch.cat([gradient.flatten() for gradient in gradients]).norm()
-        return [gradient * min(1.0, norm / (float(total) + 1e-6)) for gradient in gradients]
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(7)
+        self.weights = [scale * torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((9, 4), (4, 4))]
+        for weight in self.weights:
+            weight.requires_grad_()
+        words = torch.randint(9, (4, 30), generator=generator)
+        self.train, self.valid = (words[0], words[1]), (words[2], words[3])
 
-    first = clipped(torch.autograd.grad(train(), problem.weights))
-    moved = [(w - RATE * g).detach().requires_grad_() for w, g in zip(problem.weights, first)]
-    loss = problem.loss(problem.valid, moved, problem.alphas)
-    direct = torch.autograd.grad(loss, problem.alphas, retain_graph=True)
-    vector = clipped(torch.autograd.grad(loss, moved))
-    graph = torch.autograd.grad(train(), problem.weights, create_graph=True)
-    product = torch.autograd.grad(graph, problem.alphas, grad_outputs=vector)
-    expected = [d - RATE * p for d, p in zip(direct, product)]
-    found = architecture_gradient(train, valid, problem.weights, problem.alphas, learning_rate=RATE, hessian='exact', clip_norm=norm)
-    assert error(found, expected) <= 1e-8
+    def loss(self, batch: tuple[Tensor, Tensor], weights: list[Tensor], alphas: list[Tensor]) -> Tensor:
+        embedding, matrix = weights
+        hidden = embedding[batch[0]] @ matrix
+        mixture, gate = torch.softmax(alphas[0], 0), torch.softmax(alphas[1], 0)
+        hidden = mixture[0] * torch.tanh(hidden) + mixture[1] * torch.sigmoid(hidden) + mixture[2] * hidden
+        return functional.cross_entropy((gate[0] * hidden + gate[1] * hidden**2) @ embedding.T, batch[1])
+
+
+def clipped(problem: Problem, reference: Callable[..., list[Tensor]], clip_norm: float | str, norm: float) -> tuple[float, float]:
+    """Errors of the exact product and of the difference against a reference, with weight decay."""
+    optimizer = torch.optim.SGD(problem.weights, lr=RATE, weight_decay=0.1)
+    expected = reference(
+        lambda w, a: problem.loss(problem.train, w, a),
+        lambda w, a: problem.loss(problem.valid, w, a),
+        problem.weights,
+        problem.alphas,
+        learning_rate=RATE,
+        weight_decay=0.1,
+        clip_norm=norm,
+    )
+    settings = {'learning_rate': RATE, 'clip_norm': clip_norm}
+    exact, difference = (
+        error(architecture_gradient(*problem.closures(), problem.weights, problem.alphas, optimizer, hessian=hessian, **settings), expected)
+        for hessian in ('exact', 'finite_difference')
+    )
+    return exact, difference
+
+
+@pytest.mark.parametrize('norm', [0.05, 0.25, 1e3], ids=['clipped hard', 'clipped', 'not clipped'])
+@pytest.mark.parametrize('make', [Problem, Tied], ids=['untied', 'tied'])
+def test_clipping_is_the_gradient_through_the_clipped_step(make: type[Problem], norm: float) -> None:
+    exact, difference = clipped(make(), unrolled_gradient, norm, norm)
+    assert exact <= 1e-8 and difference <= 1e-3
+
+
+@pytest.mark.parametrize('scale', [1.0, 0.05], ids=['clipped', 'k above 1'])
+def test_published_clipping_is_the_authors_formula(scale: float) -> None:
+    problem = Tied(scale)
+    gradients = torch.autograd.grad(problem.closures()[0](), problem.weights)
+    norm = float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
+    assert (norm > 0.25) == (scale == 1.0)  # both sides of the limit are seen
+    exact, difference = clipped(problem, published_clipped_gradient, 'published', 0.25)
+    assert exact <= 1e-8 and difference <= 1e-3
+    assert clipped(problem, unrolled_gradient, 'published', 0.25)[0] > 1e-6  # another rule than the exact one
 
 
 def network() -> tuple[nn.Module, nn.Parameter, Tensor, Tensor]:
@@ -281,7 +318,9 @@ def test_edge_cases_give_numbers() -> None:
         ({'epsilon': 0.0}, 'epsilon'),
         ({'learning_rate': float('nan')}, 'learning_rate'),
         ({'learning_rate': [0.1]}, 'learning_rate'),
-        ({'clip_norm': -1.0}, 'clip_norm'),
+        ({'clip_norm': -1.0}, 'clip_norm must be a number above 0'),
+        ({'clip_norm': float('inf')}, 'clip_norm'),
+        ({'clip_norm': 'authors'}, "clip_norm must be .*'published'"),
     ],
 )
 def test_options_outside_their_range(settings: dict, names: str) -> None:

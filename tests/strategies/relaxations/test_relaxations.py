@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
 from nni_darts import stages
 from nni_darts.recipe import Recipe
@@ -14,8 +15,10 @@ from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import PRESETS, create_strategy
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, RandomSoftmax, Softmax
+from nni_darts.strategies.selections import ProgressiveMagnitude
 from tests.nni_darts.test_stages import broken_and_resumed, measured
 from tests.nni_darts.tiny import SMALL, overrides, write_images
+from tests.strategies.fitting import fit
 
 Made = tuple[DifferentiableStrategy, nn.Module, Callable[[], Tensor]]
 
@@ -196,3 +199,20 @@ def test_a_resumed_search_has_the_temperature_of_its_epoch(tmp_path: Path) -> No
     recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), 'search.epochs': 3, 'space.nodes': 1})
     broken_and_resumed(recipe, 'gdas', tmp_path, 3)
     assert measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
+
+
+def test_the_radius_grows_by_epochs_as_published() -> None:
+    """ε = 0.03 + 0.27·e / E: it reaches 0.3 only after the last epoch of the search."""
+    reached: list[float] = []
+
+    class Watched(RandomSoftmax):
+        def _perturb(self, centres: dict, radius: float, loss: object, model: nn.Module) -> None:
+            reached.append(radius)
+            super()._perturb(centres, radius, loss, model)
+
+    images, labels = torch.randn(4, 1, 8, 8, dtype=torch.float64), torch.arange(4) % 4
+    loader = DataLoader(TensorDataset(images, labels), batch_size=4)
+    space = DartsSpace(2, 3, 4, 1, nodes=1, operations=['skip_connect', 'max_pool_3x3'])
+    selection = ProgressiveMagnitude(epochs_between=1)
+    fit(DifferentiableStrategy(Watched(), selection=selection), space, (loader, loader), epochs=3, classes=4)
+    assert reached == pytest.approx([0.03, 0.12, 0.21, 0.3])  # three epochs of search, one of tuning

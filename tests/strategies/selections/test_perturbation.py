@@ -14,7 +14,7 @@ from nni_darts import Genotype, stages
 from nni_darts._nni import DataLoader, Lightning
 from nni_darts.candidates import REDUCED
 from nni_darts.recipe import Recipe
-from nni_darts.search_spaces import S1, DartsSpace
+from nni_darts.search_spaces import S1, DartsSpace, NasBench201Space
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.relaxations import Fixed, PartialChannels, Softmax
 from nni_darts.strategies.selections import Perturbation, Progressive, ProgressiveMagnitude
@@ -80,7 +80,7 @@ def test_decisions_are_those_of_brute_force(criterion: str, batch_norm: str) -> 
     history = strategy.architecture.history
     assert Counter(record['stage'] for record in history) == {'operation': 18, 'topology': 6}
     # Every edge had three operations; in each kind of cell one node dropped one of three inputs and one two of four.
-    assert selection.checked == 18 * 3 + 2 * (3 + 4 + 3)
+    assert selection.checked == 18 * 3 + 2 * (3 + 4)
     for record in history:
         scores = record['scores']
         if record['stage'] == 'operation':
@@ -99,10 +99,52 @@ def test_decisions_are_those_of_brute_force(criterion: str, batch_norm: str) -> 
     assert genotype.nodes == 3
 
 
+def test_inputs_scored_again_are_scored_without_those_dropped() -> None:
+    selection = Checked(criterion='loss', rescore_inputs=True, epochs_between=1)
+    strategy = DifferentiableStrategy(selection=selection)
+    fit(strategy, space(), loaders(4, 1, 8, 8))
+    assert selection.checked == 18 * 3 + 2 * (3 + 4 + 3)
+    assert sum(count for count, _ in selection.scored(strategy.architecture)) == selection.checked
+
+
+@pytest.mark.parametrize(('rescore', 'kept'), [(False, [1, 2]), (True, [0, 2])])
+def test_one_set_of_scores_decides_the_inputs_as_published(rescore: bool, kept: list[int]) -> None:
+    """Without input 3, input 0 matters more than it did with all others present; the published rule never sees that."""
+    scored: list[tuple[str, tuple[int, ...]]] = []
+
+    class Scripted(Perturbation):
+        def score(self, architecture: Any, label: str, candidates: Any, module: Any) -> list[float]:
+            if '_op_' in label:
+                return [0.0] * len(candidates)
+            scored.append((label, tuple(candidates)))
+            hurts = {0: 0.3, 1: 0.4, 2: 0.5, 3: 0.2} if len(candidates) == 4 or not rescore else {0: 0.9, 1: 0.4, 2: 0.5}
+            return [-hurts[index] for index in candidates]
+
+    strategy = DifferentiableStrategy(selection=Scripted(epochs_between=1, rescore_inputs=rescore))
+    fit(strategy, space(), loaders(4, 1, 8, 8))
+    assert strategy.select()['normal_input_4'] == kept
+    wide = [candidates for label, candidates in scored if label == 'normal_input_4']
+    assert wide == ([(0, 1, 2, 3), (0, 1, 2)] if rescore else [(0, 1, 2, 3)])
+    records = [record for record in strategy.architecture.history if record['label'] == 'normal_input_4']
+    assert [record['choice'] for record in records] == ([3, 1] if rescore else [3, 0])
+    assert [record['margin'] for record in records] == pytest.approx([0.1, 0.1])
+
+
+@pytest.mark.parametrize('epochs_between', [1, 5])
+def test_tuning_epochs_of_nas_bench_201_are_those_published(epochs_between: int) -> None:
+    """5·(6 − 1) = 25, and every edge is decided within them."""
+    strategy = create_strategy('darts-pt', epochs_between=epochs_between)
+    strategy.mutate_model(NasBench201Space(channels=2, cells=3, num_classes=4, in_channels=1))
+    selection = strategy.selection
+    assert selection.epochs(strategy.architecture) == epochs_between * 5
+    events = [epoch for epoch in range(epochs_between * 5 + 1) if selection.rounds_due(50 + epoch, 50, strategy.architecture)]
+    assert len(events) == 6
+
+
 def test_renormalised_scores_are_those_of_brute_force() -> None:
     selection = Checked(criterion='loss', renormalise=True, epochs_between=1)
     fit(DifferentiableStrategy(selection=selection), space(), loaders(4, 1, 8, 8))
-    assert selection.checked == 18 * 3 + 2 * (3 + 4 + 3)
+    assert selection.checked == 18 * 3 + 2 * (3 + 4)
 
 
 @pytest.mark.parametrize('edge_weights', [True, False])
@@ -111,7 +153,7 @@ def test_partial_channels_are_scored_like_brute_force(edge_weights: bool) -> Non
     partial = DartsSpace(channels=4, cells=3, nodes=3, num_classes=4, in_channels=1, operations=OPERATIONS)
     strategy = DifferentiableStrategy(PartialChannels(2, edge_weights=edge_weights), selection=selection)
     fit(strategy, partial, loaders(4, 1, 7, 7))
-    assert selection.checked == 18 * 3 + 2 * (3 + 4 + 3)
+    assert selection.checked == 18 * 3 + 2 * (3 + 4)
 
 
 def test_operations_that_differ_from_edge_to_edge() -> None:
@@ -119,7 +161,7 @@ def test_operations_that_differ_from_edge_to_edge() -> None:
     selection = Checked(criterion='loss', batches=1, epochs_between=1)
     strategy = DifferentiableStrategy(selection=selection)
     fit(strategy, S1(2, 3, 4, 1), loaders(4, 1, 8, 8))
-    assert selection.checked == 2 * (14 * 2 + 3 + (4 + 3) + (5 + 4 + 3))
+    assert selection.checked == 2 * (14 * 2 + 3 + 4 + 5)
     Genotype.from_sample(strategy.select()).to_sample(REDUCED['s1'])
 
 
@@ -156,7 +198,7 @@ def test_nas_bench_201_has_no_topology_stage_and_may_choose_none() -> None:
     module = fit(strategy, NasBench201(stem_out_channels=4, num_modules_per_stack=1, num_labels=4), loaders(4, 3, 8, 8))
     assert set(strategy.select().values()) == {'none'}
     assert len(strategy.architecture.history) == 6
-    assert module.trainer.current_epoch == 1 + 6  # 1·(6 − 1) + 1
+    assert module.trainer.current_epoch == 1 + 5  # 1·(6 − 1): no epoch follows the last decision
 
 
 def test_none_is_never_kept_on_an_edge_of_a_cell() -> None:
@@ -203,9 +245,9 @@ def test_tuning_uses_a_tenth_of_the_learning_rate_and_a_new_optimizer(scheduled:
     strategy.mutate_evaluator = watched
     fit(strategy, DartsSpace(channels=2, cells=3, nodes=1, num_classes=4, in_channels=1, operations=OPERATIONS), loaders(4, 1, 8, 8), 2)
     tuning = [entry for entry in rates if entry[0] >= 2]
-    assert [epoch for epoch, _, _ in tuning] == [2, 3, 4]  # two events: 2·(2 − 1) + 1
+    assert [epoch for epoch, _, _ in tuning] == [2, 3]  # two events, none about topology: 2·(2 − 1)
     assert all(rate == pytest.approx(0.005) for _, rate, _ in tuning)
-    assert [state for _, _, state in rates] == [False, True, False, True, True]
+    assert [state for _, _, state in rates] == [False, True, False, True]
 
 
 def test_progressive_magnitude_keeps_the_most_probable_each_time() -> None:
