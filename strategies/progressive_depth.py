@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from nni_darts._nni import Lightning, ModelSpace, OneShotStrategy, RawFormatModelSpace, SequentialExecutionEngine
 from nni_darts.candidates import Candidates
