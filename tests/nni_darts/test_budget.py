@@ -77,9 +77,9 @@ def test_every_strategy_says_what_it_gets(images: Path) -> None:
     assert bought(recipe, 'fixed-alpha') == 'fixed-alpha: 37 epochs of search, 19.9 passes with the short training of its cell'
     assert bought(recipe, 'random') == 'random: 14 cells, 19.6 passes'
     assert bought(recipe, 'evolution') == 'evolution: 14 cells, 19.6 passes'
-    # pc-darts: no α in the first 30 % of 20 epochs; two edges of seven operations each for each kind of cell and 2 epochs of tuning.
+    # pc-darts: no α in the first 30 % of 20 epochs; two edges of seven operations each for each kind of cell and one epoch of tuning.
     assert bought(recipe, 'pc-darts').startswith('pc-darts: 22 epochs')
-    assert bought(recipe, 'darts-1st+pt').startswith('darts-1st+pt: 11 epochs of search and 2 of tuning')
+    assert bought(recipe, 'darts-1st+pt').startswith('darts-1st+pt: 12 epochs of search and 1 of tuning')
 
 
 def test_text_has_validation_text_of_its_own(tmp_path: Path) -> None:
