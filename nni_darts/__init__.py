@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nni_darts.recipe import Recipe
     from nni_darts.recurrent import RnnGenotype
 
-__version__ = '0.1.0'
+__version__ = '0.2.0.dev0'
 __all__ = ['DARTS_OPERATIONS', 'PUBLISHED', 'Genotype', 'NasBench201Genotype', 'Recipe', 'RnnGenotype', '__version__']
 
 _HOMES = {
