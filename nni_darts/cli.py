@@ -73,7 +73,7 @@ class _Commands(click.Group):
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 full = 'the disk, or your share of it, is full: make room'
-                raise click.ClickException(f'{full}; an interrupted run goes on with the same command and --resume') from None
+                raise click.ClickException(f'{full}; the same command with --resume continues an interrupted run') from None
             if error.filename is None or error.strerror is None:
                 raise  # about no file: not the user's
             raise click.ClickException(f'{error.filename}: {error.strerror}') from None

@@ -1,4 +1,4 @@
-"""What Python prints of lists of edges, parsed and never run, and the shapes in which edges are listed. No torch in here."""
+"""Lists of edges as Python prints them, parsed and never run, and the shapes in which edges are listed. Imports no torch."""
 
 from __future__ import annotations
 

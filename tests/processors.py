@@ -6,7 +6,7 @@ INSTRUCTION_SETS: dict[str, dict[str, str]] = {
     'native': {},
     'avx2': {'ONEDNN_MAX_CPU_ISA': 'AVX2', 'ATEN_CPU_CAPABILITY': 'avx2'},
 }
-"""What torch may use. Only x86 processors read this; on others all are native."""
+"""The instruction sets that torch may use. Only x86 processors read this; on others all are native."""
 
 HEAP_CHECKED = {
     'LD_PRELOAD': 'libc_malloc_debug.so.0',

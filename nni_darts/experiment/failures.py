@@ -20,7 +20,7 @@ _CRASHES = {
     'Floating-point exception': 'SIGFPE',
     'Illegal instruction': 'SIGILL',
 }
-"""What Python writes as a signal of these ends it."""
+"""The words that Python writes when one of these signals ends it."""
 
 
 def reason(status: str, stderr: str) -> str:

@@ -19,7 +19,7 @@ __all__ = ['architecture_gradient', 'gradient_of', 'require_grad', 'saved', 'unc
 
 HESSIANS = ('finite_difference', 'exact')
 PUBLISHED_NORM = 0.25
-"""What the authors clip the gradients of recurrent networks to."""
+"""The norm to which the authors clip the gradients of recurrent networks."""
 
 
 def architecture_gradient(

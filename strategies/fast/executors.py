@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from nni_darts import parallel
 from nni_darts.files import lock, write_text
 from nni_darts.strategies.architects.randomness import RandomState
-from nni_darts.strategies.fast.kernels import kernels
+from nni_darts.strategies.fast.kernels import instruction_set, kernels
 
 __all__ = ['NAMES', 'CellInputs', 'Executable', 'ExecutorChoice', 'ExecutorRecord', 'ExecutionSetting', 'Place', 'unusable']
 
@@ -46,9 +46,9 @@ ROUNDS = 5
 PORTIONS = 1, 4
 """How much larger the second sample is than the first: large enough to leave the caches, as whole batches do."""
 CLEARLY_SLOWER = 1.5
-"""An executor that takes so many times as long as one that is preferred to it is not timed again: larger samples favour preferred ones."""
+"""Ratio of times from which an executor is not timed again beside one preferred to it: larger samples favour preferred executors."""
 HOPELESS = 4.0
-"""An executor that takes so many times as long as any other one is not timed again."""
+"""Ratio of times from which an executor is not timed again, whatever the faster one is."""
 MARGIN = 0.95
 """An executor is chosen before a preferred one (which needs less memory) if it takes less than this part of its time."""
 ENTRIES = 500
@@ -170,7 +170,8 @@ class ExecutorChoice:
             self._settle({'name': 'plain', 'how': 'only'})
 
     def check(self, place: Place) -> None:
-        """Raises ValueError if an executor is pinned that cannot be used in a place."""
+        """Raises ValueError if an executor is pinned that cannot be used in a place, or kernels are asked for that cannot run here."""
+        instruction_set()
         reason = None if self.pinned is None else unusable(self.pinned, place)
         if reason is not None:
             usable = [name for name in NAMES if unusable(name, place) is None]
@@ -296,7 +297,7 @@ def _one_pass(cell: Executable, name: str, sample: Sequence[Tensor | None], want
 
 
 def _parameters(cell: Executable) -> list[Tensor]:
-    """What a search differentiates by: weights of the cell, and all α."""
+    """The tensors that a search differentiates by: weights of the cell, and all α."""
     assert isinstance(cell, nn.Module)
     return [*cell.parameters(), *cell.alphas()]
 
@@ -353,7 +354,7 @@ def _recall(path: Path | None, key: str, candidates: Sequence[str]) -> ExecutorR
 
 
 def _entries(path: Path | None) -> dict[str, Any]:
-    """What the file holds; nothing if it is damaged or missing."""
+    """The entries of the file; none if it is damaged or missing."""
     try:
         entries = json.loads(path.read_text('utf-8')) if path is not None else {}
     except (OSError, ValueError):

@@ -325,3 +325,10 @@ def choices_of_ranks(cache: str) -> list[str]:
 def test_ranks_agree(tmp_path: Path) -> None:
     one, two = on_ranks(2, tmp_path / 'ranks', choices_of_ranks, str(tmp_path))
     assert one == two and one[0] == 'joined'
+
+
+def test_kernels_that_the_processor_cannot_run_are_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('NNI_DARTS_KERNELS_ARCH', 'x86-64-v3')
+    monkeypatch.setattr(kernels, '_processor', lambda: 'flags : fpu sse2')
+    with pytest.raises(ValueError, match='NNI_DARTS_KERNELS_ARCH is x86-64-v3, which this processor cannot run'):
+        DifferentiableStrategy().check_executor('cpu', '32-true')
