@@ -31,7 +31,8 @@ class Progressive(Selection):
     inputs. Ties keep the first candidate, and the first inputs.
 
     Args:
-        epochs_between: epochs of fine-tuning between two events; where the last one is about topology, one more epoch follows it.
+        epochs_between: epochs of fine-tuning between two events; one more follows the last event. Without a topology stage that event comes
+            an epoch early, as in the authors' code for NAS-Bench-201.
         learning_rate_factor: the weights' learning rate while tuning, times that at the start of the search. The optimizer starts anew.
         step_schedule: step the evaluator's learning rate schedule while tuning; the authors build one and never step it.
 
@@ -60,7 +61,7 @@ class Progressive(Selection):
     def epochs(self, architecture: Architecture) -> int:
         """See :class:`Selection`: 14 edges and 3 nodes make 5·(14 + 3 − 1) + 1 = 81 epochs, the 6 edges of NAS-Bench-201 5·(6 − 1) = 25.
 
-        As published, an epoch follows the last event only where there is a topology stage.
+        Without a topology stage there is one less, as published.
         """
         events = self.events(architecture)
         return self.epochs_between * (events - 1) + bool(_wide_inputs(architecture)) if events else 0
@@ -71,9 +72,27 @@ class Progressive(Selection):
             architecture.by_magnitude = Magnitude().select(architecture, relaxation)
 
     def rounds_due(self, finished: int, search_epochs: int, architecture: Architecture) -> int:
-        """The first event is at the end of the search."""
-        quotient, rest = divmod(finished - search_epochs, self.epochs_between)
-        return int(rest == 0 and 0 <= quotient < self.events(architecture))
+        """The first event is at the end of the search; the last one is an epoch before the end of tuning, as published.
+
+        Only an epoch between two events leaves no room for that where there is no topology stage: there the last event ends the tuning.
+        """
+        tuned, last = finished - search_epochs, self._last_event(architecture)
+        if 0 <= tuned < last:
+            return int(tuned % self.epochs_between == 0)
+        # After its date the last event is due in a checkpoint of a version that had it later.
+        return int(tuned >= 0 and not self._decided(architecture))
+
+    def _last_event(self, architecture: Architecture) -> int:
+        """After how many epochs of tuning it comes."""
+        tuned = self.epochs_between * (self.events(architecture) - 1)
+        early = not _wide_inputs(architecture) and self.epochs_between > 1
+        return max(0, tuned - early)
+
+    def _decided(self, architecture: Architecture) -> bool:
+        wide = _wide_inputs(architecture).items()
+        return all(label in architecture.fixed for label in architecture.operations()) and all(
+            len(architecture.remaining(label)) <= _keeps(decision) for label, decision in wide
+        )
 
     def decisions(self, architecture: Architecture) -> int:
         """Every operation, and every input that is dropped."""

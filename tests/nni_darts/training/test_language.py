@@ -10,15 +10,17 @@ from torch.nn import functional
 
 from nni_darts import PUBLISHED, RnnGenotype
 from nni_darts._nni import Lightning, Trainer
-from nni_darts.data import TextDataModule, load_text
+from nni_darts.data import TextBatch, TextDataModule, load_text
 from nni_darts.search_spaces import DartsRnnSpace, Dropouts, network_from_genotype
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
+from nni_darts.strategies.architects import SecondOrder
 from nni_darts.strategies.differentiable import DifferentiableModule
 from nni_darts.training import LanguageModel
 from nni_darts.training.averaging import AveragedWeights
 from nni_darts.training.language import HiddenStates, perplexity
 from tests.nni_darts.tiny import text_recipe, write_text
 from tests.reference import recurrent as reference
+from tests.reference.second_order import published_clipped_gradient, unrolled_gradient
 
 NO_DROPOUT = Dropouts(0, 0, 0, 0, 0)
 
@@ -208,6 +210,76 @@ def test_passes_of_an_architect_disturb_no_stream(name: str, data: TextDataModul
     if name == 'darts-2nd':  # the ± passes see the masks of the first one
         first, plus, minus, _ = [entry[4] for entry in module.passes if entry[0] == 'train'][:4]
         assert abs(first - (plus + minus) / 2) < 1e-4 < abs(first - module.passes[-1][4])
+
+
+def encoded(weights: dict[str, Tensor], alphas: list[list[Tensor]], tokens: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and outputs (T, B, …) of a relaxed cell, by the reference, one time step at a time."""
+    logits, outputs = [], []
+    for row in tokens:
+        some, hidden = reference.reference_forward(weights, row[None], hidden, alphas=alphas)
+        logits.append(some[0])
+        outputs.append(hidden)
+    return torch.stack(logits), torch.stack(outputs)
+
+
+class Kept(SecondOrder):
+    """Keeps the weights, the batches and the gradient of its first step."""
+
+    def gradients(self, module: DifferentiableModule, train: TextBatch, valid: TextBatch, index: int) -> list[Tensor]:
+        weights = {name: weight.detach().clone() for name, weight in module.model.named_parameters()}
+        alphas = [alpha.detach().clone() for alpha in module.architecture.arch_parameters()]
+        found = super().gradients(module, train, valid, index)
+        KEPT.append((weights, alphas, train, valid, found))
+        return found
+
+
+KEPT: list[tuple] = []
+
+
+@pytest.mark.parametrize('rule', ['exact', 'published'])
+def test_alpha_follows_the_bare_loss_after_a_regularised_clipped_step(rule: str, data: TextDataModule) -> None:
+    """Against the references: L_t with both regularisers, L_v without, a clipped step of all weights, the tied one among them."""
+    torch.manual_seed(0)
+    KEPT.clear()
+    clip = 0.25
+    architect = Kept(hessian='exact', clip_norm=clip if rule == 'exact' else 'published')
+    strategy = DifferentiableStrategy(architect=architect, learning_rate=0.01, gradient_clip_val=clip)
+    model = strategy.mutate_model(DartsRnnSpace(11, 6, 6, 2, dropouts=NO_DROPOUT))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(10)
+    module = LanguageModel(bptt=6, learning_rate=0.5, weight_decay=0.01, activation_regularisation=0.3, temporal_regularisation=0.2)
+    evaluator = strategy.mutate_evaluator(Lightning(module, trainer(max_epochs=1, limit_train_batches=1), datamodule=data))
+    evaluator.evaluate(model)
+    weights, alphas, train, valid, found = KEPT[0]
+
+    def parts(batch: TextBatch, w: list[Tensor], a: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        hidden = w[0].new_zeros(batch[0].shape[1], 6)
+        logits, outputs = encoded(dict(zip(weights, w)), [a[:1], a[1:]], batch[0], hidden)
+        nats = functional.cross_entropy(logits.flatten(0, 1), batch[1])
+        return nats, (outputs**2).mean(), ((outputs[1:] - outputs[:-1]) ** 2).mean()
+
+    def train_loss(w: list[Tensor], a: list[Tensor]) -> Tensor:
+        nats, activation, slowness = parts(train, w, a)
+        return nats + 0.3 * activation + 0.2 * slowness
+
+    def valid_loss(w: list[Tensor], a: list[Tensor]) -> Tensor:
+        return parts(valid, w, a)[0]
+
+    def regularised_valid(w: list[Tensor], a: list[Tensor]) -> Tensor:
+        nats, activation, slowness = parts(valid, w, a)
+        return nats + 0.3 * activation + 0.2 * slowness
+
+    formula = unrolled_gradient if rule == 'exact' else published_clipped_gradient
+    settings = {'learning_rate': 0.5 * len(train[0]) / 6, 'clip_norm': clip, 'weight_decay': 0.01}
+    expected = formula(train_loss, valid_loss, list(weights.values()), alphas, **settings)
+    regularised = formula(train_loss, regularised_valid, list(weights.values()), alphas, **settings)
+
+    def distance(other: list[Tensor]) -> float:
+        return float(torch.cat([x - y for x, y in zip(found, other)]).norm() / torch.cat(list(other)).norm())
+
+    assert distance(expected) <= 1e-8
+    assert distance(regularised) > 1e-3
 
 
 def test_through_nnis_own_experiment(data: TextDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
