@@ -27,14 +27,15 @@ from nni_darts.recipe import Recipe, recipe_names
 from nni_darts.strategies.presets import PRESETS, SELECTIONS, preset
 
 if TYPE_CHECKING:
-    from nni_darts.experiment.manager import TrialRecord
+    from nni_darts.experiment.manager import Manager, TrialRecord
 
 __all__ = ['main']
 
-_ORDER = ('launch', 'resume', 'check', 'search', 'retrain', 'draw', 'cost', 'export', 'query')
+_ORDER = ('launch', 'stop', 'resume', 'check', 'search', 'retrain', 'draw', 'cost', 'export', 'query')
 """Of the commands in the help; others follow."""
 
 
+_SUMMARY_SECONDS = 30
 _DOWNLOADED = ('cifar10', 'cifar100', 'svhn', 'fashion-mnist')
 
 
@@ -387,7 +388,7 @@ def check(experiment: Path) -> None:
 def launch(experiment: Path, port: int, wait: bool, id_file: Path | None) -> None:
     """Check EXPERIMENT.yml, then start it: nnictl create, with NNI's manager bound to this machine.
 
-    Prints the addresses of NNI's web page and of the summary, and returns while the experiment runs; nnictl stop ends it.
+    Prints the addresses of NNI's web page and of the summary, and returns while the experiment runs; nni-darts stop ends it.
     """
     if not _checked(experiment, closed=True):
         sys.exit(2)
@@ -400,6 +401,16 @@ def launch(experiment: Path, port: int, wait: bool, id_file: Path | None) -> Non
     if id_file:
         id_file.write_text(identifier + '\n', 'utf-8')
     _follow(port, identifier, since, wait)
+
+
+@main.command(short_help='Stop an experiment.')
+@click.argument('identifier', metavar='ID')
+def stop(identifier: str) -> None:
+    """Stop experiment ID. Its trials end; nni-darts resume continues them from their last checkpoints."""
+    from nni_darts.experiment import nnictl
+
+    stopped = nnictl.stop(identifier)
+    click.echo(f'experiment {identifier} {"is stopped" if stopped else "was not running"}; nni-darts resume {identifier} goes on with it')
 
 
 @main.command(short_help='Go on with an experiment that was stopped or killed.')
@@ -491,7 +502,7 @@ def _follow(port: int, identifier: str, since: float, wait: bool) -> None:
     click.echo(f'  NNI page      http://localhost:{port}')
     click.echo(f'  summary       http://localhost:{port}/logs/summary.html')
     click.echo(f'  files         {Path.home() / "nni-experiments" / identifier}')
-    click.echo(f'  stop          nnictl stop {identifier}')
+    click.echo(f'  stop          nni-darts stop {identifier}')
     if wait:
         _wait(port, identifier)
 
@@ -506,7 +517,7 @@ def _wait(port: int, identifier: str) -> None:
     import requests
 
     from nni_darts.experiment.manager import ERROR, FINISHED, Manager
-    from nni_darts.report.summary import DATA, format_table
+    from nni_darts.report.summary import format_limit, format_table
 
     manager = Manager(f'localhost:{port}')
     seen: set[str] = set()
@@ -531,8 +542,36 @@ def _wait(port: int, identifier: str) -> None:
             raise click.ClickException(f'experiment {identifier} ended in error: {manager.log(ERROR) or " ".join(manager.errors())}')
         if status in ('DONE', 'STOPPED'):
             break
-    summary = manager.log(DATA)
-    click.echo('\n' + format_table(json.loads(summary)) if summary else 'it ended before there was anything to show')
+    summary = _last_summary(manager)
+    if summary is None:
+        click.echo('it ended before there was anything to show')
+        return
+    click.echo('\n' + format_table(summary))
+    limit = format_limit(summary)
+    if limit:
+        click.echo('\n' + limit)
+
+
+def _last_summary(manager: Manager) -> dict[str, Any] | None:
+    """The summary of an experiment that is over, once it says so itself, or what there is after a time; None if there is none.
+
+    Where a limit of NNI's ends an experiment, the tuner hears of it a little later.
+    """
+    import requests
+
+    from nni_darts.report.summary import DATA
+
+    summary = None
+    for _ in range(_SUMMARY_SECONDS):
+        try:
+            text = manager.log(DATA)
+        except requests.RequestException:
+            break  # the manager was stopped meanwhile
+        summary = json.loads(text) if text else None
+        if summary and summary['over']:
+            break
+        time.sleep(1)
+    return summary
 
 
 def _shown(record: TrialRecord) -> str:

@@ -45,6 +45,10 @@ class Ledger:
         """Notes that a job was handed to NNI."""
         self._handed_over[key] = self._listed[key]
 
+    def unlisted(self) -> frozenset[str]:
+        """What was handed over and was not on the list when it was last read."""
+        return frozenset(self._handed_over)
+
     def read(self, records: Sequence[TrialRecord], now: float, hopeless: Collection[str] = ()) -> Standing:
         """Takes in the manager's list at a time in seconds. A job of which a trial is ``hopeless`` (ids) is not started again."""
         records = [record for record in records if record.key]

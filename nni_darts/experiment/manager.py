@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 
-__all__ = ['ERROR', 'FINISHED', 'TUNER_SINCE', 'Manager', 'TrialRecord', 'bypass_proxy', 'tuner_starts']
+__all__ = ['ERROR', 'FINISHED', 'LIMITED', 'TUNER_SINCE', 'Manager', 'TrialRecord', 'bypass_proxy', 'tuner_starts']
 
 TUNER_SINCE = 'tuner.txt'
 """A file among the manager's logs: when a tuner was connected, in seconds since the epoch; a line for each, the last is at work."""
@@ -20,6 +20,9 @@ ERROR = 'error.txt'
 
 FINISHED = frozenset({'SUCCEEDED', 'FAILED', 'USER_CANCELED', 'SYS_CANCELED', 'EARLY_STOPPED'})
 """States in which a trial does not run any more; whether it has a result is another matter."""
+
+LIMITED = frozenset({'NO_MORE_TRIAL', 'DONE'})
+"""States in which the manager starts no more trials: its time or its number of trials is used up. DONE: none runs, either."""
 
 _TIMEOUT = 20
 

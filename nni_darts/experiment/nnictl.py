@@ -8,6 +8,7 @@ import subprocess
 import time
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import requests
@@ -15,9 +16,16 @@ import requests
 from nni_darts.errors import InputError
 from nni_darts.experiment.manager import Manager, bypass_proxy
 
-__all__ = ['create', 'forget_dead_manager', 'has_tuner_at_last', 'resume']
+if TYPE_CHECKING:
+    from nni.tools.nnictl.config_utils import Experiments
+
+__all__ = ['create', 'forget_dead_manager', 'has_tuner_at_last', 'resume', 'stop']
 
 _ATTEMPTS = 3
+_PAUSE_SECONDS = 2
+"""Before nnictl is called again: it has killed the manager that was late, whose port is then free."""
+_LATE = ('Max retries exceeded', 'timed out', 'Connection refused', 'Connection aborted', 'Connection reset')
+"""What the library that nnictl uses says of a manager that does not answer in the some five seconds that it is given."""
 _TUNER_SECONDS = 14
 """NNI gives the tuner ten seconds to connect, and says so a little later."""
 
@@ -28,11 +36,11 @@ def create(experiment: Path, port: int) -> str:
     Raises:
         InputError: if nnictl did not start it.
     """
-    started = _nnictl('create', '--config', str(experiment), '--port', str(port))
-    found = re.search(r'Experiment ID: (?:\x1b\[\d*m)?(\w+)', started.stdout + started.stderr)
-    if started.returncode or not found:
-        raise InputError(f'nnictl create failed: {_complaint(started.stdout + started.stderr)}')
-    return found.group(1)
+    said = _start('create', '--config', str(experiment), '--port', str(port))
+    found = _identifier(said)
+    if not found:
+        raise InputError(f'nnictl create failed: {_complaint(said)}')
+    return found
 
 
 def resume(identifier: str, port: int) -> None:
@@ -43,10 +51,63 @@ def resume(identifier: str, port: int) -> None:
     """
     running_at = forget_dead_manager(identifier)
     if running_at is not None:
-        raise InputError(f'experiment {identifier} is running, on port {running_at}; nnictl stop {identifier} ends it')
-    resumed = _nnictl('resume', identifier, '--port', str(port))
-    if resumed.returncode or 'ERROR' in resumed.stdout:
-        raise InputError(f'nnictl resume failed: {_complaint(resumed.stdout + resumed.stderr)}')
+        raise InputError(f'experiment {identifier} is running, on port {running_at}; nni-darts stop {identifier} ends it')
+    _start('resume', identifier, '--port', str(port))
+
+
+def stop(identifier: str) -> bool:
+    """Ends an experiment, which can be resumed; whether it was running.
+
+    Raises:
+        InputError: if NNI knows no such experiment, or nnictl did not stop it.
+    """
+    if identifier not in _experiments().get_all_experiments():
+        raise InputError(f'no experiment {identifier!r} in {Path.home() / "nni-experiments"}')
+    if forget_dead_manager(identifier) is None:
+        return False
+    stopped = _nnictl('stop', identifier)
+    if stopped.returncode or 'ERROR' in stopped.stdout:
+        raise InputError(f'nnictl stop failed: {_complaint(stopped.stdout + stopped.stderr)}')
+    return True
+
+
+def _experiments(home: Path | None = None) -> Experiments:
+    """NNI's list of experiments."""
+    from nni.tools.nnictl.config_utils import Experiments
+
+    return Experiments(str(home)) if home else Experiments()
+
+
+def _start(action: str, *arguments: str) -> str:
+    """Has nnictl create or resume an experiment, again where the manager was late; what it printed.
+
+    Raises:
+        InputError: if it failed.
+    """
+    said = ''
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(_PAUSE_SECONDS)
+            if action == 'resume':
+                forget_dead_manager(arguments[0])  # the late one stands in NNI's list
+        done = _nnictl(action, *arguments)
+        said = done.stdout + done.stderr
+        if not done.returncode and 'ERROR' not in done.stdout:
+            return said
+        if not any(text in said for text in _LATE):
+            raise InputError(f'nnictl {action} failed: {_complaint(said)}')
+    identifier = _identifier(said)
+    log = f'; if it is not, {Path.home() / "nni-experiments" / identifier / "log" / "nnictl_stderr.log"} says why' if identifier else ''
+    raise InputError(
+        f"NNI's manager did not answer within the seconds that nnictl gives it, {_ATTEMPTS} times in a row: this machine is too busy; "
+        f'try again when there is less to do{log}'
+    )
+
+
+def _identifier(said: str) -> str | None:
+    """The experiment that nnictl names in what it printed."""
+    found = re.search(r'Experiment ID: (?:\x1b\[\d*m)?(\w+)', said)
+    return found.group(1) if found else None
 
 
 def forget_dead_manager(identifier: str, home: Path | None = None) -> int | None:
@@ -61,15 +122,12 @@ def forget_dead_manager(identifier: str, home: Path | None = None) -> int | None
     Returns:
         The port of a manager that is at work.
     """
-    from nni.tools.nnictl.config_utils import Experiments
-
-    experiments = Experiments(str(home)) if home else Experiments()
-    known = experiments.get_all_experiments().get(identifier)
+    known = _experiments(home).get_all_experiments().get(identifier)
     if not known or known['status'] == 'STOPPED':
         return None
     if _is_manager(known.get('pid'), identifier):
         return known.get('port')
-    experiments.update_experiment(identifier, 'status', 'STOPPED')
+    _experiments(home).update_experiment(identifier, 'status', 'STOPPED')
     return None
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -22,7 +23,7 @@ from nni.tuner import Tuner
 from nni_darts.errors import InputError
 from nni_darts.experiment.failures import Failures
 from nni_darts.experiment.ledger import Ledger, Standing
-from nni_darts.experiment.manager import ERROR, TUNER_SINCE, Manager, TrialRecord, bypass_proxy, tuner_starts
+from nni_darts.experiment.manager import ERROR, LIMITED, TUNER_SINCE, Manager, TrialRecord, bypass_proxy, tuner_starts
 from nni_darts.experiment.pages import Pages
 from nni_darts.experiment.protocol import Job, Protocol, parse_search_space
 from nni_darts.files import write_text
@@ -222,6 +223,12 @@ class SearchAndRetrain(Tuner):
         jobs = self._protocol.jobs(standing.results, standing.given_up)
         taken = standing.results.keys() | standing.given_up | standing.busy
         ready = [job for job in jobs if job.key not in taken]
+        if self._manager.status() in LIMITED:
+            # What NNI has not started by now it does not start. The user may raise the limit in its page, so the tuner keeps watching.
+            standing = replace(standing, busy=standing.busy - self._ledger.unlisted())
+            if any(job.key not in standing.results.keys() | standing.given_up | standing.busy for job in jobs):
+                self._describe(records, standing, jobs, over=not standing.busy)
+                return []
         started = [(slot, self._parameters(job)) for slot, job in zip(slots, ready)]
         for job in ready[: len(started)]:
             self._ledger.submitted(job.key)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nni_darts.experiment.manager import TrialRecord
     from nni_darts.experiment.protocol import Job, Protocol
 
-__all__ = ['DATA', 'PAGE', 'RECIPE', 'format_table', 'summarize', 'write_summary']
+__all__ = ['DATA', 'PAGE', 'RECIPE', 'format_limit', 'format_table', 'summarize', 'write_summary']
 
 PAGE, DATA, RECIPE = 'summary.html', 'summary.json', 'recipe.yml'
 _HALF_PAGE = 800
@@ -89,6 +89,7 @@ def summarize(
         'jobs': listed,
         'seeds': list(protocol.seeds),
         'over': over,
+        'not_started': [row['key'] for row in listed if over and row['state'] == 'waiting'],
         'resumes': [_time(start) for start in starts[1:]],
         'incidents': [{'key': record.key, 'trial': record.id, 'why': reasons.get(record.id, '')} for record in standing.failed],
         'failed': [row['key'] for row in listed if row['state'] == 'given up'],
@@ -200,6 +201,17 @@ def format_table(summary: Mapping[str, Any]) -> str:
     return '\n'.join(lines)
 
 
+def format_limit(summary: Mapping[str, Any]) -> str:
+    """One sentence on an experiment that a limit of its own has ended; '' for any other."""
+    if not summary.get('not_started'):
+        return ''
+    done = sum(job['state'] == 'done' for job in summary['jobs'])
+    return (
+        f'The time or the number of trials of the experiment (maxExperimentDuration, maxTrialNumber) was used up when {done} of '
+        f'{len(summary["jobs"])} known jobs were done.'
+    )
+
+
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Writes ``summary.json``, ``summary.html`` and ``recipe.yml`` if anything changed; each file is replaced at once."""
     text = json.dumps(summary, indent=1)
@@ -214,7 +226,7 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     }
     found = {row['strategy']: genotype_from_code(row['code']) for row in summary['strategies'] if row['code']}
     drawings = {strategy: {'svg': cell_svg(cell), 'wide': draw_cells(cell).width > _HALF_PAGE} for strategy, cell in found.items()}
-    values = {**summary, 'unit': metric.unit, 'drawings': drawings, 'plot': plot_spent(summary)}
+    values = {**summary, 'limit': format_limit(summary), 'unit': metric.unit, 'drawings': drawings, 'plot': plot_spent(summary)}
     write_text(folder / RECIPE, yaml.safe_dump(summary['recipe'], sort_keys=False))
     write_text(folder / PAGE, render('summary.html', values, filters))
     write_text(data, text)

@@ -96,6 +96,7 @@ def test_genotype_files_in_both_formats(form: str, tmp_path: Path) -> None:
         (['check', 'broken.json'], 'not valid YAML'),
         (['launch', 'absent.yml'], 'absent.yml'),
         (['resume', 'nosuch'], 'nnictl resume failed: Id nosuch not exist'),
+        (['stop', 'nosuch'], "no experiment 'nosuch'"),
         (['trial'], 'what NNI starts'),
         (['searhc'], 'searhc'),
     ],
@@ -137,7 +138,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_resume_continues(tiny: list[str], tmp_p
 
 def test_every_command_has_help() -> None:
     top = run('--help').stdout
-    for name in ('search', 'retrain', 'cost', 'check', 'launch', 'resume', 'trial', 'strategies', 'recipes'):
+    for name in ('search', 'retrain', 'cost', 'check', 'launch', 'stop', 'resume', 'trial', 'strategies', 'recipes'):
         assert name in top
         assert run(name, '--help').returncode == 0
     assert 'darts-2nd' in run('strategies').stdout

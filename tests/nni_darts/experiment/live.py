@@ -27,6 +27,19 @@ ENVIRONMENT = {
     'PYTHONWARNINGS': 'ignore',
 }
 
+_TIME = r'\[[-\d]+ [:\d]+\] '
+TRIAL_LINES = [
+    _TIME + r'INFO \(nni\.runtime\.trial_command_channel\S* Connect to trial command channel ',
+    _TIME + r'PRINT this trial (has no NVIDIA GPU to take|takes GPU)',
+    _TIME + r'INFO \(nni_darts\.strategies\.fast\.executors\S* cells are computed by the executor ',
+]
+"""Of a search; other trials have the first two."""
+TUNER_LINES = [
+    _TIME + r'INFO \(nni\.runtime\.msg_dispatcher_base\S* Dispatcher started$',
+    _TIME + r'INFO \(nni\.runtime\.msg_dispatcher/.* Initial search space: ',
+]
+"""Until the experiment is stopped."""
+
 
 def free_port() -> int:
     """A port that is free and whose neighbour is, too: NNI uses both."""
@@ -117,14 +130,29 @@ class Experiment:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@contextmanager
-def launched(folder: Path, environment: Mapping[str, str] = ENVIRONMENT, **changes: object) -> Iterator[Experiment]:
-    """Starts the quickstart with changes (keys of the YAML; ``classArgs`` replaces the tuner's), closed to other machines."""
+def write_experiment(folder: Path, **changes: object) -> Path:
+    """The quickstart with changes: keys of the YAML; ``classArgs`` replaces the tuner's."""
     config = yaml.safe_load((ROOT / 'examples' / 'quickstart.yml').read_text())
     config['tuner']['classArgs'] = changes.pop('classArgs', config['tuner']['classArgs'])
-    config |= changes
     path = folder / 'experiment.yml'
-    path.write_text(yaml.safe_dump(config))
+    path.write_text(yaml.safe_dump(config | changes))
+    return path
+
+
+def check_logs(experiment: Experiment) -> None:
+    """Each line of the tuner's log and of every trial's log is one that is known, and stands there once."""
+    for trial in experiment.trials():
+        lines = (experiment.folder / 'environments' / 'local-env' / 'trials' / trial.id / 'trial.log').read_text().splitlines()
+        expected = TRIAL_LINES if trial.parameters['stage'] == 'search' else TRIAL_LINES[:2]
+        assert len(lines) == len(expected) and all(map(re.match, expected, lines)), (trial.key, lines)
+    lines = (experiment.folder / 'log' / 'dispatcher.log').read_text().splitlines()
+    assert len(lines) == len(TUNER_LINES) and all(map(re.match, TUNER_LINES, lines)), lines
+
+
+@contextmanager
+def launched(folder: Path, environment: Mapping[str, str] = ENVIRONMENT, **changes: object) -> Iterator[Experiment]:
+    """Starts the quickstart with changes, as for :func:`write_experiment`, closed to other machines."""
+    path = write_experiment(folder, **changes)
     port = free_port()
     command = [str(BIN / 'nni-darts'), 'launch', str(path), '--port', str(port)]
     started = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)

@@ -9,7 +9,7 @@ import pytest
 
 from nni_darts.genotypes import genotype_from_code
 from nni_darts.recurrent import RnnGenotype
-from tests.nni_darts.experiment.live import ENVIRONMENT, launched
+from tests.nni_darts.experiment.live import ENVIRONMENT, check_logs, launched
 from tests.nni_darts.tiny import text_overrides, write_text
 
 pytestmark = pytest.mark.nni
@@ -30,6 +30,7 @@ def test_a_recurrent_experiment_goes_all_the_way(tmp_path: Path) -> None:
     with launched(tmp_path, OFFICE, searchSpace=space, classArgs=arguments) as experiment:
         experiment.wait(lambda: experiment.manager.status() == 'DONE', 420)
         trials = experiment.trials()
+        check_logs(experiment)
         summary = json.loads((experiment.folder / 'log' / 'summary.json').read_text())
         search = json.loads((experiment.folder / 'log' / 'search-darts-2nd-1.json').read_text())
     metrics = {trial.key: trial.metric for trial in trials if trial.metric is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -12,7 +13,10 @@ import psutil
 import pytest
 from nni.tools.nnictl.config_utils import Experiments
 
+from nni_darts.errors import InputError
+from nni_darts.experiment import nnictl
 from nni_darts.experiment.nnictl import forget_dead_manager
+from tests.nni_darts.experiment.live import BIN, free_port, write_experiment
 
 SLEEP = 'import time; time.sleep(100)'
 
@@ -69,3 +73,50 @@ def test_nothing_to_do(tmp_path: Path) -> None:
     assert forget_dead_manager('unknown', tmp_path) is None
     listed(tmp_path, 1, 'STOPPED')
     assert forget_dead_manager('abc', tmp_path) is None
+
+
+LATE = """
+const fs = require('fs');
+const path = require('path');
+const starts = path.join(__dirname, 'starts');
+fs.appendFileSync(starts, 'x');
+if (LATE_STARTS.includes(fs.readFileSync(starts).length)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 60000);
+"""
+"""Makes certain starts of NNI's manager late by a minute."""
+
+
+def on_a_busy_machine(folder: Path, monkeypatch: pytest.MonkeyPatch, late: list[int]) -> None:
+    """From now on those starts of a manager, counted from 1, are late."""
+    (folder / 'late.cjs').write_text(LATE.replace('LATE_STARTS', str(late)))
+    monkeypatch.setenv('NODE_OPTIONS', f'--require "{folder / "late.cjs"}"')
+    monkeypatch.setenv('PATH', f'{BIN}{os.pathsep}{os.environ["PATH"]}')
+
+
+@pytest.mark.nni
+def test_a_late_manager_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_busy_machine(tmp_path, monkeypatch, [1, 3])
+    identifier = nnictl.create(write_experiment(tmp_path), free_port())
+    try:
+        assert (tmp_path / 'starts').read_text() == 'xx'
+        assert nnictl.stop(identifier)
+        assert not nnictl.stop(identifier)
+        nnictl.resume(identifier, free_port())
+        assert (tmp_path / 'starts').read_text() == 'xxxx'
+    finally:
+        nnictl.stop(identifier)
+
+
+@pytest.mark.nni
+def test_a_manager_that_is_always_late_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nnictl, '_ATTEMPTS', 2)
+    on_a_busy_machine(tmp_path, monkeypatch, [1, 2])
+    with pytest.raises(
+        InputError, match="^NNI's manager did not answer .* 2 times in a row: this machine is too busy; try again"
+    ) as refused:
+        nnictl.create(write_experiment(tmp_path), free_port())
+    assert '\n' not in str(refused.value) and (tmp_path / 'starts').read_text() == 'xx'
+
+
+def test_an_experiment_that_nni_does_not_know_is_not_stopped() -> None:
+    with pytest.raises(InputError, match="^no experiment 'nosuch' in "):
+        nnictl.stop('nosuch')

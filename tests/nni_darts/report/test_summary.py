@@ -15,7 +15,7 @@ from nni_darts.experiment.protocol import Protocol
 from nni_darts.genotypes import genotype_from_code
 from nni_darts.recipe import Recipe
 from nni_darts.report.cost import network_cost
-from nni_darts.report.summary import summarize, write_summary
+from nni_darts.report.summary import format_limit, summarize, write_summary
 
 
 @pytest.mark.parametrize('space', ['darts', 'nasbench201'])
@@ -47,3 +47,16 @@ def test_searches_are_named_and_linked(tmp_path: Path) -> None:
     assert page.count('href="search-darts-1st-pt-2.html"') == 2  # beside its seed, and among the jobs
     assert 'nni-darts search --recipe recipe.yml --strategy darts-1st+pt --seed 1 --output search-darts-1st-pt-1' in page
     assert 'None yet.' in page
+
+
+def test_an_experiment_that_a_limit_ended_says_so(tmp_path: Path) -> None:
+    protocol = Protocol(Recipe.load('digits'), ('darts-1st',), (1, 2))
+    results = {'search darts-1st 1': {'default': 0.5, 'arch': protocol.recipe.random_cells(1, 1)[0].code(), 'seconds': 1.0}}
+    jobs = protocol.jobs(results, ())
+    for over in (True, False):
+        summary = summarize(protocol, jobs, Standing(results), [], over=over)
+        waiting = ['search darts-1st 2', 'select darts-1st 1']
+        assert sorted(summary['not_started']) == (waiting if over else [])
+        assert ('was used up when 1 of 3 known jobs were done.' in format_limit(summary)) == over
+        write_summary(tmp_path, summary)
+        assert ('Ended early:' in (tmp_path / 'summary.html').read_text()) == over
