@@ -58,7 +58,7 @@ class ImageTask:
             module = self.searching(recipe, data, 1)[1] if stage == 'search' else self.training(recipe, stage, data, 1)[1]
             lacking |= {f'{stage} {part}': names for part, names in module.lacking().items()}
         return found + [
-            f'{where}: no image is of the class{"es" if len(names) > 1 else ""} {", ".join(names)}, which nothing there can be said about'
+            f'the part "{where}" has no image of {"these classes" if len(names) > 1 else "the class"}: {", ".join(names)}; add some'
             for where, names in lacking.items()
             if names
         ]

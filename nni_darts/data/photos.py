@@ -125,7 +125,9 @@ def _left_out(listing: Listing, root: Path) -> tuple[str, ...]:
     if not listing.left_out:
         return ()
     kinds = ', '.join(f'{count} {ending}' for ending, count in sorted(listing.left_out.items(), key=lambda entry: (-entry[1], entry[0])))
-    return (f'{root}: {listing.left_out.total()} files are left out ({kinds}); images that are read end in {", ".join(FORMATS)}',)
+    count = listing.left_out.total()
+    said = '1 file is' if count == 1 else f'{count} files are'
+    return (f'{root}: {said} left out ({kinds}); images that are read end in {", ".join(FORMATS)}',)
 
 
 # tables ---------------------------------------------------------------------------------------------------------------------------

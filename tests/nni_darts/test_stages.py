@@ -437,7 +437,7 @@ def test_headline_warnings_and_the_largest_class(images: Path, tmp_path: Path) -
     stages.search(recipe, 'darts-1st', 1, tmp_path / 'search', on_start=lambda *lines: said.append(lines))
     result = stages.train_cell(recipe, 'retrain', PUBLISHED['DARTS_V2'], 1, tmp_path / 'out', on_start=lambda *lines: said.append(lines))
     headline = f'recipe digits; data npz {tmp_path / "skewed.npz"}: 96 training and 40 test images, 2 classes, 1×8×8'
-    lacking = 'test: no image is of the class 1, which nothing there can be said about'
+    lacking = 'the part "test" has no image of the class: 1; add some'
     assert [line for line, _ in said] == [headline, headline]
     assert [warnings[0] for _, warnings in said] == [lacking, lacking]
     assert said[0][1][1].startswith('darts-1st: 6 steps of α at a learning rate of 0.0001') and len(said[1][1]) == 1
