@@ -14,16 +14,17 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --no-build-isolation --editable '.[test]'
 	touch $@
 
+# Three processes on two cores: tests of real experiments wait for NNI half of their time.
 test: install
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow and not faults' -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow and not faults' -n 3 --dist loadfile --no-loadscope-reorder
 
 # The maths again with the narrower instruction set that most desktops and laptops have, on one thread and on two.
 NARROW := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 NNI_DARTS_KERNELS_ARCH=x86-64-v3
 MATHS := tests/strategies tests/search_spaces tests/nni_darts/training
 
 test-narrow: install
-	$(NARROW) OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow and not faults' -n 2 --dist loadfile $(MATHS)
+	$(NARROW) OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow and not faults' -n 2 --dist loadfile --no-loadscope-reorder $(MATHS)
 	$(NARROW) OMP_NUM_THREADS=2 $(BIN)/pytest -m 'not slow and not faults' tests/strategies/test_fast.py tests/strategies/test_exactness.py tests/search_spaces
 
 test-slow: install
@@ -40,9 +41,7 @@ lint: install
 
 # Starts the quickstart, waits for its table, leaves NNI's page up until `make demo-stop`.
 demo: install
-	@$(BIN)/nni-darts launch examples/quickstart.yml --port $(PORT) --wait --id-file .demo-experiment
-	@echo 'The page stays up; "make demo-stop" ends it.'
+	@$(BIN)/nni-darts demo --port $(PORT)
 
-demo-stop:
-	@test -s .demo-experiment || { echo 'no demo is running'; exit 0; }; \
-	$(BIN)/nnictl stop $$(cat .demo-experiment) && rm -f .demo-experiment
+demo-stop: install
+	@$(BIN)/nni-darts demo --stop

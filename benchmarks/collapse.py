@@ -6,7 +6,7 @@ edge; DARTS is known to end there with too many skip connections (Zela et al., I
 
     python -m benchmarks.collapse --data cifar10_10k.npz --work FOLDER
 
-About an hour on one core. Interrupted, the same command goes on.
+It takes about an hour on one core. After an interruption, run the same command again to continue.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ after 200 epochs: ground truth, not our training.
 
     python -m benchmarks.compare --data cifar10_10k.npz --table nasbench201.csv.gz --work FOLDER --svg docs/compare.svg
 
-Interrupted, the same command goes on. Seeds come one after the other: with ``--seeds 1`` there is a whole, if small, table early on.
+After an interruption, run the same command again to continue. Seeds run one after another, so ``--seeds 1`` gives a whole, if small,
+table early on.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ CIFAR-10, CIFAR-100 and ImageNet16-120 after 200 epochs. ``darts-1st`` and ``dar
 
     python -m benchmarks.nasbench201 --data cifar10_10k.npz --table nasbench201.csv.gz --work FOLDER
 
-About 40 minutes on one core. Interrupted, the same command goes on.
+It takes about 40 minutes on one core. After an interruption, run the same command again to continue.
 """
 
 from __future__ import annotations

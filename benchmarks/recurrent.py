@@ -6,7 +6,7 @@ non-monotone trigger, epochs. Each is tested once, with the weights that validat
 
     python -m benchmarks.recurrent --data ../shared/data/ptb --work FOLDER
 
-Under an hour on one core. Interrupted, the same command goes on with the model it was at.
+It takes under an hour on one core. After an interruption, run the same command again to continue with the unfinished model.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from nni_darts.search_spaces import Dropouts
 from nni_darts.search_spaces.recurrent import Encoded, dropout_mask
 from nni_darts.stages import seed_everything
 from nni_darts.tasks import task_of
+from nni_darts.training.best_epoch import BestEpoch
 from nni_darts.training.run import create_trainer, epochs_of, last_checkpoint, quiet_lightning
 
 WORDS = 200_000
@@ -100,9 +101,15 @@ def train(recipe: Recipe, data: TextData, network: nn.Module, folder: Path) -> d
     module, datamodule = task.training(recipe, 'retrain', data, SEED)
     module.set_model(network)
     with quiet_lightning():
-        settings = recipe.retrain
+        settings, best = recipe.retrain, BestEpoch(recipe.metric)
         trainer = create_trainer(
-            folder, epochs=settings.epochs, accelerator='cpu', precision='32-true', gradient_clip=settings.gradient_clip, on_epoch=_say
+            folder,
+            epochs=settings.epochs,
+            accelerator='cpu',
+            precision='32-true',
+            gradient_clip=settings.gradient_clip,
+            on_epoch=_say,
+            callbacks=[best],
         )
         last = last_checkpoint(folder)
         trainer.fit(module, datamodule=datamodule, **({'ckpt_path': str(last), 'weights_only': True} if last else {}))
@@ -110,7 +117,7 @@ def train(recipe: Recipe, data: TextData, network: nn.Module, folder: Path) -> d
     epochs = epochs_of(folder)
     found = {
         'parameters': count(network),
-        **task.outcome(epochs),
+        **task.outcome(recipe, epochs[best.epoch - 1]),
         'test_perplexity': test,
         'curve': [epoch['valid_perplexity'] for epoch in epochs],
         'seconds': epochs[-1]['total_seconds'],

@@ -1,4 +1,4 @@
-"""What searches and trainings cost, in passes over the training data, and what a budget of them buys. Imports no torch.
+"""The cost of searches and trainings in passes over the training data, and the epochs or cells that a budget pays for. Imports no torch.
 
 A pass is every training sample once forward and backward through a network, whichever network that is. A batch that is only evaluated
 counts a third of that, for as much of the data as it is. The validation after every epoch is not counted, nor the retraining.
@@ -22,11 +22,14 @@ def training_portion(recipe: Recipe, stage: str) -> float:
     """The part of the training data from which the weights learn in a stage; text has validation text of its own."""
     if isinstance(recipe, TextRecipe):
         return 1.0
-    return recipe.search.train_portion if stage == 'search' else 1 - getattr(recipe, stage).validation_portion
+    if stage == 'search':
+        return recipe.search.portion * recipe.search.train_portion
+    settings = getattr(recipe, stage)
+    return settings.portion * (1 - settings.validation_portion)
 
 
 def training_passes(recipe: Recipe, stage: str) -> float:
-    """What ``select`` or ``retrain`` costs for one cell."""
+    """Returns the cost of ``select`` or ``retrain`` for one cell."""
     return getattr(recipe, stage).epochs * training_portion(recipe, stage)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 
 from nni_darts.budget import affordable_cells
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipe import Recipe
 from nni_darts.strategies.aging import Aging, evolved
+from nni_darts.strategies.presets import preset
 
 __all__ = ['cells_to_train', 'number_of_cells']
 
@@ -23,7 +23,9 @@ def number_of_cells(recipe: Recipe, strategy: str) -> int:
     if strategy == 'evolution':
         return _aging(recipe).cells
     if recipe.search.settings.get(strategy):
-        raise InputError(f'search.settings of {strategy}: it has none; how many cells it trains is search.random_samples')
+        raise InputError(
+            f'search.settings of {strategy}: this strategy has no settings; search.random_samples is the number of cells that it trains'
+        )
     return recipe.search.random_samples if recipe.budget is None else affordable_cells(recipe, strategy)
 
 
@@ -48,13 +50,12 @@ def cells_to_train(recipe: Recipe, strategy: str, seed: int, values: Mapping[int
 
 def _aging(recipe: Recipe) -> Aging:
     settings = recipe.search.settings.get('evolution', {})
-    allowed = [field.name for field in fields(Aging)]
-    for name in settings:
-        if name not in allowed:
-            raise InputError(f'search.settings of evolution: this strategy has no setting {name!r}; it has {", ".join(allowed)}')
     bought = {} if recipe.budget is None else {'cells': affordable_cells(recipe, 'evolution')}
     try:
+        preset('evolution').check({**settings, **bought})
         return Aging(**{**settings, **bought})
     except ValueError as error:
-        paid = '' if recipe.budget is None else f'a budget of {recipe.budget.passes:g} passes pays for {bought["cells"]} cells; '
+        count = bought.get('cells', 0)
+        cells = '1 cell' if count == 1 else f'{count} cells'
+        paid = '' if recipe.budget is None else f'a budget of {recipe.budget.passes:g} passes pays for {cells}; '
         raise InputError(f'search.settings of evolution: {paid}{error}') from None

@@ -1,4 +1,4 @@
-"""What an NNI sample of a space may hold, as data, and the smallest steps from one sample to another. No torch in here."""
+"""The choices of a space as plain data, and the smallest steps from one NNI sample of it to another. Imports no torch."""
 
 from __future__ import annotations
 

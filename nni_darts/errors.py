@@ -1,8 +1,8 @@
-"""What went wrong in terms of the user's input."""
+"""Errors that are explained in terms of the user's input."""
 
 from __future__ import annotations
 
-__all__ = ['InputError', 'RankLost']
+__all__ = ['InputError', 'RankLost', 'sentence']
 
 
 class InputError(ValueError):
@@ -13,4 +13,9 @@ class InputError(ValueError):
 
 
 class RankLost(RuntimeError):
-    """A run on several devices cannot go on, because one of its processes ended, fell silent or differs: one sentence."""
+    """A run on several devices cannot continue, because one of its processes ended, fell silent or differs: one sentence."""
+
+
+def sentence(text: str) -> str:
+    """Ends a message with the full stop that it lacks, since it may also stand within a longer one."""
+    return text if text.endswith(('.', '!', '?')) else f'{text}.'

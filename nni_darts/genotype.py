@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nni_darts.literals import flat_edges, literal
+from nni_darts.literals import flat_edges, literal, parsed
 
 __all__ = ['DARTS_OPERATIONS', 'KINDS', 'OPERATION_NAMES', 'Genotype', 'input_label', 'operation_label', 'strongest_edges']
 
@@ -103,7 +103,7 @@ def literature_fields(text: str, form: str, order: Sequence[str]) -> dict[str, A
     if len(text) > _MAX_TEXT:
         raise ValueError(f'a genotype has fewer than {_MAX_TEXT} characters; this text has {len(text)}')
     try:
-        body = ast.parse(text.strip()).body
+        body = parsed(text.strip())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError(f'this text is not of the form {form}') from None
     call = body[0].value if len(body) == 1 and isinstance(body[0], (ast.Expr, ast.Assign)) else None

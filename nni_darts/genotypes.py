@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from nni_darts.genotype import KINDS, Genotype, input_label
+from nni_darts.known import KNOWN_PREFIX, KnownNetwork
 from nni_darts.nasbench201 import NasBench201Genotype, edge_label
 from nni_darts.notations import last_call, naslib_operations, nni_sample_fields, python_cells, reads_as_data
 from nni_darts.recurrent import KIND, RnnGenotype
 
 __all__ = ['AnyGenotype', 'genotype_from_code', 'genotype_from_file', 'genotype_from_sample', 'genotype_from_text']
 
-AnyGenotype = Genotype | NasBench201Genotype | RnnGenotype
+AnyGenotype = Genotype | NasBench201Genotype | RnnGenotype | KnownNetwork
 
 
 def genotype_from_text(text: str) -> AnyGenotype:
@@ -56,6 +57,8 @@ def _from_object(text: str) -> AnyGenotype:
             raise ValueError('this is a cell of NAS-Bench-101, a graph with operations on its nodes; ' + _FORMS)
         if "'" in text:
             text = json.dumps(data)
+    if isinstance(data, dict) and 'network' in data:
+        return KnownNetwork.from_json(text)
     if '"nasbench201"' in text:
         return NasBench201Genotype.from_json(text)
     return (RnnGenotype if '"recurrent"' in text else Genotype).from_json(text)
@@ -85,7 +88,7 @@ def genotype_from_file(text: str, name: str = '') -> AnyGenotype:
 
 def genotype_from_code(code: str) -> AnyGenotype:
     """Reads the short code of any kind of cell. Raises ValueError for anything else."""
-    for prefix, kind in (('nb201.', NasBench201Genotype), ('rnn.', RnnGenotype)):
+    for prefix, kind in (('nb201.', NasBench201Genotype), ('rnn.', RnnGenotype), (KNOWN_PREFIX, KnownNetwork)):
         if code.startswith(prefix):
             return kind.from_code(code)
     return Genotype.from_code(code)

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from typing import Any
 
-__all__ = ['flat_edges', 'literal']
+__all__ = ['flat_edges', 'literal', 'parsed']
 
 _NOT_LITERAL = 'a genotype holds names, numbers, None, lists, tuples and range(a, b), nothing else'
+
+
+def parsed(text: str) -> list[ast.stmt]:
+    """Returns the statements of Python code, without Python's own warnings about it, such as one of an escape that will be refused one day.
+
+    Raises:
+        SyntaxError, ValueError, RecursionError, MemoryError: as ``ast.parse``.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return ast.parse(text).body
 
 
 def literal(node: ast.expr) -> Any:

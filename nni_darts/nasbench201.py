@@ -150,7 +150,7 @@ class NasBench201Genotype:
 
 
 class Table:
-    """What cells reach once trained: cell → column → accuracy in per cent.
+    """The accuracies of trained cells: cell → column → accuracy in per cent.
 
     Args:
         columns: names of the columns.

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nni_darts.literals import literal
+from nni_darts.literals import literal, parsed
 from nni_darts.nasbench201 import EDGES, OPERATIONS
 
 __all__ = ['NASLIB_NUMBERING', 'last_call', 'naslib_operations', 'nni_sample_fields', 'python_cells', 'reads_as_data']
@@ -70,7 +70,7 @@ def python_cells(text: str) -> dict[str, str]:
         ValueError: if it is no Python.
     """
     try:
-        tree = ast.parse(text)
+        tree = ast.Module(parsed(text), [])
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ValueError('this is not a Python file') from None
     found: dict[str, str] = {}
@@ -108,7 +108,8 @@ def reads_as_data(text: str) -> Any:
     if len(text) > _MAX_CALL:
         return None
     try:
-        return literal(ast.parse(text, mode='eval').body)
+        (statement,) = parsed(text.strip())
+        return literal(statement.value) if isinstance(statement, ast.Expr) else None
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 

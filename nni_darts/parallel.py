@@ -32,6 +32,7 @@ __all__ = [
     'too_small',
     'total',
     'uses_gpu',
+    'whole',
     'world_size',
 ]
 
@@ -68,8 +69,20 @@ def part(values: Sliceable) -> Sliceable:
     return values[rank() :: world_size()]
 
 
+def whole(parts: Sequence[Tensor]) -> Tensor:
+    """Puts together what :func:`part` took apart.
+
+    Args:
+        parts: for each rank its part, (N / ranks, …).
+    """
+    joined = parts[0].new_empty(sum(map(len, parts)), *parts[0].shape[1:])
+    for number, values in enumerate(parts):
+        joined[number :: len(parts)] = values
+    return joined
+
+
 def too_small(count: int) -> bool:
-    """Whether a batch of so many samples leaves a rank with only one, or none: batch norm cannot normalise that."""
+    """Returns whether a batch of this size leaves a rank with one sample or none, which batch norm cannot normalise."""
     return 0 < count < 2 * world_size()
 
 
@@ -146,7 +159,7 @@ def _flat(tensors: Sequence[Tensor], communicate: Callable[[Tensor], object]) ->
 
 
 def share_random_state() -> None:
-    """Every rank goes on with the random numbers of rank 0: parts of different length may have drawn differently many."""
+    """Continues on every rank with the random numbers of rank 0, because ranks may have drawn different amounts for their parts."""
     if world_size() == 1:
         return
     state = torch.get_rng_state()

@@ -34,7 +34,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _device() -> str:
-    """What this process has computed on: a GPU that was left alone is not asked for its name, which would take memory there."""
+    """Returns the device on which this process has computed. An unused GPU is not queried for its name, which would take memory there."""
     if uses_gpu():
         return torch.cuda.get_device_name()
     return 'mps' if torch.backends.mps.is_available() and torch.mps.driver_allocated_memory() else 'cpu'

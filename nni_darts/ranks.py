@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,13 +39,14 @@ _INTERFACES = ('GLOO_SOCKET_IFNAME', 'NCCL_SOCKET_IFNAME')
 
 
 @contextmanager
-def together(devices: int, accelerator: str, job: Mapping[str, Any]) -> Iterator[None]:
+def together(devices: int, accelerator: str, work: str, job: Mapping[str, Any]) -> Iterator[None]:
     """Within the block this process is rank 0 of a group, and children do the rest of the job; nothing happens for one device.
 
     Args:
         devices: how many processes there are.
         accelerator: as in a recipe; where it means GPUs, each process has one.
-        job: plain data for :func:`nni_darts.stages.take_part`.
+        work: ``package.module:function`` that a child calls with the job, to do its part of it.
+        job: plain data.
 
     Raises:
         InputError: if there are fewer GPUs than devices, or something that was given is wrong in terms of a child.
@@ -60,9 +62,8 @@ def together(devices: int, accelerator: str, job: Mapping[str, Any]) -> Iterator
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix='nni-darts-') as folder:
         # Each process gets its part of the threads that one alone would have.
-        children = _Children(
-            devices, Path(folder), {'devices': devices, 'gpus': bool(gpus), 'threads': max(1, threads // devices), 'job': dict(job)}
-        )
+        order = {'devices': devices, 'gpus': bool(gpus), 'threads': max(1, threads // devices), 'work': work, 'job': dict(job)}
+        children = _Children(devices, Path(folder), order)
         try:
             torch.set_num_threads(max(1, threads // devices))
             children.wait_until_ready()
@@ -155,7 +156,7 @@ class _Children:
             process.stdout.close()
 
     def reason(self, error: RuntimeError) -> Exception:
-        """What is to be raised for an error in rank 0: what went wrong in a child first, if that is why; else the error."""
+        """Returns the exception to raise for an error in rank 0: the first error of a child if that is the cause, else the error itself."""
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline and not any(process.poll() for process in self._processes):
             if isinstance(error, RankLost) or not _is_about_ranks(error):
@@ -175,7 +176,7 @@ class _Children:
             return kinds[code](said)
         how = f'was killed by signal {-code}' if code < 0 else f'ended with exit code {code}'
         why = f' ({said})' if said else ''
-        return RankLost(f'process {rank} of this run {how}{why}; a resumed run goes on from the last checkpoint')
+        return RankLost(f'process {rank} of this run {how}{why}; a resumed run continues from the last checkpoint')
 
 
 def _is_about_ranks(error: RuntimeError) -> bool:
@@ -220,19 +221,19 @@ def _end_with_parent(folder: str) -> None:
 
 
 def _take_part() -> NoReturn:
-    """What a child does."""
+    """Runs in a child process."""
     order = json.loads(sys.stdin.buffer.readline())
     parent = os.dup(1)
     os.dup2(2, 1)  # what anybody prints goes into the log: nobody reads the other one
     threading.Thread(target=_end_with_parent, args=(order['folder'],), daemon=True).start()
     code, said = 0, ''
     try:
-        from nni_darts import stages
-
+        module, _, function = order['work'].partition(':')
+        work = getattr(import_module(module), function)
         torch.set_num_threads(order['threads'])
         os.write(parent, b'ready\n')
         join(order['rank'], order['devices'], Path(order['folder']), gpus=order['gpus'])
-        stages.take_part(order['job'])
+        work(order['job'])
     except ArithmeticError as error:
         code, said = _DIVERGED, str(error)
     except InputError as error:

@@ -14,17 +14,17 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from nni_darts.candidates import REDUCED, Candidates, edge_candidates
 from nni_darts.choices import NASBENCH201_CHOICES, darts_choices, recurrent_choices
 from nni_darts.errors import InputError
 from nni_darts.genotype import DARTS_OPERATIONS, Genotype
 from nni_darts.genotypes import AnyGenotype
-from nni_darts.metric import ACCURACY, PERPLEXITY, Metric
+from nni_darts.metric import ACCURACY, IMAGE_METRICS, PERPLEXITY, Metric
 from nni_darts.nasbench201 import NasBench201Genotype
 from nni_darts.recurrent import RnnGenotype
 
@@ -45,13 +45,14 @@ __all__ = [
     'TrainSettings',
     'load_yaml',
     'recipe_names',
+    'recipe_text',
     'with_split',
 ]
 
 RUN = 'run.json'
 """The file in an output folder that says which run it is of, with its recipe."""
 
-DATA_NAMES = ('digits', 'cifar10', 'cifar100', 'svhn', 'fashion-mnist', 'imagenet', 'npz', 'folder', 'csv')
+DATA_NAMES = ('digits', 'cifar10', 'cifar100', 'svhn', 'fashion-mnist', 'imagenet', 'npz', 'folder', 'csv', 'hf')
 """Data sets of images by name; ``module:function`` stands for the user's own code."""
 
 TEXT_NAMES = ('pydoc', 'text')
@@ -69,18 +70,59 @@ Decay = Annotated[float, Field(ge=0, lt=1000)]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
 
 
+def _size(value: Any) -> Any:
+    sides = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if not all(isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= 10_000 for side in sides) or len(sides) not in (1, 2):
+        raise ValueError(f'must be the side of a square, or [height, width], whole numbers from 1 to 10,000; it is {value!r}')
+    return sides if isinstance(value, (list, tuple)) and len(sides) == 2 else sides[0]
+
+
+Size = Annotated[int | tuple[int, int], BeforeValidator(_size)]
+"""The side of a square, or height and width."""
+
+
+def _one_of(*metrics: Metric) -> Any:
+    """The type of a metric that a recipe names."""
+    known = {metric.name: metric for metric in metrics}
+
+    def find(value: Any) -> Metric:
+        if isinstance(value, Metric):
+            value = value.name
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f'unknown metric {value!r}; known here: {", ".join(known)}')
+        return known[value]
+
+    return Annotated[Metric, BeforeValidator(find), PlainSerializer(lambda metric: metric.name, return_type=str)]
+
+
 class DataSettings(_Section):
-    """What is learned from.
+    """The data of a recipe.
 
     ``test_portion`` is held out as test data where a data set brings none; ``split_seed`` shuffles every split. ``split``:
     ``stratified`` gives both parts of a split every class in proportion, ``random`` is the rule of runs that lack this
     setting in their run.json. ``augment``: ``crop``
     pads by ``pad`` and crops, ``crop-flip`` mirrors too, ``imagenet`` is the random resized crop with colour jitter.
+
+    Pictures are brought to ``image_size``, the side of a square or ``[height, width]``. ``fit``: ``crop`` scales a picture until it covers
+    that size and cuts the middle out, ``letterbox`` scales it until it lies within and fills the margins with the mean colour.
+
+    ``class_weights: balanced`` gives an image of class c the weight n / (C · n_c) in the training loss, with n_c of all n training
+    images in C classes. That is the loss of the weights in every stage, and in a search also the one that α minimises and that
+    ``criterion: loss`` scores by. Losses and metrics of validation and test are not weighted.
+
+    ``cache``: keep decoded pictures, brought to size, in ``~/.cache/nni-darts`` for all runs (:mod:`nni_darts.data.store`); with
+    ``augment: imagenet``, which crops the picture itself anew in each epoch, nothing is kept. ``skip_unreadable`` leaves pictures out that
+    cannot be decoded, and says how many. ``label_column`` names the classes' column of a data set ``hf`` that has more than one.
     """
 
     name: str
     path: str | None = None
-    image_size: Positive | None = None
+    image_size: Size | None = None
+    fit: Literal['crop', 'letterbox'] = 'crop'
+    class_weights: Literal['none', 'balanced'] = 'none'
+    cache: bool = True
+    skip_unreadable: bool = False
+    label_column: str | None = None
     test_portion: Annotated[float, Field(gt=0, lt=1)] = 0.2
     split_seed: int = 0
     split: Literal['stratified', 'random'] = 'stratified'
@@ -92,12 +134,20 @@ class DataSettings(_Section):
     def _known(self) -> DataSettings:
         if self.name not in DATA_NAMES and not re.fullmatch(r'[\w.]+:\w+', self.name):
             raise ValueError(f'unknown data set {self.name!r}; known: {", ".join(DATA_NAMES)}, or your own code as module:function')
-        if self.name in ('imagenet', 'npz', 'folder', 'csv') and not self.path:
+        if self.name in ('imagenet', 'npz', 'folder', 'csv', 'hf') and not self.path:
             raise ValueError(f'data set {self.name} needs data.path')
         if self.name in ('folder', 'csv') and self.image_size is None:
-            raise ValueError(f'data set {self.name} needs data.image_size: pictures are scaled and cropped in the middle to that square')
-        if self.image_size is not None and self.name not in ('folder', 'csv', 'imagenet'):
-            raise ValueError(f'data.image_size is for folders of pictures; {self.name} has images of one size already')
+            raise ValueError(
+                f'data set {self.name} needs data.image_size: the side of the square, or [height, width], to which images are scaled'
+            )
+        if self.label_column is not None and self.name != 'hf':
+            raise ValueError(f'data.label_column is for data set hf; {self.name} has no columns')
+        if self.image_size is not None and self.name not in ('folder', 'csv', 'imagenet', 'hf'):
+            raise ValueError(f'data.image_size is for folders of images; {self.name} has images of one size, so leave it out')
+        if self.augment == 'imagenet' and self.fit == 'letterbox':
+            raise ValueError(
+                'data.fit letterbox keeps whole pictures, and augment imagenet crops them; choose augment crop-flip, crop or none'
+            )
         return self
 
 
@@ -124,7 +174,7 @@ class SpaceSettings(_Section):
     def candidates(self) -> Candidates:
         """The operations on each edge."""
         if self.name == 'nasbench201':
-            raise ValueError('cells of nasbench201 are no pairs of cells')
+            raise ValueError('cells of nasbench201 are not pairs of cells')
         return REDUCED[self.name] if self.name in REDUCED else edge_candidates(self.operations, self.nodes)
 
     def random_cell(self, rng: random.Random) -> AnyGenotype:
@@ -176,15 +226,20 @@ class _Searching(_Section):
     @model_validator(mode='after')
     def _trains_alpha(self) -> _Searching:
         if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
-            raise ValueError(f'warmup_epochs {self.warmup_epochs} leave none of {self.epochs} epochs to train α')
+            raise ValueError(f'warmup_epochs is {self.warmup_epochs}, which leaves none of the {self.epochs} epochs to train α in')
         return self
 
 
 class SearchSettings(_Searching, _Training):
-    """How the supernet is trained. ``train_portion`` of the training data is for the weights, the rest for α."""
+    """How the supernet is trained. ``train_portion`` of the training data is for the weights, the rest for α.
+
+    ``portion`` of both is all that a search sees, drawn by class (with ``data.split_seed``): a tenth of a large data set is often enough to
+    choose a cell. The short training of ``select`` and the retraining learn from everything.
+    """
 
     min_learning_rate: Annotated[float, Field(ge=0)] = 0.001
     train_portion: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    portion: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class TrainSettings(_Training):
@@ -192,7 +247,11 @@ class TrainSettings(_Training):
 
     ``schedule``: ``cosine`` to ``min_learning_rate``, or ``step``: times ``decay`` each epoch. ``drop_path`` grows linearly to its
     value. ``validation_portion`` of the training data is held out to be validated on; with 0 nothing is, and the published protocol
-    trains on everything. ``pool_batch_norm`` as for ``network_from_genotype``.
+    trains on everything. ``portion`` of both parts is used, drawn by class (with ``data.split_seed``), where there is no time for all; the
+    test is always whole. ``pool_batch_norm`` as for ``network_from_genotype``.
+
+    ``keep`` says which weights are tested and kept: those of the ``best`` epoch by validation, or of the ``last`` one. Left out, it is
+    ``best`` in ``retrain`` where data is held out, else ``last``. A training that gets no better for ``patience`` epochs ends.
     """
 
     channels: Positive
@@ -200,11 +259,21 @@ class TrainSettings(_Training):
     schedule: Literal['cosine', 'step'] = 'cosine'
     decay: Annotated[float, Field(gt=0, le=1)] = 0.97
     validation_portion: Portion = 0.0
+    portion: Annotated[float, Field(gt=0, le=1)] = 1.0
     cutout: Annotated[int, Field(ge=0)] = 0
     drop_path: Portion = 0.0
     auxiliary_weight: Annotated[float, Field(ge=0)] = 0.0
     label_smoothing: Portion = 0.0
     pool_batch_norm: bool = True
+    keep: Literal['best', 'last'] | None = None
+    patience: Positive | None = None
+
+    @model_validator(mode='after')
+    def _validated(self) -> TrainSettings:
+        for name, asked in (('keep: best', self.keep == 'best'), (f'patience: {self.patience}', self.patience is not None)):
+            if asked and not self.validation_portion:
+                raise ValueError(f'{name} needs a validation_portion above 0, because the best epoch is chosen on held-out data')
+        return self
 
 
 class TextSettings(_Section):
@@ -290,16 +359,18 @@ class TextSearchSettings(_Searching, _TextTraining):
 class TextTrainSettings(_TextTraining):
     """How a network of a fixed recurrent cell is trained from scratch.
 
-    Once the validation perplexity is worse than it was before the last ``averaging`` epochs, weights are averaged (null: never). What
-    is evaluated, tested and kept are the weights of the epoch that validated best.
+    Once the validation perplexity is worse than it was before the last ``averaging`` epochs, weights are averaged (null: never).
+    ``keep`` and ``patience`` as in :class:`TrainSettings`; left out, ``keep`` is ``best``.
     """
 
     hidden: Positive
     averaging: Positive | None = 5
+    keep: Literal['best', 'last'] | None = None
+    patience: Positive | None = None
 
 
 class BudgetSettings(_Section):
-    """What every strategy may spend under each seed until its cell is known (see :mod:`nni_darts.budget`)."""
+    """The budget of every strategy under each seed until its cell is known (see :mod:`nni_darts.budget`)."""
 
     passes: Annotated[float, Field(gt=0, le=1_000_000)]
 
@@ -307,9 +378,17 @@ class BudgetSettings(_Section):
 class Recipe(_Section):
     """All settings of one experiment. Build it with :meth:`load` or :meth:`from_dict`, which make a :class:`TextRecipe` where data is text.
 
-    ``accelerator`` and ``precision`` go to Lightning's Trainer: ``auto`` takes a GPU where there is one. On more than one of ``devices``
+    ``accelerator`` and ``precision`` go to Lightning's Trainer: ``auto`` takes a GPU where there is one; ``16-mixed`` is float16 with
+    gradients that are scaled while they are computed. On more than one of ``devices``
     as many processes share every batch, on a GPU each or on the CPU (:mod:`nni_darts.parallel`). A checkpoint is written after each
-    epoch, and within epochs after every ``checkpoint_steps`` steps. With a ``budget`` it decides how long a search is and how many
+    epoch, and within epochs after every ``checkpoint_steps`` steps. ``logger`` writes measurements for other programs, too.
+
+    Cells are chosen by the ``metric`` on validation images, and tested by it: ``accuracy``, ``balanced_accuracy`` (the mean recall of the
+    classes), ``auroc`` (the mean area under the ROC curves of each class against all others) or ``f1`` (the mean F1 of the classes).
+    Accuracy is measured beside it. Strategies that score on batches during a search (``+pt``, ``enas``, ``random-ws``) do so by
+    accuracy where that is the metric, else by the loss, unless their ``criterion`` is set: the others mean little on a batch.
+
+    With a ``budget`` it decides how long a search is and how many
     cells are trained, and not ``search.epochs``, ``search.random_samples`` and evolution's ``cells``.
     """
 
@@ -319,16 +398,18 @@ class Recipe(_Section):
     search: SearchSettings
     retrain: TrainSettings
     select: TrainSettings
+    metric: _one_of(*IMAGE_METRICS) = ACCURACY  # type: ignore[valid-type]
     budget: BudgetSettings | None = None
     accelerator: Literal['auto', 'cpu', 'gpu', 'mps'] = 'auto'
     devices: Annotated[int, Field(ge=1, le=64)] = 1
-    precision: Literal['32-true', 'bf16-mixed', '64-true'] = '32-true'
+    precision: Literal['32-true', 'bf16-mixed', '16-mixed', '64-true'] = '32-true'
     checkpoint_steps: Positive = 500
+    logger: Literal['tensorboard', 'csv', 'wandb', 'mlflow'] | None = None
 
-    @property
-    def metric(self) -> Metric:
-        """What cells are chosen by."""
-        return ACCURACY
+    def keeps_best(self, stage: str) -> bool:
+        """Whether a training of ``select`` or ``retrain`` ends with the weights of the epoch that validated best."""
+        settings = getattr(self, stage)
+        return settings.keep == 'best' or (settings.keep is None and stage == 'retrain' and settings.validation_portion > 0)
 
     @model_validator(mode='after')
     def _selectable(self) -> Recipe:
@@ -357,9 +438,9 @@ class Recipe(_Section):
             section = getattr(self, name)
             if section.cells % 3:
                 raise ValueError(f'{name}.cells must be a multiple of 3 in nasbench201, which has three stages, not {section.cells}')
-            for key in ('auxiliary_weight', 'drop_path'):
+            for key, what in (('auxiliary_weight', 'auxiliary head'), ('drop_path', 'drop-path')):
                 if getattr(section, key, 0):
-                    raise ValueError(f'{name}.{key} must be 0 in nasbench201: its networks have no such thing')
+                    raise ValueError(f'{name}.{key} must be 0 in nasbench201, whose networks have no {what}')
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, source: str = 'recipe') -> Recipe:
@@ -371,7 +452,8 @@ class Recipe(_Section):
             select = values.get('select') or {}
             if not isinstance(select, Mapping):
                 raise InputError(f'{source}: select must be a mapping, not {select!r}')
-            values['select'] = {**values['retrain'], **select}
+            kept = {key: value for key, value in values['retrain'].items() if key not in _OF_RETRAIN}
+            values['select'] = {**kept, **select}
         kind = TextRecipe if _names(values, 'data') in TEXT_NAMES or _names(values, 'space') == 'recurrent' else Recipe
         try:
             recipe = kind(**{str(key): value for key, value in values.items()})
@@ -379,7 +461,7 @@ class Recipe(_Section):
         except ValidationError as error:
             raise InputError(f'{source}: {_sentence(error, kind)}') from None
         except UnicodeEncodeError as error:
-            raise InputError(f'{source}: {error.object!r} is not text that could be written: its character {error.start + 1}') from None
+            raise InputError(f'{source}: {error.object!r} cannot be written as UTF-8, because of character {error.start + 1}') from None
         return recipe
 
     @classmethod
@@ -433,6 +515,8 @@ class Recipe(_Section):
             return None
         try:
             values = json.loads(path.read_text('utf-8'))['recipe']
+            if not isinstance(values, dict):
+                raise TypeError('recipe')
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f'{path} is damaged ({type(error).__name__}); name the recipe with --recipe') from None
         return cls.of_run(values, overrides, source=f'the recipe of {folder}')
@@ -440,6 +524,10 @@ class Recipe(_Section):
     def to_dict(self) -> dict[str, Any]:
         """Plain data that :meth:`from_dict` reads back."""
         return self.model_dump(mode='json')
+
+    def with_epochs(self, stage: str, epochs: int) -> Self:
+        """Returns the recipe with another number of epochs of a stage: ``search``, ``select`` or ``retrain``."""
+        return self.model_copy(update={stage: getattr(self, stage).model_copy(update={'epochs': epochs})})
 
     def random_cells(self, seed: int, count: int | None = None) -> list[AnyGenotype]:
         """The first cells that random search trains under this seed: all N of them, or so many."""
@@ -455,16 +543,20 @@ class TextRecipe(Recipe):
     search: TextSearchSettings
     retrain: TextTrainSettings
     select: TextTrainSettings
+    metric: _one_of(PERPLEXITY) = PERPLEXITY  # type: ignore[valid-type]
 
-    @property
-    def metric(self) -> Metric:
-        """What cells are chosen by: lower is better."""
-        return PERPLEXITY
+    def keeps_best(self, stage: str) -> bool:
+        """Whether a training ends with the weights of the epoch that validated best."""
+        return getattr(self, stage).keep != 'last'
 
     @model_validator(mode='after')
     def _selectable(self) -> TextRecipe:
         self._check_devices('batch_size', 'evaluation_batch_size')
         return self  # there is always text to validate on
+
+
+_OF_RETRAIN = ('keep', 'patience')
+"""Settings of ``retrain`` that ``select`` does not inherit: its trainings are compared, so all of them have the same length."""
 
 
 def with_split(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -486,6 +578,17 @@ def recipe_names() -> list[str]:
     """The recipes of this package."""
     files = resources.files('nni_darts').joinpath('recipes').iterdir()
     return sorted(file.name[: -len('.yml')] for file in files if file.name.endswith('.yml'))
+
+
+def recipe_text(name: str) -> str:
+    """The YAML of a recipe of this package, with its comments.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    if name not in recipe_names():
+        raise InputError(f'There is no recipe {name!r}; choose from {", ".join(recipe_names())}.')
+    return resources.files('nni_darts').joinpath('recipes', f'{name}.yml').read_text('utf-8')
 
 
 class _Loader(yaml.SafeLoader):
@@ -510,7 +613,7 @@ def load_yaml(text: str, source: str) -> Any:
 
 def _read(name: str) -> tuple[str, str]:
     if name in recipe_names():
-        return resources.files('nni_darts').joinpath('recipes', f'{name}.yml').read_text('utf-8'), f'recipe {name}'
+        return recipe_text(name), f'recipe {name}'
     path = Path(name)
     if path.suffix not in ('.yml', '.yaml'):
         raise InputError(f'unknown recipe {name!r}; known: {", ".join(recipe_names())}, or the path of a .yml file')
@@ -569,4 +672,25 @@ def _sentence(error: ValidationError, kind: type[Recipe]) -> str:
     message = first['msg'].removeprefix('Value error, ')
     if first['type'] == 'value_error':
         return f'{key}: {message}' if key else message
-    return f'{key} = {first.get("input")!r} is wrong: {message[0].lower()}{message[1:]}'
+    if path[-1:] == ('[key]',):
+        return f'the names in {".".join(map(str, path[:-2]))} must be text, not {first["input"]!r}'
+    must = _MUST.get(first['type'], '').format(**first.get('ctx', {}))
+    return f'{key} = {first.get("input")!r} is wrong: {f"it must be {must}" if must else message[0].lower() + message[1:]}'
+
+
+_MUST = {
+    'int_type': 'a whole number',
+    'float_type': 'a number',
+    'string_type': 'text',
+    'bool_type': 'true or false',
+    'dict_type': 'a mapping',
+    'model_type': 'a mapping',
+    'tuple_type': 'a list',
+    'literal_error': '{expected}',
+    'greater_than': 'above {gt}',
+    'greater_than_equal': 'at least {ge}',
+    'less_than': 'below {lt}',
+    'less_than_equal': 'at most {le}',
+    'finite_number': 'a finite number',
+}
+"""Type of an error of pydantic → what the value must be."""

@@ -2,50 +2,73 @@
 
 Each writes what a user wants to keep into its output folder: ``genotype.json``, ``metrics.jsonl`` (a line for each epoch),
 ``result.json`` (with all settings and versions), a checkpoint to resume from, of a search ``search.html`` with its data in
-``search.json``, of a trained cell ``weights.pt``.
+``search.json``, of a trained cell ``weights.pt``, ``training.html`` with its data in ``training.json``, and of a tested one
+``evaluation.json``.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nni_darts import parallel
 from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
+from nni_darts.activity import announce
 from nni_darts.budget import affordable_epochs, training_passes, training_portion
 from nni_darts.cells import cells_to_train, number_of_cells
 from nni_darts.data import Description
 from nni_darts.errors import InputError
-from nni_darts.files import lock, replacing, write_text
+from nni_darts.files import CHECKPOINT, METRICS, write_text
 from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_sample, genotype_from_text
 from nni_darts.provenance import provenance
 from nni_darts.ranks import together
-from nni_darts.recipe import RUN, Recipe, with_split
-from nni_darts.recurrent import RnnGenotype
+from nni_darts.recipe import RUN, Recipe
 from nni_darts.report.cautions import before_search
 from nni_darts.report.searches import SEARCH, search_data, write_search
+from nni_darts.runs.checks import check_strategies, named_preset, strategy_settings
+from nni_darts.runs.deadline import PLAN, TimeLimit, TimePlan
+from nni_darts.runs.folder import (
+    BY_MAGNITUDE,
+    DATA,
+    EXECUTOR,
+    FROM,
+    GENOTYPE,
+    MORE,
+    RESULT,
+    STAGE,
+    WEIGHTS,
+    alone_in,
+    check_amounts,
+    claim,
+    identity,
+    read_json,
+    write_json,
+)
+from nni_darts.runs.loggers import check_logger, create_logger
+from nni_darts.runs.start import Start, finished_training
+from nni_darts.runs.training_page import TrainingPage
+from nni_darts.runs.weights import SavedNetwork, write_weights
 from nni_darts.strategies.costs import EVALUATION
-from nni_darts.strategies.differentiable import EXECUTOR, DifferentiableStrategy
+from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.fast import ExecutorChoice, ExecutorRecord
-from nni_darts.strategies.presets import ALIASES, create_strategy, preset
+from nni_darts.strategies.presets import create_strategy, preset
 from nni_darts.strategies.progressive_depth import ProgressiveDepth
 from nni_darts.strategies.relaxations import SampledPaths
 from nni_darts.tasks import task_of
-from nni_darts.training.checkpoints import CHECKPOINT, PREVIOUS
+from nni_darts.training.best_epoch import BestEpoch
+from nni_darts.training.divergence import not_finite
 from nni_darts.training.run import (
-    METRICS,
-    DecisionBar,
     OnEpoch,
-    OnStep,
     create_trainer,
     device_type,
     epochs_of,
@@ -54,8 +77,21 @@ from nni_darts.training.run import (
     quiet_lightning,
 )
 from nni_darts.training.sharing import SharedSteps
+from nni_darts.training.time_limit import EndInTime
 
-__all__ = ['cautions', 'cost_of', 'kept_description', 'preflight', 'search', 'take_part', 'train_cell', 'trained_image_network']
+__all__ = [
+    'SearchCost',
+    'cautions',
+    'cost_of',
+    'cost_of_search',
+    'kept_description',
+    'least_epochs',
+    'preflight',
+    'search',
+    'take_part',
+    'train_cell',
+    'train_longer',
+]
 
 OnStart = Callable[[str, list[str]], None]
 """Called before anything is trained: recipe, data, classes and sizes in a line, and what to be warned of."""
@@ -63,95 +99,12 @@ OnStart = Callable[[str, list[str]], None]
 OnDecision = Callable[[dict[str, Any]], None]
 """Called with the record of a decision."""
 
-RESULT, GENOTYPE, WEIGHTS, BY_MAGNITUDE = 'result.json', 'genotype.json', 'weights.pt', 'magnitude.json'
-DATA = 'data.json'
-"""Classes, channels, size, mean and deviation of the images: export needs no more of them."""
-STAGE = 'stage-'
-"""Begins the names of the folders with checkpoints of a search in stages."""
-LOCK = 'run.lock'
-
 
 def seed_everything(seed: int) -> None:
     """Seeds Python, numpy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-@contextmanager
-def _alone_in(output: Path) -> Iterator[None]:
-    """Makes the folder, if need be, and keeps other processes out of it.
-
-    Raises:
-        InputError: if it cannot be made, or another process is in there.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        held = lock(output / LOCK)
-    except OSError as error:
-        raise InputError(f'cannot make the folder {output}: {error.strerror}') from None
-    if held is None:
-        raise InputError(f'another process is working in {output}')
-    try:
-        yield
-    finally:
-        os.close(held)
-
-
-def _claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> dict[str, Any] | None:
-    """Makes the folder this run's own. Returns the result if the run that is resumed was finished.
-
-    A run that ended before its first epoch has left nothing to lose: it is replaced.
-
-    Raises:
-        InputError: if the folder holds another run, or this one and it is not to be resumed, or files of the same names.
-    """
-    run = {**what, 'recipe': recipe.to_dict()}
-    kept = sorted(
-        file.name
-        for file in output.iterdir()
-        if file.name in (RESULT, GENOTYPE, WEIGHTS, METRICS, CHECKPOINT, PREVIOUS, 'cell-0', f'{STAGE}1')
-    )
-    before = _read_json(output / RUN) if (output / RUN).exists() and kept else None
-    if before is not None:
-        before['recipe'] = with_split(before.get('recipe', {}))
-    if before is None and kept:
-        raise InputError(f'{output} already holds {kept[0]}, which is not of a run that could go on; choose another folder')
-    if before is not None and kept:
-        if not resume:
-            raise InputError(f'{output} already holds a run: go on with it with --resume, or choose another folder')
-        different = _differences(run, before)
-        if different:
-            hint = f'; it splits its images by another rule: --set data.split={before["recipe"]["data"]["split"]} continues it'
-            raise InputError(
-                f'{output} holds a run with another {", ".join(different)}: a resumed run keeps its settings'
-                + (hint if different == ['recipe.data.split'] else '')
-            )
-        if RESULT in kept:
-            return _read_json(output / RESULT)['result']
-        if EXECUTOR in before:
-            run[EXECUTOR] = before[EXECUTOR]
-    _write_json(output / RUN, run)
-    return None
-
-
-def _differences(one: Any, other: Any, path: str = '') -> list[str]:
-    """The dotted keys under which two pieces of plain data differ."""
-    if not (isinstance(one, dict) and isinstance(other, dict)):
-        return [] if one == other else [path]
-    return [found for key in one for found in _differences(one[key], other.get(key), f'{path}.{key}'.lstrip('.'))]
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text('utf-8'))
-    except (OSError, ValueError) as error:
-        raise InputError(f'{path} is damaged ({error}); start again in another folder') from None
-
-
-def _reason(error: Exception) -> str:
-    """The beginning of an error's text, which may be long, or empty."""
-    return next(iter(str(error).splitlines()), type(error).__name__)[:100]
 
 
 def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> list[str]:
@@ -166,6 +119,8 @@ def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> list[str]
     Raises:
         InputError: for anything in the recipe that does not fit.
     """
+    strategies = list(strategies)
+    check_strategies(recipe, strategies)
     bought = [_checked_strategy(recipe, name, data)[1] for name in strategies]
     task = task_of(recipe)
     task.searching(recipe, data, 1)
@@ -210,16 +165,7 @@ def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str
     if not preset(name).supernet:
         count = number_of_cells(recipe, name)
         return recipe, f'{name}: {count} cells, {count * training_passes(recipe, "select"):.4g} passes'
-    strategy, task = _strategy(recipe, name), task_of(recipe)
-    with _as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
-        space, first = task.space(recipe, data), strategy
-        if isinstance(strategy, ProgressiveDepth):
-            if recipe.budget is None:
-                strategy.stage_epochs(recipe.search.epochs)
-            space, first = next(strategy.stages(space))
-        task.check(first)
-        first.mutate_model(space)
-        first.check_executor(device_type(recipe.accelerator), recipe.precision)
+    strategy, first = _with_supernet(recipe, name, data)
     if recipe.budget is None:
         return recipe, ''
 
@@ -230,18 +176,75 @@ def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str
     tuning = first.selection.epochs(first.architecture)
     parts = f'{epochs} epochs of search' + (f' and {tuning} of tuning' if tuning else '')
     total = cost(epochs) + training_passes(recipe, 'select')
-    return recipe.model_copy(update={'search': recipe.search.model_copy(update={'epochs': epochs})}), (
-        f'{name}: {parts}, {total:.4g} passes with the short training of its cell'
-    )
+    return recipe.with_epochs('search', epochs), (f'{name}: {parts}, {total:.4g} passes with the short training of its cell')
+
+
+def _with_supernet(recipe: Recipe, name: str, data: Any) -> tuple[Any, DifferentiableStrategy]:
+    """The strategy, and that of its first stage, which is the same where it has none, with its supernet on torch's meta device."""
+    strategy, task = _strategy(recipe, name), task_of(recipe)
+    with _as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
+        space, first = task.space(recipe, data), strategy
+        if isinstance(strategy, ProgressiveDepth):
+            if recipe.budget is None:
+                strategy.stage_epochs(recipe.search.epochs)
+            space, first = next(strategy.stages(space))
+        task.check(first)
+        first.mutate_model(space)
+        first.check_executor(device_type(recipe.accelerator), recipe.precision)
+    return strategy, first
 
 
 def _search_passes(recipe: Recipe, strategy: DifferentiableStrategy | ProgressiveDepth, epochs: int, data: Any) -> float:
-    """What a search of so many epochs costs, in passes over the training data."""
+    """Returns the cost of a search of ``epochs`` epochs, in passes over the training data."""
     if isinstance(strategy, ProgressiveDepth):
         return sum(_search_passes(recipe, part, strategy.stage_epochs(epochs), data) for part in strategy.parts)
     task, scored = task_of(recipe), strategy.selection.scored(strategy.architecture)
     evaluated = sum(variants * task.evaluated_portion(recipe, data, batches) for variants, batches in scored)
     return training_portion(recipe, 'search') * strategy.passes(epochs) + EVALUATION * evaluated
+
+
+@dataclass(frozen=True)
+class SearchCost:
+    """The cost of a search, in passes over the training data.
+
+    Attributes:
+        passes: of the whole search with its selection, without the validation after each epoch.
+        validated: validation after each epoch, as portions of the training data that are evaluated.
+        epochs: number of epochs, those of the selection included.
+        passes_of_first_epoch: passes of the first epoch.
+    """
+
+    passes: float
+    validated: float
+    epochs: int
+    passes_of_first_epoch: float
+
+
+def cost_of_search(recipe: Recipe, strategy: str, data: Any) -> SearchCost:
+    """Counts what a search with a supernet costs.
+
+    Args:
+        recipe: all settings.
+        strategy: name of a strategy with a supernet.
+        data: as ``task_of(recipe).load(recipe)`` returns it.
+
+    Raises:
+        InputError: for a strategy or setting that does not fit.
+    """
+    fitted, _ = _checked_strategy(recipe, strategy, data)
+    whole, first = _with_supernet(fitted, strategy, data)
+    epochs = each = total = fitted.search.epochs
+    if isinstance(whole, ProgressiveDepth):
+        each = whole.stage_epochs(epochs)
+        total = each * len(whole.parts)
+    total += first.selection.epochs(first.architecture)
+    held_out = task_of(fitted).evaluated_portion(fitted, data, None)
+    # The first epoch moves α only if α does not rest in it.
+    trains = first.relaxation.trains_alpha and not first.warmup(each)
+    passes = first.relaxation.passes + (first.architect.passes if trains else 0)
+    portion = training_portion(fitted, 'search')
+    of_first = portion * passes * (2 if first.architect.union else 1)
+    return SearchCost(_search_passes(fitted, whole, epochs, data), total * held_out, total, of_first)
 
 
 def search(
@@ -250,11 +253,11 @@ def search(
     seed: int,
     output: Path,
     *,
+    plan: TimePlan | None = None,
     resume: bool = False,
     on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
     on_decision: OnDecision | None = None,
-    on_step: OnStep | None = None,
 ) -> tuple[AnyGenotype, dict[str, Any]]:
     """Searches a cell with the strategy of that name.
 
@@ -263,39 +266,41 @@ def search(
         strategy: a name of ``nni_darts.strategies.PRESETS``.
         seed: of everything that is drawn but the split of the data.
         output: folder for results and checkpoint.
-        resume: go on from the checkpoint there, if there is one.
+        plan: how many epochs or cells there are in a limited time, and how long that is; left out on resume, that of the run.
+        resume: continue from the checkpoint there, if there is one.
         on_start: called once the data is read, with recipe and data in a line and a list of warnings.
         on_epoch: called with each epoch's measurements.
         on_decision: called with each decision that a selection takes during or after the search: its line of ``selection.jsonl``.
-        on_step: called after each batch of training, validation, testing or scoring.
 
     Returns:
-        The genotype, and the result: validation accuracy of what was searched, cost of the found network at retraining size, seconds
+        The genotype, and the result: validation metric of what was searched, cost of the found network at retraining size, seconds
         of all epochs, passes over the training data, peak memory (MiB).
 
     Raises:
         InputError: for an unknown strategy or setting, or missing data.
     """
-    output = Path(output)
-    try:
-        chosen = preset(strategy)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    output, chosen = Path(output), named_preset(strategy)
+    check_strategies(recipe, [strategy])
+    check_logger(recipe)
     data = task_of(recipe).load(recipe)
-    fitted, _ = _checked_strategy(recipe, strategy, data)
+    plan = plan or TimeLimit(output, resume).kept()
+    planned = recipe if plan is None else plan.applied(recipe, 'search', strategy)
+    fitted, _ = _checked_strategy(planned, strategy, data)
     if on_start:
-        on_start(_headline(recipe, data), cautions(recipe, [strategy], data, ('search',) if chosen.supernet else ('select',)))
-    with _alone_in(output):
-        finished = _claim(output, recipe, {'stage': 'search', 'strategy': strategy, 'seed': seed}, resume)
+        about = cautions(planned, [strategy], data, ('search',) if chosen.supernet else ('select',))
+        on_start(_headline(recipe, data) + ('' if plan is None else f'; {plan}'), about)
+    with alone_in(output):
+        what = {**identity('search', seed, strategy=strategy), **_noted(plan)}
+        finished = claim(output, recipe, what, resume, task_of(recipe).amounts(data))
         if finished is not None:
-            return genotype_from_text(json.dumps(_read_json(output / GENOTYPE))), finished
+            return genotype_from_text(json.dumps(read_json(output / GENOTYPE))), finished
         if chosen.supernet:
-            genotype, measured = _search_supernet(fitted, strategy, seed, output, data, resume, on_epoch, on_decision, on_step)
+            genotype, measured = _search_supernet(fitted, strategy, seed, output, data, resume, plan, on_epoch, on_decision)
         else:
-            genotype, measured = _search_cells(recipe, strategy, seed, output, resume, on_epoch, on_step)
+            genotype, measured = _search_cells(planned, strategy, seed, output, resume, plan, on_epoch)
         write_text(output / GENOTYPE, genotype.to_json() + '\n')
         _keep_data(output, recipe, data)
-        return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)})
+        return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)}, task_of(recipe).kept(data))
 
 
 def _search_supernet(
@@ -305,40 +310,49 @@ def _search_supernet(
     output: Path,
     data: Any,
     resume: bool,
+    plan: TimePlan | None,
     on_epoch: OnEpoch | None,
     on_decision: OnDecision | None,
-    on_step: OnStep | None,
 ) -> tuple[AnyGenotype, dict[str, Any]]:
-    with _on_its_devices(recipe, output, resume, {'stage': 'search', 'strategy': name, 'seed': seed}):
-        whole, strategy = _train_supernet(recipe, name, seed, output, data, resume, on_epoch, on_decision, on_step)
+    with _on_its_devices(recipe, output, resume, {'stage': 'search', 'strategy': name, 'seed': seed, **_noted(plan)}):
+        whole, strategy = _train_supernet(recipe, name, seed, output, data, resume, plan, on_epoch, on_decision)
     by_magnitude, stopped = strategy.architecture.by_magnitude, strategy.architecture.stopped
     if by_magnitude is not None:
         write_text(output / BY_MAGNITUDE, genotype_from_sample(by_magnitude).to_json() + '\n')
     _write_page(output, recipe, name, seed, over=True)
-    early = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
-    valid, last = f'valid_{recipe.metric.name}', epochs_of(output)[-1]
+    early: dict[str, Any] = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
+    if strategy.architecture.ended is not None:
+        early |= {'ended': 'time', 'epochs': strategy.architecture.ended['all']}
+    last = epochs_of(output)[-1]
+    validated = {name: value for name, value in task_of(recipe).outcome(recipe, last).items() if name.startswith('valid_')}
     passes = round(_search_passes(recipe, whole, recipe.search.epochs, data), 3)
     share = task_of(recipe).largest_class(recipe, data, 'search')
-    return _genotype(strategy), {valid: last[valid], **share, 'seconds': last['total_seconds'], 'passes': passes, **early}
+    return _genotype(strategy), {**validated, **share, 'seconds': last['total_seconds'], 'passes': passes, **early}
 
 
 def _on_its_devices(recipe: Recipe, output: Path, resume: bool, job: dict[str, Any]) -> AbstractContextManager[None]:
     """Within the block processes on the recipe's other devices do their parts of a job (:func:`take_part`)."""
-    return together(recipe.devices, recipe.accelerator, {**job, 'recipe': recipe.to_dict(), 'output': str(output), 'resume': resume})
+    part = f'{take_part.__module__}:{take_part.__name__}'
+    return together(recipe.devices, recipe.accelerator, part, {**job, 'recipe': recipe.to_dict(), 'output': str(output), 'resume': resume})
 
 
 def take_part(job: Mapping[str, Any]) -> None:
     """The part of one of the other processes of a search or training on several devices: it does the same, and writes nothing.
 
     Args:
-        job: ``stage``, ``recipe``, ``seed``, ``output``, ``resume``; for a search the ``strategy``, else ``arch``, the code of the cell.
+        job: ``stage``, ``recipe``, ``seed``, ``output``, ``resume``; for a search the ``strategy``, else ``arch``, the code of the cell,
+            and ``start``, what :meth:`Start.to_dict` returns, or None.
     """
     recipe, output = Recipe.from_dict(job['recipe']), Path(job['output'])
     data = task_of(recipe).load(recipe)
+    plan = TimePlan(**job[PLAN]) if PLAN in job else None
     if job['stage'] == 'search':
-        _train_supernet(recipe, job['strategy'], job['seed'], output, data, job['resume'])
+        _train_supernet(recipe, job['strategy'], job['seed'], output, data, job['resume'], plan)
     else:
-        _train_network(recipe, job['stage'], genotype_from_code(job['arch']), job['seed'], output, data, job['resume'])
+        start = None if job.get('start') is None else Start.from_dict(job['start'])
+        _train_network(
+            recipe, job['stage'], genotype_from_code(job['arch']), job['seed'], output, data, job['resume'], start=start, plan=plan
+        )
 
 
 def _train_supernet(
@@ -348,9 +362,9 @@ def _train_supernet(
     output: Path,
     data: Any,
     resume: bool,
+    plan: TimePlan | None = None,
     on_epoch: OnEpoch | None = None,
     on_decision: OnDecision | None = None,
-    on_step: OnStep | None = None,
 ) -> tuple[Any, DifferentiableStrategy]:
     """The search itself, on every rank. Returns the strategy, and the one of its last stage, which is the same where it has none."""
     task = task_of(recipe)
@@ -358,7 +372,6 @@ def _train_supernet(
     space = task.space(recipe, data)
     strategy = whole = _strategy(recipe, name)
     _keep_executor(strategy.executor_choice, output, resume)
-    bar = DecisionBar()
 
     def described(record: dict[str, Any]) -> None:
         _write_page(output, recipe, name, seed, over=False)
@@ -379,20 +392,15 @@ def _train_supernet(
             }
 
         def decided(record: dict[str, Any]) -> None:
-            bar.close()
             _write_decisions(output, strategy)
             if on_decision:
                 on_decision(record)
 
         module, datamodule = task.searching(recipe, data, seed)
-
-        def scored(label: str, batches: int, total: int | None) -> None:
-            bar.scored(label, batches, total)
-            if on_step:
-                on_step()
+        logger = create_logger(recipe, folder, {'stage': 'search', 'strategy': name, 'seed': seed}) if parallel.is_first() else None
 
         if parallel.is_first():
-            strategy.on_scored, strategy.on_decision = scored, decided
+            strategy.on_decision = decided
         with quiet_lightning():
             trainer = create_trainer(
                 folder,
@@ -401,17 +409,18 @@ def _train_supernet(
                 precision=recipe.precision,
                 checkpoint_steps=recipe.checkpoint_steps,
                 on_epoch=described,
-                on_step=on_step,
                 extra=extra,
                 around=around,
                 metrics=output / METRICS,
+                logger=logger,
+                callbacks=_in_time(plan, output, resume) if not around[1] else [],  # of several stages the last one can end early
             )
             evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=_resume_arguments(folder, resume, output, around[0]))
             strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
 
     if isinstance(strategy, ProgressiveDepth):
         epochs = strategy.stage_epochs(recipe.search.epochs)
-        short = recipe.model_copy(update={'search': recipe.search.model_copy(update={'epochs': epochs})})
+        short = recipe.with_epochs('search', epochs)
         for number, (deeper, part) in enumerate(strategy.stages(space)):
             run(short, deeper, part, output / f'{STAGE}{number + 1}', (number * epochs, (len(strategy.parts) - number - 1) * epochs))
             # A resumed run does not repeat this stage, and must build the next one from the same random numbers.
@@ -425,11 +434,11 @@ def _train_supernet(
 
 def _keep_executor(choice: ExecutorChoice, output: Path, resume: bool) -> None:
     """Computes a resumed search as before, and notes in ``run.json``, from which ``result.json`` has it, how a search is computed."""
-    kept = _read_json(output / RUN).get(EXECUTOR) if resume and parallel.is_first() else None
+    kept = read_json(output / RUN).get(EXECUTOR) if resume and parallel.is_first() else None
     choice.keep(parallel.agreed(kept))
 
     def noted(record: ExecutorRecord) -> None:
-        _write_json(output / RUN, {**_read_json(output / RUN), EXECUTOR: record})
+        write_json(output / RUN, {**read_json(output / RUN), EXECUTOR: record})
 
     if parallel.is_first() and (output / RUN).exists():
         choice.on_settled = noted
@@ -475,22 +484,8 @@ def _genotype(strategy: DifferentiableStrategy) -> AnyGenotype:
 
 def _strategy(recipe: Recipe, name: str) -> Any:
     """The strategy with the recipe's settings for it."""
-    settings: dict[str, Any] = {
-        'learning_rate': recipe.search.architecture_learning_rate,
-        'weight_decay': recipe.search.architecture_weight_decay,
-        'gradient_clip_val': recipe.search.gradient_clip,
-    }
-    for other in recipe.search.settings:
-        try:
-            preset(other)
-        except ValueError as error:
-            raise InputError(f'search.settings: {error}') from None
-    if recipe.search.warmup_epochs is not None:
-        settings['warmup_epochs'] = recipe.search.warmup_epochs
-    if '+' in ALIASES.get(name, name):
-        settings['epochs_between'] = recipe.search.tuning_epochs
     with _as_input_error(f'search.settings of {name}'):
-        return create_strategy(name, **{**settings, **recipe.search.settings.get(name, {})})
+        return create_strategy(name, **strategy_settings(recipe, name))
 
 
 class _InProcess(SequentialExecutionEngine):
@@ -502,20 +497,29 @@ class _InProcess(SequentialExecutionEngine):
 
 
 def _search_cells(
-    recipe: Recipe, name: str, seed: int, output: Path, resume: bool, on_epoch: OnEpoch | None, on_step: OnStep | None
+    recipe: Recipe, name: str, seed: int, output: Path, resume: bool, plan: TimePlan | None, on_epoch: OnEpoch | None
 ) -> tuple[AnyGenotype, dict[str, Any]]:
     """Random search and evolution: the cells one after the other through the select stage, best by validation."""
     valid = f'valid_{recipe.metric.name}'
     found: list[tuple[AnyGenotype, dict[str, Any]]] = []
     values: dict[int, float | None] = {}
+    earlier = [lines[-1]['total_seconds'] for folder in output.glob('cell-*') if (lines := epochs_of(folder))] if resume else []
+    deadline, lasted = None if plan is None else plan.deadline(sum(earlier)), [0.0]
     while len(found) < len(cells := cells_to_train(recipe, name, seed, values)):
+        if deadline is not None and found and not deadline.allows(max(lasted)):
+            break
+        begun = time.monotonic()
+        announce('cells', len(found), number_of_cells(recipe, name), lasting=True)
         genotype, folder = cells[len(found)], output / f'cell-{len(found)}'
-        found.append((genotype, train_cell(recipe, 'select', genotype, seed, folder, resume=resume, on_epoch=on_epoch, on_step=on_step)))
+        found.append((genotype, train_cell(recipe, 'select', genotype, seed, folder, resume=resume, on_epoch=on_epoch)))
         values[len(found)] = found[-1][1][valid]
+        lasted.append(time.monotonic() - begun)
+    announce('cells', len(found), len(found), lasting=True)
     best, result = recipe.metric.best(found, lambda entry: entry[1][valid])
     total = {name: round(sum(trained[name] for _, trained in found), 3) for name in ('seconds', 'passes')}
-    share = {name: result[name] for name in ('largest_class',) if name in result}
-    return best, {valid: result[valid], **share, **total}
+    kept = {name: value for name, value in result.items() if name.startswith('valid_') or name in ('largest_class', 'images')}
+    early = {'ended': 'time', 'cells': len(found)} if len(found) < number_of_cells(recipe, name) else {}
+    return best, {**kept, **total, **early}
 
 
 def train_cell(
@@ -525,41 +529,197 @@ def train_cell(
     seed: int,
     output: Path,
     *,
+    weights: Path | None = None,
+    plan: TimePlan | None = None,
     resume: bool = False,
     on_start: OnStart | None = None,
     on_epoch: OnEpoch | None = None,
-    on_step: OnStep | None = None,
 ) -> dict[str, Any]:
     """Trains the network of a genotype from scratch: briefly (``select``) or fully (``retrain``). Arguments as for :func:`search`.
 
     Test data is touched only by ``retrain``, once, after the last epoch.
 
+    Args:
+        weights: output folder of a finished training of the same cell, whose weights the network starts from as far as they fit.
+        plan: as for :func:`search`.
+
     Returns:
-        ``valid_accuracy`` where data is held out, ``train_accuracy``, after ``retrain`` also ``test_accuracy`` (or these three with
-        ``perplexity``); cost, seconds, passes over the training data, peak memory (MiB).
+        ``valid_accuracy`` where data is held out, ``train_accuracy``, after ``retrain`` also ``test_accuracy``, and the same of another
+        ``metric`` (or these three with ``perplexity``), of the weights that are kept; ``kept_epoch``, theirs; ``epochs``, how many were
+        trained; ``ended``, why no more were: ``planned``, ``patience`` or ``time``; cost, seconds, passes over the training data, peak
+        memory (MiB).
 
     Raises:
-        InputError: for missing data or a network that does not fit it.
+        InputError: for missing data or a network that does not fit it, or weights of which less than half fits.
     """
     task, output = task_of(recipe), Path(output)
+    check_logger(recipe)
     data = task.load(recipe)
+    said = task.cautions(recipe, data, (stage,))
+    plan = plan or TimeLimit(output, resume).kept()
+    start = None
+    if weights is not None:
+        start = Start(Path(weights).absolute())
+        if not (resume and (output / CHECKPOINT).exists()):  # else they were loaded, and may be gone
+            with _as_input_error(stage), torch.device('meta'):
+                said += start.misfits(task.network(recipe, stage, genotype, data), genotype)
+            said += start.tested_on(recipe, task.amounts(data)) if stage == 'retrain' else []
     if on_start:
-        on_start(_headline(recipe, data), task.cautions(recipe, data, (stage,)))
-    with _alone_in(output):
-        finished = _claim(output, recipe, {'stage': stage, 'seed': seed, 'genotype': json.loads(genotype.to_json())}, resume)
+        on_start(_headline(recipe, data) + ('' if plan is None else f'; {plan}'), said)
+    what = identity(stage, seed, genotype=genotype, weights=None if start is None else start.folder)
+    with alone_in(output):
+        finished = claim(output, recipe, {**what, **_noted(plan)}, resume, task.amounts(data))
         if finished is not None:
             return finished
-        with _on_its_devices(recipe, output, resume, {'stage': stage, 'seed': seed, 'arch': genotype.code()}):
-            network, tested = _train_network(recipe, stage, genotype, seed, output, data, resume, on_epoch, on_step)
-        epochs = epochs_of(output)
-        passes = round(training_passes(recipe, stage), 3)
-        accuracies = {**task.outcome(epochs), **tested, **task.largest_class(recipe, data, stage)}
-        measured = {**accuracies, 'seconds': epochs[-1]['total_seconds'], 'passes': passes}
-        with replacing(output / WEIGHTS) as file:
-            torch.save(network.state_dict(), file)
-        write_text(output / GENOTYPE, genotype.to_json() + '\n')
-        _keep_data(output, recipe, data)
-        return _finish(output, {**measured, **cost_of(genotype, recipe, data, stage)})
+        if start is None and FROM in (begun := read_json(output / RUN)):
+            start = Start(Path(begun[FROM]))
+        planned = recipe if plan is None else plan.applied(recipe, stage)
+        return _trained(planned, stage, genotype, seed, output, data, resume, on_epoch, start, plan)
+
+
+def _trained(
+    recipe: Recipe,
+    stage: str,
+    genotype: AnyGenotype,
+    seed: int,
+    output: Path,
+    data: Any,
+    resume: bool,
+    on_epoch: OnEpoch | None,
+    start: Start | None,
+    plan: TimePlan | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Trains a network on all its devices, writes everything into its folder, and returns the result.
+
+    Args:
+        more: what ``result.json`` has besides.
+    """
+    task = task_of(recipe)
+    page = TrainingPage(output, recipe, stage, genotype, read_json(output / RUN)['seed'])
+
+    def shown(record: dict[str, Any]) -> None:
+        page.write()
+        if on_epoch:
+            on_epoch(record)
+
+    job = {'stage': stage, 'seed': seed, 'arch': genotype.code(), 'start': None if start is None else start.to_dict(), **_noted(plan)}
+    with _on_its_devices(recipe, output, resume, job):
+        network, tested, answers, best = _train_network(recipe, stage, genotype, seed, output, data, resume, shown, start, plan)
+    epochs = epochs_of(output)
+    last = epochs[-1]['epoch']
+    kept = best.epoch if best is not None and best.keep and best.epoch is not None else last
+    accuracies = {**task.outcome(recipe, epochs[kept - 1]), **tested, **task.largest_class(recipe, data, stage)}
+    asked = getattr(recipe, stage).epochs + (0 if start is None else start.trained)
+    ended = 'patience' if best is not None and best.ended else 'time' if last < asked else 'planned'
+    course = {'kept_epoch': kept, 'epochs': last, 'ended': ended}
+    spent = {'seconds': epochs[-1]['total_seconds'], 'passes': round(last * training_portion(recipe, stage), 3)}
+    _keep_network(output, recipe, stage, genotype, network, data)
+    write_text(output / GENOTYPE, genotype.to_json() + '\n')
+    _keep_data(output, recipe, data)
+    cost = cost_of(genotype, recipe, data, stage)
+    measured = {**accuracies, **course, **spent, **cost, 'peak_memory_mib': peak_memory_mib()}
+    page.finish(measured, answers, data)
+    return _finish(output, measured, task.kept(data), **more)
+
+
+def train_longer(
+    output: Path,
+    epochs: int,
+    *,
+    resume: bool = False,
+    on_start: OnStart | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> dict[str, Any]:
+    """Trains the network of a finished training for some more epochs, in the same folder.
+
+    It starts from the weights that were kept, at a tenth of the recipe's learning rate, which falls to ``min_learning_rate`` by a cosine
+    (for text it is constant). Where the best epoch is kept, that is the best of all epochs, the earlier ones included. Until it is
+    finished, ``weights.pt`` and ``result.json`` are those from before; afterwards ``history`` in ``result.json`` has the earlier results.
+
+    Args:
+        output: the folder of the training.
+        epochs: how many more.
+        resume: continue this training if it was interrupted.
+        on_start, on_epoch: as for :func:`search`.
+
+    Returns:
+        As :func:`train_cell`; epochs, seconds and passes count from the very beginning.
+
+    Raises:
+        InputError: if the folder holds no finished training, or one that is being continued otherwise.
+    """
+    output = Path(output)
+    with alone_in(output):
+        run, before = finished_training(output)
+        done, pending = before.get(MORE, []), run.get(MORE, [])
+        if len(pending) > len(done):
+            if not resume:
+                raise InputError(f'{output} was being trained for {pending[-1]} more epochs; continue that training with --resume.')
+            if pending[-1] != epochs:
+                raise InputError(f'{output} was being trained for {pending[-1]} more epochs, not {epochs}; give --more {pending[-1]}.')
+        elif resume and done and done[-1] == epochs:
+            return before['result']
+        else:
+            pending = [*done, epochs]
+        recipe, stage = Recipe.of_run(run['recipe'], source=str(output / RUN)), run['stage']
+        check_logger(recipe)
+        with _as_input_error(str(output / GENOTYPE)):
+            genotype = genotype_from_text((output / GENOTYPE).read_text('utf-8'))
+        data = task_of(recipe).load(recipe)
+        check_amounts(output, run, task_of(recipe).amounts(data))
+        if on_start:
+            on_start(_headline(recipe, data), task_of(recipe).cautions(recipe, data, (stage,)))
+        run[MORE] = pending
+        write_json(output / RUN, run)
+        trained = before['result'].get('epochs', getattr(recipe, stage).epochs)
+        start = Start(output, trained, _best_before(recipe, stage, output, before['result'], trained), f'{MORE}-{len(pending)}')
+        seed = run['seed'] + _MORE_SEED * len(pending)
+        again = _gently(recipe, stage, epochs)
+        history = [*before.get('history', []), {'epochs': trained, 'result': before['result']}]
+        return _trained(again, stage, genotype, seed, output, data, resume, on_epoch, start, history=history)
+
+
+def least_epochs(recipe: Recipe, strategy: str) -> int:
+    """How long the shortest search with a supernet is that trains α."""
+    return int(_strategy(recipe, strategy).least_epochs)
+
+
+def _noted(plan: TimePlan | None) -> dict[str, Any]:
+    """The plan for ``run.json``."""
+    return {} if plan is None else {PLAN: plan.to_dict()}
+
+
+def _in_time(plan: TimePlan | None, output: Path, resume: bool) -> list[EndInTime]:
+    """Returns the callbacks that end a run within its time limit; none if it has no limit."""
+    if plan is None:
+        return []
+    lines = epochs_of(output) if resume else []
+    return [EndInTime(plan.deadline(lines[-1]['total_seconds'] if lines else 0.0), plan.tail)]
+
+
+def _best_before(recipe: Recipe, stage: str, output: Path, result: Mapping[str, Any], trained: int) -> tuple[int, float] | None:
+    """The epoch whose weights were kept, and its metric, where the best is kept."""
+    lines = epochs_of(output)[:trained]
+    values = [(line['epoch'], recipe.metric.of(line, 'valid')) for line in lines if recipe.metric.of(line, 'valid') is not None]
+    if not recipe.keeps_best(stage) or not values:
+        return None
+    kept = result.get('kept_epoch')  # results of earlier versions lack it
+    return next((value for value in values if value[0] == kept), None) or (trained, values[-1][1])
+
+
+def _gently(recipe: Recipe, stage: str, epochs: int) -> Recipe:
+    """The recipe for some more epochs of a finished training."""
+    settings = getattr(recipe, stage)
+    rate = settings.learning_rate / 10
+    changes: dict[str, Any] = {'epochs': epochs, 'learning_rate': rate}
+    if hasattr(settings, 'schedule'):
+        changes |= {'schedule': 'cosine', 'min_learning_rate': min(settings.min_learning_rate, rate)}
+    return recipe.model_copy(update={stage: settings.model_copy(update=changes)})
+
+
+_MORE_SEED = 10_007
+"""Between the seeds of a training and of its continuation: batches come in another order."""
 
 
 def _train_network(
@@ -571,62 +731,67 @@ def _train_network(
     data: Any,
     resume: bool,
     on_epoch: OnEpoch | None = None,
-    on_step: OnStep | None = None,
-) -> tuple[nn.Module, dict[str, float]]:
-    """The training itself, on every rank. Returns the network and, after ``retrain``, the metric on test data."""
+    start: Start | None = None,
+    plan: TimePlan | None = None,
+) -> tuple[nn.Module, dict[str, float], tuple[Tensor, Tensor] | None, BestEpoch | None]:
+    """The training itself, on every rank.
+
+    Returns:
+        The network; after ``retrain`` the metric on test data, and the answers to it; what followed validation.
+    """
     task, settings = task_of(recipe), getattr(recipe, stage)
     seed_everything(seed)
     with _as_input_error(stage):
         network = task.network(recipe, stage, genotype, data)
-    module, datamodule = task.training(recipe, stage, data, seed)
+    trained = 0 if start is None else start.trained
+    folder = output if start is None else output / start.checkpoints
+    arguments = _resume_arguments(folder, resume, output, trained)
+    if start is not None and not arguments:
+        start.load(network)
+    module, datamodule = task.training(recipe, stage, data, seed, trained=trained > 0)
     module.set_model(network)
+    logger = create_logger(recipe, folder, {'stage': stage, 'seed': seed}) if parallel.is_first() else None
+    keep, best = recipe.keeps_best(stage), None
+    if keep or settings.patience is not None:
+        best = BestEpoch(recipe.metric, keep=keep, patience=settings.patience, before=trained)
+        if start is not None and start.best is not None:
+            best.start_from(*start.best, {name: value.clone() for name, value in network.state_dict().items()})
     with quiet_lightning():
         trainer = create_trainer(
-            output,
+            folder,
             epochs=settings.epochs,
             accelerator=recipe.accelerator,
             precision=recipe.precision,
             checkpoint_steps=recipe.checkpoint_steps,
             gradient_clip=settings.gradient_clip,
             on_epoch=on_epoch,
-            on_step=on_step,
-            callbacks=[SharedSteps()] if recipe.devices > 1 else [],
+            around=(trained, 0),
+            metrics=output / METRICS,
+            logger=logger,
+            callbacks=[
+                *([SharedSteps()] if recipe.devices > 1 else []),
+                *([best] if best is not None else []),
+                *_in_time(plan, output, resume),
+            ],
         )
-        trainer.fit(module, datamodule=datamodule, **_resume_arguments(output, resume))
+        trainer.fit(module, datamodule=datamodule, **arguments)
+        name = not_finite(network.state_dict())  # of an average over steps, or of the checkpoint of a run that had ended
+        if name:
+            raise ArithmeticError(
+                f'the trained network holds NaN or infinite numbers ({name}): the training has diverged; start again with a lower '
+                'learning rate'
+            )
         if stage != 'retrain':
-            return network, {}
-        test = f'test_{recipe.metric.name}'
-        return network, {test: trainer.test(module, datamodule=datamodule, verbose=False)[0][test]}
-
-
-def trained_image_network(output: Path) -> tuple[nn.Module, AnyGenotype, Recipe, Any]:
-    """What :func:`train_cell` left in a folder: the network with its weights (on the CPU, in evaluation mode), its cell, recipe and
-    the description of its images. They need not be there any more, unless the folder is of a version that kept no description.
-
-    Raises:
-        InputError: if the folder holds no finished training of an image network, or its files are damaged.
-    """
-    output = Path(output)
-    for name in (RUN, GENOTYPE, WEIGHTS):
-        if not (output / name).is_file():
-            raise InputError(f'{output} has no {name}: it is not the output folder of a finished nni-darts retrain')
-    run = _read_json(output / RUN)
-    recipe = Recipe.of_run(run['recipe'], source=str(output / RUN))
-    try:
-        genotype = genotype_from_text((output / GENOTYPE).read_text('utf-8'))
-    except ValueError as error:
-        raise InputError(f'{output / GENOTYPE}: {error}') from None
-    if isinstance(genotype, RnnGenotype):
-        raise InputError(f'{output} holds a language model, no image network')
-    task = task_of(recipe)
-    data = kept_description(output) or task.load(recipe).description
-    with _as_input_error(run['stage']):
-        network = task.network(recipe, run['stage'], genotype, data)
-    try:
-        network.load_state_dict(torch.load(output / WEIGHTS, map_location='cpu', weights_only=True))
-    except Exception as error:  # torch, zipfile and pickle have a dozen kinds for a damaged file
-        raise InputError(f'{output / WEIGHTS} does not hold the weights of this network ({_reason(error)})') from None
-    return network.eval(), genotype, recipe, data
+            return network, {}, None, best
+        tested = trainer.test(module, datamodule=datamodule, verbose=False)[0]
+        names = dict.fromkeys((f'test_{recipe.metric.name}', 'test_accuracy'))
+        answers = module.answers()
+        if answers is not None and not torch.isfinite(answers[0]).all():
+            raise ArithmeticError(
+                f'the network answers to test images with NaN in precision {recipe.precision}: the training has diverged; start again '
+                'with a lower learning rate, or with precision: 32-true'
+            )
+        return network, {name: tested[name] for name in names if name in tested}, answers, best
 
 
 def kept_description(output: Path) -> Description | None:
@@ -639,15 +804,29 @@ def kept_description(output: Path) -> Description | None:
     if not path.is_file():
         return None
     try:
-        return Description.from_dict(_read_json(path))
+        return Description.from_dict(read_json(path))
     except InputError as error:
         raise InputError(f'{path}: {error}') from None
+
+
+def _keep_network(output: Path, recipe: Recipe, stage: str, genotype: AnyGenotype, network: nn.Module, data: Any) -> None:
+    """``weights.pt``, which can be used without the other files."""
+    task = task_of(recipe)
+    saved = SavedNetwork(
+        kind=task.kind,
+        genotype=genotype.to_json(),
+        network=task.network_options(recipe, stage, data),
+        description=task.kept(data),
+        data=recipe.data.name,
+        state_dict=network.state_dict(),
+    )
+    write_weights(output / WEIGHTS, saved)
 
 
 def _keep_data(output: Path, recipe: Recipe, data: Any) -> None:
     kept = task_of(recipe).kept(data)
     if kept:
-        _write_json(output / DATA, kept)
+        write_json(output / DATA, kept)
 
 
 def _headline(recipe: Recipe, data: Any) -> str:
@@ -668,15 +847,17 @@ def cost_of(genotype: AnyGenotype, recipe: Recipe, data: Any, stage: str = 'retr
 
 @contextmanager
 def _as_input_error(what: str) -> Iterator[None]:
-    """A value that does not fit is the user's: one sentence that says where."""
+    """A value that does not fit is the user's: one sentence that says where, unless it says so already."""
     try:
         yield
+    except InputError:
+        raise
     except (ValueError, TypeError) as error:
         raise InputError(f'{what}: {error}') from None
 
 
 def _resume_arguments(folder: Path, resume: bool, log: Path | None = None, before: int = 0) -> dict[str, Any]:
-    """What ``fit`` is given to go on from the checkpoint in a folder. ``log``, ``before``: as for :func:`last_checkpoint`."""
+    """Returns the arguments with which ``fit`` continues from a checkpoint. ``log``, ``before``: as for :func:`last_checkpoint`."""
     try:
         checkpoint = parallel.agreed(last_checkpoint(folder, log, before) if resume and parallel.is_first() else None)
     except ValueError as error:
@@ -684,13 +865,18 @@ def _resume_arguments(folder: Path, resume: bool, log: Path | None = None, befor
     return {'ckpt_path': str(checkpoint), 'weights_only': True} if checkpoint else {}
 
 
-def _finish(output: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """Writes ``result.json`` beside what the run was: settings, versions, command, state of the source."""
-    result = {**result, 'peak_memory_mib': peak_memory_mib()}
+def _finish(output: Path, result: dict[str, Any], description: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Writes ``result.json`` beside what the run was: settings, versions, command, state of the source.
+
+    Args:
+        output: folder of the run.
+        result: what was measured.
+        description: of the images, as plain data; empty for text.
+        more: what else belongs into the file.
+    """
+    result = {**result}
+    result.setdefault('peak_memory_mib', peak_memory_mib())
     run = json.loads((output / RUN).read_text('utf-8'))
-    _write_json(output / RESULT, {'result': result, **run, **provenance()})
+    described = {'description': dict(description)} if description else {}
+    write_json(output / RESULT, {'result': result, **described, **more, **run, **provenance()})
     return result
-
-
-def _write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2) + '\n')

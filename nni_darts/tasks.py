@@ -1,4 +1,4 @@
-"""What the stages do differently for images and for text: data, space, network, training, cost."""
+"""The parts of the stages that differ between images and text: data, space, network, training, cost."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 
 from torch import nn
 
+from nni_darts.activity import under_way
 from nni_darts.data import ImageData, ImageDataModule, ImageShape, TextData, TextDataModule, image_shape, load_images, load_text
 from nni_darts.data.base import labels_of
-from nni_darts.data.splits import largest_share, missing_classes
+from nni_darts.data.splits import balanced_weights, largest_share, missing_classes
+from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipe import Recipe, SearchSettings, TextRecipe, TextSearchSettings, TextTrainSettings, TrainSettings
-from nni_darts.recurrent import RnnGenotype
 from nni_darts.report.cost import Cost, network_cost, recurrent_cost
+from nni_darts.runs.checks import check_genotype
 from nni_darts.search_spaces import DartsRnnSpace, DartsSpace, Dropouts, NasBench201Space, network_from_genotype
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.relaxations import PartialChannels
@@ -29,18 +31,27 @@ Run = tuple[Any, Any]
 class ImageTask:
     """Images to classify."""
 
+    kind = 'images'
+
     def load(self, recipe: Recipe) -> ImageData:
         """The data. Raises InputError if it is missing or not what it should be."""
-        return load_images(recipe.data)
+        with under_way('reading the data'):
+            return load_images(recipe.data)
 
     def shape(self, recipe: Recipe) -> ImageShape:
-        """What a network must know of the data, without its files where the name says enough."""
+        """Returns the facts about the data that a network depends on, without reading files where the name says enough."""
         return image_shape(recipe.data)
 
     def describe(self, recipe: Recipe, data: ImageData) -> str:
         """The data in one line."""
         counts = f'{len(data.train):,} training and {len(data.test):,} test images'  # type: ignore[arg-type]
-        return f'{_named(recipe)}: {counts}, {self.describe_shape(data)}'
+        names = {'search': 'a search', 'select': 'a short training', 'retrain': 'a retraining'}
+        some = [
+            f'{name} sees {100 * portion:.4g} % of the training images'
+            for stage, name in names.items()
+            if (portion := getattr(recipe, stage).portion) < 1
+        ]
+        return ', '.join([f'{_named(recipe)}: {counts}', self.describe_shape(data), *some, *data.facts])
 
     def describe_shape(self, data: ImageShape | ImageData) -> str:
         """The shape of the data in a few words."""
@@ -64,13 +75,18 @@ class ImageTask:
         ]
 
     def largest_class(self, recipe: Recipe, data: ImageData, stage: str) -> dict[str, float]:
-        """The share of the largest class in the images that the stage's accuracy is of: the accuracy of always answering with it."""
+        """The share of the largest class in the images that the stage's accuracy is of, which always answering with it would reach; and
+        the number of these images."""
         if stage == 'retrain':
             labels = labels_of(data.test)
         else:
             module = self.searching(recipe, data, 1)[1] if stage == 'search' else self.training(recipe, stage, data, 1)[1]
             labels = None if module.labels is None else [module.labels[index] for index in module.valid_indices]
-        return {'largest_class': round(largest_share(labels), 6)} if labels else {}
+        return {'largest_class': round(largest_share(labels), 6), 'images': len(labels)} if labels else {}
+
+    def amounts(self, data: ImageData) -> dict[str, Any]:
+        """The sizes of the parts of the data, and the classes, as plain data: runs on other ones are other runs."""
+        return {'train': len(data.train), 'test': len(data.test), 'classes': list(data.description.classes)}  # type: ignore[arg-type]
 
     def kept(self, data: ImageData) -> dict[str, Any]:
         """Plain data for the output folder: everything that using the trained network needs to know of its data."""
@@ -78,7 +94,16 @@ class ImageTask:
 
     def batches(self, recipe: Recipe, data: ImageData) -> int:
         """The number of training batches in an epoch of a search."""
-        return math.ceil(int(recipe.search.train_portion * len(data.train)) / recipe.search.batch_size)  # type: ignore[arg-type]
+        settings = recipe.search
+        learned_from = int(settings.portion * int(settings.train_portion * len(data.train)))  # type: ignore[arg-type]
+        return math.ceil(learned_from / settings.batch_size)
+
+    def batches_of_training(self, recipe: Recipe, stage: str, data: ImageData) -> tuple[int, int, int]:
+        """Returns the numbers of batches of an epoch of a training from scratch, of its validation, and of the test at its end."""
+        module, size = self.training(recipe, stage, data, 1)[1], getattr(recipe, stage).batch_size
+        tested = len(data.test) if stage == 'retrain' else 0  # type: ignore[arg-type]
+        weights, validated, tested = (math.ceil(count / size) for count in (len(module.train_indices), len(module.valid_indices), tested))
+        return weights, validated, tested
 
     def space(self, recipe: Recipe, data: ImageShape | ImageData) -> DartsSpace | NasBench201Space:
         """The space that the recipe names, for this data."""
@@ -95,59 +120,72 @@ class ImageTask:
     def searching(self, recipe: Recipe, data: ImageData, seed: int) -> Run:
         """How a supernet is trained."""
         settings = recipe.search
-        module = ImageClassifier(data.num_classes, settings.epochs, **_sgd(settings))
-        return module, ImageDataModule(data, recipe.data, train_portion=settings.train_portion, batch_size=settings.batch_size, seed=seed)
+        module = ImageClassifier(data.num_classes, settings.epochs, **_sgd(settings), **_judged(recipe, data))
+        parts = {'train_portion': settings.train_portion, 'portion': settings.portion}
+        return module, ImageDataModule(data, recipe.data, **parts, batch_size=settings.batch_size, seed=seed)
 
     def evaluated_portion(self, recipe: Recipe, data: ImageData, batches: int | None) -> float:
         """How large so many validation batches of a search are (None: all), as a part of the training data."""
         size = len(data.train)  # type: ignore[arg-type]
-        held_out = 1 - recipe.search.train_portion
+        held_out = recipe.search.portion * (1 - recipe.search.train_portion)
         return held_out if batches is None else min(held_out, batches * recipe.search.batch_size / size)
 
-    def network(self, recipe: Recipe, stage: str, genotype: AnyGenotype, data: ImageData) -> nn.Module:
+    def network(self, recipe: Recipe, stage: str, genotype: AnyGenotype, data: ImageShape | ImageData) -> nn.Module:
         """The network that a stage trains. Raises ValueError for a cell or sizes that do not fit."""
-        _check_kind(recipe, genotype, recurrent=False)
-        settings: TrainSettings = getattr(recipe, stage)
-        return network_from_genotype(
-            genotype,
-            settings.channels,
-            settings.cells,
-            data.num_classes,
-            in_channels=data.channels,
-            stem=recipe.space.stem,
-            auxiliary=settings.auxiliary_weight > 0,
-            pool_batch_norm=settings.pool_batch_norm,
-        )
+        check_genotype(recipe, genotype, stage)
+        return network_from_genotype(genotype, **self.network_options(recipe, stage, data))
 
-    def training(self, recipe: Recipe, stage: str, data: ImageData, seed: int) -> Run:
-        """How a stage trains its network."""
+    def network_options(self, recipe: Recipe, stage: str, data: ImageShape | ImageData) -> dict[str, Any]:
+        """The keyword arguments, besides the genotype, with which ``network_from_genotype`` builds the network that a stage trains."""
+        settings: TrainSettings = getattr(recipe, stage)
+        return {
+            'channels': settings.channels,
+            'cells': settings.cells,
+            'num_classes': data.num_classes,
+            'in_channels': data.channels,
+            'stem': recipe.space.stem,
+            'auxiliary': settings.auxiliary_weight > 0,
+            'pool_batch_norm': settings.pool_batch_norm,
+        }
+
+    def training(self, recipe: Recipe, stage: str, data: ImageData, seed: int, *, trained: bool = False) -> Run:
+        """How a stage trains its network.
+
+        Args:
+            trained: whether the network has been trained before, so that nothing has to grow again.
+        """
         settings: TrainSettings = getattr(recipe, stage)
         module = ImageClassifier(
             data.num_classes,
             settings.epochs,
             **_sgd(settings),
+            **_judged(recipe, data),
             schedule=settings.schedule,
             decay=settings.decay,
             auxiliary_weight=settings.auxiliary_weight,
             label_smoothing=settings.label_smoothing,
             drop_path=settings.drop_path,
+            first_drop_path=settings.drop_path if trained else 0.0,
         )
         return module, ImageDataModule(
             data,
             recipe.data,
             train_portion=1 - settings.validation_portion,
+            portion=settings.portion,
             batch_size=settings.batch_size,
             seed=seed,
             cutout=settings.cutout,
         )
 
-    def outcome(self, epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """What came of a training from scratch: the last epoch."""
-        return {name: epochs[-1][name] for name in ('valid_accuracy', 'train_accuracy') if name in epochs[-1]}
+    def outcome(self, recipe: Recipe, kept: Mapping[str, Any]) -> dict[str, float]:
+        """Returns the measurements of the epoch whose weights are kept, the recipe's metric first, then accuracy."""
+        measured = dict.fromkeys((recipe.metric.name, 'accuracy'))
+        names = [f'{part}_{name}' for part in ('valid', 'train') for name in measured]
+        return {name: kept[name] for name in names if name in kept}
 
     def cost(self, recipe: Recipe, stage: str, genotype: AnyGenotype, data: ImageShape | ImageData) -> Cost:
         """Of the network that a stage trains, for one image."""
-        _check_kind(recipe, genotype, recurrent=False)
+        check_genotype(recipe, genotype, stage)
         settings: TrainSettings = getattr(recipe, stage)
         return network_cost(
             genotype,
@@ -161,10 +199,13 @@ class ImageTask:
 
 
 class TextTask:
-    """Text to go on with, word by word. Methods as for :class:`ImageTask`."""
+    """Text to continue word by word. Methods as for :class:`ImageTask`."""
+
+    kind = 'text'
 
     def load(self, recipe: TextRecipe) -> TextData:
-        return load_text(recipe.data)
+        with under_way('reading the data'):
+            return load_text(recipe.data)
 
     def shape(self, recipe: TextRecipe) -> TextData:
         return load_text(recipe.data)  # only the text says how many words there are
@@ -182,11 +223,21 @@ class TextTask:
     def largest_class(self, recipe: TextRecipe, data: TextData, stage: str) -> dict[str, float]:
         return {}
 
+    def amounts(self, data: TextData) -> dict[str, Any]:
+        return {'train': len(data.train), 'valid': len(data.valid), 'test': len(data.test), 'words': data.vocabulary}
+
     def kept(self, data: TextData) -> dict[str, Any]:
         return {}
 
     def batches(self, recipe: TextRecipe, data: TextData) -> int:
         return max(1, len(data.train) // (recipe.search.batch_size * recipe.search.bptt))
+
+    def batches_of_training(self, recipe: TextRecipe, stage: str, data: TextData) -> tuple[int, int, int]:
+        settings = getattr(recipe, stage)
+        words = len(data.train), len(data.valid), len(data.test) if stage == 'retrain' else 0
+        sizes = settings.batch_size, settings.evaluation_batch_size, settings.evaluation_batch_size
+        weights, validated, tested = (math.ceil(count / (size * settings.bptt)) for count, size in zip(words, sizes))
+        return weights, validated, tested
 
     def space(self, recipe: TextRecipe, data: TextData) -> DartsRnnSpace:
         hidden = recipe.space.hidden
@@ -205,30 +256,30 @@ class TextTask:
         return words / len(data.train)
 
     def network(self, recipe: TextRecipe, stage: str, genotype: AnyGenotype, data: TextData) -> nn.Module:
-        _check_kind(recipe, genotype, recurrent=True)
-        settings: TextTrainSettings = getattr(recipe, stage)
-        return network_from_genotype(
-            genotype, vocabulary=data.vocabulary, embedding=settings.hidden, hidden=settings.hidden, dropouts=_dropouts(settings)
-        )
+        check_genotype(recipe, genotype, stage)
+        return network_from_genotype(genotype, **self.network_options(recipe, stage, data), dropouts=_dropouts(getattr(recipe, stage)))
 
-    def training(self, recipe: TextRecipe, stage: str, data: TextData, seed: int) -> Run:
+    def network_options(self, recipe: TextRecipe, stage: str, data: TextData) -> dict[str, Any]:
+        """As for :class:`ImageTask`, without the dropouts, which only training knows."""
+        hidden = getattr(recipe, stage).hidden
+        return {'vocabulary': data.vocabulary, 'embedding': hidden, 'hidden': hidden}
+
+    def training(self, recipe: TextRecipe, stage: str, data: TextData, seed: int, *, trained: bool = False) -> Run:
         settings: TextTrainSettings = getattr(recipe, stage)
-        module = LanguageModel(**_language(settings), averaging=settings.averaging, keep_best=True)
+        module = LanguageModel(**_language(settings), averaging=settings.averaging)
         return module, _streams(settings, data, seed)
 
-    def outcome(self, epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """The epoch that validated best, whose weights are kept."""
-        best = min(epochs, key=lambda epoch: epoch['valid_perplexity'])
-        return {name: best[name] for name in ('valid_perplexity', 'train_perplexity')}
+    def outcome(self, recipe: TextRecipe, kept: Mapping[str, Any]) -> dict[str, float]:
+        return {name: kept[name] for name in ('valid_perplexity', 'train_perplexity')}
 
     def cost(self, recipe: TextRecipe, stage: str, genotype: AnyGenotype, data: TextData) -> Cost:
         """Of the network that a stage trains, for one word."""
-        _check_kind(recipe, genotype, recurrent=True)
+        check_genotype(recipe, genotype, stage)
         return recurrent_cost(genotype, vocabulary=data.vocabulary, hidden=getattr(recipe, stage).hidden)
 
 
 def task_of(recipe: Recipe) -> Any:
-    """What the recipe is about: an :class:`ImageTask` or a :class:`TextTask`."""
+    """Returns the task of a recipe: an :class:`ImageTask` or a :class:`TextTask`."""
     return TextTask() if isinstance(recipe, TextRecipe) else ImageTask()
 
 
@@ -237,14 +288,25 @@ def _named(recipe: Recipe) -> str:
     return f'data {recipe.data.name}' + (f' {recipe.data.path}' if recipe.data.path else '')
 
 
-def _check_kind(recipe: Recipe, genotype: AnyGenotype, *, recurrent: bool) -> None:
-    if isinstance(genotype, RnnGenotype) != recurrent:
-        wanted, given = ('recurrent cells', 'a convolutional one') if recurrent else ('convolutional cells', 'a recurrent one')
-        raise ValueError(f'the recipe {recipe.name} trains {wanted}; {genotype.to_text()[:60]}… is {given}')
-
-
 def _sgd(settings: SearchSettings | TrainSettings) -> dict[str, Any]:
     return settings.model_dump(include={'learning_rate', 'momentum', 'weight_decay', 'min_learning_rate'})
+
+
+def _judged(recipe: Recipe, data: ImageData) -> dict[str, Any]:
+    """Returns a classifier's metric and the class weights of its training loss.
+
+    Raises:
+        InputError: if weights are wanted and the data do not say which labels they have.
+    """
+    if recipe.data.class_weights == 'none':
+        return {'metric': recipe.metric.name}
+    labels = labels_of(data.train)
+    if labels is None:
+        raise InputError(
+            f'data.class_weights: {recipe.data.class_weights} needs the labels of data set {recipe.data.name}: give its training set an '
+            'attribute labels, an int64 tensor of shape (N,)'
+        )
+    return {'metric': recipe.metric.name, 'class_weights': balanced_weights(labels, data.num_classes)}
 
 
 def _language(settings: TextSearchSettings | TextTrainSettings) -> dict[str, Any]:

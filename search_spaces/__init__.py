@@ -1,4 +1,4 @@
-"""What can be chosen: model spaces made of NNI's LayerChoice and InputChoice. Knows no strategy."""
+"""Model spaces made of NNI's LayerChoice and InputChoice. Knows no strategy."""
 
 from nni_darts.genotype import DARTS_OPERATIONS
 from nni_darts.search_spaces.cnn import DartsSpace

@@ -61,7 +61,7 @@ class AuxiliaryHead(nn.Module):
 
 
 class _CellNetwork(nn.Module):
-    """What the space and the network share: how cells are stacked, and the forward pass."""
+    """Base class of the space and the network: the stacking of cells, and the forward pass."""
 
     def _build(
         self,

@@ -153,7 +153,12 @@ def depthwise(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> 
 
 
 def reaching(weight: Tensor, x: Tensor, dilation: int) -> Tensor:
-    """The middle of kernels that reaches any pixel of an image so small that their border does not: oneDNN is slow with such a border."""
+    """The middle of kernels that reaches any pixel of an image so small that their border does not: oneDNN is slow with such a border.
+
+    Where a program for images of any size is exported, the kernels as they are: the size of the image must decide nothing.
+    """
+    if torch.compiler.is_compiling():
+        return weight
     radius = weight.shape[-1] // 2
     reached = (max(x.shape[2:]) - 1) // dilation
     return weight if radius <= reached else weight[..., radius - reached : radius + reached + 1, radius - reached : radius + reached + 1]

@@ -70,7 +70,7 @@ class _ResidualReduction(nn.Module):
 
 
 class _StagedNetwork(nn.Module):
-    """What the space and the network share: how cells are stacked, and the forward pass."""
+    """Base class of the space and the network: the stacking of cells, and the forward pass."""
 
     def _build(self, make_edge: MakeEdge, *, channels: int, cells: int, num_classes: int, in_channels: int) -> None:
         for name, value in (('channels', channels), ('num_classes', num_classes), ('in_channels', in_channels)):

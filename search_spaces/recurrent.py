@@ -68,7 +68,7 @@ class Dropouts:
 
 
 class Encoded(NamedTuple):
-    """What a recurrent network makes of words, for T time steps and a batch of B. Attributes as for :class:`RecurrentOutput`."""
+    """The hidden outputs of a recurrent network, for T time steps and a batch of B. Attributes as for :class:`RecurrentOutput`."""
 
     hidden: Tensor
     outputs: Tensor
@@ -76,11 +76,11 @@ class Encoded(NamedTuple):
 
 
 class RecurrentOutput(NamedTuple):
-    """What a recurrent network returns, for T time steps and a batch of B.
+    """The output of a recurrent network, for T time steps and a batch of B.
 
     Attributes:
         logits: (T·B, vocabulary); row t·B + b is about the word after ``tokens[t, b]``.
-        hidden: (B, hidden), to go on from with the words that follow.
+        hidden: (B, hidden), the state from which to continue with the words that follow.
         outputs: (T, B, hidden), the cell's.
         dropped: (T, B, hidden), the same after the output dropout.
     """
@@ -233,7 +233,7 @@ class RecurrentCell(nn.Module):
 
 
 class _RecurrentNetwork(nn.Module):
-    """What the space and the network share: embedding, dropout, cell, decoder."""
+    """Base class of the space and the network: embedding, dropout, cell, decoder."""
 
     def _build(
         self,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from nni_darts.strategies.settings import check_whole
+from pydantic import Field, model_validator
+
+from nni_darts.strategies.settings import Settings, setting
 
 __all__ = ['Aging', 'evolved']
 
@@ -18,34 +19,31 @@ _NEAR = 50
 """So many mutations of a parent are tried before mutations of mutations are."""
 
 
-@dataclass(frozen=True)
-class Aging:
+Whole = Annotated[int, Field(ge=1)]
+
+
+class Aging(Settings):
     """Settings of aging evolution.
 
-    Attributes:
-        cells: how many are trained in all.
-        population: how many of the youngest compete; the first ones are random.
-        sample: how many of them, drawn with replacement, compete for being the next parent.
-        parallel: how many may be in training at a time: a cell's parent is drawn once all but the last ``parallel`` − 1 cells before it
-            are trained, and these are not waited for. It is a setting, and not what the machine does, so that the same seed trains the
-            same cells on any machine.
+    A cell's parent is drawn once all but the last ``parallel`` − 1 cells before it are trained, and these are not waited for. That is a
+    setting, and not what the machine does, so that the same seed trains the same cells on any machine.
 
     Raises:
         ValueError: for a value outside its range.
     """
 
-    cells: int = 24
-    population: int = 10
-    sample: int = 3
-    parallel: int = 2
+    cells: Whole = setting(24, 'cells that are trained in all')
+    population: Whole = setting(10, 'the youngest cells, which compete; the first ones are random')
+    sample: Whole = setting(3, 'cells of the population, drawn with replacement, that compete for being the next parent')
+    parallel: Whole = setting(2, "a seed's cells that may be in training at a time")
 
-    def __post_init__(self) -> None:
-        for name in (field.name for field in fields(self)):
-            check_whole(name, getattr(self, name))
+    @model_validator(mode='after')
+    def _room_for_children(self) -> Aging:
         if self.cells <= self.population:
             raise ValueError(f'cells must be more than population: of {self.cells} cells the first {self.population} are random')
         if self.parallel > self.population:
             raise ValueError(f'parallel must be at most population, {self.population}, not {self.parallel}')
+        return self
 
 
 def evolved(

@@ -57,7 +57,7 @@ class Mask(NamedTuple):
 
 @dataclass(frozen=True)
 class Topology:
-    """What modules say of their edges (see :func:`edge_topology`).
+    """The edges that modules declare (see :func:`edge_topology`).
 
     Attributes:
         edges: label of an InputChoice → labels of the LayerChoices on its inputs.
@@ -74,7 +74,7 @@ class Architecture(nn.Module):
     It is no submodule of the supernet: the weights' optimizer never sees α; the search's Lightning module holds it, so α is in every
     checkpoint. Values start at 10⁻³·N(0, 1), as in DARTS.
 
-    A selection may take decisions one by one while training goes on; they are part of the state, and the supernet computes them.
+    A selection may take decisions one by one during training; they are part of the state, and the supernet computes them.
 
     Attributes:
         decisions: label → what there is to decide, in order.
@@ -82,12 +82,13 @@ class Architecture(nn.Module):
         fixed: label of an operation → index of the one that was kept.
         dropped: label of an InputChoice → indices of inputs that were dropped.
         history: what a selection wrote down of each decision.
-        masked: what is left out just now, to see how much that hurts.
+        masked: the choice that is currently left out, to measure how much that hurts.
         policy: what paths are drawn from where the supernet computes one path at a time; there is no α then.
         path: the one it computes just now.
         memory: what a selection remembers from epoch to epoch: plain data.
         curvature: of each epoch since α moves ``epoch``, ``eigenvalue`` and ``sample``, where early stopping measures it.
         stopped: that entry of the epoch whose architecture early stopping returns, and ``after`` which epoch it stopped.
+        ended: the last epoch of a search that ran out of time, and of all with its fine-tuning: ``search`` and ``all``.
         by_magnitude: the NNI sample that magnitude would have chosen when the search ended and a progressive selection began.
     """
 
@@ -105,6 +106,7 @@ class Architecture(nn.Module):
         self.by_magnitude: dict[str, Any] | None = None
         self.curvature: list[dict[str, Any]] = []
         self.stopped: dict[str, Any] | None = None
+        self.ended: dict[str, int] | None = None
         self.edges: dict[str, tuple[str, int]] = {}
 
     def declare(self, label: str, decision: OperationDecision | InputDecision) -> None:
@@ -205,7 +207,7 @@ class Architecture(nn.Module):
         return index not in self.remaining(choice)
 
     def edge_weights(self, label: str) -> Tensor:
-        """What each input of a node with weighted edges is multiplied by, softmax(β): (candidates,)"""
+        """Returns the factor of each input of a node with weighted edges, softmax(β): (candidates,)"""
         return torch.softmax(self.alpha(label), dim=0)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -218,6 +220,7 @@ class Architecture(nn.Module):
             'by_magnitude': self.by_magnitude,
             'curvature': self.curvature,
             'stopped': self.stopped,
+            'ended': self.ended,
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -229,6 +232,7 @@ class Architecture(nn.Module):
         self.by_magnitude = state['by_magnitude']
         self.curvature = list(state['curvature'])
         self.stopped = state['stopped']
+        self.ended = state.get('ended')  # earlier versions lack it
 
 
 def _key(label: str) -> str:

@@ -12,17 +12,20 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Adam, Optimizer
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 from torchmetrics import Metric
 
 from nni_darts import parallel
 from nni_darts._nni import BaseOneShotLightningModule, Lightning, LightningModule, ModelSpace, OneShotStrategy, no_default_hook
+from nni_darts.activity import announce
 from nni_darts.strategies.architects import Architect, Reinforce, SecondOrder, dominant_eigenvalue
 from nni_darts.strategies.architects.randomness import RandomState
 from nni_darts.strategies.architecture import Architecture, Topology, edge_topology
-from nni_darts.strategies.early_stopping import EarlyStopping, early_stopping
-from nni_darts.strategies.fast import ExecutionSetting, ExecutorChoice, accelerate
+from nni_darts.strategies.catalogue import ExecutionSetting, SearchedSettings
+from nni_darts.strategies.early_stopping import NOT_BEFORE_DECISIONS, NOT_WITHOUT_ALPHA, EarlyStopping, early_stopping
+from nni_darts.strategies.fast import ExecutorChoice, accelerate
 from nni_darts.strategies.fast.executors import Place
 from nni_darts.strategies.relaxations import Relaxation, Softmax
 from nni_darts.strategies.selections import Greedy, Magnitude, Ranking, Selection
@@ -37,7 +40,7 @@ EXECUTOR = 'executor'
 """In a checkpoint: the executor that computes the cells."""
 
 
-@typed
+@typed(settings=SearchedSettings)
 class DifferentiableStrategy(OneShotStrategy):
     """Searches any NNI model space made of ``LayerChoice`` and ``InputChoice`` by gradient.
 
@@ -63,8 +66,6 @@ class DifferentiableStrategy(OneShotStrategy):
         architecture: α and the decisions taken so far.
         executor_choice: which executor computes the cells, and how that came about.
         on_decision: called with the record of each decision of a progressive selection; set it as you like.
-        on_scored: called with the label of the choice being scored, on how many batches it has been, and on how many it will be (None: the
-            loader does not say).
 
     The evaluator must be a Lightning one, with a training and a validation loader: α steps draw random batches of the latter. If its
     data module has an ``architecture_dataloader``, they come from there instead. Where ``training_step`` returns a mapping with an
@@ -98,13 +99,6 @@ class DifferentiableStrategy(OneShotStrategy):
         relaxation, architect, selection = relaxation or Softmax(), architect or SecondOrder(), selection or Magnitude()
         _check_parts(relaxation, architect, selection)
         self.early_stopping = _early_stopping(early_stopping, relaxation, selection)
-        for name, value in (('learning_rate', learning_rate), ('weight_decay', weight_decay), ('warmup_epochs', warmup_epochs)):
-            if value < 0:
-                raise ValueError(f'{name} must be at least 0, not {value!r}')
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f'betas must be two numbers in [0, 1), not {betas!r}')
-        if gradient_clip_val is not None and gradient_clip_val <= 0:
-            raise ValueError(f'gradient_clip_val must be above 0 or None, not {gradient_clip_val!r}')
         self.execution = execution
         self.checkpoint = checkpoint
         self.executor_choice = ExecutorChoice(execution, checkpoint=checkpoint)
@@ -117,7 +111,6 @@ class DifferentiableStrategy(OneShotStrategy):
         self.architecture = Architecture()
         self._topology = Topology()
         self.on_decision: Callable[[dict[str, Any]], None] = lambda record: None
-        self.on_scored: Callable[[str, int, int | None], None] = lambda label, batches, total: None
         self.validation_loader: Callable[[], Any]
 
     # NNI's hooks ------------------------------------------------------------------------------------------------------------------
@@ -204,8 +197,10 @@ class DifferentiableStrategy(OneShotStrategy):
         That is one for the weights and, once α moves, so many for α as the architect takes; the selection's epochs are included. Of a
         search that was stopped early the epochs that it had count.
         """
-        stopped, tuning = self.architecture.stopped, self.selection.epochs(self.architecture)
+        stopped, tuning, ended = self.architecture.stopped, self.selection.epochs(self.architecture), self.architecture.ended
         searched = epochs if stopped is None else stopped['after']
+        if ended is not None:
+            searched, tuning = ended['search'], ended['all'] - ended['search']
         alpha = self.architect.passes * (searched - self.warmup(epochs) + tuning) if self.relaxation.trains_alpha else 0
         return (self.relaxation.passes * (searched + tuning) + alpha) * (2 if self.architect.union else 1)
 
@@ -225,7 +220,6 @@ class DifferentiableModule(BaseOneShotLightningModule):
     def __init__(self, training_module: LightningModule, strategy: DifferentiableStrategy) -> None:
         super().__init__(training_module)
         self._search_epochs = 0
-        self._shares: dict[int, float] = {}  # of the batches of the step under way, by id
         self._strategy = [strategy]  # in a list: a strategy is no state of the module
         self.architecture = strategy.architecture
 
@@ -276,61 +270,87 @@ class DifferentiableModule(BaseOneShotLightningModule):
     def _step(self, train: Any, valid: Any, batch_idx: int) -> Any:
         """α on ``valid``, the weights on ``train``."""
         relaxation, architect = self.strategy.relaxation, self.strategy.architect
-        self._shares = dict(zip((id(train), id(valid)), parallel.shares(samples_in(train), samples_in(valid))))
+        shares = parallel.shares(samples_in(train), samples_in(valid))
         parallel.share_random_state()
         relaxation.begin_step(self._progress)
         moves = relaxation.trains_alpha and self.current_epoch >= self._warmup_epochs
         if moves and architect.own_optimizer:
-            self._architecture_step(train, valid, batch_idx)
+            self._architecture_step(train, valid, batch_idx, shares)
 
         parallel.share_random_state()
 
         def silent_loss() -> Tensor:
             with _silent(self.training_module):
-                return self.loss_on(train, batch_idx)
+                return self.loss_scale * self.loss_on(train, batch_idx, shares[0])
 
         with (
             nullcontext() if moves and not architect.own_optimizer else _frozen(self.architecture.arch_parameters()),
             relaxation.weight_step(self.architecture, silent_loss, self.model, self._elapsed),
         ):
             outputs = self.training_module.training_step(train, batch_idx)
-            self.advance_optimization(self._shared(_loss(outputs), train), batch_idx, self.strategy.gradient_clip_val)
-        self._shares = {}
+            self.advance_optimization(_weighed(_loss(outputs), shares[0]), batch_idx)
         return outputs
-
-    def _shared(self, value: Tensor, batch: Any) -> Tensor:
-        """A mean over a batch of the step under way, so that its mean over ranks is that over all their samples."""
-        share = self._shares.get(id(batch), 1.0)
-        return value if share == 1 else share * value
 
     def on_after_backward(self) -> None:
         parallel.average_gradients(weight for group in self.weight_optimizer.param_groups for weight in group['params'])
 
-    def loss_on(self, batch: Any, batch_idx: int) -> Tensor:
-        """L_t: what the weights minimise on a batch, the evaluator's training loss with all of its regularisation."""
-        return self._shared(_loss(self.training_module.training_step(batch, batch_idx)), batch)
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        # Not right after backward, as in NNI's module: under float16 gradients still are multiples of themselves there.
+        self.training_module.configure_gradient_clipping(optimizer, self.strategy.gradient_clip_val, None)
 
-    def architecture_loss_on(self, batch: Any, batch_idx: int) -> Tensor:
-        """L_v: what α minimises on a batch, the evaluator's ``architecture_loss`` where its ``training_step`` returns one, else L_t."""
+    @property
+    def _scaler(self) -> GradScaler | None:
+        """The gradient scaler of ``precision='16-mixed'``."""
+        scaler = getattr(self.trainer.precision_plugin, 'scaler', None)
+        return scaler if scaler is not None and scaler.is_enabled() else None
+
+    @property
+    def loss_scale(self) -> float:
+        """By what losses are multiplied while they are differentiated; 1 but for ``precision='16-mixed'``."""
+        return 1.0 if self._scaler is None else self._scaler.get_scale()
+
+    def loss_on(self, batch: Any, batch_idx: int, share: float) -> Tensor:
+        """L_t: what the weights minimise on a batch, the evaluator's training loss with all of its regularisation.
+
+        Args:
+            batch: of the training loader; ``batch_idx`` is its number in the epoch.
+            share: the weight of this rank's part of the batch (:func:`nni_darts.parallel.shares`), 1 where it is a whole batch.
+        """
+        return _weighed(_loss(self.training_module.training_step(batch, batch_idx)), share)
+
+    def architecture_loss_on(self, batch: Any, batch_idx: int, share: float) -> Tensor:
+        """L_v: what α minimises on a batch, the evaluator's ``architecture_loss`` where its ``training_step`` returns one, else L_t.
+
+        Arguments as for :meth:`loss_on`.
+        """
         outputs = self.training_module.training_step(batch, batch_idx)
-        return self._shared(outputs.get('architecture_loss', outputs['loss']) if isinstance(outputs, dict) else outputs, batch)
+        return _weighed(outputs.get('architecture_loss', outputs['loss']) if isinstance(outputs, dict) else outputs, share)
 
-    def score_on(self, batch: Any, batch_idx: int, criterion: Literal['accuracy', 'loss']) -> Tensor:
-        """The part of a batch's samples that are right, or minus its mean loss: a scalar on the batch's device."""
+    def score_on(self, batch: Any, batch_idx: int, share: float, criterion: Literal['accuracy', 'loss']) -> Tensor:
+        """The portion of a batch's samples that are right, or minus its mean loss: a scalar on the batch's device.
+
+        Arguments as for :meth:`loss_on`.
+        """
         if criterion == 'loss':
-            return -self.architecture_loss_on(batch, batch_idx)
+            return -self.architecture_loss_on(batch, batch_idx, share)
         inputs, labels = batch[:2]
         outputs = self.model(inputs)
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        return self._shared((logits.argmax(dim=1) == labels).float().mean(), batch)
+        return _weighed((logits.argmax(dim=1) == labels).float().mean(), share)
 
-    def _architecture_step(self, train: Any, valid: Any, batch_idx: int) -> None:
+    def _architecture_step(self, train: Any, valid: Any, batch_idx: int, shares: Sequence[float]) -> None:
         optimizer = next(optimizer for optimizer in self.trainer.optimizers if getattr(optimizer, 'is_arch_optimizer', False))
         with _silent(self.training_module):
-            gradients = self.strategy.architect.gradients(self, train, valid, batch_idx)
+            gradients = self.strategy.architect.gradients(self, train, valid, batch_idx, shares)
+        scaler = self._scaler
         for alpha, gradient in zip(self.architecture.arch_parameters(), gradients):
-            alpha.grad = gradient
-        optimizer.step()
+            alpha.grad = gradient if scaler is None else scaler.scale(gradient)
+        if scaler is None:
+            optimizer.step()
+        else:
+            # It notes what is not finite, and skips the step then; the step of the weights updates the scale for both.
+            scaler.unscale_(optimizer)
+            scaler.step(optimizer)
         optimizer.zero_grad()
 
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
@@ -382,12 +402,16 @@ class DifferentiableModule(BaseOneShotLightningModule):
 
     def on_fit_start(self) -> None:
         extra = self.strategy.selection.epochs(self.architecture)
-        stopped = self.architecture.stopped
+        stopped, ended = self.architecture.stopped, self.architecture.ended
         self._search_epochs = self.trainer.max_epochs if stopped is None else stopped['after']
+        if ended is not None:
+            self._search_epochs = ended['search']
         if extra and self._search_epochs < 1:
             raise ValueError('a progressive selection follows the search: give the Trainer max_epochs, the number of epochs to search')
         if extra or stopped is not None:
             self.trainer.fit_loop.max_epochs = self._search_epochs + extra
+        if ended is not None:
+            self.trainer.fit_loop.max_epochs = ended['all']
         parallel.broadcast([*self.model.parameters(), *self.architecture.arch_parameters()])
         super().on_fit_start()
 
@@ -413,6 +437,16 @@ class DifferentiableModule(BaseOneShotLightningModule):
     def tuning(self) -> bool:
         """Whether the search is over and a progressive selection fine-tunes."""
         return self.current_epoch >= self._search_epochs
+
+    def end_early(self) -> None:
+        """Ends the search with the epoch under way, or, while a selection fine-tunes, that; it reads what it has not decided from α."""
+        finished = self.current_epoch + 1
+        if self.tuning:
+            self.architecture.ended = {'search': self._search_epochs, 'all': finished}
+        else:
+            self._search_epochs = finished
+            self.architecture.ended = {'search': finished, 'all': finished + self.strategy.selection.epochs(self.architecture)}
+        self.trainer.fit_loop.max_epochs = self.architecture.ended['all']
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
@@ -443,11 +477,17 @@ class DifferentiableModule(BaseOneShotLightningModule):
         selection, finished = self.strategy.selection, self.current_epoch + 1
         selection.observe(finished, self._search_epochs, self.architecture, self.strategy.relaxation)
         for _ in range(selection.rounds_due(finished, self._search_epochs, self.architecture)):
+            self._announce_decisions()
             for record in selection.decide(self.architecture, self):
                 record['epoch'] = finished
                 self.strategy.on_decision(record)
+            self._announce_decisions()
         self.strategy.grow_batches()
         parallel.must_agree('architecture', *self.architecture.arch_parameters(), self.architecture.fixed, self.architecture.dropped)
+
+    def _announce_decisions(self) -> None:
+        total = self.strategy.selection.decisions(self.architecture)
+        announce('decisions', len(self.architecture.history), total, lasting=True)
 
     def _measure_curvature(self, stopping: EarlyStopping) -> None:
         """Notes the dominant eigenvalue after this epoch in ``architecture.curvature``, and ends the search if it is time."""
@@ -465,7 +505,7 @@ class DifferentiableModule(BaseOneShotLightningModule):
         with self.scoring(train=True):
             batch = next(self.validation_batches(1)[0])
             return dominant_eigenvalue(
-                lambda: self.architecture_loss_on(batch, 0),
+                lambda: self.architecture_loss_on(batch, 0, 1.0),
                 list(self.model.parameters()),
                 self.architecture.arch_parameters(),
                 iterations=iterations,
@@ -570,9 +610,9 @@ def _early_stopping(value: Any, relaxation: Relaxation, selection: Selection) ->
     """The setting, where it makes sense. Raises ValueError elsewhere."""
     stopping = early_stopping(value)
     if stopping is not None and (relaxation.sampled or not relaxation.trains_alpha):
-        raise ValueError('early_stopping watches how α is trained, and here it is not')
+        raise ValueError(NOT_WITHOUT_ALPHA)
     if stopping is not None and isinstance(selection, Greedy):
-        raise ValueError('early_stopping would leave edges undecided: this selection spreads its decisions over the whole search')
+        raise ValueError(NOT_BEFORE_DECISIONS)
     return stopping
 
 
@@ -585,6 +625,11 @@ def _optimizers(configured: Any) -> list[Optimizer]:
     if isinstance(configured, (list, tuple)):
         return [optimizer for part in configured for optimizer in _optimizers(part)]
     return []
+
+
+def _weighed(value: Tensor, share: float) -> Tensor:
+    """A mean over this rank's part of a batch, so that the mean of this over ranks is that over all samples."""
+    return value if share == 1 else share * value
 
 
 def _loss(outputs: Any) -> Tensor:

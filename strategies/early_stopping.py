@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
-from nni_darts.strategies.settings import check_whole
+from pydantic import Field, field_validator
 
-__all__ = ['EarlyStopping', 'early_stopping']
+from nni_darts.strategies.settings import Settings, setting
+
+__all__ = ['NOT_BEFORE_DECISIONS', 'NOT_WITHOUT_ALPHA', 'EarlyStopping', 'early_stopping']
+
+NOT_WITHOUT_ALPHA = 'early_stopping watches how α is trained by gradients, and this strategy does not train it that way'
+NOT_BEFORE_DECISIONS = 'early_stopping would leave edges undecided: this selection spreads its decisions over the whole search'
+"""Why some strategies do not stop early."""
 
 
-@dataclass(frozen=True)
-class EarlyStopping:
+class EarlyStopping(Settings):
     """Stops a search when the dominant eigenvalue of ∇²α L_v, smoothed, has grown too much, and returns an earlier architecture.
 
     With λ(i) the eigenvalue after epoch i and λ̄(i) its mean over the ``window`` of epochs around i, the search stops if
     ``λ̄(i − lag) / λ̄(i) < ratio``, and the architecture is that of epoch i − lag. λ̄(i) is known half a window after epoch i. The
     eigenvalue is that on the first validation batch, with the statistics of this batch.
 
-    Args:
-        window: of the mean, an odd number of epochs.
-        lag: how many epochs apart the two means are.
-        ratio: 0 never stops, and the eigenvalue is only measured.
-        iterations: Hessian-vector products at most for each eigenvalue.
-
     Raises:
         ValueError: for a setting outside its range.
     """
 
-    window: int = 5
-    lag: int = 5
-    ratio: float = 0.75
-    iterations: int = 30
+    window: Annotated[int, Field(ge=1)] = setting(5, 'epochs that each mean of eigenvalues is over, an odd number')
+    lag: Annotated[int, Field(ge=1)] = setting(5, 'epochs between the two means that are compared')
+    ratio: Annotated[float, Field(ge=0, le=1)] = setting(
+        0.75, 'the search stops once the earlier mean is below this part of the later one; 0 never stops and only measures'
+    )
+    iterations: Annotated[int, Field(ge=1)] = setting(30, 'Hessian-vector products at most for each eigenvalue')
 
-    def __post_init__(self) -> None:
-        for name in ('window', 'lag', 'iterations'):
-            check_whole(f'early_stopping: {name}', getattr(self, name))
-        if self.window % 2 == 0:
-            raise ValueError(f'early_stopping: window must be odd, so that it lies around an epoch, not {self.window}')
-        if not isinstance(self.ratio, (int, float)) or isinstance(self.ratio, bool) or not 0 <= self.ratio <= 1:
-            raise ValueError(f'early_stopping: ratio must lie in [0, 1], not {self.ratio!r}')
+    @field_validator('window')
+    @classmethod
+    def _around_an_epoch(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f'window must be odd, so that it lies around an epoch, not {value}')
+        return value
 
     def stops_for(self, eigenvalues: Sequence[float]) -> int | None:
         """The index of the epoch whose architecture is returned, or None to go on; ``eigenvalues`` are those of all epochs so far."""
@@ -59,7 +58,7 @@ def early_stopping(value: EarlyStopping | dict[str, Any] | bool) -> EarlyStoppin
     Raises:
         ValueError: for anything else.
     """
-    names = [field.name for field in fields(EarlyStopping)]
+    names = list(EarlyStopping.model_fields)
     if isinstance(value, EarlyStopping):
         return value
     if isinstance(value, bool):
@@ -69,4 +68,7 @@ def early_stopping(value: EarlyStopping | dict[str, Any] | bool) -> EarlyStoppin
     for name in value:
         if name not in names:
             raise ValueError(f'early_stopping has no setting {name!r}; it has {", ".join(names)}')
-    return EarlyStopping(**value)
+    try:
+        return EarlyStopping(**value)
+    except ValueError as error:
+        raise ValueError(f'early_stopping: {error}') from None

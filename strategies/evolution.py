@@ -44,7 +44,7 @@ class Evolution(OneByOne):
         optimize_mode: Literal['maximize', 'minimize'] = 'maximize',
     ) -> None:
         super().__init__(optimize_mode)
-        self.settings = Aging(cells, population, sample, parallel=1)
+        self.settings = Aging(cells=cells, population=population, sample=sample, parallel=1)
         self.seed = seed
 
     def _run(self) -> None:

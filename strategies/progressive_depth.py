@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,8 +9,8 @@ from nni_darts._nni import Lightning, ModelSpace, OneShotStrategy, RawFormatMode
 from nni_darts.candidates import Candidates
 from nni_darts.genotype import operation_label
 from nni_darts.strategies.architects import FirstOrder
+from nni_darts.strategies.catalogue import DepthSettings, ExecutionSetting, stage_epochs
 from nni_darts.strategies.differentiable import DifferentiableStrategy
-from nni_darts.strategies.fast import ExecutionSetting
 from nni_darts.strategies.one_by_one import fresh_copy
 from nni_darts.strategies.relaxations import SkipDropout
 from nni_darts.strategies.selections import Magnitude
@@ -20,7 +19,7 @@ from nni_darts.strategies.settings import typed
 __all__ = ['ProgressiveDepth', 'most_probable']
 
 
-@typed
+@typed(settings=DepthSettings)
 class ProgressiveDepth(OneShotStrategy):
     """First-order searches one after the other: of deeper networks, among the operations that were most probable in the one before.
 
@@ -56,13 +55,6 @@ class ProgressiveDepth(OneShotStrategy):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        for name, values, least in (('cells', cells, 3), ('keep', keep, 2)):
-            if any(value < least for value in values):
-                raise ValueError(f'{name} must be a list of whole numbers from {least}, not {values!r}')
-        if not len(cells) == len(dropout) == len(keep) + 1:
-            raise ValueError(
-                f'cells {cells!r} and dropout {dropout!r} need a number for each stage, keep {keep!r} one for each but the last'
-            )
         settings = {'learning_rate': learning_rate, 'betas': betas, 'weight_decay': weight_decay, 'warmup_epochs': warmup_epochs}
         settings |= {'gradient_clip_val': gradient_clip_val, 'execution': execution, 'checkpoint': checkpoint}
         self.cells = tuple(cells)
@@ -89,16 +81,8 @@ class ProgressiveDepth(OneShotStrategy):
                 candidates = most_probable(candidates, strategy.probabilities(), self.keep[number])
 
     def stage_epochs(self, epochs: int) -> int:
-        """How long a stage is where another strategy searches for so many epochs: half of that, rounded up (25 beside 50).
-
-        Raises:
-            ValueError: if α would not move in it.
-        """
-        stage = math.ceil(epochs / 2)
-        warmup = self.parts[0].warmup_epochs
-        if warmup >= max(1, stage):
-            raise ValueError(f'warmup_epochs {warmup} leave none of the {stage} epochs of a stage to train α')
-        return stage
+        """See :func:`nni_darts.strategies.catalogue.stage_epochs`."""
+        return stage_epochs(epochs, self.parts[0].warmup_epochs)
 
     @property
     def least_epochs(self) -> int:

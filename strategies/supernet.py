@@ -18,7 +18,7 @@ __all__ = ['MixedInputs', 'MixedOperation', 'RelaxedChoice', 'SummedInputs', 'mu
 
 
 class RelaxedChoice(BaseSuperNetModule):
-    """What the relaxed modules share. NNI's one-shot protocol: nothing is resampled, the selection exports for all at once."""
+    """Base class of the relaxed modules. NNI's one-shot protocol: nothing is resampled, the selection exports for all at once."""
 
     def __init__(self, choice: LayerChoice | InputChoice, architecture: Architecture) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class MixedInputs(RelaxedChoice):
         return self._reduce(slots)
 
     def _reduce(self, chosen: list[Tensor]) -> Tensor | list[Tensor]:
-        """What the frozen choice makes of its inputs."""
+        """Returns the output of the frozen choice for its inputs."""
         if self.reduction == 'none':
             return chosen
         if self.reduction == 'concat':

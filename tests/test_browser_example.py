@@ -12,8 +12,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 
-from nni_darts import Recipe
+from nni_darts import Recipe, load_model
 from nni_darts.data import load_images
 from tests.nni_darts.experiment.browser import CHROMIUM, Browser
 
@@ -51,6 +52,8 @@ def test_a_hundred_test_digits(page: Browser) -> None:
     assert all(sum(share) == pytest.approx(1) for share in shares)
     right = sum(share.index(max(share)) == label for share, (_, label) in zip(shares, items))
     assert right >= 95
+    expected = load_model(FOLDER / 'digits.onnx').predict([image for image, _ in items]).probabilities
+    torch.testing.assert_close(torch.tensor(shares), expected, atol=1e-4, rtol=0)  # the page computes what nni-darts predict does
     assert not page.errors
     assert {url.split('/')[2] for url in page.requests if url.startswith('http')} == {page.run('location.host')}
 

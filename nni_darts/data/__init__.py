@@ -1,4 +1,4 @@
-"""What is learned from."""
+"""Data sets, their splits and their loaders."""
 
 from nni_darts.data.base import ArrayImages, Description, ImageData, ImageShape
 from nni_darts.data.images import image_shape, load_images

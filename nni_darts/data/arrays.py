@@ -14,7 +14,7 @@ from nni_darts.data.splits import hold_out
 from nni_darts.errors import InputError
 from nni_darts.recipe import DataSettings
 
-__all__ = ['Arrays', 'from_arrays', 'numbered', 'statistics']
+__all__ = ['Arrays', 'from_arrays', 'image_bytes', 'numbered', 'statistics']
 
 Arrays = tuple[Any, Any]
 """Images and their labels."""
@@ -98,6 +98,15 @@ def _images(images: Any, source: str) -> np.ndarray:
     return images
 
 
+def image_bytes(images: Any, source: str) -> np.ndarray:
+    """Returns a batch of images, in any of the forms that :func:`from_arrays` takes, as uint8 (N, C, H, W).
+
+    Raises:
+        InputError: for anything else; it names the source.
+    """
+    return _as_bytes({'': _images(images, source)}, source)['']
+
+
 def _as_bytes(images: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
     """Brings the parts to uint8, all of them by the same scale."""
     if any(part.dtype != np.uint8 for part in images.values()):
@@ -110,7 +119,7 @@ def _as_bytes(images: dict[str, np.ndarray], source: str) -> dict[str, np.ndarra
         elif not (0 <= low and high <= 255 and whole):
             raise InputError(
                 f'{source}: images must be uint8, whole numbers from 0 to 255 or fractions from 0 to 1; these are {kinds} '
-                f'from {low:.4g} to {high:.4g}: leave out what normalises them, it is done here'
+                f'from {low:.4g} to {high:.4g}; do not normalise them, because that is done here.'
             )
     return {name: np.ascontiguousarray(part, dtype=np.uint8) for name, part in images.items()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,7 +12,11 @@ from torch.utils.data import Dataset
 
 from nni_darts.errors import InputError
 
-__all__ = ['ArrayImages', 'Description', 'ImageData', 'ImageShape', 'Labelled', 'labels_of']
+__all__ = ['FITS', 'ArrayImages', 'Description', 'Fit', 'ImageData', 'ImageShape', 'Labelled', 'labels_of']
+
+Fit = Literal['crop', 'letterbox']
+FITS: tuple[Fit, ...] = get_args(Fit)
+"""The ways to bring a picture to the size that a network sees."""
 
 
 class Labelled(Dataset):
@@ -29,6 +33,10 @@ class Labelled(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         raise NotImplementedError
+
+    def path(self, index: int) -> str | None:
+        """The file that an image comes from; None where it has none of its own."""
+        return None
 
 
 class ArrayImages(Labelled):
@@ -58,6 +66,7 @@ class Description(ImageShape):
     Attributes:
         mean, std: of each channel over the training images, on the scale 0 … 1.
         classes: names in the order of the labels.
+        fit, resize: how a picture of another size is brought to ``size``, as for :class:`nni_darts.data.transforms.BringToSize`.
 
     Example:
         ``Description.from_dict(json.loads(Path('out/retrain/data.json').read_text()))``
@@ -66,24 +75,39 @@ class Description(ImageShape):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: tuple[str, ...]
+    fit: Fit = 'crop'
+    resize: tuple[int, int] | None = None
+
+    @property
+    def colour_order(self) -> str | None:
+        """``grey`` for one channel, ``RGB`` for three; None for channels that only arrays have."""
+        return {1: 'grey', 3: 'RGB'}.get(self.channels)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that :meth:`from_dict` reads back."""
-        return asdict(self)
+        return {**asdict(self), 'colour_order': self.colour_order}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Description:
-        """Raises InputError for anything but what :meth:`to_dict` returned."""
+        """Reads what :meth:`to_dict` returned, in this version or an earlier one. Raises InputError for anything else."""
         try:
-            height, width = (int(side) for side in values['size'])
+            size, resize = _sides(values['size']), values.get('resize')
             mean, std = (tuple(float(value) for value in values[name]) for name in ('mean', 'std'))
             classes = tuple(map(str, values['classes']))
-            found = cls(int(values['num_classes']), int(values['channels']), (height, width), mean, std, classes)
-        except (TypeError, ValueError, KeyError) as error:
+            fit, resize = values.get('fit', 'crop'), None if resize is None else _sides(resize)
+            found = cls(int(values['num_classes']), int(values['channels']), size, mean, std, classes, fit, resize)
+            if fit not in FITS:
+                raise ValueError(f'fit is {fit!r}')
+        except (AttributeError, TypeError, ValueError, KeyError) as error:
             raise InputError(f'the description of the data is damaged ({type(error).__name__}: {error})') from None
         if len(classes) != found.num_classes or {len(mean), len(std)} != {found.channels}:
             raise InputError('the description of the data is damaged (its classes or channels do not fit each other)')
         return found
+
+
+def _sides(value: Any) -> tuple[int, int]:
+    height, width = (int(side) for side in value)
+    return height, width
 
 
 @dataclass(frozen=True)
@@ -99,6 +123,11 @@ class ImageData:
         uniform: whether all images already have that size.
         classes: names in the order of the labels; the labels themselves where nothing else is known.
         notes: sentences on what a reader left out or found odd.
+        fit, resize: how pictures of other sizes are brought to ``size``, as for :class:`Description`.
+        facts: remarks that follow the sizes in the first line of a run.
+
+    Example:
+        ``load_images(Recipe.load('digits').data).train[0]``
     """
 
     train: Dataset
@@ -111,12 +140,16 @@ class ImageData:
     uniform: bool = True
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    fit: Fit = 'crop'
+    resize: tuple[int, int] | None = None
+    facts: tuple[str, ...] = ()
 
     @property
     def description(self) -> Description:
         """The facts to keep beside a network that was trained on these images."""
         classes = self.classes or tuple(map(str, range(self.num_classes)))
-        return Description(self.num_classes, self.channels, self.size, tuple(self.mean), tuple(self.std), classes)
+        mean, std = tuple(self.mean), tuple(self.std)
+        return Description(self.num_classes, self.channels, self.size, mean, std, classes, self.fit, self.resize)
 
 
 def labels_of(data: Dataset) -> Sequence[int] | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,15 @@ from nni_darts.data.arrays import from_arrays
 from nni_darts.data.base import ImageData, ImageShape
 from nni_darts.data.forms import NPZ_KEYS, from_mapping, unused
 from nni_darts.data.function import read_function
-from nni_darts.data.photos import IMAGENET_SIZE, folder_shape, read_csv, read_folder
+from nni_darts.data.hugging_face import list_hf, read_hf
+from nni_darts.data.photos import folder_shape, list_csv, list_folder
+from nni_darts.data.pictures import Listed, Pictures, build, photo_size
+from nni_darts.data.store import stored
+from nni_darts.data.transforms import with_margin
 from nni_darts.errors import InputError
 from nni_darts.recipe import DataSettings
 
-__all__ = ['image_shape', 'load_images']
+__all__ = ['LISTINGS', 'image_shape', 'load_images']
 
 _SHAPES = {
     'digits': ImageShape(10, 1, (8, 8)),
@@ -34,7 +40,7 @@ def image_shape(settings: DataSettings) -> ImageShape:
     if settings.name in _SHAPES:
         return _SHAPES[settings.name]
     if settings.name == 'imagenet':
-        return ImageShape(1000, 3, (settings.image_size or IMAGENET_SIZE,) * 2)
+        return ImageShape(1000, 3, photo_size(settings))
     if settings.name == 'folder':
         return folder_shape(settings)
     data = load_images(settings)
@@ -47,9 +53,14 @@ def load_images(settings: DataSettings) -> ImageData:
     Raises:
         InputError: if files are missing or are not what they should be.
     """
-    if ':' in settings.name:
-        return read_function(settings)
-    return _LOADERS[settings.name](settings)
+    data = read_function(settings) if ':' in settings.name else _LOADERS[settings.name](settings)
+    # A network that was trained with the random resized crop is tested with ImageNet's margin.
+    resize = with_margin(data.size) if settings.augment == 'imagenet' else data.resize
+    fitted = () if data.uniform else ('pictures letterboxed' if settings.fit == 'letterbox' else 'pictures cropped',)
+    data = replace(data, fit=settings.fit, resize=resize, facts=(*data.facts, *fitted))
+    if settings.cache and settings.augment != 'imagenet' and isinstance(data.train, Pictures) and isinstance(data.test, Pictures):
+        return stored(data)
+    return data
 
 
 def _digits(settings: DataSettings) -> ImageData:
@@ -131,12 +142,18 @@ def _idx(path: Path) -> np.ndarray:
         raise InputError(f'{path} is damaged ({error}); {_FASHION_HINT}') from None
 
 
+LISTINGS: Mapping[str, Callable[[DataSettings], Listed]] = MappingProxyType(
+    {'folder': list_folder, 'imagenet': list_folder, 'csv': list_csv, 'hf': list_hf}
+)
+"""Data sets of pictures by name → what lists them."""
+
 _LOADERS: Mapping[str, Callable[[DataSettings], ImageData]] = {
     'digits': _digits,
     'npz': _npz,
-    'csv': read_csv,
-    'folder': read_folder,
-    'imagenet': read_folder,
+    'csv': lambda settings: build(list_csv(settings), settings),
+    'folder': lambda settings: build(list_folder(settings), settings),
+    'imagenet': lambda settings: build(list_folder(settings), settings),
+    'hf': read_hf,
     'cifar10': _torchvision(lambda root, train: datasets.CIFAR10(root, train=train), 'cifar10', _hint("CIFAR10('data', download=True)")),
     'cifar100': _torchvision(
         lambda root, train: datasets.CIFAR100(root, train=train), 'cifar100', _hint("CIFAR100('data', download=True)")

@@ -50,7 +50,7 @@ class _Parts(BatchSampler):
 
 
 class _EpochBatches(_Parts):
-    """Batches of an :class:`EpochSampler`; a resumed pass goes on where it was."""
+    """Batches of an :class:`EpochSampler`; a resumed pass continues where it stopped."""
 
     sampler: EpochSampler
 
@@ -95,13 +95,22 @@ class ImageDataModule(ResumableDataModule):
         batch_size: of every loader; where several ranks share batches (:mod:`nni_darts.parallel`), of all of them together.
         seed: of the order of training batches.
         cutout: length of the square; 0 for none.
+        portion: how much of both parts is used, drawn from each by class.
 
     Raises:
         InputError: if a part of the split would be empty.
     """
 
     def __init__(
-        self, data: ImageData, settings: DataSettings, *, train_portion: float, batch_size: int, seed: int, cutout: int = 0
+        self,
+        data: ImageData,
+        settings: DataSettings,
+        *,
+        train_portion: float,
+        batch_size: int,
+        seed: int,
+        cutout: int = 0,
+        portion: float = 1.0,
     ) -> None:
         super().__init__()
         self.data = data
@@ -112,13 +121,22 @@ class ImageDataModule(ResumableDataModule):
         self.train_indices, self.valid_indices = split_in_two(
             self.labels, len(data.train), train_portion, settings.split_seed, settings.split
         )
+        if portion < 1:
+            self.train_indices, self.valid_indices = (self._some(part, portion) for part in (self.train_indices, self.valid_indices))
         if len(self.train_indices) < 2 or (train_portion < 1 and not self.valid_indices):
-            raise InputError(f'{len(data.train)} training images are too few to keep {train_portion:g} of them for the weights')
+            used = '' if portion == 1 else f'{portion:g} of '
+            raise InputError(f'{len(data.train)} training images are too few to keep {used}{train_portion:g} of them for the weights')
         ranks, least = parallel.world_size(), min(len(indices) for indices in (self.train_indices, self.valid_indices) if indices)
         if ranks > 1 and least < 2 * ranks:
             raise InputError(f'a part of {least} images is too few for {ranks} processes, of which each needs two')
         self._augmented = training_transform(data, settings, cutout)
-        self._plain = evaluation_transform(data, settings)
+        self._plain = evaluation_transform(data.description)
+
+    def _some(self, indices: list[int], portion: float) -> list[int]:
+        """A portion of a part, with its classes in their proportions."""
+        labels = None if self.labels is None else [self.labels[index] for index in indices]
+        kept, _ = split_in_two(labels, len(indices), portion, self.settings.split_seed, self.settings.split)
+        return [indices[index] for index in kept]
 
     def lacking(self) -> dict[str, list[str]]:
         """Part (``weights``, ``validation``) → names of the classes of which it has no image, as far as labels are known."""

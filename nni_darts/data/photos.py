@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,72 +15,78 @@ import torch
 from PIL import Image
 
 from nni_darts.data.arrays import numbered
-from nni_darts.data.base import ImageData, ImageShape, Labelled
-from nni_darts.data.scan import FORMATS, Listing, check_images, class_folders, list_images, open_image
-from nni_darts.data.splits import hold_out
+from nni_darts.data.base import ImageShape
+from nni_darts.data.pictures import TEST_PARTS, Listed, Pictures, photo_size
+from nni_darts.data.scan import FORMATS, Listing, class_folders, list_images, open_image, read_content, unreadable
 from nni_darts.errors import InputError
 from nni_darts.recipe import DataSettings
 
-__all__ = ['IMAGENET_SIZE', 'Photos', 'folder_shape', 'read_csv', 'read_folder']
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-IMAGENET_SIZE = 224
-TEST_FOLDERS = ('test', 'val', 'valid', 'validation')
+__all__ = ['LABEL_NAMES', 'Photos', 'folder_shape', 'labelled_photos', 'left_out_note', 'list_csv', 'list_folder']
 
 File = tuple[str, int]
 """A path and its label."""
 
+_FIRST_LETTER = 32
+"""Characters with lower numbers control a terminal, and would break lines of results, tables and metadata."""
+
 _PATH_COLUMNS = ('path', 'file', 'filename', 'file_name', 'filepath', 'file_path', 'image', 'image_path', 'img', 'image_id', 'id')
-_LABEL_COLUMNS = ('label', 'class', 'target', 'category', 'classname', 'class_name', 'labels', 'y')
+LABEL_NAMES = ('label', 'class', 'target', 'category', 'classname', 'class_name', 'labels', 'y')
+"""Usual names of a column of classes."""
+
 _PART_COLUMNS = ('split', 'part', 'set', 'subset')
 
 
-class Photos(Labelled):
-    """Image files, opened when they are asked for: yields (RGB PIL image, label)."""
+class Photos(Pictures):
+    """Image files."""
 
     def __init__(self, files: Sequence[File]) -> None:
         self.files = list(files)
         self.labels = torch.tensor([label for _, label in files], dtype=torch.int64)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        path, label = self.files[index]
-        return open_image(path), label
+    def open(self, index: int) -> Image.Image:
+        """See :class:`Pictures`."""
+        return open_image(self.files[index][0])
 
+    def content(self, index: int) -> bytes:
+        """See :class:`Pictures`."""
+        return read_content(self.files[index][0])
 
-def _photos(
-    train: Sequence[File], test: Sequence[File] | None, classes: Sequence[str], source: str, settings: DataSettings, notes: tuple[str, ...]
-) -> ImageData:
-    """Opens every file once, splits where there are no test images, and builds the data set."""
-    if len(classes) < 2:
-        raise InputError(f'{source}: at least two classes are needed, found {len(classes)}')
-    if settings.name == 'imagenet':
-        open_image(train[0][0])  # 1.3 million published images: looking at all of them would take longer than it is worth
-    else:
-        check_images([path for path, _ in (*train, *(test or ()))])
-    if test is None:
-        kept, held_out = hold_out([label for _, label in train], settings)
-        train, test = [train[index] for index in kept], [train[index] for index in held_out]
-    size = (settings.image_size or IMAGENET_SIZE,) * 2
-    return ImageData(
-        Photos(train), Photos(test), len(classes), 3, size, IMAGENET_MEAN, IMAGENET_STD, False, classes=tuple(classes), notes=notes
-    )
+    def path(self, index: int) -> str:
+        """See :class:`Labelled`."""
+        return self.files[index][0]
+
+    name = path
+
+    def faults(self) -> dict[int, str]:
+        """See :class:`Pictures`. What was readable is remembered (:func:`nni_darts.data.scan.unreadable`)."""
+        found = unreadable([path for path, _ in self.files])
+        return {index: found[path] for index, (path, _) in enumerate(self.files) if path in found}
+
+    def marks(self) -> list[str]:
+        """Path, size and time of change."""
+        states = [(os.path.abspath(path), os.stat(path)) for path, _ in self.files]
+        return [f'{path}|{state.st_size}|{state.st_mtime_ns}' for path, state in states]
+
+    def subset(self, indices: Sequence[int]) -> Photos:
+        """See :class:`Pictures`."""
+        return Photos([self.files[index] for index in indices])
 
 
 # folders --------------------------------------------------------------------------------------------------------------------------
 
 
-def read_folder(settings: DataSettings) -> ImageData:
-    """Reads a folder with one folder for each class, or with ``train`` and one of ``TEST_FOLDERS`` of such folders.
+def list_folder(settings: DataSettings) -> Listed:
+    """Lists a folder with one folder for each class, or with ``train`` and one of ``TEST_PARTS`` of such folders.
 
     Raises:
-        InputError: if there is none, or a list of all images that cannot be read.
+        InputError: if there is none.
     """
     train_root, test_root = _roots(settings)
     train = list_images(train_root)
-    notes = _left_out(train, train_root)
+    notes = left_out_note(train.left_out, train_root)
     _check_classes(train, train_root)
     if test_root is None:
-        return _photos(train.files, None, train.classes, str(train_root), settings, notes)
+        return Listed(str(train_root), train.classes, Photos(train.files), None, notes, train.left_out)
     test = list_images(test_root)
     extra = [name for name in test.classes if name not in train.classes]
     if extra:
@@ -88,13 +95,14 @@ def read_folder(settings: DataSettings) -> ImageData:
         raise InputError(f'{test_root} is not a folder of class folders with images')
     label = {name: index for index, name in enumerate(train.classes)}
     files = [(path, label[test.classes[number]]) for path, number in test.files]
-    return _photos(train.files, files, train.classes, str(train_root), settings, (*notes, *_left_out(test, test_root)))
+    notes = (*notes, *left_out_note(test.left_out, test_root))
+    return Listed(str(train_root), train.classes, Photos(train.files), Photos(files), notes, train.left_out + test.left_out)
 
 
 def folder_shape(settings: DataSettings) -> ImageShape:
-    """The shape of what :func:`read_folder` reads; opens no image."""
+    """The shape of what :func:`list_folder` lists; opens no image."""
     root, _ = _roots(settings)
-    return ImageShape(len(class_folders(root)), 3, (settings.image_size or IMAGENET_SIZE,) * 2)
+    return ImageShape(len(class_folders(root)), 3, photo_size(settings))
 
 
 def _roots(settings: DataSettings) -> tuple[Path, Path | None]:
@@ -102,74 +110,142 @@ def _roots(settings: DataSettings) -> tuple[Path, Path | None]:
     root = Path(settings.path or '')
     if not root.is_dir():
         raise InputError(f'no folder {root}: set data.path to a folder with one folder of images for each class')
-    test_root = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
+    test_root = next((root / name for name in TEST_PARTS if (root / name).is_dir()), None)
     if not (root / 'train').is_dir():
         if test_root:
             raise InputError(f'{root} has a folder {test_root.name} but none called train: rename the folder of training images')
         return root, None
     if not test_root and len(class_folders(root)) > 1:
-        raise InputError(f'{root} has a folder train but none called {", ".join(TEST_FOLDERS)}: rename the folder of test images')
+        raise InputError(f'{root} has a folder train but none called {", ".join(TEST_PARTS)}: rename the folder of test images')
     return root / 'train', test_root
 
 
 def _check_classes(listing: Listing, root: Path) -> None:
     if not listing.files:
         raise InputError(f'{root} is not a folder of class folders with images ({", ".join(FORMATS)})')
+    broken = next((name for name in listing.classes if any(ord(letter) < _FIRST_LETTER for letter in name)), None)
+    if broken is not None:
+        raise InputError(f'{root} has a class folder {broken!r}, whose name has a line break or another control character; rename it')
     empty = listing.empty()
     if empty:
         raise InputError(f'{root} has class folders without images: {", ".join(empty)}; images end in {", ".join(FORMATS)}')
 
 
-def _left_out(listing: Listing, root: Path) -> tuple[str, ...]:
-    """One sentence on the files that are not read, or none."""
-    if not listing.left_out:
+def left_out_note(left_out: Counter[str], root: Path) -> tuple[str, ...]:
+    """One sentence on the files below a folder that are not read, or none.
+
+    Args:
+        left_out: ending → number of files.
+        root: the folder.
+    """
+    if not left_out:
         return ()
-    kinds = ', '.join(f'{count} {ending}' for ending, count in sorted(listing.left_out.items(), key=lambda entry: (-entry[1], entry[0])))
-    count = listing.left_out.total()
+    kinds = ', '.join(f'{count} {ending}' for ending, count in sorted(left_out.items(), key=lambda entry: (-entry[1], entry[0])))
+    count = left_out.total()
     said = '1 file is' if count == 1 else f'{count} files are'
-    return (f'{root}: {said} left out ({kinds}); images that are read end in {", ".join(FORMATS)}',)
+    return (f'{root}: {said} left out ({kinds}); only files that end in {", ".join(FORMATS)} are read',)
+
+
+def labelled_photos(path: Path, classes: Sequence[str]) -> tuple[list[File], tuple[str, ...]]:
+    """Lists the images of a folder or table that a trained network can be tested on. Opens none.
+
+    Args:
+        path: a folder with a folder of images for each class, with folders ``train`` and one of ``TEST_PARTS`` of such folders, or a
+            table as :func:`list_csv` lists it. Of two sides the one to test on counts.
+        classes: class names of the network, in the order of its labels.
+
+    Returns:
+        The images with their labels, and sentences on what was left out.
+
+    Raises:
+        InputError: if there are no images, or they are of a class that the network does not know.
+    """
+    if path.is_file():
+        sides = _sides_of(path)
+        files = sides['test'] or sides['train']
+        notes = _named_twice(path, {'': files})
+    else:
+        path = _labelled_root(path, classes)
+        listing = list_images(path)
+        files, notes = [(file, listing.classes[number]) for file, number in listing.files], left_out_note(listing.left_out, path)
+    # Names from another system may have their accents composed in another way.
+    label = {unicodedata.normalize('NFC', name): number for number, name in enumerate(classes)}
+    labels = [label.get(unicodedata.normalize('NFC', name)) for _, name in files]
+    unknown = sorted({name for (_, name), number in zip(files, labels) if number is None})
+    if unknown:
+        known = ', '.join(classes[:20]) + (', …' if len(classes) > 20 else '')
+        some = ', '.join(unknown[:20]) + (', …' if len(unknown) > 20 else '')
+        raise InputError(f'{path} has images of classes that the model does not know: {some}; it knows {known}')
+    if not files:
+        raise InputError(f'{path} is not a folder of class folders with images ({", ".join(FORMATS)})')
+    return [(file, number) for (file, _), number in zip(files, labels) if number is not None], notes
+
+
+def _labelled_root(root: Path, classes: Sequence[str]) -> Path:
+    """The folder of class folders: the given one, or that of its test images."""
+    try:
+        inside = class_folders(root)
+    except OSError as error:
+        raise InputError(f'cannot read the folder {error.filename or root}: {error.strerror}') from None
+    if any(name in classes for name in inside):
+        return root
+    return next((root / name for name in (*TEST_PARTS, 'train') if name in inside), root)
 
 
 # tables ---------------------------------------------------------------------------------------------------------------------------
 
 
-def read_csv(settings: DataSettings) -> ImageData:
-    """Reads a table with a line for each image: its path, counted from the table's folder, its label, and perhaps its part.
+def list_csv(settings: DataSettings) -> Listed:
+    """Lists a table with a line for each image: its path, counted from the table's folder, its label, and perhaps its part.
 
     Columns are known by their names (``path``, ``label``, ``split`` and usual synonyms); two columns without such a heading are path
     and label. The part is ``train``, ``test``, or one of ``val``, ``valid``, ``validation``: test images if there is no ``test``.
 
     Raises:
-        InputError: for another table, or a list of all images that are missing or cannot be read.
+        InputError: for another table.
     """
     path = Path(settings.path or '')
-    rows = _rows(path)
+    sides = _sides_of(path)
+    if not sides['train']:
+        raise InputError(f'{path}: no line belongs to the part train; at least one must.')
+    labels, classes = numbered({name: np.array([label for _, label in side]) for name, side in sides.items() if side}, str(path))
+    files = {name: Photos([(file, int(label)) for (file, _), label in zip(sides[name], labels[name])]) for name in labels}
+    return Listed(str(path), tuple(classes), files['train'], files.get('test'), _named_twice(path, sides))
+
+
+def _sides_of(path: Path) -> dict[str, list[tuple[str, str]]]:
+    """``train`` and ``test`` → (path, name of the class) of each image that a table lists."""
+    lines, rows = _rows(path)
     columns = _columns(rows[0], path)
     if columns is None:
         columns = {'path': 0, 'label': 1}
     else:
-        rows = rows[1:]
-    short = next((number for number, row in enumerate(rows, 1) if len(row) <= max(columns.values())), None)
-    if short is not None or not rows:
-        where = f'row {short} has too few columns' if short else 'there are no images'
-        raise InputError(f'{path}: {where}; a table has a line "path,label" or "path,label,split" for each image')
+        lines, rows = lines[1:], rows[1:]
+    faults = [(line, _fault(row, columns)) for line, row in zip(lines, rows)] or [(0, 'there are no images')]
+    fault = next((f'line {line} {found}' if line else found for line, found in faults if found), '')
+    if fault:
+        raise InputError(f'{path}: {fault}; a table has a line "path,label" or "path,label,split" for each image')
     parts = [row[columns['part']].strip().lower() if 'part' in columns else 'train' for row in rows]
-    unknown = sorted(set(parts) - {'train', *TEST_FOLDERS})
+    unknown = sorted(set(parts) - {'train', *TEST_PARTS})
     if unknown:
-        raise InputError(f'{path}: unknown part {unknown[0]!r}; allowed: train, {", ".join(TEST_FOLDERS)}')
-    test_part = next((name for name in TEST_FOLDERS if name in parts), None)
+        raise InputError(f'{path}: unknown part {unknown[0]!r}; allowed: train, {", ".join(TEST_PARTS)}')
+    test_part = next((name for name in TEST_PARTS if name in parts), None)
     sides: dict[str, list[tuple[str, str]]] = {'train': [], 'test': []}
     for row, part in zip(rows, parts):
         file = os.path.join(path.parent, row[columns['path']].strip())
         sides['test' if part == test_part else 'train'].append((file, row[columns['label']].strip()))
-    if not sides['train']:
-        raise InputError(f'{path}: no line is of the part train')
-    labels, classes = numbered({name: np.array([label for _, label in side]) for name, side in sides.items() if side}, str(path))
-    files = {name: [(file, int(label)) for (file, _), label in zip(sides[name], labels[name])] for name in labels}
-    return _photos(files['train'], files.get('test'), classes, str(path), settings, _named_twice(path, sides))
+    return sides
 
 
-def _rows(path: Path) -> list[list[str]]:
+def _fault(row: Sequence[str], columns: dict[str, int]) -> str:
+    """Says in a few words what a row of a table lacks; '' if it is complete."""
+    if len(row) <= max(columns.values()):
+        return 'has too few columns'
+    return next((f'has no {name}' for name in ('path', 'label') if not row[columns[name]].strip()), '')
+
+
+def _rows(path: Path) -> tuple[list[int], list[list[str]]]:
+    """The rows of a table that are not empty, and the number of the line in which each of them ends."""
     try:
         text = path.read_text('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
@@ -177,18 +253,19 @@ def _rows(path: Path) -> list[list[str]]:
     first = text.partition('\n')[0]
     separator = max(',;\t', key=first.count)
     try:
-        rows = [row for row in csv.reader(text.splitlines(), delimiter=separator) if any(cell.strip() for cell in row)]
+        reader = csv.reader(text.splitlines(), delimiter=separator)
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise InputError(f'{path} is not a table: {error}') from None
     if not rows:
         raise InputError(f'{path} is empty: a table has a line "path,label" for each image')
-    return rows
+    return [line for line, _ in rows], [row for _, row in rows]
 
 
 def _columns(heading: Sequence[str], path: Path) -> dict[str, int] | None:
     """``path``, ``label``, ``part`` → number of the column; None if this is no heading."""
     names = [cell.strip().lower() for cell in heading]
-    wanted = {'path': _PATH_COLUMNS, 'label': _LABEL_COLUMNS, 'part': _PART_COLUMNS}
+    wanted = {'path': _PATH_COLUMNS, 'label': LABEL_NAMES, 'part': _PART_COLUMNS}
     found = {key: next((names.index(name) for name in allowed if name in names), None) for key, allowed in wanted.items()}
     columns = {key: number for key, number in found.items() if number is not None}
     if 'path' in columns and 'label' in columns:

@@ -1,4 +1,4 @@
-"""Where in the data a run stands, so that a resumed one goes on with the batch that was next."""
+"""The position of a run in its data, so that a resumed run continues with the next batch."""
 
 from __future__ import annotations
 
@@ -57,5 +57,5 @@ class ResumableDataModule(pl.LightningDataModule):
         return {'epoch': epoch, 'batches': loop.epoch_loop.batch_progress.current.completed if under_way else 0}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up a checkpoint's; loaders made from now on go on from there."""
+        """Restores the position of a checkpoint; loaders made from now on continue there."""
         self._position = state_dict['epoch'], state_dict['batches']

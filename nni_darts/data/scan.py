@@ -9,6 +9,7 @@ experiment decodes everything again.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import warnings
@@ -21,10 +22,25 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from nni_darts.activity import counted
 from nni_darts.errors import InputError
-from nni_darts.files import write_text
+from nni_darts.files import cache_folder, write_text
 
-__all__ = ['FORMATS', 'Listing', 'check_images', 'class_folders', 'list_images', 'open_image', 'unreadable']
+__all__ = [
+    'FORMATS',
+    'Listing',
+    'class_folders',
+    'cores',
+    'decode_image',
+    'images_below',
+    'list_images',
+    'open_image',
+    'read_content',
+    'refusal',
+    'shown',
+    'uniform_image',
+    'unreadable',
+]
 
 FORMATS = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 """Endings of the files that are read, in lower case."""
@@ -70,27 +86,44 @@ def list_images(root: Path) -> Listing:
     files, left_out = [], Counter()
     try:
         classes = class_folders(root)
-        for label, name in enumerate(classes):
-            for folder, _, names in sorted(os.walk(root / name, followlinks=True)):
-                if any(part.startswith('.') for part in Path(folder).relative_to(root).parts):
-                    continue
-                for file in sorted(names):
-                    ending = os.path.splitext(file)[1].lower()
-                    if file.startswith('.') or file.lower() in _SYSTEM:
-                        continue
-                    if ending in FORMATS:
-                        files.append((os.path.join(folder, file), label))
-                    else:
-                        left_out[ending or 'without an ending'] += 1
     except OSError as error:
         raise InputError(f'cannot read the folder {error.filename or root}: {error.strerror}') from None
+    for label, name in enumerate(classes):
+        found, others = images_below(root / name)
+        files += [(path, label) for path in found]
+        left_out += others
     return Listing(tuple(classes), tuple(files), left_out)
 
 
-def open_image(path: str, draft: bool = False) -> Image.Image:
-    """Opens a photo as RGB, upright as its EXIF data says, transparency on white.
+def images_below(root: Path) -> tuple[list[str], Counter[str]]:
+    """Lists the images in a folder and in the folders inside it, without hidden ones, in alphabetical order. Opens none.
 
-    16-bit grey levels are brought to 8 bits instead of being cut off.
+    Returns:
+        The paths, and ending → number of files that are no images of a format that is read.
+
+    Raises:
+        InputError: if the folder cannot be read.
+    """
+    files, left_out = [], Counter()
+    try:
+        for folder, _, names in sorted(os.walk(root, followlinks=True)):
+            if any(part.startswith('.') for part in Path(folder).relative_to(root).parts):
+                continue
+            for file in sorted(names):
+                ending = os.path.splitext(file)[1].lower()
+                if file.startswith('.') or file.lower() in _SYSTEM:
+                    continue
+                if ending in FORMATS:
+                    files.append(os.path.join(folder, file))
+                else:
+                    left_out[ending or 'without an ending'] += 1
+    except OSError as error:
+        raise InputError(f'cannot read the folder {error.filename or root}: {error.strerror}') from None
+    return files, left_out
+
+
+def open_image(path: str, draft: bool = False) -> Image.Image:
+    """Opens a photo and makes it uniform (:func:`uniform_image`).
 
     Args:
         path: the file.
@@ -99,16 +132,54 @@ def open_image(path: str, draft: bool = False) -> Image.Image:
     Raises:
         InputError: for a file that is no image, or one of another depth.
     """
+    return _decoded(path, shown(path), draft)
+
+
+def decode_image(content: bytes, name: str, draft: bool = False) -> Image.Image:
+    """Decodes the bytes of a photo's file as :func:`open_image` does.
+
+    Args:
+        content: the bytes.
+        name: what to call the photo in messages.
+        draft: as for :func:`open_image`.
+    """
+    return _decoded(io.BytesIO(content), name, draft)
+
+
+def read_content(path: str) -> bytes:
+    """The bytes of a file. Raises InputError as :func:`open_image` does."""
     try:
-        with Image.open(path) as image:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f'{shown(path)} is not a readable image ({_why(path, error)})') from None
+
+
+def _decoded(file: str | io.BytesIO, name: str, draft: bool) -> Image.Image:
+    try:
+        with Image.open(file) as image:
             if draft:
                 image.draft('RGB', _DRAFT)
             image.load()
-            return _as_rgb(_upright(image), path)
+            return uniform_image(image, name)
     except InputError:
         raise
     except Exception as error:  # OSError, SyntaxError, struct.error, DecompressionBombError …: each of Pillow's formats has its own kinds
-        raise InputError(f'{_shown(path)} is not a readable image ({_why(path, error)})') from None
+        raise InputError(f'{name} is not a readable image ({_why(file, error)})') from None
+
+
+def uniform_image(image: Image.Image, name: str) -> Image.Image:
+    """Returns an image as RGB, upright as its EXIF data says, transparency on white.
+
+    16-bit grey levels are brought to 8 bits instead of being cut off.
+
+    Args:
+        image: in any mode of Pillow's.
+        name: its path, or whatever names it, for messages.
+
+    Raises:
+        InputError: for pixels of 32 bits.
+    """
+    return _as_rgb(_upright(image), name)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -118,36 +189,37 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _as_rgb(image: Image.Image, path: str) -> Image.Image:
+def _as_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith('I;16'):
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert('RGB')
     if image.mode in ('I', 'F'):
-        raise InputError(f'{_shown(path)} has {image.mode} pixels of 32 bits; save it with 8 bits a channel')
+        raise InputError(f'{name} has {image.mode} pixels of 32 bits; save it with 8 bits a channel')
     if 'transparency' in image.info or image.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa'):
         layer = image.convert('RGBA')
         return Image.alpha_composite(Image.new('RGBA', layer.size, 'white'), layer).convert('RGB')
     return image.convert('RGB')
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
     """A path that can be printed, whatever bytes it is made of."""
     return os.fsencode(path).decode('utf-8', 'replace')
 
 
-def _why(path: str, error: Exception) -> str:
+def _why(file: str | io.BytesIO, error: Exception) -> str:
     """The reason in a few words, without the path, which the sentence names already."""
     try:
-        if os.path.getsize(path) == 0:
-            return 'the file is empty'
+        size = os.path.getsize(file) if isinstance(file, str) else file.getbuffer().nbytes
     except OSError:
         return 'there is no such file'
+    if size == 0:
+        return 'the file is empty'
     if isinstance(error, Image.UnidentifiedImageError):
         return 'no image format that is known'
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def unreadable(paths: Sequence[str]) -> list[str]:
-    """Opens all images, on all cores, and returns a sentence for each one that cannot be read, in the order of the paths."""
+def unreadable(paths: Sequence[str]) -> dict[str, str]:
+    """Opens all images, on all cores: path → a sentence, for each one that cannot be read, in the order of the paths."""
     known = _Remembered(paths)
     fresh = known.unknown()
 
@@ -158,23 +230,28 @@ def unreadable(paths: Sequence[str]) -> list[str]:
             return str(error)
         return None
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(_cores()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(cores()) as pool:
         warnings.simplefilter('ignore')  # of large images and odd EXIF data
-        faults = dict(zip(fresh, pool.map(fault, fresh)))
+        faults = dict(zip(fresh, list(counted('opening images', pool.map(fault, fresh), len(fresh)))))
     known.remember(path for path in fresh if faults[path] is None)
-    return [found for path in paths if (found := faults.get(path)) is not None]
+    return {path: found for path in paths if (found := faults.get(path)) is not None}
 
 
-def check_images(paths: Sequence[str]) -> None:
-    """Raises one InputError that lists all images that cannot be read."""
-    faults = unreadable(paths)
+def refusal(faults: Sequence[str], count: int) -> str:
+    """One message that lists all images that cannot be read, and says what to do.
+
+    Args:
+        faults: a sentence for each of them.
+        count: number of all images.
+    """
+    skip = 'or leave it out with data.skip_unreadable: true' if len(faults) == 1 else 'or leave them out with data.skip_unreadable: true'
     if len(faults) == 1:
-        raise InputError(f'{faults[0]}; replace the file or take it out')
-    if faults:
-        raise InputError(f'{len(faults)} of {len(paths)} images cannot be used: {"; ".join(faults)}. Replace these files or take them out.')
+        return f'{faults[0]}; replace the file or take it out, {skip}'
+    return f'{len(faults)} of {count} images cannot be used: {"; ".join(faults)}. Replace these files or take them out, {skip}.'
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
@@ -184,8 +261,7 @@ class _Remembered:
     def __init__(self, paths: Sequence[str]) -> None:
         self.paths = paths
         folder = os.path.commonpath([os.path.abspath(path) for path in paths]) if paths else ''
-        cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-        self.file = cache / 'nni-darts' / f'images-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.json'
+        self.file = cache_folder() / f'images-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.json'
         try:
             stored = json.loads(self.file.read_text('utf-8'))
         except (OSError, ValueError):

@@ -10,7 +10,7 @@ import torch
 from nni_darts.errors import InputError
 from nni_darts.recipe import DataSettings
 
-__all__ = ['hold_out', 'largest_share', 'missing_classes', 'split', 'split_in_two', 'stratified_split']
+__all__ = ['balanced_weights', 'hold_out', 'largest_share', 'missing_classes', 'split', 'split_in_two', 'stratified_split']
 
 
 def split(count: int, portion: float, seed: int) -> tuple[list[int], list[int]]:
@@ -98,3 +98,12 @@ def missing_classes(labels: Sequence[int], classes: Sequence[str]) -> list[str]:
 def largest_share(labels: Sequence[int]) -> float:
     """The share of the most frequent class: the accuracy of always answering with it."""
     return max(Counter(labels).values()) / len(labels)
+
+
+def balanced_weights(labels: Sequence[int], num_classes: int) -> list[float]:
+    """A weight for each class with which all classes weigh the same: n / (C · n_c), for n_c of n images in C classes.
+
+    The mean weight of an image is 1, so the size of the loss stays. A class without images has the weight of one with a single image.
+    """
+    counts = Counter(labels)
+    return [len(labels) / (num_classes * max(1, counts[label])) for label in range(num_classes)]

@@ -45,7 +45,7 @@ def lay_out(stream: Tensor, batch_size: int) -> Tensor:
     """
     rows = len(stream) // batch_size
     if rows < 2:
-        raise InputError(f'{len(stream)} words are too few for {batch_size} pieces side by side: make the batch smaller')
+        raise InputError(f'{len(stream)} words are too few for {batch_size} columns of text; make the batch smaller.')
     return stream[: rows * batch_size].view(batch_size, rows).T.contiguous()
 
 

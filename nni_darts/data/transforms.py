@@ -1,16 +1,84 @@
-"""Augmentation and normalisation of images."""
+"""How a picture becomes a tensor: brought to size, augmented, normalised."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
-from nni_darts.data.base import ImageData
+from nni_darts.data.base import Description, ImageData
 from nni_darts.errors import InputError
 from nni_darts.recipe import DataSettings
 
-__all__ = ['Cutout', 'evaluation_transform', 'training_transform']
+__all__ = ['BringToSize', 'Cutout', 'evaluation_transform', 'pixels', 'to_size', 'training_transform', 'with_margin']
+
+
+class BringToSize(nn.Module):
+    """Scales a picture of any size and either crops its middle or pads it.
+
+    ``crop`` scales the picture so that it covers ``resize`` and cuts ``size`` out of the middle. ``letterbox`` scales it so that it lies
+    within ``size``, and fills the margins at both sides; nothing is cut off and nothing is distorted.
+
+    Args:
+        size: (height, width) of the result.
+        resize: (height, width) that a cropped picture covers before the crop; None for ``size``.
+        fit: ``crop`` or ``letterbox``.
+        fill: value of the margins for each channel, 0 … 255.
+
+    Example:
+        ``BringToSize((32, 32), fit='letterbox', fill=(124, 116, 104))(Image.open('photo.jpg'))``
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        resize: tuple[int, int] | None = None,
+        fit: Literal['crop', 'letterbox'] = 'crop',
+        fill: Sequence[int] = (0,),
+    ) -> None:
+        super().__init__()
+        self.size = tuple(size)
+        self.resize = self.size if resize is None else tuple(resize)
+        self.fit = fit
+        self.fill = list(fill)
+
+    def forward(self, image: Any) -> Any:
+        """A PIL image or a tensor (C, H, W) → the same with height and width ``size``."""
+        before = tuple(functional.get_size(image))
+        if before == self.size == self.resize:
+            return image
+        if self.fit == 'letterbox':
+            inner = within(before, self.size)
+            top, left = ((outer - side) // 2 for outer, side in zip(self.size, inner))
+            bottom, right = self.size[0] - inner[0] - top, self.size[1] - inner[1] - left
+            return functional.pad(functional.resize(image, list(inner)), [left, top, right, bottom], fill=self.fill)
+        return functional.center_crop(functional.resize(image, list(covering(before, self.resize))), list(self.size))
+
+
+def covering(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
+    """The least (height, width) in the proportions of ``size`` that covers a box."""
+    height, width = size
+    if box[0] * width >= box[1] * height:
+        return box[0], max(box[1], int(box[0] * width / height))
+    return max(box[0], int(box[1] * height / width)), box[1]
+
+
+def within(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
+    """The largest (height, width) in the proportions of ``size`` that lies within a box."""
+    height, width = size
+    if box[0] * width <= box[1] * height:
+        return box[0], min(box[1], max(1, round(box[0] * width / height)))
+    return min(box[0], max(1, round(box[1] * height / width))), box[1]
+
+
+def with_margin(size: tuple[int, int]) -> tuple[int, int]:
+    """ImageNet's usual size before the crop of the middle: 8/7 of the result, 256 for 224."""
+    return round(size[0] * 8 / 7), round(size[1] * 8 / 7)
 
 
 class Cutout(nn.Module):
@@ -32,12 +100,17 @@ class Cutout(nn.Module):
         return image
 
 
-def _normalise(data: ImageData) -> list[nn.Module]:
-    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(data.mean, data.std), v2.ToPureTensor()]
+def _normalise(mean: Sequence[float], std: Sequence[float]) -> list[nn.Module]:
+    return [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std), v2.ToPureTensor()]
+
+
+def _fill(mean: Sequence[float]) -> list[int]:
+    """The margins of a letterbox: the mean colour, which normalisation brings to zero, as convolutions pad."""
+    return [round(255 * value) for value in mean]
 
 
 def training_transform(data: ImageData, settings: DataSettings, cutout: int = 0) -> v2.Transform:
-    """What training images go through: augmentation as ``settings.augment`` says, normalisation, cutout of that length (0: none).
+    """Returns the transform for training images: augmentation by ``settings.augment``, normalisation, cutout of that length (0: none).
 
     Raises:
         InputError: for cutout or padding larger than the images.
@@ -50,22 +123,50 @@ def training_transform(data: ImageData, settings: DataSettings, cutout: int = 0)
     if settings.augment == 'imagenet':
         steps += [v2.RandomResizedCrop(data.size), v2.RandomHorizontalFlip(), v2.ColorJitter(0.4, 0.4, 0.4, 0.2)]
     else:
-        steps += [] if data.uniform else [v2.Resize(data.size[0]), v2.CenterCrop(data.size)]
+        steps.append(BringToSize(data.size, None, data.fit, _fill(data.mean)))
         if settings.augment in ('crop', 'crop-flip'):
             steps.append(v2.RandomCrop(data.size, padding=settings.pad))
         if settings.augment == 'crop-flip':
             steps.append(v2.RandomHorizontalFlip())
-    steps += _normalise(data)
+    steps += _normalise(data.mean, data.std)
     if cutout:
         steps.append(Cutout(cutout))
     return v2.Compose(steps)
 
 
-def evaluation_transform(data: ImageData, settings: DataSettings) -> v2.Transform:
-    """What validation and test images go through: brought to size (with ImageNet's usual margin of 8/7), normalised."""
-    steps: list[nn.Module] = []
-    if settings.augment == 'imagenet':
-        steps += [v2.Resize(round(data.size[0] * 8 / 7)), v2.CenterCrop(data.size)]
-    elif not data.uniform:
-        steps += [v2.Resize(data.size[0]), v2.CenterCrop(data.size)]
-    return v2.Compose(steps + _normalise(data))
+def evaluation_transform(description: Description) -> v2.Transform:
+    """Returns the transform for images to classify, which resizes and normalises. A PIL image or uint8 (C, H, W) → float (C, H, W)."""
+    return v2.Compose([to_size(description), *_normalise(description.mean, description.std)])
+
+
+def pixels(image: Image.Image | Tensor, description: Description) -> Tensor:
+    """A picture as a network sees it, before the normalisation.
+
+    ``pixels(open_image(path), description)`` has the bits that training, validation and test images have: exported networks, which
+    normalise by themselves, take it as fractions of 255, and other networks what :func:`evaluation_transform` makes of it.
+
+    Args:
+        image: a picture of any size as :func:`nni_darts.data.scan.open_image` opens it, or uint8 (C, H, W) with the network's channels.
+        description: of the data that the network was trained on.
+
+    Returns:
+        uint8 (C, H, W).
+
+    Raises:
+        InputError: if the network sees neither grey nor colour images, or images of other channels.
+    """
+    if isinstance(image, Tensor):
+        if image.shape[0] != description.channels:
+            raise InputError(f'the image has {image.shape[0]} channels; this network was trained on images of {description.channels}')
+        return to_size(description)(image)
+    modes = {1: 'L', 3: 'RGB'}
+    if description.channels not in modes:
+        raise InputError(f'a picture has 1 or 3 channels; this network was trained on images of {description.channels}')
+    if image.mode != modes[description.channels]:
+        image = image.convert(modes[description.channels])
+    return functional.pil_to_tensor(to_size(description)(image))
+
+
+def to_size(description: Description) -> BringToSize:
+    """The step that brings a picture to the size that a network sees."""
+    return BringToSize(description.size, description.resize, description.fit, _fill(description.mean))

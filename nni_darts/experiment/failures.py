@@ -24,7 +24,7 @@ _CRASHES = {
 
 
 def reason(status: str, stderr: str) -> str:
-    """What happened to a trial that ended in a state without a result."""
+    """Returns the reason why a trial ended without a result."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     for line in reversed(lines):
         if line.startswith('Error: '):
@@ -67,7 +67,7 @@ class Failures:
             if record.id not in self.reasons:
                 ordered = _ordered(record.id, manager)
                 try:
-                    stderr = manager.stderr(record.id)
+                    stderr = manager.trial_file(record.id, 'stderr')
                 except requests.RequestException:
                     stderr = ''  # some services bring no logs back
                 self.reasons[record.id] = ordered or reason(record.status, stderr)

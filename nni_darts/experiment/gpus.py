@@ -15,10 +15,30 @@ from pathlib import Path
 
 from nni_darts.errors import InputError
 from nni_darts.files import lock
+from nni_darts.recipe import Recipe
 
-__all__ = ['claim_gpus', 'visible_gpus']
+__all__ = ['claim_gpus', 'take_devices', 'visible_gpus']
 
 POLL_SECONDS = 2.0
+
+
+def take_devices(recipe: Recipe, share: int, gpus: int, trials_per_gpu: int, say: Callable[[str], None]) -> None:
+    """Takes a trial's part of this machine: its GPUs, and threads. It must be called before torch is imported, which reads both.
+
+    Args:
+        recipe: all settings.
+        share: number of trials at a time among which the cores are divided.
+        gpus: how many a trial takes where there are some; 0 leaves them alone.
+        trials_per_gpu: how many trials share one.
+        say: called with what is taken.
+    """
+    threads = max(1, len(os.sched_getaffinity(0)) // share) if hasattr(os, 'sched_getaffinity') else None
+    if threads and share > 1:
+        os.environ.setdefault('OMP_NUM_THREADS', str(threads))
+    if gpus and recipe.accelerator in ('auto', 'gpu'):
+        claim_gpus(visible_gpus(), gpus, trials_per_gpu, say=say)
+    else:
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''  # torch would find them
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is done, running or given up, read from the manager's list of trials."""
+"""The jobs that are done, running or given up, read from the manager's list of trials."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Ledger:
         self._handed_over[key] = self._listed[key]
 
     def unlisted(self) -> frozenset[str]:
-        """What was handed over and was not on the list when it was last read."""
+        """Returns the jobs that were handed over but were not yet on the list when it was last read."""
         return frozenset(self._handed_over)
 
     def read(self, records: Sequence[TrialRecord], now: float, hopeless: Collection[str] = ()) -> Standing:

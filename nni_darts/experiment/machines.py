@@ -42,7 +42,7 @@ def ssh_command(machine: Mapping[str, Any], folder: Path) -> list[str]:
 
 
 def look_at(machine: Mapping[str, Any], recipe: Recipe | None, folder: Path) -> tuple[list[str], str]:
-    """What is wrong with a machine: sentences; and what it is, in a few words.
+    """Checks a machine. Returns sentences about its problems, and a short description of the machine.
 
     Args:
         machine: an entry of NNI's ``machineList`` with a key.

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
-__all__ = ['ERROR', 'FINISHED', 'LIMITED', 'TUNER_SINCE', 'Manager', 'TrialRecord', 'bypass_proxy', 'tuner_starts']
+__all__ = ['ERROR', 'FINISHED', 'LIMITED', 'TUNER_SINCE', 'Kind', 'Manager', 'TrialRecord', 'bypass_proxy', 'tuner_starts']
+
+Kind = tuple[str, str]
+"""Stage and strategy of a job."""
 
 TUNER_SINCE = 'tuner.txt'
 """A file among the manager's logs: when a tuner was connected, in seconds since the epoch; a line for each, the last is at work."""
@@ -29,17 +34,32 @@ _TIMEOUT = 20
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial as the manager has it on record: what it was given, its state, the final metric it reported (or None)."""
+    """A trial as the manager has it on record: what it was given, its state, the final metric it reported (or None).
+
+    ``started`` and ``ended`` are in seconds since the epoch, None where the manager does not say.
+    """
 
     id: str
     status: str
     parameters: dict[str, Any]
     metric: dict[str, Any] | None
+    started: float | None = field(default=None, compare=False)
+    ended: float | None = field(default=None, compare=False)
 
     @property
     def key(self) -> str:
         """The key of its job; the metric's own word counts most."""
         return str((self.metric or {}).get('key') or self.parameters.get('key', ''))
+
+    @property
+    def kind(self) -> Kind:
+        """Stage and strategy of its job."""
+        return str(self.parameters['stage']), str(self.parameters['strategy'])
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds between start and end; None where the manager does not say."""
+        return self.ended - self.started if self.started and self.ended else None
 
 
 class Manager:
@@ -55,6 +75,8 @@ class Manager:
         self.address = address
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy lies between an experiment and its own parts
+        # The manager closes connections that have been idle for five seconds, just when the tuner asks again: once more on a new one.
+        self._session.mount('http://', HTTPAdapter(max_retries=Retry(connect=0, read=1, redirect=0, other=0)))
 
     def _root(self) -> str:
         host, _, prefix = self.address.partition('/')
@@ -77,7 +99,7 @@ class Manager:
         return str(self._get('check-status')['status'])
 
     def errors(self) -> list[str]:
-        """What the manager says went wrong."""
+        """Returns the errors that the manager reports."""
         return [str(error) for error in self._get('check-status').get('errors', [])]
 
     def trials(self) -> list[TrialRecord]:
@@ -85,20 +107,25 @@ class Manager:
         return [record for record in map(_record, self._get('trial-jobs')) if record is not None]
 
     def trial(self, trial_id: str) -> dict[str, Any] | None:
-        """What a trial was given: NNI's record with ``parameter_id`` and ``parameters``; None while there is none."""
+        """Returns a trial's parameters: NNI's record with ``parameter_id`` and ``parameters``; None while there is none."""
         return _given(self._get(f'trial-jobs/{trial_id}'))
 
     def reported(self, trial_id: str) -> tuple[list[Any], bool]:
-        """What has arrived of a trial so far: its intermediate results, and whether a final one.
+        """Returns a trial's intermediate results so far, and whether its final result has arrived.
 
         The list of trials shows a final metric only once the trial has ended.
         """
         entries = self._get(f'metric-data/{trial_id}')
         return [_value(entry) for entry in entries if entry['type'] == 'PERIODICAL'], any(entry['type'] == 'FINAL' for entry in entries)
 
-    def stderr(self, trial_id: str) -> str:
-        """What a trial has written there."""
-        response = self._session.get(self._url(f'trial-file/{trial_id}/stderr'), timeout=_TIMEOUT)
+    def trial_file(self, trial_id: str, name: str) -> str:
+        """Returns what a trial on this machine has written.
+
+        Args:
+            trial_id: of the trial.
+            name: ``trial.log``, ``stdout`` or ``stderr``.
+        """
+        response = self._session.get(self._url(f'trial-file/{trial_id}/{name}'), timeout=_TIMEOUT)
         response.raise_for_status()
         return response.content.decode('utf-8', 'replace')
 
@@ -134,7 +161,7 @@ def bypass_proxy(*hosts: str) -> None:
 
 
 def tuner_starts(path: Path) -> list[float]:
-    """What ``TUNER_SINCE`` holds; nothing if there is no such file."""
+    """Returns the contents of ``TUNER_SINCE``; nothing if there is no such file."""
     return [float(line) for line in path.read_text('utf-8').split()] if path.exists() else []
 
 
@@ -157,4 +184,6 @@ def _record(job: dict[str, Any]) -> TrialRecord | None:
     for value in map(_value, job.get('finalMetricData') or []):
         metric = value if isinstance(value, dict) else metric
     parameters = given.get('parameters')
-    return TrialRecord(job.get('trialJobId') or job['id'], job['status'], parameters if isinstance(parameters, dict) else {}, metric)
+    started, ended = (job[name] / 1000 if job.get(name) else None for name in ('startTime', 'endTime'))
+    identifier = job.get('trialJobId') or job['id']
+    return TrialRecord(identifier, job['status'], parameters if isinstance(parameters, dict) else {}, metric, started, ended)

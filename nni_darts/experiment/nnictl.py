@@ -1,31 +1,47 @@
-"""Experiments started and gone on with by nnictl, their manager on loopback only, and what nnictl leaves to others put right."""
+"""Starts, stops and resumes experiments with nnictl, with the manager on loopback only, and corrects nnictl's shortcomings."""
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
 import re
+import socket
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import psutil
 import requests
 
 from nni_darts.errors import InputError
-from nni_darts.experiment.manager import Manager, bypass_proxy
+from nni_darts.experiment.manager import LIMITED, Manager, bypass_proxy
+from nni_darts.files import lock
 
-if TYPE_CHECKING:
-    from nni.tools.nnictl.config_utils import Experiments
-
-__all__ = ['create', 'forget_dead_manager', 'has_tuner_at_last', 'resume', 'stop']
+__all__ = [
+    'check_home',
+    'check_known',
+    'check_port',
+    'create',
+    'forget_dead_manager',
+    'has_tuner_at_last',
+    'is_manager',
+    'listed',
+    'resume',
+    'stop',
+]
 
 _ATTEMPTS = 3
+_READS = 20
 _PAUSE_SECONDS = 2
 """Before nnictl is called again: it has killed the manager that was late, whose port is then free."""
 _LATE = ('Max retries exceeded', 'timed out', 'Connection refused', 'Connection aborted', 'Connection reset')
-"""What the library that nnictl uses says of a manager that does not answer in the some five seconds that it is given."""
+"""The message of nnictl's HTTP library about a manager that does not answer within about five seconds."""
 _TUNER_SECONDS = 14
 """NNI gives the tuner ten seconds to connect, and says so a little later."""
 
@@ -36,23 +52,33 @@ def create(experiment: Path, port: int) -> str:
     Raises:
         InputError: if nnictl did not start it.
     """
-    said = _start('create', '--config', str(experiment), '--port', str(port))
-    found = _identifier(said)
-    if not found:
-        raise InputError(f'nnictl create failed: {_complaint(said)}')
+    check_home()
+    with _port_to_oneself(port):
+        said = _start('create', '--config', str(experiment), '--port', str(port))
+        found = _identifier(said)
+        if not found:
+            raise InputError(f'nnictl create failed: {_complaint(said)}')
+        _check_own(port, found)
     return found
 
 
 def resume(identifier: str, port: int) -> None:
-    """Goes on with an experiment that was stopped, or whose manager is gone.
+    """Goes on with an experiment that was stopped or ended in error, or whose manager or tuner is gone.
 
     Raises:
-        InputError: if it is running, or nnictl did not go on with it.
+        InputError: if NNI knows no such experiment, it is running, the port is in use, or nnictl did not resume it.
     """
+    check_known(identifier)
     running_at = forget_dead_manager(identifier)
     if running_at is not None:
-        raise InputError(f'experiment {identifier} is running, on port {running_at}; nni-darts stop {identifier} ends it')
-    _start('resume', identifier, '--port', str(port))
+        if _works(identifier, running_at):
+            raise InputError(f'experiment {identifier} is already running, on port {running_at}; nni-darts stop {identifier} ends it.')
+        if port != running_at:
+            check_port(port)
+        stop(identifier)  # a manager without a tuner starts no more trials
+    with _port_to_oneself(port):
+        _start('resume', identifier, '--port', str(port))
+        _check_own(port, identifier)
 
 
 def stop(identifier: str) -> bool:
@@ -61,8 +87,7 @@ def stop(identifier: str) -> bool:
     Raises:
         InputError: if NNI knows no such experiment, or nnictl did not stop it.
     """
-    if identifier not in _experiments().get_all_experiments():
-        raise InputError(f'no experiment {identifier!r} in {Path.home() / "nni-experiments"}')
+    check_known(identifier)
     if forget_dead_manager(identifier) is None:
         return False
     stopped = _nnictl('stop', identifier)
@@ -71,11 +96,123 @@ def stop(identifier: str) -> bool:
     return True
 
 
-def _experiments(home: Path | None = None) -> Experiments:
-    """NNI's list of experiments."""
+def check_home() -> None:
+    """Raises InputError where NNI cannot keep its experiments, or its list of them is damaged; nnictl would end with a traceback."""
+    home = _home()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise InputError(
+            f'cannot write into {home}, where NNI keeps its experiments: {error.strerror}; set HOME to a folder that can be written into.'
+        ) from None
+    listed()
+
+
+def check_port(port: int) -> None:
+    """Raises InputError if a program already listens on the port."""
+    with socket.socket() as probe:
+        if probe.connect_ex(('127.0.0.1', port)) == 0:
+            raise InputError(f'port {port} is in use; choose another one with --port.')
+
+
+def check_known(identifier: str, home: Path | None = None) -> None:
+    """Raises InputError unless the experiment is in NNI's list, which is in ``home`` or the user's ``nni-experiments``."""
+    known = listed(home)
+    if identifier not in known:
+        close = difflib.get_close_matches(identifier, known, n=1)
+        hint = f' (did you mean {close[0]!r}?)' if close else ''
+        raise InputError(f'there is no experiment {identifier!r} in {home or _home()}{hint}; nni-darts list shows all.')
+
+
+def listed(home: Path | None = None) -> dict[str, dict[str, Any]]:
+    """NNI's list of experiments: id → what NNI keeps of it. Read without NNI, which takes longer to import than a refusal may.
+
+    Entries that are damaged are left out, and so is what is damaged in an entry.
+
+    Args:
+        home: the folder of the list, if not the user's ``nni-experiments``.
+
+    Raises:
+        InputError: if the list itself is damaged. NNI would take it for an empty one, and overwrite it.
+    """
+    path = (home or _home()) / '.experiment'
+    for _ in range(_READS):
+        if not path.exists():
+            return {}
+        try:
+            text = path.read_text('utf-8')
+            found = json.loads(text) if text.strip() else {}
+            break
+        except ValueError:
+            time.sleep(0.05)  # NNI is writing it
+    else:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(
+            f"NNI's list of experiments, {path}, is damaged: it holds no JSON object; repair it, or move it away, and NNI begins a new one."
+        )
+    return {identifier: _sound(entry) for identifier, entry in found.items() if isinstance(entry, dict)}
+
+
+_FIELDS = {'port': int, 'pid': int, 'startTime': (int, float), 'status': str, 'experimentName': str, 'logDir': str, 'tag': list}
+"""Fields of an entry in NNI's list that are read, and their types."""
+
+
+def _sound(entry: dict[str, Any]) -> dict[str, Any]:
+    """Returns an entry of NNI's list without fields of a wrong type. None, which NNI writes, stays."""
+    return {name: value for name, value in entry.items() if value is None or isinstance(value, _FIELDS.get(name, object))}
+
+
+@contextmanager
+def _port_to_oneself(port: int) -> Iterator[None]:
+    """Keeps other commands of this user from starting a manager on the port meanwhile.
+
+    Two managers that are started on one port at the same moment find it free, and nnictl takes the one that got it for the other.
+
+    Raises:
+        InputError: if the port is in use, or another command is starting a manager on it.
+    """
+    held = lock(_home() / f'.port-{port}.lock')
+    if held is None:
+        raise InputError(f'another experiment is being started on port {port}; choose another one with --port.')
+    try:
+        check_port(port)
+        yield
+    finally:
+        os.close(held)
+
+
+def _check_own(port: int, identifier: str) -> None:
+    """Raises InputError if the manager that answers on the port is that of another experiment, such as one of another user."""
+    try:
+        found = str(Manager(f'localhost:{port}').experiment().get('id'))
+    except (requests.RequestException, AttributeError):
+        return  # whether it works is seen later
+    if found != identifier:
+        forget_dead_manager(identifier)
+        raise InputError(f'experiment {found} was started on port {port} at the same moment; choose another port with --port.')
+
+
+def _works(identifier: str, port: int) -> bool:
+    """Whether the tuner of an experiment whose manager is at work is there, too, and has not ended it in error."""
+    try:
+        status = Manager(f'localhost:{port}').status()
+    except requests.RequestException:
+        return True  # busy, or not yet ready
+    return status in LIMITED or (status != 'ERROR' and any(_tuners(identifier)))
+
+
+def _home() -> Path:
+    return Path.home() / 'nni-experiments'
+
+
+def _note_stopped(identifier: str, home: Path | None) -> None:
+    """Writes into NNI's list that an experiment is stopped."""
     from nni.tools.nnictl.config_utils import Experiments
 
-    return Experiments(str(home)) if home else Experiments()
+    (Experiments(str(home)) if home else Experiments()).update_experiment(identifier, 'status', 'STOPPED')
 
 
 def _start(action: str, *arguments: str) -> str:
@@ -97,10 +234,9 @@ def _start(action: str, *arguments: str) -> str:
         if not any(text in said for text in _LATE):
             raise InputError(f'nnictl {action} failed: {_complaint(said)}')
     identifier = _identifier(said)
-    log = f'; if it is not, {Path.home() / "nni-experiments" / identifier / "log" / "nnictl_stderr.log"} says why' if identifier else ''
+    log = f'; if it is not, {_home() / identifier / "log" / "nnictl_stderr.log"} says why' if identifier else ''
     raise InputError(
-        f"NNI's manager did not answer within the seconds that nnictl gives it, {_ATTEMPTS} times in a row: this machine is too busy; "
-        f'try again when there is less to do{log}'
+        f"NNI's manager did not answer in time, {_ATTEMPTS} times in a row: this machine is too busy; try again when it has less to do{log}"
     )
 
 
@@ -113,7 +249,7 @@ def _identifier(said: str) -> str | None:
 def forget_dead_manager(identifier: str, home: Path | None = None) -> int | None:
     """Has NNI's list of experiments say that one is stopped if its manager is gone.
 
-    nnictl goes on with no other, and takes for the manager whatever has its process number: a process that was killed and whose parent has
+    nnictl resumes no other, and takes for the manager whatever has its process number: a process that was killed and whose parent has
     not asked for its end (without an init in a container, for ever), or another that got the number since.
 
     Args:
@@ -122,21 +258,22 @@ def forget_dead_manager(identifier: str, home: Path | None = None) -> int | None
     Returns:
         The port of a manager that is at work.
     """
-    known = _experiments(home).get_all_experiments().get(identifier)
-    if not known or known['status'] == 'STOPPED':
+    known = listed(home).get(identifier)
+    if known is None or known.get('status') == 'STOPPED':
         return None
-    if _is_manager(known.get('pid'), identifier):
-        return known.get('port')
-    _experiments(home).update_experiment(identifier, 'status', 'STOPPED')
+    if is_manager(known.get('pid'), identifier):
+        return known.get('port') or 0  # a damaged entry does not say it
+    _note_stopped(identifier, home)
     return None
 
 
-def _is_manager(pid: int | None, identifier: str) -> bool:
+def is_manager(pid: int | None, identifier: str) -> bool:
+    """Whether a process is the manager of an experiment: another process may have its number by now, or a dead one still have it."""
     try:
         process = psutil.Process(pid) if pid else None
         return process is not None and process.status() != psutil.STATUS_ZOMBIE and identifier in process.cmdline()
-    except psutil.Error:
-        return False  # gone, or another user's
+    except (psutil.Error, ValueError, OverflowError):
+        return False  # gone, or another user's, or no number that a process can have
 
 
 def has_tuner_at_last(identifier: str, port: int, since: float) -> bool:
@@ -163,7 +300,8 @@ def _nnictl(*arguments: str) -> subprocess.CompletedProcess[str]:
     script = resources.files('nni_darts.experiment').joinpath('loopback.cjs')
     options = f'{os.environ.get("NODE_OPTIONS", "")} --require "{script}"'.strip()
     environment = {**os.environ, 'NODE_OPTIONS': options, 'PYTHONWARNINGS': 'ignore'}
-    return subprocess.run(['nnictl', *arguments], env=environment, capture_output=True, text=True)
+    # The manager stays when this command is over, and must not keep the user's terminal open.
+    return subprocess.run(['nnictl', *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
 def _has_tuner(port: int, since: float) -> bool:
@@ -183,14 +321,23 @@ def _has_tuner(port: int, since: float) -> bool:
 
 def _end_tuner(identifier: str) -> None:
     """Ends a tuner that came too late. NNI leaves it behind, and it would fight with the next one for the connection to the manager."""
+    for process in _tuners(identifier):
+        try:
+            process.kill()
+            process.wait(10)
+        except psutil.Error:
+            continue  # gone
+
+
+def _tuners(identifier: str) -> Iterator[psutil.Process]:
+    """Yields the processes of an experiment's tuner."""
     for process in psutil.process_iter():
         try:
             mine = '--exp_params' in process.cmdline() and f'/{identifier}/' in process.environ().get('NNI_LOG_DIRECTORY', '')
-            if mine:
-                process.kill()
-                process.wait(10)
         except psutil.Error:
             continue  # another user's, or gone
+        if mine:
+            yield process
 
 
 def _complaint(text: str) -> str:

@@ -1,10 +1,13 @@
-"""The pages of an experiment under NNI's ``/logs/``: the summary, and one for each search as it happens.
+"""The pages of an experiment under NNI's ``/logs/``: the summary, one for each search and training as it happens, and one that opens
+NNI's list of trials.
 
-What a search's page shows is read from its trial's intermediate results, so it makes no difference on which machine the trial runs.
+What a page shows is read from its trial's intermediate results, so it makes no difference on which machine the trial runs. Of a training
+on this machine it is read from the trial's output folder, where there is more: what was taken for what, and pictures of mistakes.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,13 +18,19 @@ import requests
 from nni_darts.experiment.ledger import Standing
 from nni_darts.experiment.manager import TUNER_SINCE, Manager, TrialRecord, tuner_starts
 from nni_darts.experiment.protocol import Job, Protocol
+from nni_darts.genotypes import genotype_from_code
 from nni_darts.report.records import unpack
 from nni_darts.report.searches import search_data, write_search
 from nni_darts.report.summary import PAGE, summarize, write_summary
+from nni_darts.report.trainings import TRAINING, training_data, write_training
+from nni_darts.report.trials import write_trials
 
-__all__ = ['Pages']
+__all__ = ['Pages', 'page_name']
 
 _logger = logging.getLogger(__name__)
+
+_LOCAL_TRIALS = Path('environments', 'local-env', 'trials')
+"""Where the output folders of trials on this machine are, in the experiment's folder."""
 
 
 class Pages:
@@ -30,12 +39,20 @@ class Pages:
     Args:
         folder: what NNI serves under ``/logs/``.
         manager: where the trials' results are.
+
+    Example:
+        ``Pages(Path(os.environ['NNI_LOG_DIRECTORY']), manager).begin(protocol)``
     """
 
     def __init__(self, folder: Path, manager: Manager) -> None:
         self._folder = folder
         self._manager = manager
-        self._finished: set[str] = set()  # keys of searches whose page does not change any more
+        self._finished: set[str] = set()  # ids of trials whose page does not change any more
+        self._epochs: dict[str, list[dict[str, Any]]] = {}  # trial id → the numbers of its epochs
+
+    def begin(self, protocol: Protocol) -> None:
+        """Writes the page that opens NNI's list of trials, which shows nothing of the results itself."""
+        self._guarded('trials', lambda: write_trials(self._folder, protocol.recipe.metric, PAGE))
 
     def update(
         self,
@@ -46,33 +63,61 @@ class Pages:
         reasons: Mapping[str, str],
         *,
         over: bool,
+        plan: str = '',
     ) -> None:
         """Writes what has changed. A page that cannot be written takes nothing else with it: pages are not what an experiment is for.
 
         Arguments as for :func:`summarize`.
         """
         latest = {record.key: record for record in records if record.key}  # of a job that was started again the last trial
-        searches = [job for job in jobs if job.stage == 'search' and job.key in latest]
-        for job in searches:
-            if job.key not in self._finished:
-                self._guarded(job.key, lambda job=job: self._search(protocol, job, latest[job.key].id, job.key in standing.results))
-        named = {job.key: page_name(job) + '.html' for job in searches}
+        known = [job for job in jobs if job.key in latest]
+        for job in known:
+            record, result = latest[job.key], standing.results.get(job.key)
+            if record.id not in self._finished:
+                self._guarded(job.key, lambda job=job, record=record, result=result: self._write(protocol, job, record.id, result))
+        named = {job.key: page_name(job) + '.html' for job in known}
+        epochs = {job.key: self._epochs.get(latest[job.key].id, []) for job in known}
+        starts = tuner_starts(self._folder / TUNER_SINCE)
         self._guarded(
             'summary',
             lambda: write_summary(
-                self._folder,
-                summarize(protocol, jobs, standing, records, named, reasons, over=over, starts=tuner_starts(self._folder / TUNER_SINCE)),
+                self._folder, summarize(protocol, jobs, standing, records, named, reasons, epochs, over=over, starts=starts, plan=plan)
             ),
         )
 
-    def _search(self, protocol: Protocol, job: Job, trial_id: str, over: bool) -> None:
+    def _write(self, protocol: Protocol, job: Job, trial_id: str, result: Mapping[str, Any] | None) -> None:
+        """Writes the page of one trial, with its result if it has one."""
         reported, _ = self._manager.reported(trial_id)
         measured = [unpack(value) for value in reported if isinstance(value, Mapping)]
-        about: dict[str, Any] = {'recipe': protocol.recipe.name, 'metric': protocol.recipe.metric.name}
-        data = search_data(measured, strategy=job.strategy, seed=job.seed, over=over, **about)
-        write_search(self._folder, page_name(job), data, up=PAGE)
-        if over:
-            self._finished.add(job.key)
+        self._epochs[trial_id] = _numbers(measured)
+        about: dict[str, Any] = {'recipe': protocol.recipe.name, 'metric': protocol.recipe.metric.name, 'over': result is not None}
+        if job.stage == 'search':
+            data = search_data(measured, strategy=job.strategy, seed=job.seed, **about)
+            write_search(self._folder, page_name(job), data, up=PAGE)
+        else:
+            data = self._local_training(trial_id, over=result is not None) or training_data(
+                measured,
+                stage=job.stage,
+                seed=job.seed,
+                genotype=genotype_from_code(job.arch),
+                result=_result(protocol, job, result),
+                **about,
+            )
+            write_training(self._folder, page_name(job), {**data, 'strategy': job.strategy, 'cell': job.cell}, up=PAGE)
+        if result is not None:
+            self._finished.add(trial_id)
+
+    def _local_training(self, trial_id: str, *, over: bool) -> dict[str, Any] | None:
+        """Reads the page's data from the output folder of a trial on this machine.
+
+        Returns:
+            None where there is no such file, or the training is over and the file does not say so.
+        """
+        path = self._folder.parent / _LOCAL_TRIALS / trial_id / f'{TRAINING}.json'
+        if not path.is_file():
+            return None
+        data = json.loads(path.read_text('utf-8'))
+        return data if data['over'] or not over else None
 
     def _guarded(self, what: str, write: Callable[[], None]) -> None:
         try:
@@ -82,5 +127,24 @@ class Pages:
 
 
 def page_name(job: Job) -> str:
-    """Of a search's page and data, without the suffix. A ``+`` would be a space to some web servers."""
-    return f'search-{job.strategy.replace("+", "-")}-{job.seed}'
+    """Returns the name of a trial's page and data, without the suffix. Some web servers take a ``+`` for a space."""
+    return '-'.join([job.stage, job.strategy.replace('+', '-'), str(job.seed), *([str(job.cell)] if job.cell else [])])
+
+
+def _result(protocol: Protocol, job: Job, result: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Returns a final metric under the names that it has in the trial's ``result.json``."""
+    if result is None:
+        return None
+    metric, found = protocol.recipe.metric, dict(result)
+    default = found.pop('default')
+    # Where a recipe holds nothing out, the default is the test's.
+    return found if metric.of(found, 'test') == default else {**found, f'valid_{metric.name}': default}
+
+
+def _numbers(measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the numbers of each epoch, in order; of an epoch that was reported twice the later ones."""
+    by_epoch = {record['epoch']: record for record in measured if 'epoch' in record}
+    return [
+        {name: value for name, value in record.items() if isinstance(value, (int, float)) and name != 'default'}
+        for _, record in sorted(by_epoch.items())
+    ]

@@ -6,13 +6,16 @@ from scratch. Random search and evolution have no search trial: their cells go s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from nni_darts.cells import cells_to_train, number_of_cells
 from nni_darts.errors import InputError
+from nni_darts.experiment.arguments import BEST, EACH_SEED
 from nni_darts.recipe import Recipe
+from nni_darts.runs.checks import check_strategies
 from nni_darts.strategies.presets import preset
 
 __all__ = ['Job', 'Protocol', 'parse_search_space']
@@ -47,26 +50,27 @@ class Job:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is compared.
+    """The plan of an experiment: its searches, short trainings and retrainings.
 
     Attributes:
         recipe: all settings.
         strategies, seeds: every pair of them is searched.
-        retrain_runs: how often the best cell of each strategy is trained from scratch, with seeds 1, 2, ….
+        retrain_runs: how often the best cell of each strategy is trained from scratch, with seeds 1, 2, …, where ``retrain`` is ``best``.
+        retrain: ``best`` trains the best cell of all seeds, ``each_seed`` the best cell of every seed, once and with that seed: so test
+            results have a spread over searches.
 
     Raises:
-        InputError: for settings of a strategy that trains cells one by one, or a budget too small for it.
+        InputError: for wrong settings of a strategy, or a budget too small for one that trains cells one by one.
     """
 
     recipe: Recipe
     strategies: tuple[str, ...]
     seeds: tuple[int, ...]
     retrain_runs: int = 1
+    retrain: str = BEST
 
     def __post_init__(self) -> None:
-        for strategy in self.strategies:
-            if not preset(strategy).supernet:
-                number_of_cells(self.recipe, strategy)
+        check_strategies(self.recipe, self.strategies)
 
     def jobs(self, results: Results, given_up: Collection[str]) -> list[Job]:
         """All jobs that can be named by now, finished ones included, in the order in which they should run.
@@ -75,24 +79,49 @@ class Protocol:
             results: of the finished jobs.
             given_up: keys of jobs that failed too often.
         """
-        searches, selects, retrains = [], [], []
+        searches: list[Job] = []
+        selects: list[Job] = []
+        retrains: list[Job] = []
         for strategy in self.strategies:
-            candidates = []
+            pending = dict.fromkeys(self.seeds, False)
             for seed in self.seeds:
                 search = Job('search', strategy, seed)
+                mine = [Job('select', strategy, seed, arch, cell) for arch, cell in self._cells(search, results, given_up)]
+                selects += mine
                 if preset(strategy).supernet:
                     searches.append(search)
-                found = self._cells(search, results, given_up)
-                candidates += [Job('select', strategy, seed, arch, cell) for arch, cell in found]
-            selects += candidates
-            pending = any(
-                job.key not in results and job.key not in given_up
-                for job in candidates + [job for job in searches if job.strategy == strategy]
-            )
-            best = None if pending else self.best(strategy, results)
-            if best:
-                retrains += [Job('retrain', strategy, run, best['arch']) for run in range(1, self.retrain_runs + 1)]
+                    mine = [*mine, search]
+                pending[seed] = any(job.key not in results and job.key not in given_up for job in mine)
+            if self.retrain == EACH_SEED:
+                for seed in self.seeds:
+                    best = None if pending[seed] else self.best(strategy, results, (seed,))
+                    retrains += [Job('retrain', strategy, seed, best['arch'])] if best else []
+            else:
+                best = None if any(pending.values()) else self.best(strategy, results)
+                runs = range(1, self.retrain_runs + 1) if best else ()
+                retrains += [Job('retrain', strategy, run, best['arch']) for run in runs]
         return searches + selects + retrains
+
+    def expected(self, given_up: Collection[str] = ()) -> Counter[tuple[str, str]]:
+        """(stage, strategy) → how many jobs there will have been in the end, as far as that is known by now.
+
+        Args:
+            given_up: keys of jobs that failed too often, which count, too.
+        """
+        counts: Counter[tuple[str, str]] = Counter()
+        for strategy in self.strategies:
+            promising = []
+            for seed in self.seeds:
+                if preset(strategy).supernet:
+                    counts['search', strategy] += 1
+                    if Job('search', strategy, seed).key in given_up:
+                        continue
+                trainings = self._trainings(strategy, seed)
+                counts['select', strategy] += len(trainings)
+                promising.append(any(job.key not in given_up for job in trainings))
+            if any(promising):
+                counts['retrain', strategy] = sum(promising) if self.retrain == EACH_SEED else self.retrain_runs
+        return counts
 
     def _cells(self, search: Job, results: Results, given_up: Collection[str]) -> list[tuple[str, int]]:
         """(code, number) of the cells that a strategy has found or named under a seed by now."""
@@ -116,9 +145,14 @@ class Protocol:
         jobs = [job for seed in self.seeds for job in self._trainings(strategy, seed)]
         return [{**results[job.key], 'seed': job.seed} for job in jobs if job.key in results]
 
-    def best(self, strategy: str, results: Results) -> Mapping[str, Any] | None:
-        """The strategy's best cell by validation of the short training (most accuracy, least perplexity); ties keep the first."""
-        return self.recipe.metric.best(self.select_results(strategy, results), lambda result: result['default'])
+    def best(self, strategy: str, results: Results, seeds: Collection[int] | None = None) -> Mapping[str, Any] | None:
+        """The strategy's best cell by validation of the short training (most accuracy, least perplexity); ties keep the first.
+
+        Args:
+            seeds: under which it was found; None for all.
+        """
+        known = [result for result in self.select_results(strategy, results) if seeds is None or result['seed'] in seeds]
+        return self.recipe.metric.best(known, lambda result: result['default'])
 
 
 def parse_search_space(space: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -150,5 +184,5 @@ def parse_search_space(space: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple
     seeds = values.get('seed', [1])
     for seed in seeds:
         if not isinstance(seed, int) or isinstance(seed, bool) or not 1 <= seed < 2**31:
-            raise InputError(f'searchSpace.seed: {seed!r} must be a whole number from 1 (NNI shows 0 as nothing)')
+            raise InputError(f'searchSpace.seed: {seed!r} must be a whole number from 1 (the page of NNI shows 0 as if there were none)')
     return tuple(dict.fromkeys(values['strategy'])), tuple(dict.fromkeys(seeds))

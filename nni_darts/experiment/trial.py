@@ -6,6 +6,7 @@ import faulthandler
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -14,14 +15,18 @@ import nni
 import nni.trial
 import requests
 
+from nni_darts.activity import Activity, loading_torch, watched
 from nni_darts.errors import InputError
-from nni_darts.experiment.gpus import claim_gpus, visible_gpus
+from nni_darts.experiment.arguments import NOT_BY_HAND
+from nni_darts.experiment.gpus import take_devices
 from nni_darts.experiment.manager import Manager, bypass_proxy
 from nni_darts.experiment.watchdog import Watchdog
 from nni_darts.files import lock
 from nni_darts.genotypes import genotype_from_code
-from nni_darts.metric import Metric
+from nni_darts.metric import ACCURACY, PERPLEXITY, Metric
 from nni_darts.recipe import Recipe
+from nni_darts.report.cautions import after_training
+from nni_darts.report.lines import activity_line, decision_line, epoch_line, result_lines, warning_line
 
 __all__ = ['run_trial']
 
@@ -39,7 +44,7 @@ def run_trial() -> None:
     """
     trial_id = os.environ.get('NNI_TRIAL_JOB_ID')
     if not trial_id or 'NNI_OUTPUT_DIR' not in os.environ:
-        raise InputError('nni-darts trial is what NNI starts; by hand, use nni-darts search or nni-darts retrain')
+        raise InputError(NOT_BY_HAND)
     faulthandler.enable()  # a crash in C leaves the name of its signal on stderr
     bypass_proxy(urlparse(os.environ.get('NNI_TRIAL_COMMAND_CHANNEL', '')).hostname or 'localhost')
     handed_out = nni.get_next_parameter()
@@ -53,18 +58,16 @@ def run_trial() -> None:
         # After a resume: the manager died, the trial did not, and finishes what it does.
         time.sleep(2)
     recipe = Recipe.of_run(job['recipe'])
-    _share_cores(job['share'])
-    if job['gpus'] and recipe.accelerator in ('auto', 'gpu'):
-        claim_gpus(visible_gpus(), job['gpus'], job['trials_per_gpu'], say=_say)
-    else:
-        os.environ['CUDA_VISIBLE_DEVICES'] = ''  # torch would find them
+    take_devices(recipe, job['share'], job['gpus'], job['trials_per_gpu'], say=lambda text: _print(f'this trial {text}'))
     watchdog = Watchdog(60 * job['stall_minutes'])
 
     # Only now: what follows imports torch, which reads its number of threads and its GPUs when it starts.
-    from nni_darts import stages
-    from nni_darts.experiment.tensorboard import tensorboard_log
-    from nni_darts.report.records import pack
-    from nni_darts.training.run import epochs_of
+    with loading_torch():
+        from nni_darts import stages
+        from nni_darts.experiment.tensorboard import tensorboard_log
+        from nni_darts.report.records import pack
+        from nni_darts.report.searches import warnings_in
+        from nni_darts.training.run import epochs_of
 
     known = {record.get('epoch') for record in epochs if isinstance(record, dict)}
     nni.trial._intermediate_seq = len(epochs)
@@ -73,31 +76,47 @@ def run_trial() -> None:
     def on_epoch(record: dict[str, Any]) -> None:
         default = recipe.metric.of(record, 'valid')
         default = recipe.metric.of(record, 'train') if default is None else default
+        default = record.get('train_accuracy') if default is None else default  # AUROC is not measured on training batches
         if record['epoch'] not in known:
             known.add(record['epoch'])
+            _print(epoch_line(record))
             packed = pack(record)
             _report(nni.report_intermediate_result, {'default': default, **packed})
             log({**record, **packed, 'probabilities': record.get('probabilities', {})})
 
+    def said(activity: Activity) -> None:
+        watchdog.progress()
+        if activity.seconds is not None:
+            _print(activity_line(activity))
+
+    def on_decision(record: dict[str, Any]) -> None:
+        _print(decision_line(record))
+
     for record in epochs_of(output):  # run before a stop, but never heard of
         on_epoch(record)
-    calls = {'resume': True, 'on_epoch': on_epoch, 'on_step': watchdog.progress}
-    if job['stage'] == 'search':
-        genotype, result = stages.search(recipe, job['strategy'], job['seed'], output, **calls)
-        arch = genotype.code()
-    else:
-        arch = job['arch']
-        result = stages.train_cell(recipe, job['stage'], genotype_from_code(arch), job['seed'], output, **calls)
+    calls = {'resume': True, 'on_start': _begin, 'on_epoch': on_epoch}
+    with watched(said):
+        if job['stage'] == 'search':
+            genotype, result = stages.search(recipe, job['strategy'], job['seed'], output, **calls, on_decision=on_decision)
+            arch, found = genotype.code(), [genotype.to_text()]
+        else:
+            arch, found = job['arch'], []
+            result = stages.train_cell(recipe, job['stage'], genotype_from_code(arch), job['seed'], output, **calls)
     watchdog.stop()
+    _print_warnings([*(warnings_in(output) if job['stage'] == 'search' else []), *after_training(result)])
+    for line in (*found, *result_lines(result, output)):
+        _print(line)
     _report(nni.report_final_result, final_metric(result, recipe.metric, job['key'], arch))
 
 
 def final_metric(result: dict[str, Any], metric: Metric, key: str, arch: str) -> dict[str, Any]:
-    """Numbers and short texts, as NNI's page can show them. ``default`` is the validation accuracy or perplexity.
+    """Numbers and short texts, as NNI's page can show them. ``default`` is the metric on validation data.
 
     Where a recipe holds nothing out for the last training, it is that of the test, which nothing is chosen by.
     """
-    shown = (f'test_{metric.name}', 'seconds', 'passes', 'parameters', 'multiply_adds', 'peak_memory_mib')
+    beside = () if metric in (ACCURACY, PERPLEXITY) else ('valid_accuracy', 'test_accuracy')
+    costs = ('seconds', 'passes', 'parameters', 'multiply_adds', 'peak_memory_mib')
+    shown = (f'test_{metric.name}', *beside, 'largest_class', 'images', *costs)
     valid = metric.of(result, 'valid')
     default = metric.of(result, 'test') if valid is None else valid
     return {'default': default, 'arch': arch, 'key': key, **{name: result[name] for name in shown if name in result}}
@@ -131,15 +150,20 @@ def _own_parameters(manager: Manager, trial_id: str) -> dict[str, Any]:
     raise RuntimeError(f'the manager at {manager.address} does not say what trial {trial_id} is to do: {reason}')
 
 
-def _share_cores(share: int) -> None:
-    """Divides the cores among the trials that run at a time on this machine."""
-    threads = max(1, len(os.sched_getaffinity(0)) // share) if hasattr(os, 'sched_getaffinity') else None
-    if threads and share > 1:
-        os.environ.setdefault('OMP_NUM_THREADS', str(threads))
+def _begin(headline: str, warnings: Sequence[str]) -> None:
+    """Prints recipe, data, classes and sizes, and what to be warned of, into ``trial.log``, as the command line does."""
+    _print(headline)
+    _print_warnings(warnings)
 
 
-def _say(text: str) -> None:
-    print(f'this trial {text}', flush=True)
+def _print_warnings(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        _print(warning_line(warning))
+
+
+def _print(line: str) -> None:
+    """Prints a line, which NNI puts into ``trial.log`` with the time."""
+    print(line, flush=True)
 
 
 def _report(send: Any, value: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 import traceback
@@ -21,37 +22,23 @@ import requests
 from nni.tuner import Tuner
 
 from nni_darts.errors import InputError
+from nni_darts.experiment.arguments import BEST, NO_ASSESSOR, TIME, TIME_ELSEWHERE, TunerArguments, is_local
 from nni_darts.experiment.failures import Failures
 from nni_darts.experiment.ledger import Ledger, Standing
 from nni_darts.experiment.manager import ERROR, LIMITED, TUNER_SINCE, Manager, TrialRecord, bypass_proxy, tuner_starts
 from nni_darts.experiment.pages import Pages
+from nni_darts.experiment.planner import Planner, experiment_seconds
 from nni_darts.experiment.protocol import Job, Protocol, parse_search_space
 from nni_darts.files import write_text
-from nni_darts.recipe import DataSettings, Recipe, with_split
+from nni_darts.recipe import DataSettings, Recipe, recipe_names, with_split
 
-__all__ = ['SearchAndRetrain', 'unsendable']
+__all__ = ['SearchAndRetrain']
 
 _logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
-NO_ASSESSOR = (
-    'leave assessor out: it would compare searches with trainings of other lengths, whose numbers cannot be compared; '
-    'early_stopping in a recipe ends searches'
-)
-"""Why an experiment with an assessor is refused."""
 GRACE_SECONDS = 8.0
 """How long after a trial's end its final metric may still arrive."""
-
-
-def unsendable(value: Any) -> str | None:
-    """The first text in plain data that NNI cannot carry: its JSON parser drops messages with ``#`` or ``//`` in them."""
-    if isinstance(value, str):
-        return value if '#' in value or '//' in value else None
-    if isinstance(value, Mapping):
-        value = [*value.keys(), *value.values()]
-    if isinstance(value, Sequence):
-        return next((found for found in map(unsendable, value) if found is not None), None)
-    return None
 
 
 class SearchAndRetrain(Tuner):
@@ -61,16 +48,19 @@ class SearchAndRetrain(Tuner):
         recipe: name or path of a recipe.
         set: overrides: a mapping ``{search.epochs: 5}`` or a list of ``search.epochs=5``.
         retrain_runs: how often the best cell of each strategy is trained from scratch.
+        retrain: ``best``, or ``each_seed`` for the best cell of every seed, once.
         max_retries: how often a trial that ended without a result is started again; one that diverged is not.
         gpus: how many GPUs a trial takes where the machine has some: as many as the recipe has ``devices``, or 0 to leave them alone.
         trials_per_gpu: how many trials share a GPU.
         stall_minutes: a trial in which nothing happens for so long ends itself, and is started again.
+        time: for the whole experiment, such as ``2h``: a few steps are timed first, and all stages get the epochs that fit. NNI's own
+            ``maxExperimentDuration`` is planned for in the same way.
         optimize_mode: which values NNI's page shows as the better ones. It must be what the recipe's metric says: ``minimize``, and given,
             for perplexity; ``maximize``, given or not, for accuracy.
 
     Attributes:
         error: why nothing can be started; None if all is well.
-        recipe, retrain_runs: as given, validated.
+        recipe, retrain_runs, retrain: as given, validated.
 
     Anything that goes wrong, at the start or later, ends the experiment as ERROR with the reason: left alone, NNI would show it as
     RUNNING for ever.
@@ -82,10 +72,12 @@ class SearchAndRetrain(Tuner):
         recipe: str = 'digits',
         set: Mapping[str, Any] | Sequence[str] = (),
         retrain_runs: int = 1,
+        retrain: str = BEST,
         max_retries: int = 2,
         gpus: int | None = None,
         trials_per_gpu: int = 1,
         stall_minutes: float = 30,
+        time: str | None = None,
         optimize_mode: str | None = None,
     ) -> None:
         bypass_proxy()  # NNI connects this process to the manager once the tuner is made
@@ -94,43 +86,33 @@ class SearchAndRetrain(Tuner):
         self._callback: Callable[[int, Any], None] | None = None
         self._protocol: Protocol | None = None
         self._pages: Pages | None = None
+        self._planner: Planner | None = None
+        self._limits_known = False
         self.error: str | None = None
         self.recipe: Recipe
         self._over = False  # finished, or the error is reported
         try:
-            for name, value, least in (
-                ('retrain_runs', retrain_runs, 1),
-                ('max_retries', max_retries, 0),
-                ('gpus', 0 if gpus is None else gpus, 0),
-                ('trials_per_gpu', trials_per_gpu, 1),
-            ):
-                if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                    raise InputError(f'classArgs.{name} must be a whole number from {least}, not {value!r}')
-            if isinstance(stall_minutes, bool) or not isinstance(stall_minutes, (int, float)) or not 0 < stall_minutes < 1e5:
-                raise InputError(f'classArgs.stall_minutes must be a number of minutes above 0, not {stall_minutes!r}')
+            arguments = TunerArguments.parse(
+                {
+                    'recipe': _from_code_directory(recipe),
+                    'set': set,
+                    'retrain_runs': retrain_runs,
+                    'retrain': retrain,
+                    'max_retries': max_retries,
+                    'gpus': gpus,
+                    'trials_per_gpu': trials_per_gpu,
+                    'stall_minutes': stall_minutes,
+                    'time': time,
+                    'optimize_mode': optimize_mode,
+                }
+            )
+            self.recipe = arguments.load()
+            self._seconds = arguments.seconds
+            self.retrain_runs, self.retrain = retrain_runs, arguments.retrain
             self._failures = Failures()
-            self.retrain_runs = retrain_runs
             self._ledger = Ledger(max_retries, GRACE_SECONDS)
-            if not isinstance(set, (Mapping, list, tuple)):
-                raise InputError(f'classArgs.set must be a mapping such as {{search.epochs: 5}}, not {set!r}')
-            self.recipe = Recipe.load(recipe, set)
             gpus = self.recipe.devices if gpus is None else gpus
-            if gpus not in (0, self.recipe.devices):
-                raise InputError(
-                    f'classArgs.gpus must be 0 or {self.recipe.devices}, not {gpus}: a trial computes on as many as the recipe has devices'
-                )
             self._surroundings = {'gpus': gpus, 'trials_per_gpu': trials_per_gpu, 'stall_minutes': stall_minutes}
-            if self.recipe.accelerator == 'gpu' and not gpus:
-                raise InputError('classArgs.gpus is 0, but the recipe has accelerator: gpu')
-            metric = self.recipe.metric
-            if (optimize_mode or 'maximize') != metric.optimize_mode:
-                raise InputError(
-                    f'classArgs.optimize_mode must be {metric.optimize_mode}, not {optimize_mode!r}: the recipe {self.recipe.name} is '
-                    f"about {metric.name}, and NNI's page would show the worst trials as the best"
-                )
-            found = unsendable(self.recipe.to_dict())
-            if found is not None:
-                raise InputError(f"the recipe contains {found!r}: NNI cannot carry text with '#' or '//' to its trials")
         except InputError as error:
             self.error = str(error)
         except Exception:
@@ -146,12 +128,14 @@ class SearchAndRetrain(Tuner):
             strategies, seeds = parse_search_space(search_space)
             with self._lock:
                 watching = self._protocol is not None
-                self._protocol = Protocol(self.recipe, strategies, seeds, self.retrain_runs)
+                self._protocol = Protocol(self.recipe, strategies, seeds, self.retrain_runs, self.retrain)
             if not watching:
-                self._say_it_is_up()
                 self._manager = Manager(urlparse(os.environ['NNI_TUNER_COMMAND_CHANNEL']).netloc + _prefix())
                 folder = os.environ.get('NNI_LOG_DIRECTORY')
                 self._pages = Pages(Path(folder), self._manager) if folder else None
+                if self._pages is not None:
+                    self._pages.begin(self._protocol)  # before it is up: its address is printed then
+                self._say_it_is_up()
                 threading.Thread(target=self._watch, name='nni-darts watcher', daemon=True).start()
         except InputError as error:
             self.error = str(error)
@@ -220,7 +204,11 @@ class SearchAndRetrain(Tuner):
         standing = self._ledger.read(records, now, self._failures.hopeless)
         if self._failures.learn(standing.failed, self._manager):
             standing = self._ledger.read(records, now, self._failures.hopeless)
+        planned = self._plan(standing, records)
         jobs = self._protocol.jobs(standing.results, standing.given_up)
+        if not planned:
+            self._describe(records, standing, jobs, over=False)
+            return []
         taken = standing.results.keys() | standing.given_up | standing.busy
         ready = [job for job in jobs if job.key not in taken]
         if self._manager.status() in LIMITED:
@@ -238,6 +226,37 @@ class SearchAndRetrain(Tuner):
             self._finish(records, jobs, standing)
         return started
 
+    def _plan(self, standing: Standing, records: Sequence[TrialRecord]) -> bool:
+        """Plans the experiment into its time, if it has one. Returns whether trials can be started."""
+        assert self._protocol is not None
+        if not self._limits_known:
+            self._limits_known = True
+            self._planner = self._limited()
+        if self._planner is None:
+            return True
+        if not self._planner.settled:
+            elapsed = float(self._manager.experiment().get('execDuration') or 0)
+            self._planner.update(replace(self._protocol, recipe=self.recipe), standing, records, elapsed, time.time())
+        timetable = self._planner.timetable
+        if timetable is not None:
+            self._protocol = replace(self._protocol, recipe=timetable.applied(self.recipe))
+        return timetable is not None
+
+    def _limited(self) -> Planner | None:
+        """Returns what plans the experiment into the time that ``classArgs`` or NNI's own limit gives it; None if neither does."""
+        config = self._manager.experiment()['params']
+        local = is_local(config.get('trainingService'))
+        if self._seconds is not None and not local:
+            raise InputError(TIME_ELSEWHERE)
+        own = experiment_seconds(config.get('maxExperimentDuration')) if local and self.recipe.budget is None else None
+        limits = [(seconds, key) for seconds, key in ((self._seconds, TIME), (own, 'maxExperimentDuration')) if seconds is not None]
+        folder = os.environ.get('NNI_LOG_DIRECTORY')
+        if not limits or folder is None:
+            return None
+        seconds, key = min(limits)
+        surroundings = {'concurrency': config.get('trialConcurrency', 1), 'surroundings': self._surroundings}
+        return Planner(Path(folder), self.recipe, seconds, key, lenient=key != TIME, **surroundings)
+
     def _finish(self, records: Sequence[TrialRecord], jobs: Sequence[Job], standing: Standing) -> None:
         if not any(job.stage == 'retrain' and job.key in standing.results for job in jobs):
             why = ''.join(f'; {record.key}: {self._failures.reasons[record.id]}' for record in standing.failed[-1:])
@@ -247,12 +266,12 @@ class SearchAndRetrain(Tuner):
         self._over = True
 
     def _parameters(self, job: Job) -> dict[str, Any]:
-        """What a trial is given. ``mutation_summary`` is what NNI's page shows of it; the rest is under "Original parameters"."""
+        """Returns a trial's parameters. NNI's page shows ``mutation_summary``, and all other keys under "Original parameters"."""
+        assert self._protocol is not None
         config = self._manager.experiment()['params']
         if config.get('assessor'):
             raise InputError(NO_ASSESSOR)
-        service = config.get('trainingService')
-        local = isinstance(service, dict) and service.get('platform') == 'local'
+        local = is_local(config.get('trainingService'))
         host = 'localhost' if local else config.get('nniManagerIp') or 'localhost'
         return {
             'key': job.key,
@@ -263,13 +282,14 @@ class SearchAndRetrain(Tuner):
             'manager': f'{host}:{self._manager.address.partition(":")[2]}',
             'share': config.get('trialConcurrency', 1) if local else 1,
             **self._surroundings,
-            'recipe': self.recipe.to_dict(),
+            'recipe': self._protocol.recipe.to_dict(),
             'mutation_summary': {'stage': job.stage, 'strategy': job.strategy, 'seed': job.seed, 'arch': job.arch or '-'},
         }
 
     def _describe(self, records: Sequence[TrialRecord], standing: Standing, jobs: Sequence[Job], over: bool) -> None:
         if self._pages is not None and self._protocol is not None:
-            self._pages.update(self._protocol, jobs, standing, records, self._failures.reasons, over=over)
+            plan = self._planner.sentence if self._planner is not None else ''
+            self._pages.update(self._protocol, jobs, standing, records, self._failures.reasons, over=over, plan=plan)
 
     def _say_it_is_up(self) -> None:
         folder = os.environ.get('NNI_LOG_DIRECTORY')
@@ -282,13 +302,26 @@ class SearchAndRetrain(Tuner):
         """Ends the experiment as ERROR with this text, as soon as there is a way to tell NNI."""
         self.error = text
         _logger.error(text)
+        if self._planner is not None:
+            self._planner.close()
         if self._callback is not None and not self._over:
             self._over = True
             folder = os.environ.get('NNI_LOG_DIRECTORY')
             if folder:
-                write_text(Path(folder) / ERROR, text)
+                try:
+                    write_text(Path(folder) / ERROR, text)
+                except OSError as error:  # a full disk: NNI must be told all the same
+                    _logger.warning('%s was not written: %s', ERROR, error)
             # The callback is a method of NNI's dispatcher, the only thing here that can report an error.
             self._callback.__self__.report_error(text)  # type: ignore[attr-defined]
+
+
+def _from_code_directory(recipe: Any) -> Any:
+    """A recipe's path as the tuner finds it: NNI starts it in the folder of the logs, with ``codeDirectory`` last in the search path."""
+    if isinstance(recipe, str) and recipe not in recipe_names() and not Path(recipe).exists():
+        found = Path(sys.path[-1], recipe)
+        return str(found) if found.is_file() else recipe
+    return recipe
 
 
 def _prefix() -> str:

@@ -1,8 +1,12 @@
-"""Preflight: what would go wrong once NNI has started, found before. NNI itself dies silently on most of it."""
+"""Preflight: what would go wrong once NNI has started, found before. NNI itself dies silently on most of it.
+
+What the file itself shows comes first and imports neither NNI nor torch, so that a mistake there is reported at once. Only a file without
+one is given to NNI's validation, and its data read.
+"""
 
 from __future__ import annotations
 
-import inspect
+import difflib
 import json
 import shutil
 import warnings
@@ -14,13 +18,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from nni_darts.cells import number_of_cells
+from nni_darts.activity import loading_torch
 from nni_darts.errors import InputError
+from nni_darts.experiment.arguments import NO_ASSESSOR, TIME_ELSEWHERE, TunerArguments, is_local
 from nni_darts.experiment.machines import look_at
 from nni_darts.experiment.protocol import Protocol, parse_search_space
-from nni_darts.experiment.tuner import NO_ASSESSOR, SearchAndRetrain
 from nni_darts.recipe import Recipe, load_yaml
-from nni_darts.strategies.presets import preset
+from nni_darts.runs.checks import check_data_path
+from nni_darts.runs.loggers import check_logger
 
 __all__ = ['Findings', 'check_experiment']
 
@@ -29,7 +34,7 @@ TUNER = 'nni_darts.experiment.tuner.SearchAndRetrain'
 
 @dataclass
 class Findings:
-    """What a check found: ``errors`` keep the experiment from working, ``warnings`` do not, ``facts`` say what will run."""
+    """The findings of a check: ``errors`` keep the experiment from working, ``warnings`` do not, ``facts`` say what will run."""
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -52,7 +57,7 @@ def check_experiment(path: Path, *, closed: bool = False) -> Findings:
         raise InputError(f'cannot read {path}: {getattr(error, "strerror", None) or error}') from None
     config = load_yaml(text, str(path))
     if not isinstance(config, dict):
-        raise InputError(f'{path} is not an NNI experiment: a mapping with searchSpace, trialCommand, tuner, trainingService')
+        raise InputError(f'{path} is not an NNI experiment, which is a mapping with searchSpace, trialCommand, tuner and trainingService')
     if 'trainingServicePlatform' in config or 'authorName' in config:
         raise InputError(
             f'{path} is an experiment of NNI before 2.0 (authorName, trainingServicePlatform, trial): write trialCommand, '
@@ -69,11 +74,15 @@ def check_experiment(path: Path, *, closed: bool = False) -> Findings:
         return findings
     if config.get('assessor'):
         findings.errors.append(NO_ASSESSOR)
-    _check_nni(path, findings)
     protocol = _check_tuner(config, path, findings)
     _check_services(config, closed, findings)
     if protocol is not None:
         _check_amount(config, protocol, findings)
+        _check_place_of_data(config, protocol.recipe, path, findings)
+    if findings.errors:
+        return findings
+    _check_nni(path, findings)
+    if protocol is not None:
         _check_data(config, protocol.recipe, protocol.strategies, path, findings)
         _check_machines(config, protocol.recipe, path, findings)
     return findings
@@ -109,24 +118,22 @@ def _check_tuner(config: dict[str, Any], path: Path, findings: Findings) -> Prot
     if not isinstance(arguments, dict):
         findings.errors.append(f'tuner.classArgs must be a mapping such as {{recipe: digits}}, not {arguments!r}')
         return None
-    allowed = [name for name in inspect.signature(SearchAndRetrain).parameters]
+    allowed = list(TunerArguments.model_fields)
     unknown = [str(name) for name in arguments if name not in allowed]
     if unknown:
-        findings.errors.append(f'tuner.classArgs has no {unknown[0]!r}; allowed: {", ".join(allowed)}')
+        close = difflib.get_close_matches(unknown[0], allowed, n=1)
+        hint = f' (did you mean {close[0]!r}?)' if close else ''
+        findings.errors.append(f'tuner.classArgs has no {unknown[0]!r}{hint}; allowed: {", ".join(allowed)}')
         return None
     # NNI starts the tuner in codeDirectory: a recipe's relative path counts from there.
     try:
         with _inside('tuner.codeDirectory', path.parent / str(tuner.get('codeDirectory') or '.')):
-            made = SearchAndRetrain(**arguments)
-    except InputError as error:
-        findings.errors.append(str(error))
-        return None
-    if made.error:
-        findings.errors.append(made.error)
-        return None
-    try:
+            parsed = TunerArguments.parse(arguments)
+            recipe = parsed.load()
+        if parsed.time is not None and not is_local(config['trainingService']):
+            raise InputError(TIME_ELSEWHERE)
         strategies, seeds = parse_search_space(_search_space(config, path))
-        return Protocol(made.recipe, strategies, seeds, made.retrain_runs)
+        return Protocol(recipe, strategies, seeds, parsed.retrain_runs, parsed.retrain)
     except InputError as error:
         findings.errors.append(str(error))
         return None
@@ -172,20 +179,27 @@ def _check_services(config: dict[str, Any], closed: bool, findings: Findings) ->
             )
     if not closed:
         findings.warnings.append(
-            'nnictl create lets NNI listen on all interfaces without a password, and it serves any file of yours; '
+            'nnictl create lets NNI listen on all interfaces without a password, and it serves any file that you can read; '
             '"nni-darts launch" binds it to this machine'
         )
 
 
 def _check_amount(config: dict[str, Any], protocol: Protocol, findings: Findings) -> None:
-    searches = sum(preset(name).supernet for name in protocol.strategies) * len(protocol.seeds)
-    cells = sum(number_of_cells(protocol.recipe, name) for name in protocol.strategies if not preset(name).supernet)
-    drawn = cells * len(protocol.seeds)
-    retrains = len(protocol.strategies) * protocol.retrain_runs
-    total = 2 * searches + drawn + retrains
-    searched = f'{searches} search' if searches == 1 else f'{searches} searches'
+    expected = protocol.expected()
+    searches, selects, retrains = (
+        sum(count for (stage, _), count in expected.items() if stage == wanted) for wanted in ('search', 'select', 'retrain')
+    )
+    total = expected.total()
+    counted = [
+        f'{count} {one if count == 1 else many}'
+        for count, one, many in (
+            (searches, 'search', 'searches'),
+            (selects, 'short training', 'short trainings'),
+            (retrains, 'retraining', 'retrainings'),
+        )
+    ]
     findings.facts.append(
-        f'{total} trials: {searched}, {searches + drawn} short trainings, {retrains} retrainings '
+        f'{total} trials: {", ".join(counted)} '
         f'({", ".join(protocol.strategies)}; seeds {", ".join(map(str, protocol.seeds))}; recipe {protocol.recipe.name})'
     )
     if protocol.recipe.devices > 1:
@@ -195,15 +209,26 @@ def _check_amount(config: dict[str, Any], protocol: Protocol, findings: Findings
         findings.errors.append(f'maxTrialNumber is {most}, but {total} trials are needed; leave it out, the experiment ends by itself')
 
 
+def _check_place_of_data(config: dict[str, Any], recipe: Recipe, path: Path, findings: Findings) -> None:
+    if any(service.get('platform') != 'local' for service in _services(config)):
+        return
+    try:
+        with _inside('trialCodeDirectory', path.parent / str(config.get('trialCodeDirectory') or '.')):
+            check_data_path(recipe)
+            check_logger(recipe)
+    except InputError as error:
+        findings.errors.append(str(error))
+
+
 def _check_data(config: dict[str, Any], recipe: Recipe, strategies: Sequence[str], path: Path, findings: Findings) -> None:
     """The data, and what the stages will build from it."""
     if any(service.get('platform') != 'local' for service in _services(config)):
         return
-    from nni_darts.stages import cautions, preflight
-    from nni_darts.tasks import task_of
+    with loading_torch():
+        from nni_darts.stages import cautions, preflight
+        from nni_darts.tasks import task_of
 
     task = task_of(recipe)
-
     try:
         with _inside('trialCodeDirectory', path.parent / str(config.get('trialCodeDirectory') or '.')):
             data = task.load(recipe)
@@ -250,4 +275,4 @@ def _inside(key: str, folder: Path) -> AbstractContextManager[None]:
     try:
         return chdir(folder) if folder.is_dir() else nullcontext()
     except OSError as error:
-        raise InputError(f'{key} is no folder: {error.strerror}') from None
+        raise InputError(f'{key} is not a folder: {error.strerror}') from None

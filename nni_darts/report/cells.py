@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from nni_darts.genotype import KINDS, Genotype, operation_label
 from nni_darts.genotypes import AnyGenotype
+from nni_darts.known import KnownNetwork
 from nni_darts.nasbench201 import EDGES, NasBench201Genotype, edge_label
 from nni_darts.recurrent import KIND, RnnGenotype
 
@@ -36,7 +38,7 @@ class CellGraph:
         title: which one.
         boxes: states and operations.
         edges: (from, to) as indices of boxes; every operation has one before it and one behind.
-        hidden: edges that only keep what nothing reads at its place; they are not drawn.
+        hidden: edges that are not drawn: they keep states in their order, and what nothing reads at its place.
     """
 
     title: str
@@ -46,11 +48,13 @@ class CellGraph:
 
 
 def cell_graphs(genotype: AnyGenotype, strengths: Mapping[str, float] | None = None) -> list[CellGraph]:
-    """The graphs of a genotype: normal and reduction cell, the cell of NAS-Bench-201, or the recurrent cell.
+    """The graphs of a genotype: normal and reduction cell, the cell of NAS-Bench-201, or the recurrent cell; none of a known network.
 
     Args:
         strengths: label of the choice on an edge → probability of the operation that was chosen there.
     """
+    if isinstance(genotype, KnownNetwork):
+        return []
     strengths = strengths or {}
     if isinstance(genotype, RnnGenotype):
         return [_recurrent(genotype, strengths)]
@@ -154,6 +158,8 @@ class _Builder:
         states = [index for index, box in enumerate(self.boxes) if index != last]
         hidden = [(index, last) for index in states if index not in read]
         hidden += [(0, index) for index in [*states, last] if index not in written and self.boxes[index].role != 'input']
+        # Nodes stand from left to right in their order, so that drawings of different cells can be compared.
+        hidden += pairwise(index for _, index in sorted(self.states.items()) if self.boxes[index].role == 'state')
         return CellGraph(title, tuple(self.boxes), tuple(self.edges), tuple(dict.fromkeys(hidden)))
 
 

@@ -4,14 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
+from typing import Any
 
+from nni_darts.metric import ACCURACY, IMAGE_METRICS, Metric
 from nni_darts.report.plot import ticks
 
-__all__ = ['line_chart', 'share_chart']
+__all__ = ['Run', 'curve', 'front_chart', 'line_chart', 'measured_charts', 'runs_chart', 'share_chart']
+
+Point = tuple[float, float]
 
 _WIDTH, _HEIGHT = 400, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 30, 30
+_DIGIT = 8.0
+"""Width of a character of a number, at most."""
+_MOST_DIGITS = 5
+"""Behind the point of a number beside an axis."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run in a chart of many.
+
+    Attributes:
+        name: of the run.
+        group: what runs of one colour have in common.
+        colour: number of its colour, 0 to 9.
+        points: (epoch, value), or one (cost, value).
+
+    Example:
+        ``runs_chart('accuracy', [Run('search random 1', 'random', 0, [(1, 0.5), (2, 0.7)])])``
+    """
+
+    name: str
+    group: str
+    colour: int
+    points: Sequence[Point]
 
 
 def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]], *, low: float | None = None) -> str:
@@ -22,38 +52,155 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]], 
         series: name → (epoch, value) in order of epochs; values that are not finite are left out.
         low: where the axis of values begins if no value is smaller; the smallest value unless given.
     """
-    kept = {name: [(x, y) for x, y in points if math.isfinite(y)] for name, points in series.items()}
+    kept = {name: _finite(points) for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}
     if not kept:
         return ''
-    xs, ys = ([point[axis] for points in kept.values() for point in points] for axis in (0, 1))
-    (first, last), (bottom, top) = _range(xs), _range([*ys] if low is None else [low, *ys])
-    counts = all(y == round(y) for y in ys)
-
-    def x_of(value: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (value - first) / (last - first)
-
-    def y_of(value: float) -> float:
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (value - bottom) / (top - bottom)
-
-    parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">']
-    parts.append(f'<text class="title" x="4" y="16">{escape(title)}</text>')
-    for value in ticks(bottom, top, whole=counts):
-        y = f'{y_of(value):.1f}'
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y_of(value) + 4:.1f}" text-anchor="end">{value:.4g}</text>')
-    for value in ticks(first, last, whole=True):
-        parts.append(f'<text x="{x_of(value):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{value:.0f}</text>')
-    parts.append(f'<text x="4" y="{_HEIGHT - 12}">epoch</text>')
+    frame = _Frame([point for points in kept.values() for point in points], low=low)
+    parts = frame.begin(title, 'epoch')
     legend = float(_WIDTH - _RIGHT)
     for number, (name, points) in reversed(list(enumerate(kept.items()))):
-        path = ' '.join(f'{x_of(x):.1f},{y_of(y):.1f}' for x, y in points)
-        parts.append(f'<polyline class="series s{number}" points="{path}"/>')
+        parts.append(frame.line(points, f'series s{number}'))
         if len(points) == 1:
-            parts.append(f'<circle class="dot s{number}" cx="{x_of(points[0][0]):.1f}" cy="{y_of(points[0][1]):.1f}" r="3"/>')
+            parts.append(f'<circle class="dot s{number}" {frame.centre(points[0])} r="3"/>')
         parts.append(f'<text class="name n{number}" x="{legend:.0f}" y="16" text-anchor="end">{escape(name)}</text>')
         legend -= 7 * len(name) + 12
     return ''.join([*parts, '</svg>'])
+
+
+def curve(epochs: Sequence[Mapping[str, Any]], name: str, factor: float = 1) -> list[Point]:
+    """Returns (epoch, value) of each epoch that measured something.
+
+    Args:
+        epochs: measurements, in order of epochs.
+        name: of the measurement.
+        factor: by which values are multiplied.
+    """
+    return [(entry['epoch'], factor * entry[name]) for entry in epochs if name in entry]
+
+
+def measured_charts(epochs: Sequence[Mapping[str, Any]], metric: Metric) -> list[str]:
+    """Draws metric and loss over epochs, of training and validation; of image classifiers the accuracy, too. '' for each without values.
+
+    Args:
+        epochs: measurements, in order of epochs.
+        metric: of the recipe.
+    """
+    parts = ('train', 'valid')
+    shown = dict.fromkeys((metric, ACCURACY) if metric in IMAGE_METRICS else (metric,))
+    charts = [
+        line_chart(one.label, {part: curve(epochs, f'{part}_{one.name}', 100 if one.percent else 1) for part in parts}) for one in shown
+    ]
+    return [*charts, line_chart('loss', {part: curve(epochs, f'{part}_loss') for part in parts})]
+
+
+def runs_chart(title: str, runs: Sequence[Run]) -> str:
+    """Draws the learning curves of many runs over each other, with axes; '' if there is nothing to draw.
+
+    Args:
+        title: of the chart.
+        runs: the curves, the last one on top.
+    """
+    kept = [(run, _finite(run.points)) for run in runs]
+    kept = [(run, points) for run, points in kept if points]
+    if not kept:
+        return ''
+    frame = _Frame([point for _, points in kept for point in points])
+    parts = frame.begin(title, 'epoch')
+    for run, points in kept:
+        about = f'{run.name}: {points[-1][1]:.4g} after epoch {points[-1][0]:.0f}'
+        parts.append(f'{_opened(run, about)}{frame.line(points, "reach")}{frame.line(points, f"curve c{run.colour}")}')
+        parts.append(f'<circle class="end f{run.colour}" {frame.centre(points[-1])} r="2.5"/></g>')
+    return ''.join([*parts, '</svg>'])
+
+
+def front_chart(title: str, cost: str, runs: Sequence[Run], front: Sequence[str]) -> str:
+    """Draws one dot for each network, quality against cost, and the Pareto front as a line of steps; '' without networks.
+
+    Args:
+        title: of the chart.
+        cost: name of the axis of costs.
+        runs: each with one point, (cost, value).
+        front: names of the runs on the front, the cheapest first.
+    """
+    kept = {run.name: (run, run.points[0]) for run in runs if _finite(run.points)}
+    if not kept:
+        return ''
+    frame = _Frame([point for _, point in kept.values()], margin=0.06)
+    parts = frame.begin(title, cost, whole=False)
+    corners = [kept[name][1] for name in front if name in kept]
+    steps = [(x, y) for before, (x, y) in zip([None, *corners], corners) for x, y in ([(x, before[1])] if before else []) + [(x, y)]]
+    if steps:
+        parts.append(frame.line([*steps, (frame.last, steps[-1][1])], 'front'))
+    for name, (run, point) in kept.items():
+        about = f'{name}: {point[1]:.4g} at {point[0]:,} {cost}' + (', on the Pareto front' if name in front else '')
+        shape = 'dot on-front' if name in front else 'dot'
+        parts.append(f'{_opened(run, about)}<circle class="{shape} f{run.colour}" {frame.centre(point)} r="4.5"/></g>')
+    return ''.join([*parts, '</svg>'])
+
+
+def _opened(run: Run, about: str) -> str:
+    """The beginning of a run's group; the script of a page highlights it."""
+    names = f'data-run="{escape(run.name)}" data-group="{escape(run.group)}" data-about="{escape(about)}"'
+    return f'<g class="run" {names}><title>{escape(about)}</title>'
+
+
+def _finite(points: Sequence[Point]) -> list[Point]:
+    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+
+
+class _Frame:
+    """The axes of a chart: which place a value has.
+
+    Args:
+        points: all that are drawn, at least one.
+        low: where the axis of values begins if no value is smaller; the smallest value unless given.
+        margin: free space on all sides, as a part of the range.
+    """
+
+    def __init__(self, points: Sequence[Point], *, low: float | None = None, margin: float = 0.0) -> None:
+        xs, ys = ([point[axis] for point in points] for axis in (0, 1))
+        self.counts = all(y == round(y) for y in ys)
+        self.first, self.last = _range(xs, margin)
+        self.bottom, self.top = _range([*ys] if low is None else [low, *ys], margin)
+
+    def x(self, value: float) -> float:
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (value - self.first) / (self.last - self.first)
+
+    def y(self, value: float) -> float:
+        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (value - self.bottom) / (self.top - self.bottom)
+
+    def line(self, points: Sequence[Point], role: str) -> str:
+        """A line through points, of that class."""
+        return f'<polyline class="{role}" points="{" ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)}"/>'
+
+    def centre(self, point: Point) -> str:
+        """The place of a point, as attributes of a circle."""
+        return f'cx="{self.x(point[0]):.1f}" cy="{self.y(point[1]):.1f}"'
+
+    def begin(self, title: str, across: str, *, whole: bool = True) -> list[str]:
+        """The SVG element's beginning with title, grid and numbers.
+
+        Args:
+            title: of the chart.
+            across: name of the horizontal axis.
+            whole: whether it has whole numbers only.
+        """
+        parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">']
+        parts.append(f'<text class="title" x="4" y="16">{escape(title)}</text>')
+        levels = ticks(self.bottom, self.top, whole=self.counts)
+        for value, shown in zip(levels, _equally_precise(levels)):
+            y = f'{self.y(value):.1f}'
+            parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
+            parts.append(f'<text x="{_LEFT - 6}" y="{self.y(value) + 4:.1f}" text-anchor="end">{shown}</text>')
+        if whole:
+            parts.append(f'<text x="4" y="{_HEIGHT - 12}">{escape(across)}</text>')
+        for value in ticks(self.first, self.last, whole=whole):
+            shown = f'{value:.0f}' if whole else _short(value)
+            x, half = self.x(value), _DIGIT * len(shown) / 2
+            # The last one may stand at the edge of the picture, and must not be cut off there.
+            parts.append(f'<text x="{min(x, _WIDTH - half):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{shown}</text>')
+        return parts
 
 
 def share_chart(names: Sequence[str], epochs: Sequence[Mapping[str, float]], order: Sequence[str], width: int, height: int) -> str:
@@ -77,7 +224,25 @@ def share_chart(names: Sequence[str], epochs: Sequence[Mapping[str, float]], ord
     return ''.join([*parts, '</svg>'])
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
+def _range(values: Sequence[float], margin: float = 0.0) -> tuple[float, float]:
     """From the smallest to the largest; of equal ones a little more than that."""
     low, high = min(values), max(values)
-    return (low, high) if high > low else (low, low + (abs(low) * 0.1 or 1.0))
+    low, high = (low, high) if high > low else (low, low + (abs(low) * 0.1 or 1.0))
+    return low - margin * (high - low), high + margin * (high - low)
+
+
+def _equally_precise(values: Sequence[float]) -> list[str]:
+    """Round numbers with as many digits behind the point as the step between them needs."""
+    step = min((abs(two - one) for one, two in pairwise(values)), default=0.0) or abs(values[0] if values else 0.0) or 1.0
+    digits = math.ceil(-math.log10(step) - 1e-9)
+    if digits > _MOST_DIGITS or max(map(abs, values), default=0.0) >= 1e6:
+        return [_short(value) for value in values]
+    return [f'{value:.{max(0, digits)}f}' for value in values]
+
+
+def _short(value: float) -> str:
+    """A number with k, M or G instead of its zeros."""
+    for size, letter in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+        if abs(value) >= size:
+            return f'{value / size:.4g}{letter}'
+    return f'{value:.4g}'

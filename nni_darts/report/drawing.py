@@ -38,7 +38,7 @@ COLOURS: Mapping[str, tuple[str, str]] = {
     'convolution': ('#fbdcc4', '#6b3a17'),
     'activation': ('#fbdcc4', '#6b3a17'),
 }
-"""What is painted → its colour on light and on dark pages."""
+"""Part of a drawing → its colour on light and on dark pages."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Shapes on a page of so many pixels."""
+    """Shapes on a page of a given size in pixels."""
 
     width: float
     height: float
@@ -121,8 +121,12 @@ def _draw(graph: CellGraph, top: float) -> tuple[float, float, list[Rectangle | 
     # The library's layers lie below each other, the first on top with the largest y; ours stand side by side.
     order = sorted({y for _, (_, y) in found}, reverse=True)
     layer = {key: order.index(y) for key, (_, y) in found}
-    first = min(x for _, (x, _) in found)
-    middle = {key: top + _HEIGHT / 2 + _GAP * (x - first) for key, (x, _) in found}
+    across = {key: x for key, (x, _) in found}
+    inputs = [across[key] for key, box in enumerate(graph.boxes) if box.role == 'input']
+    if inputs != sorted(inputs):
+        across = {key: -x for key, x in across.items()}  # upside down: the first input stands above the second
+    first = min(across.values())
+    middle = {key: top + _HEIGHT / 2 + _GAP * (x - first) for key, x in across.items()}
     widths = [max((_width(box) for key, box in enumerate(graph.boxes) if layer[key] == index), default=0.0) for index in range(len(order))]
     lefts = [_MARGIN + sum(widths[:index]) + _BETWEEN * index for index in range(len(widths))]
 
@@ -146,7 +150,7 @@ def _draw(graph: CellGraph, top: float) -> tuple[float, float, list[Rectangle | 
 
 
 def _dummies(source: int, target: int, following: Mapping[int, Sequence[int]], boxes: int) -> list[int]:
-    """What the layout put between two boxes: one on each layer that an edge between them passes."""
+    """A waypoint of the layout between two boxes: one on each layer that an edge between them passes."""
     for key in following[source]:
         chain = []
         while key >= boxes:

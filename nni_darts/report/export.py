@@ -1,30 +1,54 @@
 """A trained network as a file for other programs: ONNX, and torch's own exported program.
 
 What is exported takes images with values from 0 to 1 and normalises them itself, so that whoever uses it need not know the training data.
+Its metadata say the rest: class names, and how an image of any size is brought to that of the network.
 """
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nni_darts.errors import InputError
+from nni_darts import __version__
+from nni_darts.data import Description
+from nni_darts.files import replacing
+from nni_darts.genotypes import AnyGenotype, genotype_from_text
 
-__all__ = ['INPUT', 'OUTPUT', 'TOLERANCE', 'FromPixels', 'export_onnx', 'export_program', 'needs_onnx', 'save_program']
+__all__ = [
+    'ABOUT',
+    'INPUT',
+    'OUTPUT',
+    'TOLERANCE',
+    'FromPixels',
+    'Program',
+    'described',
+    'export_onnx',
+    'export_program',
+    'metadata',
+    'save_program',
+]
 
 INPUT, OUTPUT = 'images', 'logits'
+ABOUT = 'nni-darts.json'
+"""The extra file of a ``.pt2`` with its metadata."""
 TOLERANCE = 1e-4
 """How far onnxruntime's logits may be from torch's, as a part of the largest logit where that is above one."""
 
 _BATCHES = (1, 2, 7)
+_TRACED = (64, 96)
+"""Height and width of the images that are traced: large enough for every network, so that the program is for any size."""
+_ANY = torch.export.Dim.DYNAMIC
 
 
 class FromPixels(nn.Module):
@@ -46,36 +70,109 @@ class FromPixels(nn.Module):
         return self.network((images - self.mean) / self.std)
 
 
-def needs_onnx() -> None:
-    """Raises InputError that says what to install if something is missing."""
-    missing = [name for name in ('onnx', 'onnxscript', 'onnxruntime') if find_spec(name) is None]
-    if missing:
-        raise InputError(f'export to ONNX needs {" and ".join(missing)}: pip install onnx onnxscript onnxruntime')
-
-
-def export_program(model: FromPixels, image: tuple[int, int, int]) -> torch.export.ExportedProgram:
-    """``torch.export`` with a batch of any size.
+def metadata(description: Description, genotype: AnyGenotype, data: str) -> dict[str, str]:
+    """Returns what an exported file says of itself: name → text, which is JSON for each field of the description.
 
     Args:
+        description: of the images that the network was trained on.
+        genotype: the cell of the network.
+        data: name of the data set.
+    """
+    fields = {name: json.dumps(value, ensure_ascii=False) for name, value in description.to_dict().items()}
+    return {'genotype': genotype.to_text(), 'data': data, **fields, 'nni-darts': __version__}
+
+
+def described(values: Mapping[str, str]) -> tuple[Description, AnyGenotype, str]:
+    """Reads :func:`metadata` back: description, genotype, name of the data.
+
+    Raises:
+        KeyError, ValueError: for metadata of an older version, of another program, or damaged ones.
+    """
+    names = ('num_classes', 'channels', 'size', 'mean', 'std', 'classes', 'fit', 'resize')
+    description = Description.from_dict({name: json.loads(values[name]) for name in names})
+    return description, genotype_from_text(values['genotype']), values['data']
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network as ``torch.export`` has traced it.
+
+    Attributes:
+        model: the network that was traced.
+        image: channels, height and width of the images that it was trained on.
+        smallest: least height and width that it takes, up from which it takes any; None if it takes one size only.
+        exported: the traced program.
+
+    Example:
+        ``export_program(FromPixels(network, mean, std), (3, 32, 32)).smallest``
+    """
+
+    model: FromPixels
+    image: tuple[int, int, int]
+    smallest: int | None
+    exported: torch.export.ExportedProgram
+
+    @property
+    def takes(self) -> str:
+        """The shape of the images that the exported network accepts, for messages."""
+        channels, height, width = self.image
+        if self.smallest is None:
+            return f'(N, {channels}, {height}, {width})'
+        return f'(N, {channels}, H, W) of {self.smallest}×{self.smallest} pixels or more'
+
+    def batches(self) -> Iterator[Tensor]:
+        """Random images in batches of several sizes, of every size of image that matters."""
+        channels, height, width = self.image
+        sizes = [(height, width)]
+        if self.smallest is not None:
+            sizes += [(self.smallest, self.smallest), (height + 3, width + 6), (2 * height + 1, max(self.smallest, width - 1))]
+        for count, (height, width) in [*((count, sizes[0]) for count in _BATCHES), *((2, size) for size in sizes[1:])]:
+            yield torch.rand(count, channels, height, width)
+
+
+def export_program(model: FromPixels, image: tuple[int, int, int]) -> Program:
+    """Traces a network for batches of any size and, where its own images are not too small for that, for images of any size.
+
+    Args:
+        model: the network with its normalisation.
         image: channels, height and width.
     """
+    model = model.eval()
+    traced = _traced(model, (image[0], *_TRACED), {0: _ANY, 2: _ANY, 3: _ANY})
+    # Torch takes for granted that a side which it does not know is never 1: halved often enough, a small image's is.
+    module = traced.module()
+    smallest = next((side for side in range(1, min(image[1:]) + 1) if _runs(module, (image[0], side, side))), None)
+    if smallest is None:
+        traced = _traced(model, image, {0: _ANY})
+    return Program(model, image, smallest, traced)
+
+
+def _traced(model: nn.Module, image: tuple[int, int, int], dynamic: Mapping[int, Any]) -> torch.export.ExportedProgram:
     with torch.no_grad():
-        return torch.export.export(model.eval(), (torch.zeros(2, *image),), dynamic_shapes={INPUT: {0: torch.export.Dim.DYNAMIC}})
+        return torch.export.export(model, (torch.zeros(2, *image),), dynamic_shapes={INPUT: dict(dynamic)})
 
 
-def save_program(program: torch.export.ExportedProgram, path: Path) -> None:
-    """Writes it for ``torch.export.load``."""
-    torch.export.save(program, path)
+def _runs(module: nn.Module, image: tuple[int, int, int]) -> bool:
+    try:
+        with torch.no_grad():
+            module(torch.zeros(2, *image))
+    except (AssertionError, RuntimeError):  # a guard of the traced program, or an operation that has nothing left to work on
+        return False
+    return True
 
 
-def export_onnx(
-    program: torch.export.ExportedProgram, model: FromPixels, image: tuple[int, int, int], path: Path, about: dict[str, str]
-) -> float:
-    """Writes a file that has passed the check: onnxruntime gives the model's logits on batches of several sizes.
+def save_program(program: Program, path: Path, about: Mapping[str, str]) -> None:
+    """Writes a file for ``torch.export.load``, with the metadata in its extra file ``ABOUT``."""
+    with replacing(path) as file:
+        torch.export.save(program.exported, file, extra_files={ABOUT: json.dumps(dict(about), ensure_ascii=False)})
+
+
+def export_onnx(program: Program, path: Path, about: Mapping[str, str]) -> float:
+    """Writes a file that has passed the check: onnxruntime gives the model's logits on batches and images of several sizes.
 
     Args:
-        program: what :func:`export_program` made of the model.
-        image: channels, height and width.
+        program: the traced network.
+        path: of the file.
         about: goes into the file's metadata.
 
     Returns:
@@ -83,9 +180,7 @@ def export_onnx(
 
     Raises:
         ArithmeticError: if it is above ``TOLERANCE``; no file is left then.
-        InputError: if a package is missing.
     """
-    needs_onnx()
     import onnx
     import onnxruntime
 
@@ -93,7 +188,7 @@ def export_onnx(
     try:
         with _quiet():
             exported = torch.onnx.export(
-                export_program(model, image), input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False
+                copy.deepcopy(program.exported), input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False
             )
         exported.model.metadata_props.update(about)
         for node in exported.model.graph:
@@ -101,14 +196,14 @@ def export_onnx(
         onnx.save(exported.model_proto, str(unchecked))
         session = onnxruntime.InferenceSession(str(unchecked), providers=['CPUExecutionProvider'])
         worst = 0.0
-        for size in _BATCHES:
-            images = torch.rand(size, *image)
+        for images in program.batches():
             with torch.no_grad():
-                logits = model(images)
+                logits = program.model(images)
             (found,) = session.run([OUTPUT], {INPUT: images.numpy()})
             difference = float((torch.from_numpy(found) - logits).abs().max())
             if not difference <= TOLERANCE * max(1.0, float(logits.abs().max())):
-                raise ArithmeticError(f'onnxruntime differs from torch by {difference:.2g} in a batch of {size}: nothing was written')
+                shape = '×'.join(map(str, images.shape))
+                raise ArithmeticError(f'onnxruntime differs from torch by {difference:.2g} on {shape}: nothing was written')
             worst = max(worst, difference)
         os.replace(unchecked, path)
     finally:

@@ -67,7 +67,7 @@ def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(value_label)} against {escape(cost_label)}" '
-        'font-family="system-ui, sans-serif" font-size="12" fill="currentColor" style="max-width: 52rem; width: 100%">'
+        'font-family="system-ui, sans-serif" font-size="12" fill="currentColor" style="max-width: 52rem; width: 100%; min-width: 32rem">'
     ]
     for tick in across.ticks:
         parts.append(_line(across(tick), TOP, across(tick), HEIGHT - BOTTOM, 'currentColor', 0.15))
@@ -80,7 +80,7 @@ def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
     parts.append(_text(16, middle, value_label, 'middle', f' transform="rotate(-90 16 {middle:.1f})"'))
     rows = _rows([up(value.mean) for value in values])
     for index, (mark, cost, value, row) in enumerate(zip(marks, costs, values, rows)):
-        colour = COLOURS[index % len(COLOURS)]
+        colour = f'var(--c{index % len(COLOURS)}, {COLOURS[index % len(COLOURS)]})'  # a page may have colours of its own for dark
         x, y = across(cost.mean), up(value.mean)
         title = f'{mark.name}: {value.mean:.4g} ± {value.deviation:.2g} at {cost.mean:.4g} ± {cost.deviation:.2g}'
         parts += [
@@ -88,7 +88,7 @@ def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
             _line(across(cost.ends[0]), y, across(cost.ends[1]), y, colour, 1),
             _line(x, up(value.ends[0]), x, up(value.ends[1]), colour, 1),
             _line(x, y, WIDTH - RIGHT + 8, row, colour, 0.5),
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{colour}"/>',
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" style="fill: {colour}"/>',
             _text(WIDTH - RIGHT + 12, row + 4, mark.name, 'start'),
             '</g>',
         ]
@@ -132,7 +132,7 @@ def _rows(places: Sequence[float]) -> list[float]:
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str, opacity: float) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" stroke-opacity="{opacity}"/>'
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" style="stroke: {colour}" stroke-opacity="{opacity}"/>'
 
 
 def _text(x: float, y: float, text: str, anchor: str, more: str = '') -> str:

@@ -16,7 +16,7 @@ _SCALE = 2
 """Pixels of the picture for one of the drawing."""
 
 _FINE = 2
-"""It is painted so many times larger and then reduced: Pillow's lines have hard edges."""
+"""Factor by which a drawing is painted larger before it is reduced, because Pillow's lines have hard edges."""
 
 _STEPS = 24
 

@@ -1,4 +1,4 @@
-"""What one epoch of a search measured, and how it travels in a trial's metrics. Imports no torch.
+"""Records of a search's epochs, and their encoding in a trial's metrics. Imports no torch.
 
 A record is a line of ``metrics.jsonl``: numbers, ``probabilities`` (label → operation → probability), ``genotype`` (what would be found by
 now) and ``decided`` (the decisions that a selection took at its end). NNI's metrics carry numbers and short texts, so a record travels
@@ -82,7 +82,7 @@ def _decision(text: str) -> dict[str, Any]:
 
 
 def genotype_of(record: Mapping[str, Any]) -> AnyGenotype:
-    """What would be found by then."""
+    """Returns the cell that the search would have found by that epoch."""
     return genotype_from_text(json.dumps(record['genotype']))
 
 

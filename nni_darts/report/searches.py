@@ -15,7 +15,7 @@ from nni_darts.nasbench201 import NasBench201Genotype
 from nni_darts.recurrent import KIND
 from nni_darts.report.cautions import after_search
 from nni_darts.report.cells import cell_edges, chosen_strengths, space_edges
-from nni_darts.report.charts import line_chart, share_chart
+from nni_darts.report.charts import curve, line_chart, measured_charts, share_chart
 from nni_darts.report.drawing import cell_svg
 from nni_darts.report.pages import render
 from nni_darts.report.records import OPERATION_ORDER, genotype_of, indicators, skips
@@ -38,7 +38,7 @@ def search_data(records: Sequence[Mapping[str, Any]], *, strategy: str, seed: in
     Args:
         records: of the epochs so far, in any order; of several of one epoch the last counts.
         strategy, seed, recipe: names of the search.
-        metric: ``accuracy`` or ``perplexity``.
+        metric: a name of ``METRICS``.
         over: whether the search has ended.
     """
     ordered = [record for _, record in sorted({record['epoch']: record for record in records if 'epoch' in record}.items())]
@@ -101,32 +101,24 @@ def write_search(folder: Path, name: str, data: Mapping[str, Any], *, up: str = 
     path = folder / f'{name}.json'
     if path.exists() and path.read_text('utf-8') == text:
         return
-    write_text(folder / f'{name}.html', render('search.html', {**data, **_pictures(data), 'up': up}))
+    write_text(folder / f'{name}.html', render('search.html', {**data, **_pictures(data), 'up': up, 'source': path.name}))
     write_text(path, text)
 
 
 def _pictures(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template shows besides the data."""
+    """Returns the template's values besides the data."""
     epochs, metric = data['epochs'], METRICS[data['metric']]
-    scale = 100 if metric.percent else 1
-
-    def curve(name: str, factor: float = 1) -> list[tuple[float, float]]:
-        return [(entry['epoch'], factor * entry[name]) for entry in epochs if name in entry]
 
     def by_cell(name: str) -> dict[str, list[tuple[float, float]]]:
         kinds = next((entry[name] for entry in epochs if name in entry), {})
         return {kind: [(entry['epoch'], entry[name][kind]) for entry in epochs if name in entry] for kind in kinds}
 
     charts = [
-        line_chart(
-            f'{metric.name}{", %" if metric.percent else ""}',
-            {part: curve(f'{part}_{metric.name}', scale) for part in ('train', 'valid')},
-        ),
-        line_chart('loss', {part: curve(f'{part}_loss') for part in ('train', 'valid')}),
-        line_chart('entropy of α, 1 = nothing decided', {'': curve('entropy')}),
+        *measured_charts(epochs, metric),
+        line_chart('entropy of α, 1 = nothing decided', {'': curve(epochs, 'entropy')}),
         line_chart('skip connections', by_cell('skips_by_cell'), low=0),
-        line_chart('edges of the cell that changed', {'': curve('changed_edges')}, low=0),
-        line_chart('dominant eigenvalue of the Hessian in α', {'': curve(EIGENVALUE)}, low=0),
+        line_chart('edges of the cell that changed', {'': curve(epochs, 'changed_edges')}, low=0),
+        line_chart('dominant eigenvalue of the Hessian in α', {'': curve(epochs, EIGENVALUE)}, low=0),
     ]
     last = next((entry for entry in reversed(epochs) if 'arch' in entry), None)
     if last is None:

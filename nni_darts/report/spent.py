@@ -1,4 +1,4 @@
-"""What strategies reached with what they spent, seed by seed: a part of an experiment's summary. Imports no torch."""
+"""The results of strategies and the cost of reaching them, seed by seed: a part of an experiment's summary. Imports no torch."""
 
 from __future__ import annotations
 
@@ -41,5 +41,4 @@ def plot_spent(summary: Mapping[str, Any]) -> str:
         for row in summary['strategies']
         if row['spent']
     ]
-    value = f'validation {metric.name}{", %" if metric.percent else ""}'
-    return plot(marks, cost_label='seconds until the cell is known', value_label=value) if marks else ''
+    return plot(marks, cost_label='seconds until the cell is known', value_label=f'validation {metric.label}') if marks else ''

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,22 +13,26 @@ import yaml
 
 from nni_darts.files import write_text
 from nni_darts.genotypes import genotype_from_code
-from nni_darts.metric import METRICS, Metric
+from nni_darts.metric import ACCURACY, METRICS, Metric
+from nni_darts.report.cautions import after_training
+from nni_darts.report.charts import Run, front_chart, runs_chart
 from nni_darts.report.drawing import cell_svg, draw_cells
+from nni_darts.report.fronts import COSTS, networks
+from nni_darts.report.lines import duration
 from nni_darts.report.pages import render
+from nni_darts.report.progress import Epochs, learning_curves, running_jobs
 from nni_darts.report.spent import plot_spent, spent_by_seed
+from nni_darts.report.spread import Spread, spread
+from nni_darts.report.table_formats import columns
 
 if TYPE_CHECKING:
     from nni_darts.experiment.ledger import Standing
     from nni_darts.experiment.manager import TrialRecord
     from nni_darts.experiment.protocol import Job, Protocol
 
-__all__ = ['DATA', 'PAGE', 'RECIPE', 'format_limit', 'format_table', 'summarize', 'write_summary']
+__all__ = ['DATA', 'PAGE', 'RECIPE', 'format_largest_class', 'format_limit', 'format_table', 'footnotes', 'summarize', 'write_summary']
 
 PAGE, DATA, RECIPE = 'summary.html', 'summary.json', 'recipe.yml'
-_HALF_PAGE = 800
-"""A drawing of more pixels would be too small beside another one."""
-
 _FULL_SIZE = {'nasbench201': 'nasbench201', 'recurrent': 'ptb'}
 """Space → the recipe that trains its cells at the published size, where that is not cifar10."""
 
@@ -41,16 +44,20 @@ def summarize(
     records: Sequence[TrialRecord],
     pages: Mapping[str, str] = MappingProxyType({}),
     reasons: Mapping[str, str] = MappingProxyType({}),
+    epochs: Epochs = MappingProxyType({}),
     *,
     over: bool,
     starts: Sequence[float] = (),
+    plan: str = '',
 ) -> dict[str, Any]:
     """Plain data: a row for each strategy, a row for each job, what failed, how to do it again.
 
     Args:
-        pages: key of a search → address of its page.
+        pages: key of a job → address of its page.
         reasons: trial id → why it ended without a result.
+        epochs: key of a job → measurements of its epochs so far.
         starts: when the experiment was started and each time resumed, in seconds since the epoch.
+        plan: how it was planned into a time, in words; '' without one.
     """
     identifiers = {record.key: record.id for record in records if record.key}
     rows = [_strategy_row(protocol, jobs, standing.results, strategy) for strategy in protocol.strategies]
@@ -82,23 +89,48 @@ def summarize(
                 'page': pages.get(job.key, ''),
             }
         )
+    expected = protocol.expected(standing.given_up)
     return {
         'recipe': protocol.recipe.to_dict(),
         'metric': protocol.recipe.metric.name,
         'strategies': rows,
         'jobs': listed,
+        'expected': [{'stage': stage, 'strategy': strategy, 'jobs': jobs} for (stage, strategy), jobs in expected.items()],
+        'running': running_jobs(jobs, standing.busy, epochs, protocol.recipe.metric),
+        'curves': learning_curves(jobs, epochs, protocol.recipe.metric),
+        'sizes': networks(jobs, standing.results, protocol.recipe.metric),
         'seeds': list(protocol.seeds),
+        'retrain': protocol.retrain,
         'over': over,
+        'plan': plan,
         'not_started': [row['key'] for row in listed if over and row['state'] == 'waiting'],
         'resumes': [_time(start) for start in starts[1:]],
         'incidents': [{'key': record.key, 'trial': record.id, 'why': reasons.get(record.id, '')} for record in standing.failed],
         'failed': [row['key'] for row in listed if row['state'] == 'given up'],
+        'largest_class': _largest_classes(jobs, standing.results),
+        'cautions': _cautions(jobs, standing.results),
         'commands': _commands(protocol, jobs, rows),
     }
 
 
+def _largest_classes(jobs: Sequence[Job], results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The share of the largest class in the images of the short trainings' validation, and of the test."""
+    shares: dict[str, float] = {}
+    for job in jobs:
+        part = {'select': 'validation', 'retrain': 'test'}.get(job.stage)
+        if part and 'largest_class' in results.get(job.key, {}):
+            shares.setdefault(part, results[job.key]['largest_class'])
+    return shares
+
+
+def _cautions(jobs: Sequence[Job], results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Warns of each retrained network that does no better than the largest class."""
+    retrained = [job for job in jobs if job.stage == 'retrain' and job.key in results]
+    return [f'{job.key}: {sentence}' for job in retrained for sentence in after_training(results[job.key])]
+
+
 def _commands(protocol: Protocol, jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """What to type to do the same without NNI, and to train the best cells at the published size. A code may begin with a dash."""
+    """Returns commands that do the same without NNI or train the best cells at the published size. A code may begin with a dash."""
     again = []
     for job in jobs:
         name = _folder(job.key)
@@ -131,8 +163,10 @@ def _strategy_row(protocol: Protocol, jobs: Sequence[Job], results: Mapping[str,
     mine = [job for job in jobs if job.strategy == strategy]
     retrained = [results[job.key] for job in mine if job.stage == 'retrain' and job.key in results]
     tests = [test for result in retrained if (test := metric.of(result, 'test')) is not None]
+    accuracies = [result['test_accuracy'] for result in retrained if 'test_accuracy' in result]
     best = protocol.best(strategy, results)
-    code = retrained[0]['arch'] if retrained else best['arch'] if best else ''
+    code = best['arch'] if best else retrained[0]['arch'] if retrained else ''
+    shown = [result for result in retrained if result['arch'] == code]
     # The cost of a search is the cost of finding the cell: for random search that is training its cells.
     searching = [results[job.key]['seconds'] for job in mine if job.stage != 'retrain' and job.key in results]
     return {
@@ -142,11 +176,12 @@ def _strategy_row(protocol: Protocol, jobs: Sequence[Job], results: Mapping[str,
             {'seed': seed, 'valid': result['default'] if result else None, 'arch': result['arch'] if result else ''}
             for seed, result in best_of_seeds.items()
         ],
-        'select': _spread(by_seed),
-        'test': _spread(tests),
-        'parameters': retrained[0].get('parameters') if retrained else None,
-        'multiply_adds': retrained[0].get('multiply_adds') if retrained else None,
+        'select': _as_data(spread(by_seed)),
+        'test': _as_data(spread(tests)),
+        'parameters': shown[0].get('parameters') if shown else None,
+        'multiply_adds': shown[0].get('multiply_adds') if shown else None,
         'search_seconds': round(sum(searching), 1),
+        'test_accuracy': sum(accuracies) / len(accuracies) if accuracies else None,
         'spent': spent_by_seed(protocol, jobs, results, strategy),
         'code': code,
         'genotype': json.loads(genotype_from_code(code).to_json()) if code else None,
@@ -154,38 +189,50 @@ def _strategy_row(protocol: Protocol, jobs: Sequence[Job], results: Mapping[str,
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, float | int] | None:
-    """Mean and sample standard deviation (0 for a single value)."""
-    if not values:
-        return None
-    return {
-        'mean': statistics.fmean(values),
-        'sd': statistics.stdev(values) if len(values) > 1 else 0.0,
-        'count': len(values),
-    }
+def _as_data(found: Spread | None) -> dict[str, float | None] | None:
+    return None if found is None else {'mean': found.mean, 'sd': found.sd, 'count': found.n, 'low': found.low, 'high': found.high}
 
 
-def _shown(spread: Mapping[str, Any] | None, metric: Metric) -> str:
-    if spread is None:
+def _shown(found: Mapping[str, Any] | None, metric: Metric) -> str:
+    if found is None:
         return '–'
-    text = metric.shown(spread['mean'])
-    return f'{text} ± {metric.shown(spread["sd"])}' if spread['count'] > 1 else text
+    text = metric.shown(found['mean'])
+    return f'{text} ± {metric.shown(found["sd"])}' if found['count'] > 1 else text
+
+
+def _interval(found: Mapping[str, Any] | None, metric: Metric) -> str:
+    """The bounds of the interval around a mean; '' where there is none."""
+    if found is None or found['low'] is None:
+        return ''
+    return f'{metric.shown(metric.within(found["low"]))} to {metric.shown(metric.within(found["high"]))}'
 
 
 def _thousands(value: int | None) -> str:
     return '–' if value is None else f'{value:,}'
 
 
-def format_table(summary: Mapping[str, Any]) -> str:
-    """The table of strategies for a terminal."""
+def _has_accuracy_beside(summary: Mapping[str, Any], metric: Metric) -> bool:
+    """Whether networks that are judged by another metric were tested for accuracy, too."""
+    return metric is not ACCURACY and any(row.get('test_accuracy') is not None for row in summary['strategies'])
+
+
+def format_table(summary: Mapping[str, Any], width: int | None = None) -> str:
+    """The table of strategies for a terminal.
+
+    Args:
+        width: number of characters in a line; where the table is wider, its last columns are left out, and named below it.
+    """
     metric = METRICS[summary['metric']]
-    header = ('strategy', 'seeds', f'select valid {metric.unit}', f'test {metric.unit}', 'parameters', 'multiply-adds', 'search s', 'cell')
+    beside = _has_accuracy_beside(summary, metric)
+    tested = (f'test {metric.unit}', *(('test %',) if beside else ()))
+    header = ('strategy', 'seeds', f'select valid {metric.unit}', *tested, 'parameters', 'multiply-adds', 'search s', 'cell')
     rows = [
         (
             row['strategy'],
             f'{row["seeds_done"]}/{len(summary["seeds"])}',
             _shown(row['select'], metric),
             _shown(row['test'], metric),
+            *((ACCURACY.shown(row.get('test_accuracy')) if row.get('test_accuracy') is not None else '–',) if beside else ()),
             _thousands(row['parameters']),
             _thousands(row['multiply_adds']),
             f'{row["search_seconds"]:.0f}',
@@ -193,12 +240,12 @@ def format_table(summary: Mapping[str, Any]) -> str:
         )
         for row in summary['strategies']
     ]
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = []
-    for row in [header, tuple('-' * width for width in widths), *rows]:
-        cells = [text.ljust(width) if column in (0, 7) else text.rjust(width) for column, (text, width) in enumerate(zip(row, widths))]
-        lines.append('  '.join(cells).rstrip())
-    return '\n'.join(lines)
+    kept, left = len(header), (0, len(header) - 1)
+    text = columns(header, rows, left=left)
+    while width is not None and kept > 2 and max(map(len, text.splitlines())) > width:
+        kept -= 1
+        text = columns(header[:kept], [row[:kept] for row in rows], left=left)
+    return text + (f'\n\nNot shown for lack of room: {", ".join(header[kept:])}.' if kept < len(header) else '')
 
 
 def format_limit(summary: Mapping[str, Any]) -> str:
@@ -212,6 +259,17 @@ def format_limit(summary: Mapping[str, Any]) -> str:
     )
 
 
+def format_largest_class(summary: Mapping[str, Any]) -> str:
+    """One sentence with the accuracy that always answering with the largest class would reach; '' for text, or while nothing is known."""
+    shares = [f'{ACCURACY.shown(share)} % of the {part} images' for part, share in summary.get('largest_class', {}).items()]
+    return f'The largest class is {" and ".join(shares)}.' if shares else ''
+
+
+def footnotes(summary: Mapping[str, Any]) -> list[str]:
+    """Sentences below the table: how the experiment was planned into its time, the largest class, whether a limit ended it."""
+    return [line for line in (summary.get('plan', ''), format_largest_class(summary), format_limit(summary)) if line]
+
+
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Writes ``summary.json``, ``summary.html`` and ``recipe.yml`` if anything changed; each file is replaced at once."""
     text = json.dumps(summary, indent=1)
@@ -220,13 +278,60 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
         return
     metric = METRICS[summary['metric']]
     filters = {
-        'spread': lambda spread: _shown(spread, metric),
+        'spread': lambda found: _shown(found, metric),
+        'interval': lambda found: _interval(found, metric),
         'value': lambda value: '–' if value is None else metric.shown(value),
+        'accuracy': lambda value: '–' if value is None else ACCURACY.shown(value),
         'thousands': _thousands,
+        'duration': duration,
     }
     found = {row['strategy']: genotype_from_code(row['code']) for row in summary['strategies'] if row['code']}
-    drawings = {strategy: {'svg': cell_svg(cell), 'wide': draw_cells(cell).width > _HALF_PAGE} for strategy, cell in found.items()}
-    values = {**summary, 'limit': format_limit(summary), 'unit': metric.unit, 'drawings': drawings, 'plot': plot_spent(summary)}
+    title = metric.title[0].upper() + metric.title[1:]
+    values = {
+        **summary,
+        **_charts(summary, metric),
+        'limit': format_limit(summary),
+        'largest_class': format_largest_class(summary),
+        'unit': metric.unit,
+        'beside': _has_accuracy_beside(summary, metric),
+        'metric_title': title,
+        'drawings': {strategy: cell_svg(cell) for strategy, cell in found.items()},
+        'widest': max((round(draw_cells(cell).width) for cell in found.values()), default=0),
+        'plot': plot_spent(summary),
+        'source': DATA,
+        'colours': _colours(summary),
+    }
     write_text(folder / RECIPE, yaml.safe_dump(summary['recipe'], sort_keys=False))
     write_text(folder / PAGE, render('summary.html', values, filters))
     write_text(data, text)
+
+
+def _colours(summary: Mapping[str, Any]) -> dict[str, int]:
+    """Strategy → number of its colour in all charts."""
+    return {row['strategy']: number % 10 for number, row in enumerate(summary['strategies'])}
+
+
+def _charts(summary: Mapping[str, Any], metric: Metric) -> dict[str, Any]:
+    """Charts of all runs: learning curves by stage; quality against size."""
+    colours, scale = _colours(summary), 100 if metric.percent else 1
+    name = metric.name.replace('_', ' ') + (', %' if metric.percent else '')
+    curves = []
+    for stage, title in (('search', 'searches'), ('select', 'short trainings'), ('retrain', 'retrainings')):
+        drawn = [curve for curve in summary['curves'] if curve['stage'] == stage]
+        part = 'validation' if any(curve['part'] == 'valid' for curve in drawn) else 'training'
+        runs = [
+            Run(curve['key'], curve['strategy'], colours[curve['strategy']], [(x, scale * y) for x, y in curve['points']])
+            for curve in drawn
+        ]
+        curves.append(runs_chart(f'{title}: {part} {name}', runs))
+    fronts = []
+    for stage, part in (('select', 'validation'), ('retrain', 'test')):
+        entry = summary['sizes'][stage]
+        for cost in COSTS:
+            points = {row['key']: (row[cost], scale * row['value']) for row in entry['networks']}
+            runs = [Run(row['key'], row['strategy'], colours[row['strategy']], [points[row['key']]]) for row in entry['networks']]
+            title = cost.replace('_', '-')
+            if len(runs) < 2:
+                continue  # nothing to compare
+            fronts.append(front_chart(f'{part} {name} against {title}', title, runs, entry['fronts'][cost]))
+    return {'curve_charts': list(filter(None, curves)), 'front_charts': list(filter(None, fronts))}

@@ -1,4 +1,4 @@
-"""Averaged SGD (Polyak & Juditsky, 1992): SGD goes on as it is, and what is evaluated is the mean of the weights along its way."""
+"""Averaged SGD (Polyak & Juditsky, 1992): SGD continues unchanged, and the mean of the weights along its path is evaluated."""
 
 from __future__ import annotations
 

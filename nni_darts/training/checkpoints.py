@@ -16,11 +16,9 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
 
 from nni_darts import parallel
-from nni_darts.files import replacing
+from nni_darts.files import CHECKPOINT, PREVIOUS, no_room, replacing
 
-__all__ = ['CHECKPOINT', 'PREVIOUS', 'CheckpointFiles', 'Checkpoints', 'RandomStates', 'read_checkpoint']
-
-CHECKPOINT, PREVIOUS = 'last.ckpt', 'previous.ckpt'
+__all__ = ['CheckpointFiles', 'Checkpoints', 'RandomStates', 'read_checkpoint']
 
 _logger = logging.getLogger(__name__)
 
@@ -66,8 +64,9 @@ class CheckpointFiles(TorchCheckpointIO):
         try:
             with replacing(path, keep=path.with_name(PREVIOUS)) as file:
                 torch.save(checkpoint, file)
-        except (OSError, RuntimeError) as error:  # torch's writer raises the latter
-            _logger.warning('the checkpoint %s could not be written, the run goes on: %s', path, str(error).splitlines()[0])
+        except OSError as error:
+            reason = no_room(error) or error.strerror
+            _logger.warning('the checkpoint %s could not be written, and the run continues without it: %s', path, reason)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **settings: Any) -> dict[str, Any]:
         """The rank's state."""
@@ -104,7 +103,7 @@ _SAME = ('optimizer_states', 'lr_schedulers', 'loops')
 
 
 def _values(value: Any, place: _Place) -> Iterator[tuple[_Place, Any]]:
-    """What nested dicts and lists hold, each with its place."""
+    """Yields the leaves of nested dicts and lists, each with its path."""
     if isinstance(value, (dict, list)):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _values(inner, (*place, key))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,11 +10,31 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ['StopOnDivergence']
+__all__ = ['StopOnDivergence', 'not_finite']
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str:
+    """Returns the name of the first tensor that holds NaN or an infinite number; '' if there is none.
+
+    Args:
+        tensors: name → tensor, such as a ``state_dict``.
+    """
+    floating = {name: tensor.detach() for name, tensor in tensors.items() if tensor.is_floating_point()}
+    if not floating:
+        return ''
+    # One number says it for all of them: the device is waited for once.
+    finite = torch.stack([torch.isfinite(tensor).all() for tensor in floating.values()]).tolist()
+    return next((name for name, good in zip(floating, finite) if not good), '')
 
 
 class StopOnDivergence(pl.Callback):
     """Raises at the first training loss, or gradient of the weights, that is not finite: before the weights are changed by it.
+
+    It also raises after an epoch in which weights or running statistics ceased to be finite: a finite gradient can do that where the
+    learning rate is large, and after the last step nothing else would tell.
+
+    Under ``precision: 16-mixed`` a gradient that is not finite is no divergence by itself: the scaler skips the step and halves the
+    scale. It is one where the scale has fallen below 1, so that gradients as they are overflow.
 
     Raises:
         ArithmeticError: with the step, the learning rate and what to do.
@@ -24,10 +45,18 @@ class StopOnDivergence(pl.Callback):
             raise self._error(trainer, f'the training loss is {float(loss.detach()):g}')
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Optimizer) -> None:
+        scaler = getattr(trainer.precision_plugin, 'scaler', None)
+        if scaler is not None and scaler.get_scale() >= 1:
+            return
         gradients = [weight.grad for group in optimizer.param_groups for weight in group['params'] if weight.grad is not None]
         # One number says it for all of them: the device is waited for once. A norm that overflows has diverged as well.
         if gradients and not torch.isfinite(torch.stack(torch._foreach_norm(gradients)).max()):
             raise self._error(trainer, 'the gradient of the weights is not finite')
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        name = not_finite({**dict(module.named_parameters()), **dict(module.named_buffers())})
+        if name:
+            raise self._error(trainer, f'the network holds NaN or infinite numbers ({name})')
 
     def _error(self, trainer: pl.Trainer, what: str) -> ArithmeticError:
         progress: Any = trainer.fit_loop.epoch_loop.batch_progress

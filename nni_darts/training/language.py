@@ -36,7 +36,7 @@ class HiddenStates:
         self._streams: dict[str, tuple[int, Tensor | None, Tensor | None]] = {}  # number, state before and after that batch
 
     def before(self, stream: str, number: int) -> Tensor | None:
-        """What the batch starts from: (B, hidden), or None for zeros."""
+        """Returns the hidden state from which the batch starts: (B, hidden), or None for zeros."""
         last, before, after = self._streams.get(stream, (-1, None, None))
         if number == last:
             return before
@@ -69,8 +69,7 @@ class LanguageModel(LightningModule):
         learning_rate, weight_decay: of SGD.
         activation_regularisation, temporal_regularisation: factors of the mean square of the outputs after dropout, and of the mean square
             of their change from one time step to the next, before it (Merity et al., 2017).
-        averaging: average the weights once the validation loss is above the best of all epochs but so many last ones; None never does.
-        keep_best: end with the weights that validated best (averaged ones, once they are averaged).
+        averaging: average the weights once the validation loss is above the best of all epochs except this many last ones; None never does.
         report: send each epoch's validation perplexity and the last one to NNI, as evaluators of NNI's multi-trial strategies must.
     """
 
@@ -83,7 +82,6 @@ class LanguageModel(LightningModule):
         activation_regularisation: float = 0.0,
         temporal_regularisation: float = 1e-3,
         averaging: int | None = None,
-        keep_best: bool = False,
         report: bool = False,
     ) -> None:
         super().__init__()
@@ -93,11 +91,9 @@ class LanguageModel(LightningModule):
         self.activation_regularisation = activation_regularisation
         self.temporal_regularisation = temporal_regularisation
         self.averaging = averaging
-        self.keep_best = keep_best
         self.report = report
         self._states = HiddenStates()
         self._average: AveragedWeights | None = None
-        self._best: dict[str, Tensor] | None = None
         self._history: list[float] = []  # validation losses, epoch by epoch
         for part in ('train', 'valid', 'test'):
             setattr(self, f'{part}_nats', MeanMetric())
@@ -115,13 +111,14 @@ class LanguageModel(LightningModule):
     # one batch ----------------------------------------------------------------------------------------------------------------------
 
     def _encode(self, batch: Any) -> tuple[Any, Tensor]:
-        """What the model makes of a batch, and the mean loss of its words."""
+        """Returns the model's output for a batch, and the mean loss of its words."""
         tokens, targets, place = batch
         before = self._states.before(*place)
-        before = None if before is None else before.to(tokens.device)  # after a checkpoint
+        decoder: nn.Linear = self.model.decoder
+        # After a checkpoint it lies elsewhere; and a pass under autocast may be followed by one in full precision.
+        before = None if before is None else before.to(tokens.device, decoder.weight.dtype)
         encoded = self.model.encode(tokens, before)
         self._states.keep(*place, before, encoded.hidden)
-        decoder: nn.Linear = self.model.decoder
         return encoded, linear_cross_entropy(encoded.dropped.flatten(0, 1), decoder.weight, decoder.bias, targets)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
@@ -156,6 +153,9 @@ class LanguageModel(LightningModule):
         """Loss of test words."""
         self.test_nats.update(self._encode(batch)[1], weight=len(batch[1]))
 
+    def answers(self) -> None:
+        """Returns None: the probabilities of all words of a vocabulary at each place of a text are too many to keep."""
+
     # epochs -------------------------------------------------------------------------------------------------------------------------
 
     def _log(self, part: str) -> float:
@@ -180,8 +180,6 @@ class LanguageModel(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         loss = self._log('valid')
-        if self.keep_best and not loss >= min(self._history, default=math.inf):
-            self._best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         self._history.append(loss)
         if self.report and nni.get_current_parameter() is not None:
             nni.report_intermediate_result(perplexity(loss))
@@ -198,21 +196,18 @@ class LanguageModel(LightningModule):
         self._log('test')
 
     def on_fit_end(self) -> None:
-        if self._best is not None:
-            self.model.load_state_dict(self._best)
         if self.report and nni.get_current_parameter() is not None:
-            nni.report_final_result(perplexity(min(self._history) if self.keep_best else self._history[-1]))
+            nni.report_final_result(perplexity(self._history[-1]))
 
     # checkpoints --------------------------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         average = None if self._average is None else self._average.state_dict()
-        kept = {'history': list(self._history), 'best': self._best, 'average': average, 'states': self._states.state_dict()}
-        checkpoint['language_model'] = kept
+        checkpoint['language_model'] = {'history': list(self._history), 'average': average, 'states': self._states.state_dict()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint['language_model']
-        self._history, self._best = list(kept['history']), kept['best']
+        self._history = list(kept['history'])
         if kept['average'] is not None:
             self._average = AveragedWeights(self.model)
             self._average.load_state_dict(kept['average'])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import time
 import warnings
@@ -15,24 +16,26 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments import LightningEnvironment
-from pytorch_lightning.callbacks import Checkpoint, LambdaCallback, TQDMProgressBar
-from tqdm.auto import tqdm
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.precision import MixedPrecision
 
 from nni_darts import parallel
 from nni_darts._nni import Trainer
+from nni_darts.activity import announce
 from nni_darts.errors import InputError
-from nni_darts.files import write_text
-from nni_darts.training.checkpoints import CHECKPOINT, PREVIOUS, CheckpointFiles, Checkpoints, RandomStates, read_checkpoint
+from nni_darts.files import CHECKPOINT, METRICS, PREVIOUS, write_text
+from nni_darts.training.checkpoints import CheckpointFiles, Checkpoints, RandomStates, read_checkpoint
 from nni_darts.training.divergence import StopOnDivergence
 
 __all__ = [
-    'DecisionBar',
+    'Announcements',
     'EpochLog',
     'OnEpoch',
-    'OnStep',
     'create_trainer',
     'device_type',
     'epochs_of',
+    'half_precision',
     'last_checkpoint',
     'peak_memory_mib',
     'quiet_lightning',
@@ -41,11 +44,6 @@ __all__ = [
 OnEpoch = Callable[[dict[str, Any]], None]
 """Called after each epoch with its measurements: its line of ``metrics.jsonl``."""
 
-OnStep = Callable[[], None]
-"""Called after each batch."""
-
-METRICS = 'metrics.jsonl'
-BATCH_ENDS = ('on_train_batch_end', 'on_validation_batch_end', 'on_test_batch_end')
 
 _logger = logging.getLogger(__name__)
 
@@ -73,8 +71,9 @@ class EpochLog(Checkpoint):
         self.around = around
         self.on_epoch = on_epoch
         self.extra = extra
-        self._before = 0.0  # seconds of the epoch under way, up to the checkpoint that a run goes on from
+        self._before = 0.0  # seconds of the current epoch up to the checkpoint from which a run continues
         self._started = 0.0
+        self._rate: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {'seconds': self._before + time.monotonic() - self._started}
@@ -87,6 +86,11 @@ class EpochLog(Checkpoint):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._before, self._started = 0.0, time.monotonic()
+        self._rate = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
+        if self._rate is None:  # selections set it when an epoch starts; by its end the schedule has moved on
+            self._rate = _learning_rate(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         values = {name: round(float(value), 6) for name, value in trainer.callback_metrics.items()}
@@ -96,10 +100,23 @@ class EpochLog(Checkpoint):
         seconds = round(self._before + time.monotonic() - self._started, 2)
         total = round(seconds + (json.loads(lines[-1])['total_seconds'] if lines else 0), 2)
         record = {'epoch': epoch, 'of': before + trainer.max_epochs + after, **values, 'seconds': seconds, 'total_seconds': total}
+        record |= {} if self._rate is None else {'learning_rate': self._rate}
         record |= self.extra() if self.extra else {}
         write_text(self.path, ''.join(line + '\n' for line in [*lines, json.dumps(record)]))
+        for logger in trainer.loggers:
+            chances = {
+                f'{label}/{name}': value for label, table in record.get('probabilities', {}).items() for name, value in table.items()
+            }
+            logger.log_metrics({'seconds': seconds, **chances}, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+            logger.save()
         if self.on_epoch:
             self.on_epoch(record)
+
+
+def _learning_rate(trainer: pl.Trainer) -> float | None:
+    """The learning rate of the weights, to six digits; None where nothing trains weights."""
+    optimizers = (optimizer for optimizer in trainer.optimizers if not getattr(optimizer, 'is_arch_optimizer', False))
+    return next((float(f'{group["lr"]:.6g}') for optimizer in optimizers for group in optimizer.param_groups), None)
 
 
 def _lines(path: Path) -> list[str]:
@@ -111,47 +128,60 @@ def epochs_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in _lines(folder / METRICS)]
 
 
-class DecisionBar:
-    """On a terminal, a bar for each choice that a selection scores."""
+class Announcements(pl.Callback):
+    """Announces (:mod:`nni_darts.activity`) each epoch, and each batch of training, validation and testing.
 
-    def __init__(self) -> None:
-        self._bar: tqdm | None = None
+    Args:
+        around: how many epochs other runs of the same search have before and after this one.
 
-    def scored(self, label: str, batches: int, total: int | None) -> None:
-        """Shows on how many validation batches a choice has been scored."""
-        if not sys.stderr.isatty():
-            return
-        if self._bar is None:
-            self._bar = tqdm(total=total, desc=f'scoring {label}', unit='batch', leave=False, file=sys.stderr)
-        self._bar.update(batches - self._bar.n)
-        if batches == total:
-            self.close()
+    Example:
+        >>> Announcements(around=(2, 0)).around
+        (2, 0)
+    """
 
-    def close(self) -> None:
-        """Takes the bar away."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+    def __init__(self, around: tuple[int, int] = (0, 0)) -> None:
+        self.around = around
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._announce_epochs(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._announce_epochs(trainer)
+
+    def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._announce_epochs(trainer)
+
+    def _announce_epochs(self, trainer: pl.Trainer) -> None:
+        before, after = self.around
+        announce('epochs', before + trainer.current_epoch, before + trainer.max_epochs + after, lasting=True)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int) -> None:
+        _announce_batch('training', index, trainer.num_training_batches)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int, loader: int = 0
+    ) -> None:
+        _announce_batch('validation', index, trainer.num_val_batches[loader])
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int, loader: int = 0
+    ) -> None:
+        _announce_batch('testing', index, trainer.num_test_batches[loader])
 
 
-class _Bar(TQDMProgressBar):
-    """Lightning's bar without its version number."""
-
-    def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
-        items = super().get_metrics(trainer, module)
-        items.pop('v_num', None)
-        return items
+def _announce_batch(what: str, index: int, of: float) -> None:
+    announce(what, index + 1, int(of) if math.isfinite(of) else None)
 
 
 def last_checkpoint(folder: Path, log: Path | None = None, before: int = 0) -> Path | None:
-    """The checkpoint to go on from, if there is one: the last, or the one before it if the last is damaged, which is removed then.
+    """Returns the checkpoint to continue from, if any: the last one, or the one before it if the last is damaged, which is then removed.
 
     Args:
         log: the folder of ``metrics.jsonl``, where it is another one.
         before: how many epochs other runs have written into that file before this one.
 
     Raises:
-        ValueError: if there is nothing to go on from but damage.
+        ValueError: if all checkpoints are damaged.
     """
     reasons = []
     for path in (folder / CHECKPOINT, folder / PREVIOUS):
@@ -161,7 +191,7 @@ def last_checkpoint(folder: Path, log: Path | None = None, before: int = 0) -> P
                 if len(epochs_of(log or folder)) < before + finished:
                     raise ValueError(f'{METRICS} has fewer epochs')
                 if reasons:
-                    _logger.warning('%s is damaged, the run goes on from the older checkpoint', folder / CHECKPOINT)
+                    _logger.warning('%s is damaged; the run continues from the checkpoint before it', folder / CHECKPOINT)
                     (folder / CHECKPOINT).unlink()  # it must not take the older one's place when the next one is written
                 return path
             except ValueError as error:
@@ -180,19 +210,19 @@ def create_trainer(
     checkpoint_steps: int | None = None,
     gradient_clip: float | None = None,
     on_epoch: OnEpoch | None = None,
-    on_step: OnStep | None = None,
     extra: Callable[[], dict[str, Any]] | None = None,
     around: tuple[int, int] = (0, 0),
     metrics: Path | None = None,
+    logger: Logger | None = None,
     callbacks: Sequence[pl.Callback] = (),
 ) -> pl.Trainer:
     """A Lightning trainer that writes checkpoints, and a line of ``metrics.jsonl`` after each epoch, into ``folder``.
 
     Args:
         metrics: the file for these lines, where it is another one.
-        checkpoint_steps: write a checkpoint after so many steps within an epoch, too.
+        checkpoint_steps: number of steps within an epoch after which a checkpoint is also written.
         gradient_clip: norm for Lightning to clip to; one-shot strategies clip themselves and need None here.
-        on_step: called after each batch of training, validation or testing.
+        logger: where measurements go besides that file.
         callbacks: further ones, called before ours.
         others: as in the recipe and for :class:`EpochLog`.
 
@@ -206,30 +236,37 @@ def create_trainer(
         *([EpochLog(metrics or folder / METRICS, on_epoch, extra, around)] if parallel.is_first() else []),
         Checkpoints(folder, checkpoint_steps),
         StopOnDivergence(),
-        *([LambdaCallback(**dict.fromkeys(BATCH_ENDS, lambda *_: on_step()))] if on_step else []),
+        Announcements(around),
     ]
-    interactive = sys.stderr.isatty() and parallel.is_first()
-    if interactive:
-        together.append(_Bar(leave=True))
+    scaled = half_precision(device_type(accelerator)) if precision == '16-mixed' else None
     accelerator, devices = _own_device(accelerator)
     try:
         return Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
             devices=devices,
-            precision=precision,
+            precision=None if scaled else precision,
             gradient_clip_val=gradient_clip,
             callbacks=together,
             default_root_dir=str(folder),
-            enable_progress_bar=interactive,
-            logger=False,
+            enable_progress_bar=False,
+            logger=logger or False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             # Named, so that Lightning does not ask variables of SLURM, LSF, MPI or torchrun: ranks are this package's own affair.
-            plugins=[CheckpointFiles(), LightningEnvironment()],
+            plugins=[CheckpointFiles(), LightningEnvironment(), *([scaled] if scaled else [])],
         )
     except (pl.utilities.exceptions.MisconfigurationException, RuntimeError) as error:
         raise InputError(f'accelerator {accelerator!r} cannot be used here: {error}') from None
+
+
+def half_precision(device: str) -> MixedPrecision:
+    """Lightning's ``16-mixed`` with a gradient scaler, on the CPU as well, where Lightning would take bfloat16 in its place.
+
+    Args:
+        device: torch's name for the type of device.
+    """
+    return MixedPrecision('16-mixed', device, torch.amp.GradScaler(device))
 
 
 def _own_device(accelerator: str) -> tuple[str, int | list[int]]:

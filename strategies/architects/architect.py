@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 from torch.optim import Optimizer
 
-from nni_darts.strategies.architects.gradient import architecture_gradient, check_options
+from nni_darts.strategies.architects.gradient import architecture_gradient
+from nni_darts.strategies.catalogue import SecondOrderSettings
 from nni_darts.strategies.settings import typed
 
 if TYPE_CHECKING:
@@ -32,22 +33,24 @@ class Architect:
     own_optimizer = True
     passes: float = 1
 
-    def gradients(self, module: DifferentiableModule, train: Any, valid: Any, index: int) -> list[Tensor]:
+    def gradients(self, module: DifferentiableModule, train: Any, valid: Any, index: int, shares: Sequence[float]) -> list[Tensor]:
         """For each of ``module.architecture.arch_parameters()`` what α's optimizer descends.
 
         Args:
             module: holds supernet, α and losses.
             train, valid: the batches of the losses; ``index`` is that of the step in its epoch.
+            shares: the weights of this rank's parts of the two batches, for ``module.loss_on`` and ``module.architecture_loss_on``.
         """
         groups = module.weight_optimizer.param_groups
         return self.gradient(
-            lambda: module.loss_on(train, index),
-            lambda: module.architecture_loss_on(valid, index),
+            lambda: module.loss_on(train, index, shares[0]),
+            lambda: module.architecture_loss_on(valid, index, shares[1]),
             [weight for group in groups for weight in group['params']],
             module.architecture.arch_parameters(),
             module.weight_optimizer,
             buffers=list(module.model.buffers()),
             learning_rate=[float(group['lr']) for group in groups for _ in group['params']],
+            loss_scale=module.loss_scale,
         )
 
     def options(self) -> dict[str, Any]:
@@ -64,11 +67,11 @@ class Architect:
         *,
         buffers: Sequence[Tensor],
         learning_rate: float | Sequence[float],
+        loss_scale: float = 1.0,
     ) -> list[Tensor]:
         """Arguments and result as for :func:`architecture_gradient`."""
-        return architecture_gradient(
-            train_loss, valid_loss, weights, alphas, optimizer, buffers=buffers, learning_rate=learning_rate, **self.options()
-        )
+        given = {'buffers': buffers, 'learning_rate': learning_rate, 'loss_scale': loss_scale}
+        return architecture_gradient(train_loss, valid_loss, weights, alphas, optimizer, **given, **self.options())
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Joint(Architect):
     passes = 0
 
 
-@typed
+@typed(settings=SecondOrderSettings)
 @dataclass(frozen=True)
 class SecondOrder(Architect):
     """The gradient through one virtual step of the weights. Options as for :func:`architecture_gradient`, checked at once."""
@@ -106,9 +109,6 @@ class SecondOrder(Architect):
     clip_norm: float | Literal['published'] | None = None
 
     passes = 4  # the virtual step, the gradient there, and twice for the product
-
-    def __post_init__(self) -> None:
-        check_options(self.hessian, self.epsilon, self.clip_norm)
 
     def options(self) -> dict[str, Any]:
         """See :class:`Architect`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 import torch
@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 from nni_darts import parallel
 from nni_darts.strategies.architects.randomness import RandomState
 from nni_darts.strategies.architects.virtual_step import clip_coefficient, virtual_step
+from nni_darts.strategies.catalogue import SecondOrderSettings
 
 __all__ = ['architecture_gradient', 'gradient_of', 'require_grad', 'saved', 'unchanged']
 
-HESSIANS = ('finite_difference', 'exact')
 PUBLISHED_NORM = 0.25
 """The norm to which the authors clip the gradients of recurrent networks."""
 
@@ -35,6 +35,7 @@ def architecture_gradient(
     hessian: Literal['finite_difference', 'exact'] = 'finite_difference',
     epsilon: float = 0.01,
     clip_norm: float | Literal['published'] | None = None,
+    loss_scale: float = 1.0,
 ) -> list[Tensor]:
     """The gradient of the validation loss in the architecture parameters α.
 
@@ -51,6 +52,9 @@ def architecture_gradient(
     Whatever happens inside, exceptions included: weights, buffers, ``.grad``, ``requires_grad`` and the optimizer are afterwards
     exactly as before. Every pass starts from the same buffers; those that repeat the training loss see the random numbers (dropout
     masks) of its first pass, and the random state afterwards is as if the training and the validation loss had run once each.
+
+    Under autocast the losses are computed in 16 bits, the product is not: w and w ± εv are the same number to most 16-bit weights, and
+    batch norm cannot be differentiated twice in float16.
 
     Where several processes share a step (:mod:`nni_darts.parallel`), each has the losses of its part of the batches, and the result is that
     of the losses' means over ranks, on every rank: the virtual step, v and the product are averaged.
@@ -72,16 +76,19 @@ def architecture_gradient(
             multiplied by k; v is not clipped. That is the gradient through the clipped step. ``published`` is the formula of the authors'
             code instead, at their norm of 0.25: the product is multiplied by a k without the upper limit of 1, and v is clipped, too. A
             decoder tied to the embedding moves with it in both; in the authors' code the virtual step leaves the embedding where it was.
+        loss_scale: factor of every loss while it is differentiated, so that float16 holds its gradients. Each gradient is divided by it
+            at once: the virtual step, v and its length are those of the losses themselves. A power of 2 changes nothing else.
 
     Returns:
-        A list of tensors shaped like ``alphas``; zeros where the loss does not depend on an α.
+        A list of tensors shaped like ``alphas``; zeros where the loss does not depend on an α. Where float16 overflows under a
+        ``loss_scale``, some of their values are not finite.
 
     Raises:
         ValueError: for an option outside its range, a tensor that is no leaf, or, at order 2, an optimizer other than SGD.
     """
     if order not in (1, 2):
         raise ValueError(f'order must be 1 or 2, not {order!r}')
-    check_options(hessian, epsilon, clip_norm)
+    SecondOrderSettings(hessian=hessian, epsilon=epsilon, clip_norm=clip_norm)  # raises for a wrong one
     rates = list(learning_rate) if isinstance(learning_rate, Sequence) else [learning_rate] * len(weights)
     if len(rates) != len(weights) or not all(math.isfinite(rate) and rate >= 0 for rate in rates):
         raise ValueError(
@@ -98,7 +105,13 @@ def architecture_gradient(
         def first_order() -> list[Tensor]:
             require_grad(alphas, True)
             require_grad(weights, False)
-            return parallel.average(gradient_of(valid_loss(), alphas))
+            return parallel.average(gradient_of(valid_loss(), alphas, loss_scale))
+
+        def overflowed(gradients: Sequence[Tensor]) -> bool:
+            return loss_scale != 1 and not bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all())
+
+        def not_finite() -> list[Tensor]:
+            return [torch.full_like(alpha, math.nan) for alpha in alphas]
 
         if order == 1 or not any(rates) or not moving:
             return first_order()
@@ -106,11 +119,13 @@ def architecture_gradient(
         devices = [tensor.device for tensor in (*weights, *alphas)]
         before_train = RandomState(devices)
         require_grad(alphas, False)
-        reached, gradients = _reached(moving, train_loss())
+        reached, gradients = _reached(moving, train_loss(), loss_scale)
         if not reached:
             rewind()
             return first_order()
         gradients = parallel.average(gradients)
+        if overflowed(gradients):
+            return not_finite()  # no pass with weights that are not numbers: hidden states would keep them
         published = clip_norm == 'published'
         max_norm = PUBLISHED_NORM if published else clip_norm
         coefficient = None if max_norm is None else clip_coefficient(gradients, max_norm)
@@ -125,9 +140,11 @@ def architecture_gradient(
             del steps
             rewind()
             require_grad(alphas, True)
-            result = parallel.average(gradient_of(valid_loss(), [*alphas, *reached]))
+            result = parallel.average(gradient_of(valid_loss(), [*alphas, *reached], loss_scale))
             after_valid = RandomState(devices)
             result, vector = result[: len(alphas)], result[len(alphas) :]
+            if overflowed(vector):
+                return not_finite()
             if published:
                 vector = list(torch._foreach_mul(vector, clip_coefficient(vector, PUBLISHED_NORM).clamp(max=1.0)))
             # c differs between weights only where the optimizer's groups differ; folding it into v keeps one product for all.
@@ -138,31 +155,19 @@ def architecture_gradient(
                 before_train.restore()
                 return train_loss()
 
-            if hessian == 'exact':
-                restore()
-                product = _exact_product(repeated_train_loss, reached, alphas, vector)
-            else:
-                require_grad(weights, False)
-                product = _difference_product(repeated_train_loss, reached, alphas, vector, epsilon, restore)
+            with _without_autocast(devices):
+                if hessian == 'exact':
+                    restore()
+                    product = _exact_product(repeated_train_loss, reached, alphas, vector)
+                else:
+                    require_grad(weights, False)
+                    product = _difference_product(repeated_train_loss, reached, alphas, vector, epsilon, restore)
             product = parallel.average(product)
             if coefficient is not None:
                 # Not folded into v: its size must not touch the length of the difference's steps.
                 product = list(torch._foreach_mul(product, coefficient if published else coefficient.clamp(max=1.0)))
         after_valid.restore()
         return list(torch._foreach_sub(result, product))
-
-
-def check_options(hessian: str, epsilon: float, clip_norm: float | str | None) -> None:
-    """Raises ValueError that names the option outside its range."""
-    if hessian not in HESSIANS:
-        raise ValueError(f'hessian must be one of {", ".join(HESSIANS)}, not {hessian!r}')
-    if not (isinstance(epsilon, (int, float)) and math.isfinite(epsilon) and epsilon > 0):
-        raise ValueError(f'epsilon must be a number above 0, not {epsilon!r}')
-    if clip_norm not in (None, 'published') and not (isinstance(clip_norm, (int, float)) and math.isfinite(clip_norm) and clip_norm > 0):
-        raise ValueError(
-            f"clip_norm must be a number above 0, 'published' (the authors' formula at their norm {PUBLISHED_NORM}) or None, "
-            f'not {clip_norm!r}'
-        )
 
 
 def _exact_product(
@@ -200,23 +205,46 @@ def _difference_product(
     return list(torch._foreach_div(difference, 2 * scale))
 
 
-def gradient_of(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """∇ of a scalar; zeros for inputs it does not depend on. ``.grad`` is not touched."""
+def gradient_of(loss: Tensor, inputs: Sequence[Tensor], loss_scale: float = 1.0) -> list[Tensor]:
+    """∇ of a scalar; zeros for inputs it does not depend on. ``.grad`` is not touched.
+
+    Args:
+        loss_scale: by what the loss is multiplied before, and the gradient divided after it is differentiated.
+    """
     if loss.numel() != 1:
         raise ValueError(f'a loss must be a scalar, not of shape {tuple(loss.shape)}')
-    gradients = torch.autograd.grad(loss, inputs, allow_unused=True) if loss.requires_grad else [None] * len(inputs)
-    return [torch.zeros_like(tensor) if gradient is None else gradient for gradient, tensor in zip(gradients, inputs)]
+    scaled = _scaled(loss, loss_scale)
+    gradients = torch.autograd.grad(scaled, inputs, allow_unused=True) if loss.requires_grad else [None] * len(inputs)
+    dense = [torch.zeros_like(tensor) if gradient is None else gradient for gradient, tensor in zip(gradients, inputs)]
+    return _unscaled(dense, loss_scale)
 
 
-def _reached(weights: Sequence[Tensor], loss: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+@contextmanager
+def _without_autocast(devices: Iterable[torch.device]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for kind in {device.type for device in devices}:
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+def _scaled(loss: Tensor, loss_scale: float) -> Tensor:
+    return loss if loss_scale == 1 else loss_scale * loss
+
+
+def _unscaled(gradients: Sequence[Tensor], loss_scale: float) -> list[Tensor]:
+    return list(gradients) if loss_scale == 1 else list(torch._foreach_div(gradients, loss_scale))
+
+
+def _reached(weights: Sequence[Tensor], loss: Tensor, loss_scale: float) -> tuple[list[Tensor], list[Tensor]]:
     """The weights the loss depends on and its gradient in them: an optimizer leaves the others alone."""
     if loss.numel() != 1:
         raise ValueError(f'a loss must be a scalar, not of shape {tuple(loss.shape)}')
     if not loss.requires_grad:
         return [], []
-    gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+    gradients = torch.autograd.grad(_scaled(loss, loss_scale), weights, allow_unused=True)
     pairs = [(weight, gradient) for weight, gradient in zip(weights, gradients) if gradient is not None]
-    return [weight for weight, _ in pairs], [gradient for _, gradient in pairs]
+    return [weight for weight, _ in pairs], _unscaled([gradient for _, gradient in pairs], loss_scale)
 
 
 def require_grad(tensors: Sequence[Tensor], value: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,17 +12,18 @@ from torch import Tensor
 from nni_darts import parallel
 from nni_darts.strategies.architects.architect import Architect
 from nni_darts.strategies.architects.gradient import gradient_of, saved
+from nni_darts.strategies.catalogue import ReinforceSettings
 from nni_darts.strategies.costs import EVALUATION
 from nni_darts.strategies.relaxations.policies import draw
+from nni_darts.strategies.settings import typed
 
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
-from nni_darts.strategies.settings import check_whole, typed
 
 __all__ = ['Reinforce']
 
 
-@typed
+@typed(settings=ReinforceSettings)
 @dataclass(frozen=True)
 class Reinforce(Architect):
     """Moves the controller of sampled paths towards those that validate well with the shared weights.
@@ -53,14 +55,7 @@ class Reinforce(Architect):
         """Each path is evaluated."""
         return self.paths_per_step * EVALUATION
 
-    def __post_init__(self) -> None:
-        check_whole('paths_per_step', self.paths_per_step)
-        if not 0 <= self.baseline_decay < 1:
-            raise ValueError(f'baseline_decay must lie in [0, 1), not {self.baseline_decay!r}')
-        if self.entropy_weight < 0:
-            raise ValueError(f'entropy_weight must be at least 0, not {self.entropy_weight!r}')
-
-    def gradients(self, module: DifferentiableModule, train: Any, valid: Any, index: int) -> list[Tensor]:
+    def gradients(self, module: DifferentiableModule, train: Any, valid: Any, index: int, shares: Sequence[float]) -> list[Tensor]:
         """See :class:`Architect`. Minus the policy gradient, as an optimizer descends; the training batch is not looked at."""
         architecture = module.architecture
         drawn = [architecture.policy.follow(draw) for _ in range(self.paths_per_step)]
@@ -68,10 +63,10 @@ class Reinforce(Architect):
         with torch.no_grad(), saved(list(module.model.buffers())):
             for path, _ in drawn:
                 with architecture.along(path):
-                    scores.append(module.score_on(valid, index, self.criterion))
+                    scores.append(module.score_on(valid, index, shares[1], self.criterion))
         (rewards,) = parallel.average([torch.stack(scores).cpu()])  # one transfer for all
         loss = sum(self.surrogate(architecture.memory, reward, log) for reward, (_, log) in zip(rewards.tolist(), drawn))
-        return parallel.average(gradient_of(loss / self.paths_per_step, architecture.arch_parameters()))
+        return parallel.average(gradient_of(loss / self.paths_per_step, architecture.arch_parameters(), module.loss_scale))
 
     def surrogate(self, memory: dict[str, Any], reward: float, log_probability: Tensor) -> Tensor:
         """A scalar whose gradient is minus the estimate above; ``memory`` keeps b, which takes up this reward afterwards."""

@@ -1,4 +1,4 @@
-"""What leaves a state by the compiled kernels of ``cpp/``: one call forward, one back."""
+"""The outgoing edges of a state, computed by the compiled kernels of ``cpp/``: one call forward, one back."""
 
 from __future__ import annotations
 

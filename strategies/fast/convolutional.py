@@ -111,7 +111,7 @@ class FastCell(Cell):
         return count
 
     def _plan(self, state: Tensor) -> Plan:
-        """What there is to compute; it stays the same until an edge is decided."""
+        """Returns the plan of the computations, which stays the same until an edge is decided."""
         architecture = self._architecture
         decided = tuple((architecture.is_cut(edge.label), architecture.fixed.get(edge.label)) for node in self.nodes for edge in node.edges)
         key = (state.device, state.dtype, self.training, decided)

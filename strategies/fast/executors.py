@@ -18,14 +18,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypedDict
+from typing import Any, ClassVar, NamedTuple, Protocol, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from nni_darts import parallel
-from nni_darts.files import lock, write_text
+from nni_darts.activity import under_way
+from nni_darts.files import cache_folder, lock, write_text
 from nni_darts.strategies.architects.randomness import RandomState
+from nni_darts.strategies.catalogue import ExecutionSetting
 from nni_darts.strategies.fast.kernels import instruction_set, kernels
 
 __all__ = ['NAMES', 'CellInputs', 'Executable', 'ExecutorChoice', 'ExecutorRecord', 'ExecutionSetting', 'Place', 'unusable']
@@ -34,9 +36,6 @@ _logger = logging.getLogger(__name__)
 
 NAMES = ('compiled', 'piecewise', 'joined', 'plain')
 """Of all executors, in the order of preference."""
-
-ExecutionSetting = Literal['fast', 'compiled', 'piecewise', 'joined', 'plain']
-"""The setting ``execution`` of a strategy: ``fast`` chooses, each other value pins an executor."""
 
 CellInputs = tuple[Tensor | None, ...]
 
@@ -107,7 +106,7 @@ def unusable(name: str, place: Place) -> str | None:
         if place.device != 'cpu':
             return f'computes on the CPU, not on {place.device}'
         if place.autocast:
-            return 'does not compute in 16 bits (precision: bf16-mixed)'
+            return 'does not compute in 16 bits (precision: bf16-mixed, 16-mixed)'
     if name == 'compiled' and kernels(torch.empty(0, dtype=place.dtype, device='cpu')) is None:
         return 'has no kernels here: they need a C++ compiler on Linux, and NNI_DARTS_KERNELS must not be off'
     return None
@@ -217,7 +216,8 @@ def _choose(cell: Executable, candidates: Sequence[str], inputs: CellInputs, pla
     before = _recall(path, key, candidates)
     if before is not None:
         return before
-    seconds = timed(cell, candidates, inputs)
+    with under_way('timing executors'):
+        seconds = timed(cell, candidates, inputs)
     name = candidates[0]
     for other in candidates[1:]:
         if seconds[other] < MARGIN * seconds[name]:
@@ -338,7 +338,7 @@ _IN_PROCESS: dict[tuple[str, str], dict[str, Any]] = {}
 def _memory() -> Path | None:
     """The file that remembers choices; None where there is no home."""
     try:
-        return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'nni-darts' / 'executors.json'
+        return cache_folder() / 'executors.json'
     except RuntimeError:
         return None
 

@@ -22,7 +22,7 @@ __all__ = ['joined']
 
 
 def joined(plan: Plan, running: RunningStatistics, weights: Tensor, older: Tensor, previous: Tensor) -> Tensor:
-    """What a cell computes from its two preprocessed inputs, and from the weights of its candidates as the plan orders them."""
+    """Computes a cell from its two preprocessed inputs and the weights of its candidates, in the plan's order."""
     states = [nhwc(older), nhwc(previous)]
     sums: Tensor | None = None  # of the nodes that still lack inputs: (B, H, W, nodes, C)
     for state, leaving in enumerate(plan.leaving):
@@ -36,7 +36,7 @@ def joined(plan: Plan, running: RunningStatistics, weights: Tensor, older: Tenso
 
 
 class _Joined:
-    """What leaves one state."""
+    """The outgoing edges of one state."""
 
     def __init__(self, leaving: Leaving, x: Tensor, weights: Tensor, training: bool, running: RunningStatistics) -> None:
         self.leaving, self.x, self.weights, self.training, self.running = leaving, x, weights, training, running

@@ -25,12 +25,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ['SIZES', 'State', 'instruction_set', 'kernels', 'pointer']
+from nni_darts.activity import under_way
+from nni_darts.files import cache_folder
+
+__all__ = ['SIZES', 'State', 'built_kernels', 'compiler', 'instruction_set', 'kernels', 'pointer']
 
 _logger = logging.getLogger(__name__)
 
 SIZES = (3, 5, 7)
 """Of depthwise convolutions that are compiled."""
+
+BUILD_SECONDS = 60.0
+"""About how long the compiler takes for one precision on a core that others use, too; a third of that on a fast one that is free."""
 
 _FOLDER = Path(__file__).with_name('cpp')
 _SOURCE = _FOLDER / 'kernels.cpp'
@@ -101,20 +107,40 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(('flags', 'Features'))), '')
 
 
+def compiler() -> str | None:
+    """The program that builds the kernels: that of ``CXX``, or ``g++``; None where there is none."""
+    return shutil.which(os.environ.get('CXX', 'g++')) if platform.system() == 'Linux' else None
+
+
+def built_kernels(dtype: torch.dtype = torch.float32) -> Path | None:
+    """The file of the kernels that were built on this machine for a precision; None if the first search has still to build them.
+
+    Raises:
+        OSError, subprocess.SubprocessError: if the compiler cannot be run.
+    """
+    program = compiler()
+    path = None if program is None else _cached(program, _options(_NAMES[dtype], instruction_set()))
+    return path if path is not None and path.exists() else None
+
+
+def _options(name: str, march: str) -> tuple[str, ...]:
+    return f'-DREAL={name}', f'-march={march}'
+
+
 @functools.cache
 def _functions(name: str, march: str) -> _Kernels | None:
-    library = _library((f'-DREAL={name}', f'-march={march}'))
+    library = _library(_options(name, march))
     return None if library is None else _Kernels(library)
 
 
 def _library(options: tuple[str, ...]) -> ctypes.CDLL | None:
-    compiler = shutil.which(os.environ.get('CXX', 'g++'))
-    if compiler is None or platform.system() != 'Linux':
+    program = compiler()
+    if program is None:
         return None
     try:
-        path = _cached(compiler, options)
+        path = _cached(program, options)
         if not path.exists():
-            _build(compiler, options, path)
+            _build(program, options, path)
         return ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode('utf-8', 'replace').strip() or f'exit code {error.returncode}'
@@ -135,8 +161,7 @@ def _cached(compiler: str, options: tuple[str, ...]) -> Path:
         _processor().encode(),
     )
     digest = hashlib.sha256(b'\0'.join(parts)).hexdigest()[:20]
-    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    return cache / 'nni-darts' / f'kernels-{digest}.so'
+    return cache_folder() / f'kernels-{digest}.so'
 
 
 def _build(compiler: str, options: tuple[str, ...], path: Path) -> None:
@@ -144,7 +169,8 @@ def _build(compiler: str, options: tuple[str, ...], path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = Path(folder) / 'kernels.so'
-        subprocess.run([compiler, *_FLAGS, *options, str(_SOURCE), '-o', str(built)], check=True, capture_output=True, timeout=300)
+        with under_way('building compiled kernels, once per machine', seconds=BUILD_SECONDS):
+            subprocess.run([compiler, *_FLAGS, *options, str(_SOURCE), '-o', str(built)], check=True, capture_output=True, timeout=300)
         built.replace(path)
 
 

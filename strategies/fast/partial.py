@@ -57,7 +57,7 @@ class FastPartialCell(FastCell):
         return nchw(torch.cat([states[index] for index in self.concat], dim=3))
 
     def _around(self, x: Tensor, stride: int) -> Tensor:
-        """What passes the operations by."""
+        """Returns the channels that bypass the operations."""
         if not x.shape[3]:
             return x.new_zeros(())
         return x if stride == 1 else nhwc(functional.max_pool2d(nchw(x), 2, 2, ceil_mode=True))

@@ -1,4 +1,4 @@
-"""What leaves a state in torch's operations, piece by piece.
+"""The outgoing edges of a state, computed piece by piece in torch's operations.
 
 Images are (B, H, W, C) in here, and y is what a piece of a batch is while H and W do not matter: (n, G, C) for G edges.
 """
@@ -25,10 +25,10 @@ PIECE_BYTES = 2**21
 
 
 class Given(NamedTuple):
-    """What a state is computed from.
+    """The inputs of the computation of a state's outgoing edges.
 
     Attributes:
-        leaving: what leaves the state.
+        leaving: the candidates on its outgoing edges.
         x: the state, (B, H, W, C)
         weights: of all candidates of the cell.
         parameters: from which those of the convolutions are taken, in the order of the plan.

@@ -1,4 +1,4 @@
-"""What a relaxed cell has to compute, sorted by state: which candidates on the edges that leave it can be computed together."""
+"""The computations of a relaxed cell, sorted by state: which candidates on its outgoing edges can be computed together."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Other:
 
 @dataclass
 class Leaving:
-    """What leaves one state.
+    """The candidates on the outgoing edges of one state.
 
     Attributes:
         first: the first node that may read it; all nodes after that may, too, and there is one edge to each.
@@ -143,7 +143,7 @@ Candidates = list[tuple[nn.Module, int]]
 
 
 class Plan:
-    """What a cell has to compute, by state, while no further edge is decided.
+    """The computations of a cell, by state, valid until another edge is decided.
 
     Attributes:
         labels: of the edges that are still mixed; weights of their candidates are those of the cell, in this order after ``constants``.

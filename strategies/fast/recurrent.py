@@ -160,7 +160,7 @@ class _Memory:
 
 
 def _read(states: Sequence[Tensor], mask: Tensor | None, out: Tensor) -> Tensor:
-    """What the matrix reads: (inputs, B, hidden)"""
+    """Copies the inputs of the matrix product into ``out``: (inputs, B, hidden)"""
     for state, place in zip(states, out):
         if mask is None:
             place.copy_(state)

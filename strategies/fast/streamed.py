@@ -38,7 +38,7 @@ def streamed(
     compiled: bool,
     checkpoint: bool = False,
 ) -> Tensor:
-    """What a cell computes from its two preprocessed inputs, and from the weights of its candidates as the plan orders them.
+    """Computes a cell from its two preprocessed inputs and the weights of its candidates, in the plan's order.
 
     Args:
         running: takes new running statistics.
@@ -218,7 +218,7 @@ class _PlainNodes(nn.Module):
 
 
 class _PlainState(nn.Module):
-    """What leaves a state, in operations that can be differentiated twice."""
+    """The outgoing edges of a state, in operations that can be differentiated twice."""
 
     def __init__(self, edges: Sequence[Candidates]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a choice computes while searching."""
+"""Relaxations: the computation of a choice during the search."""
 
 from nni_darts.strategies.relaxations.base import Relaxation
 from nni_darts.strategies.relaxations.gumbel import Gumbel

@@ -1,4 +1,4 @@
-"""What stands in for a choice among operations while searching."""
+"""The module that replaces a choice among operations during the search."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Relaxation:
         return weighted_sum(others, [candidates[index](*args, **kwargs) for index in kept])
 
     def candidate(self, module: nn.Module, name: str) -> nn.Module:
-        """What is searched in the place of a candidate: here the candidate."""
+        """Returns the module to search in place of a candidate: here the candidate itself."""
         return module
 
     def around(self, compute: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
@@ -98,7 +98,7 @@ class Relaxation:
 
         Args:
             architecture: α, frozen meanwhile.
-            loss: the training loss on the step's batch.
+            loss: the training loss on the step's batch, in float16 times the scale of its gradients.
             model: the supernet.
             progress: e / E in epoch e (from 0) of a search of E epochs: below 1 until the search is over.
         """

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nni_darts import parallel
+from nni_darts.strategies.catalogue import GumbelSettings
 from nni_darts.strategies.relaxations.base import Relaxation
 from nni_darts.strategies.settings import typed
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ['Gumbel']
 
 
-@typed
+@typed(settings=GumbelSettings)
 class Gumbel(Relaxation):
     """Each edge draws one operation from ``softmax((α + gumbel) / τ)`` and computes only that one.
 
@@ -31,8 +32,6 @@ class Gumbel(Relaxation):
     """
 
     def __init__(self, first: float = 10.0, last: float = 0.1) -> None:
-        if not 0 < last <= first:
-            raise ValueError(f'the temperature must fall and stay above 0, not go from {first} to {last}')
         self.first = first
         self.last = last
         self.temperature = first

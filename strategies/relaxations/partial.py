@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nni_darts.strategies.catalogue import PartialSettings
 from nni_darts.strategies.relaxations.base import Relaxation
 from nni_darts.strategies.settings import typed
 
 __all__ = ['PartialChannels']
 
 
-@typed
+@typed(settings=PartialSettings)
 class PartialChannels(Relaxation):
     """The first C / k of an edge's C channels go through the mixed operation, the others around it; then channels are shuffled.
 
@@ -34,8 +35,6 @@ class PartialChannels(Relaxation):
     """
 
     def __init__(self, portion: int = 4, *, edge_weights: bool = True) -> None:
-        if portion < 1:
-            raise ValueError(f'portion must be at least 1, not {portion}')
         self.portion = portion
         self.weighted_edges = edge_weights
 

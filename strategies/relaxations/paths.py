@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from nni_darts.strategies.catalogue import ControllerSettings
 from nni_darts.strategies.relaxations.base import Relaxation
 from nni_darts.strategies.relaxations.policies import Controller, UniformPolicy
+from nni_darts.strategies.settings import typed
 
 if TYPE_CHECKING:
     from nni_darts.strategies.architecture import Architecture
-from nni_darts.strategies.settings import check_whole, typed
 
 __all__ = ['SampledPaths']
 
 
-@typed
+@typed(settings=ControllerSettings)
 class SampledPaths(Relaxation):
     """Each step of the weights is that of one architecture, drawn from a policy; nothing else of the supernet is computed.
 
@@ -35,9 +36,6 @@ class SampledPaths(Relaxation):
     sampled = True
 
     def __init__(self, controller: bool = False, *, hidden: int = 64, tanh_constant: float = 1.1) -> None:
-        check_whole('hidden', hidden)
-        if tanh_constant <= 0:
-            raise ValueError(f'tanh_constant must be above 0, not {tanh_constant!r}')
         self.trains_alpha = controller
         self.hidden = hidden
         self.tanh_constant = tanh_constant

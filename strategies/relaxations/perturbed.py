@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nni_darts import parallel
+from nni_darts.strategies.catalogue import AdversarialSettings, PerturbedSettings
 from nni_darts.strategies.costs import EVALUATION
 from nni_darts.strategies.relaxations.base import Relaxation, onto_simplex
 from nni_darts.strategies.settings import typed
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ['AdversarialSoftmax', 'RandomSoftmax']
 
 
-@typed
+@typed(settings=PerturbedSettings)
 class RandomSoftmax(Relaxation):
     """SDARTS-RS: in the weight step ``softmax(α) + δ``, δ ~ U(−ε, ε), brought back onto the simplex.
 
@@ -29,8 +30,6 @@ class RandomSoftmax(Relaxation):
     """
 
     def __init__(self, first: float = 0.03, last: float = 0.3) -> None:
-        if not 0 <= first <= last < 1:
-            raise ValueError(f'the perturbation must grow within [0, 1), not from {first} to {last}')
         self.first = first
         self.last = last
         self._perturbed: dict[str, Tensor] = {}
@@ -58,7 +57,7 @@ def _randomly_moved(centres: dict[str, Tensor], radius: float) -> dict[str, Tens
     return {label: onto_simplex(p + torch.empty_like(p).uniform_(-radius, radius)) for label, p in centres.items()}
 
 
-@typed
+@typed(settings=AdversarialSettings)
 class AdversarialSoftmax(RandomSoftmax):
     """SDARTS-ADV: δ within ±ε that raises the training loss, found by projected gradient ascent with the supernet in eval mode.
 
@@ -72,8 +71,6 @@ class AdversarialSoftmax(RandomSoftmax):
 
     def __init__(self, first: float = 0.03, last: float = 0.3, steps: int = 7, random_start: bool = True) -> None:
         super().__init__(first, last)
-        if steps < 1:
-            raise ValueError(f'steps must be at least 1, not {steps}')
         self.steps = steps
         self.random_start = random_start
         self.passes = 1 + steps + 2 * EVALUATION

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nni_darts.strategies.catalogue import SkipDropoutSettings
 from nni_darts.strategies.relaxations.base import Relaxation
 from nni_darts.strategies.settings import typed
 
@@ -17,7 +18,7 @@ _SKIP = 'skip_connect'
 _PUBLISHED_EPOCHS, _PUBLISHED_WARMUP, _FALL = 25, 10, 0.2
 
 
-@typed
+@typed(settings=SkipDropoutSettings)
 class SkipDropout(Relaxation):
     """The softmax; while training, a part of the numbers that come out of a ``skip_connect`` is dropped, less and less.
 
@@ -35,8 +36,6 @@ class SkipDropout(Relaxation):
     """
 
     def __init__(self, rate: float, behind: Literal['identity', 'all'] = 'identity') -> None:
-        if not 0 <= rate < 1:
-            raise ValueError(f'dropout must lie in [0, 1), not {rate!r}')
         self.rate = rate
         self.behind = behind
         self.current = rate

@@ -1,4 +1,4 @@
-"""SGAS: edges are decided greedily while the search goes on (Li et al., CVPR 2020)."""
+"""SGAS: edges are decided greedily during the search (Li et al., CVPR 2020)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import torch
 from torch import Tensor
 
 from nni_darts.strategies.architecture import Architecture
+from nni_darts.strategies.catalogue import GreedySettings
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.selections.magnitude import Selection
 from nni_darts.strategies.selections.perturbation import Progressive, ProgressiveMagnitude
+from nni_darts.strategies.settings import typed
 
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
-from nni_darts.strategies.settings import check_whole, typed
 
 __all__ = ['Greedy']
 
 
-@typed
+@typed(settings=GreedySettings)
 class Greedy(Selection):
     """Fixes one edge of each kind of cell at a time, the one with the best score, until every node has its inputs.
 
@@ -53,15 +54,6 @@ class Greedy(Selection):
         history: int = 4,
         operations: Progressive | None = None,
     ) -> None:
-        for name, value, least in (
-            ('decision_start', decision_start, 0),
-            ('decision_every', decision_every, 1),
-            ('batch_increase', batch_increase, 0),
-            ('history', history, 1),
-        ):
-            check_whole(name, value, least)
-        if decision_start >= _PUBLISHED_EPOCHS:
-            raise ValueError(f'decision_start must be below {_PUBLISHED_EPOCHS}, not {decision_start}')
         self.greedy_criterion = greedy_criterion
         self.decision_start = decision_start
         self.decision_every = decision_every

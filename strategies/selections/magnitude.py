@@ -8,6 +8,7 @@ import torch
 
 from nni_darts.genotype import strongest_edges
 from nni_darts.strategies.architecture import Architecture
+from nni_darts.strategies.catalogue import MagnitudeSettings
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.relaxations.subsets import best_subset
 from nni_darts.strategies.settings import typed
@@ -29,7 +30,7 @@ class Selection:
     become ``none``: there it is the only way to leave a connection out (NAS-Bench-201).
 
     Attributes:
-        step_schedule: whether the evaluator's learning rate schedule goes on while a selection fine-tunes.
+        step_schedule: whether the evaluator's learning rate schedule advances while a selection fine-tunes.
 
     Decisions already taken (``architecture.fixed``, ``architecture.dropped``) stand.
     """
@@ -48,7 +49,7 @@ class Selection:
         """Called after each epoch, before decisions, with the number of epochs that are finished and that of the search."""
 
     def rounds_due(self, finished: int, search_epochs: int, architecture: Architecture) -> int:
-        """How many rounds of decisions are due after so many epochs."""
+        """Returns the number of rounds of decisions that are due after a number of epochs."""
         return 0
 
     def decide(self, architecture: Architecture, module: DifferentiableModule) -> list[dict[str, Any]]:
@@ -89,7 +90,7 @@ class Selection:
         return sample
 
 
-@typed
+@typed(settings=MagnitudeSettings)
 class Magnitude(Selection):
     """Discretisation by the size of α, after the search: DARTS.
 
@@ -102,8 +103,6 @@ class Magnitude(Selection):
     """
 
     def __init__(self, max_skips: int | None = None) -> None:
-        if max_skips is not None and max_skips < 0:
-            raise ValueError(f'max_skips must be a whole number from 0 or None, not {max_skips!r}')
         self.max_skips = max_skips
 
     def _chosen(self, architecture: Architecture, tables: dict[str, dict[Any, float]]) -> dict[str, Any]:
@@ -120,7 +119,7 @@ class Magnitude(Selection):
 
 
 def edge_weights(architecture: Architecture, label: str) -> list[float]:
-    """What each input of a node is multiplied by: softmax(β) where edges have weights (PC-DARTS), else one."""
+    """Returns the factor of each input of a node: softmax(β) where edges have weights (PC-DARTS), else one."""
     decision = architecture.inputs()[label]
     if not decision.weighted:
         return [1.0] * decision.candidates

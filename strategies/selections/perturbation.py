@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from nni_darts.strategies.architecture import Architecture, InputDecision, Mask
+from nni_darts.strategies.catalogue import PerturbationSettings, ProgressiveSettings
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.selections.magnitude import Magnitude, Selection, edge_weights, operation_tables
 from nni_darts.strategies.selections.scoring import Scoring
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ['Perturbation', 'Progressive', 'ProgressiveMagnitude']
 
 
-@typed
+@typed(settings=ProgressiveSettings)
 class Progressive(Selection):
     """Takes the decisions one by one after the search, with fine-tuning between them (Wang et al., algorithm 1).
 
@@ -46,10 +47,6 @@ class Progressive(Selection):
     rescore_inputs = False
 
     def __init__(self, *, epochs_between: int = 5, learning_rate_factor: float = 0.1, step_schedule: bool = False) -> None:
-        if epochs_between < 1:
-            raise ValueError(f'epochs_between must be at least 1, not {epochs_between}')
-        if not learning_rate_factor > 0:
-            raise ValueError(f'learning_rate_factor must be above 0, not {learning_rate_factor}')
         self.epochs_between = epochs_between
         self.learning_rate_factor = learning_rate_factor
         self.step_schedule = step_schedule
@@ -158,7 +155,7 @@ class Progressive(Selection):
         return written
 
     def scored_operations(self, architecture: Architecture, label: str) -> list[tuple[int, int | None]]:
-        """What is scored to decide the operation of a label, as in :meth:`scored`."""
+        """Returns the candidates to score for the operation of a label, as in :meth:`scored`."""
         return []
 
     def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
@@ -166,7 +163,7 @@ class Progressive(Selection):
         raise NotImplementedError
 
 
-@typed
+@typed(settings=PerturbationSettings)
 class Perturbation(Progressive):
     """DARTS-PT: a candidate is masked alone, the others keep their weights, and the supernet is validated.
 

@@ -6,18 +6,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nni_darts.strategies.architecture import Architecture, Path
+from nni_darts.strategies.catalogue import RankingSettings
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.selections.magnitude import Selection
 from nni_darts.strategies.selections.scoring import Scoring
+from nni_darts.strategies.settings import typed
 
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
-from nni_darts.strategies.settings import check_whole, typed
 
 __all__ = ['Ranking']
 
 
-@typed
+@typed(settings=RankingSettings)
 class Ranking(Selection):
     """When the search is over, ``samples`` paths are drawn from the policy and ranked by what they score on a few validation batches.
 
@@ -36,8 +37,6 @@ class Ranking(Selection):
     """
 
     def __init__(self, *, samples: int = 1000, finalists: int = 10, batches: int | None = 1, **scoring: Any) -> None:
-        for name, value in (('samples', samples), ('finalists', finalists)):
-            check_whole(name, value)
         self.samples = samples
         self.finalists = finalists
         self.first = Scoring(batches=batches, **scoring)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from nni_darts import parallel
+from nni_darts.activity import announce
+from nni_darts.strategies.catalogue import ScoringSettings
 from nni_darts.strategies.settings import typed
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ['Scoring']
 
 
-@typed
+@typed(settings=ScoringSettings)
 @dataclass(frozen=True)
 class Scoring:
     """Compares variants of a supernet on the same validation batches.
@@ -39,10 +41,6 @@ class Scoring:
     batch_norm: Literal['train', 'eval'] = 'train'
     batches: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.batches is not None and self.batches < 1:
-            raise ValueError(f'batches must be at least 1 or None, not {self.batches}')
-
     def scores(
         self,
         module: DifferentiableModule,
@@ -58,7 +56,7 @@ class Scoring:
 
         Args:
             module: holds the supernet.
-            label: what is scored, for progress.
+            label: what is scored, for announcements.
             variants: each makes a context within which the supernet is that variant.
             sharing: makes what computes once what the variants have in common.
 
@@ -73,16 +71,17 @@ class Scoring:
                 if shared:
                     shared.begin(batch)
                 scores = []
-                for variant in variants:
+                parts = None if total is None else total * len(variants)
+                for number, variant in enumerate(variants, start=1):
                     rewind()
                     if shared:
                         shared.begin_pass()
                     with variant():
-                        scores.append(module.score_on(batch, index, self.criterion))
+                        scores.append(module.score_on(batch, index, 1.0, self.criterion))
+                    announce(f'scoring {label}', index * len(variants) + number, parts)
                 values.append(torch.stack(scores))
                 sizes.append(samples_in(batch))
                 rewind.keep_random_state()
-                module.strategy.on_scored(label, index + 1, total)
         # One transfer for all: nothing before waits for the device.
         totals = torch.zeros(0, len(variants), dtype=torch.float64)
         if values:

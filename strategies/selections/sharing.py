@@ -1,4 +1,4 @@
-"""What the candidates of one decision have in common is computed once."""
+"""Computes the common part of one decision's candidates only once."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _holds(module: nn.Module, labels: set[str]) -> bool:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """What nested lists, tuples and dicts hold."""
+    """Yields the leaves of nested lists, tuples and dicts."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, (list, tuple)):

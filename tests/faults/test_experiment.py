@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -104,6 +105,26 @@ def test_every_result_once_under_its_name(tmp_path: Path, capsys: pytest.Capture
     incidents = {incident['trial'] for incident in summary['incidents']}
     assert incidents == {trial.id for trial in trials if trial.metric is None}
     assert all(incident['why'] for incident in summary['incidents'])
+
+
+def test_a_disk_without_room_is_the_reason_in_the_summary(tmp_path: Path) -> None:
+    """A limit of the size of files, as ``ulimit -f`` sets it, stands for the disk: the same on every machine, and NNI itself has room."""
+    space = {'strategy': {'_type': 'choice', '_value': ['random']}, 'seed': {'_type': 'choice', '_value': [1]}}
+    arguments = {
+        'recipe': 'digits',
+        'set': {**overrides(write_images(tmp_path / 'images.npz')), 'search.random_samples': 1},
+        'max_retries': 0,
+    }
+    limited = 'prlimit --fsize=2000 nni-darts trial'
+    with launched(tmp_path, searchSpace=space, classArgs=arguments, trialCommand=limited) as experiment:
+        experiment.wait(lambda: experiment.manager.status() == 'ERROR', 120)
+        summary = json.loads((experiment.folder / 'log' / 'summary.json').read_text())
+    (incident,) = summary['incidents']
+    assert incident['key'] == 'select random 1.1' and re.fullmatch(
+        r'\S*/run\.json cannot be written: it would be larger than this process or file system may write \(ulimit -f\)\. '
+        r'Make room; started again, the trial continues from its last checkpoint\.',
+        incident['why'],
+    ), incident
 
 
 FAULTY = """

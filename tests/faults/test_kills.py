@@ -17,6 +17,7 @@ import torch
 
 from nni_darts import PUBLISHED, RnnGenotype
 from nni_darts.cli import main
+from nni_darts.runs.weights import read_state_dict
 from tests.nni_darts import tiny
 from tests.nni_darts.test_stages import measured
 
@@ -124,7 +125,7 @@ def files(output: Path) -> dict[str, object]:
 
 
 def same_weights(one: Path, other: Path) -> bool:
-    left, right = (torch.load(path, weights_only=True) for path in (one, other))
+    left, right = (read_state_dict(path) for path in (one, other))
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in right)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +37,8 @@ def small(images: Path, **changes: object) -> Recipe:
 
 @pytest.mark.parametrize('name', [*SUPERNETS, 'darts-pt'])
 def test_passes_are_those_that_a_search_makes(name: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted where the network meets its batch: with a gradient to come (training), or without (evaluation)."""
+    """Counted where the network meets its batch: with a gradient to come (training), or without (evaluation). α moves, unless the method
+    says it does not."""
     samples = {True: 0, False: 0}
     step, score, recipe = ImageClassifier.training_step, DifferentiableModule.score_on, small(images)
 
@@ -43,14 +46,17 @@ def test_passes_are_those_that_a_search_makes(name: str, images: Path, tmp_path:
         samples[torch.is_grad_enabled()] += len(batch[1])
         return step(self, batch, index)
 
-    def scored(self: DifferentiableModule, batch: tuple, index: int, criterion: str) -> torch.Tensor:
+    def scored(self: DifferentiableModule, batch: tuple, *rest: Any) -> torch.Tensor:
         samples[False] += len(batch[1])
-        return score(self, batch, index, criterion)
+        return score(self, batch, *rest)
 
     monkeypatch.setattr(ImageClassifier, 'training_step', trained)
     monkeypatch.setattr(DifferentiableModule, 'score_on', scored)
-    _, result = stages.search(recipe, name, 1, tmp_path)
+    genotype, result = stages.search(recipe, name, 1, tmp_path)
     assert result['passes'] == pytest.approx((samples[True] + samples[False] / 3) / 96, abs=1e-3)
+    lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    moved = lines[0]['probabilities'] != lines[1]['probabilities']
+    assert moved == (name not in ('fixed-alpha', 'random-ws')) and genotype.nodes == 1
 
 
 def bought(recipe: Recipe, name: str) -> str:

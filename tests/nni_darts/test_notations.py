@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nni_darts import PUBLISHED, Genotype, NasBench201Genotype
-from nni_darts.cli import read_genotype
+from nni_darts.cli.genotypes import read_genotype
 from nni_darts.errors import InputError
 from nni_darts.genotypes import genotype_from_file, genotype_from_text
 
@@ -150,7 +150,7 @@ def test_which_cell_of_a_python_file_has_to_be_said() -> None:
 
 def test_pasted_text_on_the_command_line() -> None:
     assert isinstance(read_genotype(TEXT), Genotype) and read_genotype(TEXT) == V2
-    with pytest.raises(InputError, match='no genotype: this text is not of the form'):
+    with pytest.raises(InputError, match='is not a genotype: this text is not of the form'):
         read_genotype('Genotype(normal=')
 
 
@@ -162,3 +162,10 @@ def test_a_pipe_is_drawn(tmp_path: Path) -> None:
     command = [sys.executable, '-c', COMMAND, 'draw', '-', '--output', str(picture)]
     subprocess.run(command, input=f'genotype = {TEXT}', text=True, check=True, capture_output=True)
     assert '<svg' in picture.read_text('utf-8')
+
+
+def test_what_python_warns_of_in_a_text_is_not_said(recwarn: pytest.WarningsRecorder) -> None:
+    for text in ('Genotype(normal=[("sep_conv_3x3", 1if 2else 3)], normal_concat=1, reduce=[], reduce_concat=2)', r'["\d", 1if 2else 3]'):
+        with pytest.raises(ValueError, match='[gG]enotype'):
+            genotype_from_text(text)
+    assert not recwarn.list

@@ -20,6 +20,7 @@ from nni_darts.genotypes import genotype_from_sample
 from nni_darts.ranks import join
 from nni_darts.recipe import Recipe
 from nni_darts.recurrent import RnnGenotype
+from nni_darts.runs.weights import read_state_dict
 from tests.nni_darts.test_stages import measured
 from tests.nni_darts.tiny import overrides, text_overrides, write_images, write_text
 from tests.ranks import on_ranks
@@ -106,6 +107,12 @@ def test_parts_of_image_batches_make_the_whole(size: int, folder: Path, monkeypa
         assert all(torch.equal(one[0], other[0]) for one, other in zip(batches, whole, strict=True))
 
 
+@pytest.mark.parametrize(('size', 'count'), [(1, 3), (2, 5), (3, 7), (4, 4)])
+def test_the_whole_is_put_together_from_its_parts(size: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.arange(2 * count).view(count, 2)
+    assert torch.equal(parallel.whole(Ranks(monkeypatch, size).each(lambda: parallel.part(values))), values)
+
+
 def test_a_last_batch_that_is_too_small(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """45 and 51 images, 40 to test: with four ranks no training batch leaves one without two, and all images are evaluated on."""
 
@@ -175,7 +182,7 @@ def test_a_killed_process_and_a_resumed_search(folder: Path, tmp_path: Path) -> 
     expected, _ = stages.search(recipe, 'darts-2nd', 1, tmp_path / 'unbroken')
     deaths: list[int] = []
     threads = torch.get_num_threads()
-    with pytest.raises(RankLost, match='process 1 of this run was killed by signal 9; a resumed run goes on'):
+    with pytest.raises(RankLost, match='process 1 of this run was killed by signal 9; a resumed run continues'):
         stages.search(recipe, 'darts-2nd', 1, tmp_path / 'broken', on_epoch=kill_a_child_after(1, deaths))
     assert len(deaths) == 1 and not children_of(os.getpid()) and torch.get_num_threads() == threads
     found, _ = stages.search(recipe, 'darts-2nd', 1, tmp_path / 'broken', resume=True)
@@ -221,7 +228,7 @@ def test_every_kind_of_run_goes_on_after_a_kill(case: str, folder: Path, tmp_pat
     if strategy != 'random':
         assert measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
     for name in ('weights.pt',) if not strategy else ():
-        broken, unbroken = (torch.load(tmp_path / run / name, weights_only=True) for run in ('broken', 'unbroken'))
+        broken, unbroken = (read_state_dict(tmp_path / run / name) for run in ('broken', 'unbroken'))
         assert all(torch.equal(broken[key], unbroken[key]) for key in unbroken)
 
 
@@ -268,7 +275,7 @@ def test_nothing_is_left_over(how: signal.Signals, folder: Path, tmp_path: Path)
             time.sleep(0.1)
         assert not Path(f'/proc/{child}').exists() and not list((tmp_path / 'tmp').glob('nni-darts-*'))
         if how == signal.SIGINT:
-            assert process.returncode == 130 and 'the same command with --resume goes on' in said
+            assert process.returncode == 130 and 'run the same command with --resume to continue.' in said
     finally:
         process.kill()
         process.wait()

@@ -88,7 +88,7 @@ def test_broken_text_is_one_clear_error(text: str, names: str) -> None:
 
 @pytest.mark.parametrize('code', ['rnn.', 'rnn.t', 'rnn.t1', 'rnn.x0', 'rnn.t0.', 'rnn.t0.2', 'rnn.t0é', 'rnn.T0'])
 def test_broken_codes(code: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match='is not the code of a recurrent cell|must be a state from 0|concat must list'):
         genotype_from_code(code)
 
 

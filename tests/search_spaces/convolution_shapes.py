@@ -1,6 +1,6 @@
 """Every shape of convolution in our networks, small, against float64; a process of its own, since a kernel that is wrong may end it.
 
-Prints one line for each result that is off; the last line counts the cases.
+Its arguments are numbers of threads. For each it prints one line for each result that is off, and one that counts the cases.
 """
 
 from __future__ import annotations
@@ -76,5 +76,6 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    torch.set_num_threads(int(sys.argv[1]))
-    main()
+    for threads in map(int, sys.argv[1:]):
+        torch.set_num_threads(threads)
+        main()

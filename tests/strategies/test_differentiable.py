@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -12,16 +13,18 @@ from torch import nn
 from torch.utils.data import TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from nni_darts import DARTS_OPERATIONS, Genotype
+from nni_darts import DARTS_OPERATIONS, Genotype, parallel
 from nni_darts._nni import DataLoader, Lightning, LightningModule, ModelSpace, RawFormatModelSpace, model_context
 from nni_darts.candidates import edge_candidates
 from nni_darts.choices import darts_choices
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy, Evolution, RandomSearch, create_strategy
+from nni_darts.strategies.architects import FirstOrder
 from nni_darts.strategies.architecture import edge_topology
 from nni_darts.strategies.differentiable import _shuffled
 from nni_darts.strategies.evolution import choices_of
 from nni_darts.training import ImageClassifier
+from tests.strategies import fitting
 from tests.strategies.fitting import trainer
 from tests.strategies.spaces import TwoLabels
 
@@ -235,3 +238,36 @@ def test_unknown_names_and_settings() -> None:
     with pytest.raises(ValueError, match='momentum'):
         create_strategy('darts-1st', momentum=1)
     assert create_strategy('darts-2nd', hessian='exact').architect.hessian == 'exact'
+
+
+class Noting(FirstOrder):
+    """Notes the gradients of α that it gives."""
+
+    def __init__(self) -> None:
+        self.given: list[torch.Tensor] = []
+
+    def gradients(self, module: Any, train: Any, valid: Any, *rest: Any) -> list[torch.Tensor]:
+        found = super().gradients(module, train, valid, *rest)
+        self.given += [gradient.clone() for gradient in found]
+        return found
+
+
+class Copying(Noting):
+    """As an architect that puts its batches together anew."""
+
+    def gradients(self, module: Any, train: Any, valid: Any, *rest: Any) -> list[torch.Tensor]:
+        return super().gradients(module, [part.clone() for part in train], [part.clone() for part in valid], *rest)
+
+
+def test_a_copied_batch_has_the_weight_of_its_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks whose parts of a batch differ in size weigh their losses, whatever becomes of the objects that hold the batch."""
+    given = []
+    for shares, architect in (([1.0, 1.0], Noting()), ([0.5, 1.5], Noting()), ([0.5, 1.5], Copying())):
+        monkeypatch.setattr(parallel, 'shares', lambda *counts, shares=shares: shares)
+        torch.manual_seed(0)
+        strategy = DifferentiableStrategy(architect=architect, execution='plain')
+        fitting.fit(strategy, DartsSpace(**SMALL), loaders((1, 8, 8), 10, train=8), classes=10, precision='32-true')
+        given.append(torch.cat([gradient.flatten() for gradient in architect.given]))
+    plain, weighed, copied = given
+    assert plain.abs().sum() > 0 and torch.allclose(weighed, 1.5 * plain, rtol=1e-4, atol=1e-7)
+    assert torch.equal(copied, weighed)

@@ -114,7 +114,7 @@ def test_it_is_measured_once_alpha_moves_and_changes_nothing(tmp_path: Path) -> 
         ({'window': 4}, 'window must be odd'),
         ({'window': 0}, 'window must be a whole number'),
         ({'lag': 1.5}, 'lag must be a whole number'),
-        ({'ratio': 1.5}, 'ratio must lie in'),
+        ({'ratio': 1.5}, 'ratio must be a number from 0 to 1'),
         ({'iterations': 0}, 'iterations'),
         ({'factor': 2}, "no setting 'factor'; it has window, lag, ratio, iterations"),
         ('yes', 'true, false or a mapping'),

@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from nni_darts.search_spaces import DartsRnnSpace, Dropouts
 from nni_darts.strategies import DifferentiableStrategy
-from nni_darts.strategies.fast import kernels
 from nni_darts.strategies.fast.recurrent import FastRecurrentCell, _Memory, _node_state, _NodeState
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, RandomSoftmax, Softmax
+from tests.strategies.compiler import needs_kernels
 
 Made = tuple[DifferentiableStrategy, nn.Module]
 PINNED = {'plain': 'plain', 'fast': 'joined'}
@@ -121,8 +121,8 @@ def test_frozen_and_copied() -> None:
 @pytest.fixture(autouse=True, params=['piecewise', 'compiled', 'joined'])
 def _executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every executor of a node."""
-    if request.param == 'compiled' and kernels.kernels(torch.zeros(1)) is None:
-        pytest.skip('there is no C++ compiler')
+    if request.param == 'compiled':
+        needs_kernels()
     monkeypatch.setitem(PINNED, 'fast', request.param)
     monkeypatch.setenv('NNI_DARTS_KERNELS', 'on' if request.param == 'compiled' else 'off')
 

@@ -144,19 +144,19 @@ def test_three_stages_and_a_resumed_search_is_the_unbroken_one(tmp_path: Path) -
     for number, cells in enumerate((3, 4, 5), start=1):
         names = torch.load(tmp_path / 'unbroken' / f'stage-{number}' / 'last.ckpt', weights_only=True)['state_dict']
         assert {int(name.split('cells.')[1].split('.')[0]) for name in names if 'cells.' in name} == set(range(cells))
+    folder = tmp_path / 'broken'
     for epoch in (3, 4):  # at the beginning of the second stage, and within it
-        folder = tmp_path / f'broken-{epoch}'
         with pytest.raises(Stop):
-            stages.search(recipe, 'p-darts', 1, folder, on_epoch=stop_at(epoch))
+            stages.search(recipe, 'p-darts', 1, folder, on_epoch=stop_at(epoch), resume=epoch > 3)
         torch.manual_seed(999)
-        resumed, after = stages.search(recipe, 'p-darts', 1, folder, resume=True)
-        assert resumed == genotype and measured(folder) == measured(tmp_path / 'unbroken')
-        assert after['valid_accuracy'] == result['valid_accuracy']
-    (tmp_path / 'broken-4' / 'result.json').unlink()
-    for checkpoint in (tmp_path / 'broken-4' / 'stage-2').glob('*.ckpt'):
+    resumed, after = stages.search(recipe, 'p-darts', 1, folder, resume=True)
+    assert resumed == genotype and measured(folder) == measured(tmp_path / 'unbroken')
+    assert after['valid_accuracy'] == result['valid_accuracy']
+    (folder / 'result.json').unlink()
+    for checkpoint in (folder / 'stage-2').glob('*.ckpt'):
         checkpoint.write_bytes(checkpoint.read_bytes()[:100])
     with pytest.raises(InputError, match='stage-2 is damaged'):
-        stages.search(recipe, 'p-darts', 1, tmp_path / 'broken-4', resume=True)
+        stages.search(recipe, 'p-darts', 1, folder, resume=True)
 
 
 def test_through_nnis_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_through_nnis_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ({'cells': [5, 11, 2]}, 'cells must be a list of whole numbers from 3'),
         ({'keep': [5, 1]}, 'keep must be a list of whole numbers from 2'),
         ({'keep': [5]}, 'a number for each stage'),
-        ({'dropout': [0.0, 0.4, 1.0]}, 'dropout must lie in'),
+        ({'dropout': [0.0, 0.4, 1.0]}, 'dropout must be a list of numbers from 0 to below 1'),
         ({'dropout': 0.1}, 'dropout must be a list of numbers'),
         ({'max_skips': -1}, 'max_skips'),
         ({'warmup_epochs': -1}, 'warmup_epochs'),
@@ -199,7 +199,7 @@ def test_wrong_settings(settings: dict, names: str) -> None:
 
 def test_what_does_not_fit_is_one_sentence_before_a_search(tmp_path: Path) -> None:
     recipe = staged(tmp_path)
-    with pytest.raises(InputError, match='warmup_epochs 2 leave none of the 2 epochs of a stage'):
+    with pytest.raises(InputError, match='warmup_epochs is 2, which leaves none of the 2 epochs of a stage'):
         stages.search(Recipe.load('digits', {**recipe.to_dict(), 'search.warmup_epochs': 2}), 'p-darts', 1, tmp_path / 'a')
     for space in ({'name': 'nasbench201', 'channels': 2, 'cells': 3},):
         other = Recipe.load('digits', {**overrides(tmp_path / 'images.npz'), 'space': space})

@@ -176,13 +176,15 @@ def test_a_table_of_paths_and_labels(tmp_path: Path) -> None:
     parted = load_images(
         table(tmp_path / 'a.csv', 'path,label,split', *(f'{line},{"val" if k < 4 else "train"}' for k, line in enumerate(lines)))
     )
-    assert [path.rpartition('/')[2] for path, _ in parted.test.files] == ['0.png', '1.png', '2.png', '3.png']
+    assert [Path(parted.test.path(index)).name for index in range(4)] == ['0.png', '1.png', '2.png', '3.png']
     doubled = load_images(table(tmp_path / 'a.csv', *lines, lines[0]))
     assert '1 images are listed more than once' in doubled.notes[0]
     for text, sentence in (
         (('path,label', 'absent.png,cat', '0.png,dog'), 'absent.png is not a readable image .there is no such file'),
         (('a,b', '0.png,cat'), 'must name the columns path and label'),
-        (('path,label', '0.png'), 'row 1 has too few columns'),
+        (('path,label', '0.png'), 'line 2 has too few columns'),
+        (('path,label', '0.png,cat', '', '1.png, ', '2.png,dog'), r'a\.csv: line 4 has no label; a table has a line "path,label"'),
+        (('0.png,cat', ',dog'), 'line 2 has no path'),
         (('path,label,split', '0.png,cat,exam'), "unknown part 'exam'"),
         (('path,label', '0.png,cat', '1.png,cat'), 'two classes'),
     ):

@@ -77,7 +77,7 @@ def test_statistics_are_those_of_the_pixels() -> None:
     ('changes', 'names'),
     [
         ({'test_labels': None}, 'lacks test_labels'),
-        ({'train_images': np.full((20, 6, 6, 3), -0.5)}, 'uint8.*from -0.5 to 255: leave out what normalises'),
+        ({'train_images': np.full((20, 6, 6, 3), -0.5)}, 'uint8.*from -0.5 to 255; do not normalise them'),
         ({'train_images': np.full((20, 6, 6, 3), 'x')}, 'must be numbers'),
         ({'train_labels': np.full((20, 4), 1)}, 'a single 1 in each row'),
         ({'train_labels': np.full(20, 'cat')}, 'one part are texts'),
@@ -132,7 +132,7 @@ def test_a_folder_of_class_folders(tmp_path: Path) -> None:
     (tmp_path / '.ipynb_checkpoints').mkdir()
     data = load_images(folder(tmp_path))
     assert (len(data.train), len(data.test), data.num_classes, data.size) == (8, 2, 2, (8, 8))
-    image = evaluation_transform(data, folder(tmp_path))(data.train[0][0])
+    image = evaluation_transform(data.description)(data.train[0][0])
     assert image.shape == (3, 8, 8)
 
 
@@ -148,7 +148,7 @@ def test_sixteen_bit_grey_levels_are_scaled(tmp_path: Path) -> None:
     folders(tmp_path)
     ramp = (np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8)
     Image.fromarray(ramp).save(tmp_path / 'cat' / '0.png')
-    data = load_images(folder(tmp_path))
+    data = load_images(folder(tmp_path).model_copy(update={'cache': False}))
     (pixels,) = (np.asarray(image) for part in (data.train, data.test) for image, _ in part if image.size == (8, 8))
     assert np.array_equal(pixels[..., 0], (ramp >> 8).astype(np.uint8))
 
@@ -178,7 +178,8 @@ def test_a_folder_with_train_and_test(held_out: str, tmp_path: Path) -> None:
     assert (len(data.train), len(data.test), data.size) == (10, 4, (6, 6))
     for augment in ('none', 'crop', 'crop-flip', 'imagenet'):
         changed = DataSettings(name='folder', path=str(tmp_path), image_size=6, augment=augment, pad=1)
-        for transform in (training_transform(data, changed, 2), evaluation_transform(data, changed)):
+        data = load_images(changed)
+        for transform in (training_transform(data, changed, 2), evaluation_transform(data.description)):
             assert transform(data.train[0][0]).shape == (3, 6, 6)
 
 
@@ -194,6 +195,11 @@ def test_wrong_folders(tmp_path: Path) -> None:
     folders(tmp_path / 'x' / 'test', ('cat', 'fox'))
     with pytest.raises(InputError, match='test has class folders that .*train lacks: fox'):
         load_images(folder(tmp_path / 'x'))
+    folders(tmp_path / 'y', ('cat', 'do\ng'))
+    with pytest.raises(
+        InputError, match=r"y has a class folder 'do\\ng', whose name has a line break or another control character; rename"
+    ):
+        load_images(folder(tmp_path / 'y'))
 
 
 def test_the_users_own_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +243,7 @@ def test_search_never_sees_test_images() -> None:
     module = ImageDataModule(data, DIGITS, train_portion=0.5, batch_size=64, seed=1)
     seen = torch.cat([images for loader in (module.train_dataloader(), module.architecture_dataloader()) for images, _ in loader])
     assert len(seen) == len(data.train)
-    plain = evaluation_transform(data, DIGITS)
+    plain = evaluation_transform(data.description)
     test = {plain(data.test[index][0]).numpy().tobytes() for index in range(len(data.test))}
     train = {plain(data.train[index][0]).numpy().tobytes() for index in range(len(data.train))}
     assert {image.numpy().tobytes() for image in seen} == train

@@ -15,12 +15,6 @@ from nni_darts.errors import InputError
 from nni_darts.recipe import DataSettings
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    return tmp_path / 'cache' / 'nni-darts'
-
-
 def settings(path: Path) -> DataSettings:
     return DataSettings(name='folder', path=str(path), image_size=8)
 
@@ -50,7 +44,7 @@ def test_every_readable_oddity_is_read(tmp_path: Path) -> None:
     Image.fromarray((np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8)).save(root / 'Bär' / '16.png')
     data = load_images(settings(root))
     assert data.classes == ('Bär', 'Äffchen') and len(data.train) + len(data.test) == 15
-    assert {image.mode for part in (data.train, data.test) for image, _ in part} == {'RGB'}
+    assert {tuple(image.shape) for part in (data.train, data.test) for image, _ in part} == {(3, 8, 8)}
 
 
 def test_photos_are_upright_as_their_exif_data_say(tmp_path: Path) -> None:
@@ -104,7 +98,7 @@ def test_hidden_files_are_skipped_and_other_formats_counted(tmp_path: Path) -> N
     listing = list_images(root)
     assert len(listing.files) == 10 and dict(listing.left_out) == {'.heic': 2, '.gif': 1, 'without an ending': 1}
     (note,) = load_images(settings(root)).notes
-    assert '4 files are left out (2 .heic, 1 .gif, 1 without an ending); images that are read end in .bmp' in note
+    assert '4 files are left out (2 .heic, 1 .gif, 1 without an ending); only files that end in .bmp' in note
 
 
 def test_classes_that_a_side_lacks(tmp_path: Path) -> None:
@@ -125,15 +119,15 @@ def test_classes_that_a_side_lacks(tmp_path: Path) -> None:
 
 def test_what_was_readable_is_remembered_until_it_changes(tmp_path: Path, cache: Path) -> None:
     files = [str(photo(tmp_path / 'photos' / f'{index}.png')) for index in range(3)]
-    assert unreadable(files) == []
+    assert unreadable(files) == {}
     (stored,) = cache.iterdir()
     before = os.stat(files[1])
     damaged = Path(files[1]).read_bytes()[:-20]
     Path(files[1]).write_bytes(damaged + b'x' * 20)
     os.utime(files[1], ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert unreadable(files) == []  # size and time say that it is the same file
+    assert unreadable(files) == {}  # size and time say that it is the same file
     os.utime(files[1])
-    (fault,) = unreadable(files)
+    (fault,) = unreadable(files).values()
     assert '1.png is not a readable image' in fault
     stored.write_text('no JSON')
     assert len(unreadable(files)) == 1
@@ -142,11 +136,33 @@ def test_what_was_readable_is_remembered_until_it_changes(tmp_path: Path, cache:
 def test_a_cache_that_cannot_be_written_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / 'file').touch()
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
-    assert unreadable([str(photo(tmp_path / 'a.png'))]) == []
+    assert unreadable([str(photo(tmp_path / 'a.png'))]) == {}
 
 
 def test_a_name_of_other_bytes_can_be_printed(tmp_path: Path) -> None:
     path = os.fsdecode(os.fsencode(str(tmp_path)) + b'/B\xe4r.png')
     Path(path).touch()
-    (fault,) = unreadable([path])
+    (fault,) = unreadable([path]).values()
     assert 'is not a readable image (the file is empty)' in fault.encode().decode()
+
+
+def test_unreadable_images_are_left_out_where_that_is_wanted(tmp_path: Path) -> None:
+    root = photos(tmp_path / 'photos')
+    (root / 'Bär' / 'empty.jpg').touch()
+    (root / 'Äffchen' / 'page.png').write_text('<html>404</html>')
+    with pytest.raises(InputError, match='2 of 12 images .*take them out, or leave them out with data.skip_unreadable: true'):
+        load_images(settings(root))
+    skipping = settings(root).model_copy(update={'skip_unreadable': True})
+    data = load_images(skipping)
+    assert len(data.train) + len(data.test) == 10 and data.facts[0] == '2 unreadable left out'
+    for file in (root / 'Bär').iterdir():
+        file.write_bytes(b'')
+    with pytest.raises(InputError, match='no picture of the classes Bär can be read; .*0.jpg is not a readable image .the file is empty'):
+        load_images(skipping)
+
+
+def test_a_test_side_of_which_nothing_can_be_read(tmp_path: Path) -> None:
+    photos(tmp_path / 'train')
+    photo(tmp_path / 'test' / 'Bär' / '0.png').write_bytes(b'')
+    with pytest.raises(InputError, match='no picture to test on can be read'):
+        load_images(settings(tmp_path).model_copy(update={'skip_unreadable': True}))

@@ -91,6 +91,27 @@ class Browser:
         for kind in ('mousePressed', 'mouseReleased'):
             self._call('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left', clickCount=1)
 
+    def press(self, key: str) -> None:
+        """Presses a key, such as Tab or Enter, and lets it go."""
+        code = {'Tab': 9, 'Enter': 13, ' ': 32}[key]
+        text = {'Enter': {'text': '\r'}, ' ': {'text': ' '}}.get(key, {})
+        self._call('Input.dispatchKeyEvent', type='keyDown', key=key, windowsVirtualKeyCode=code, **text)
+        self._call('Input.dispatchKeyEvent', type='keyUp', key=key, windowsVirtualKeyCode=code)
+
+    def point(self, script: str) -> None:
+        """Moves the mouse to the middle of the element that an expression gives."""
+        box = f'(() => {{ const box = {script}.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; }})()'
+        x, y = self.run(box)
+        self._call('Input.dispatchMouseEvent', type='mouseMoved', x=x, y=y)
+
+    def write(self, text: str) -> None:
+        """Types a text into what has the focus."""
+        self._call('Input.insertText', text=text)
+
+    def size(self, width: int, height: int = 800) -> None:
+        """Gives the page another size, in pixels."""
+        self._call('Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1, mobile=False)
+
     def text(self) -> str:
         """What the page shows."""
         return self.run('document.body ? document.body.innerText : ""') or ''

@@ -28,12 +28,21 @@ ENVIRONMENT = {
 }
 
 _TIME = r'\[[-\d]+ [:\d]+\] '
-TRIAL_LINES = [
-    _TIME + r'INFO \(nni\.runtime\.trial_command_channel\S* Connect to trial command channel ',
-    _TIME + r'PRINT this trial (has no NVIDIA GPU to take|takes GPU)',
-    _TIME + r'INFO \(nni_darts\.strategies\.fast\.executors\S* cells are computed by the executor ',
-]
-"""Of a search; other trials have the first two."""
+_PRINTED = _TIME + 'PRINT '
+TRIAL_LINES = {
+    'connected': _TIME + r'INFO \(nni\.runtime\.trial_command_channel\S* Connect to trial command channel ',
+    'gpu': _PRINTED + r'this trial (has no NVIDIA GPU to take|takes GPU)',
+    'headline': _PRINTED + r'recipe \w+; data ',
+    'warning': _PRINTED + r'Warning: .*\.$',
+    'kernels': _PRINTED + r'building compiled kernels, once per machine, about \d+ s$',
+    'executor': _TIME + r'INFO \(nni_darts\.strategies\.fast\.executors\S* cells are computed by the executor ',
+    'decision': _PRINTED + r'  \w+ (keeps|drops input|is decided:|is) \S.*$',
+    'epoch': _PRINTED + r'epoch (\d+)/\d+  train loss [\d.]+  (train|valid) .*  [\d.]+ s$',
+    'cell': _PRINTED + r'Genotype\(',
+    'result': _PRINTED + r' *[a-z ]+  ([\d.,]+( %)?|planned|/.*)$',
+}
+"""Every kind of line in a trial's log; the first pattern that fits counts."""
+_ORDER = r'connected gpu (headline (warning )*)(kernels )*(executor )?((decision )*epoch )+(warning )*(cell )?(result )+'
 TUNER_LINES = [
     _TIME + r'INFO \(nni\.runtime\.msg_dispatcher_base\S* Dispatcher started$',
     _TIME + r'INFO \(nni\.runtime\.msg_dispatcher/.* Initial search space: ',
@@ -142,9 +151,15 @@ def write_experiment(folder: Path, **changes: object) -> Path:
 def check_logs(experiment: Experiment) -> None:
     """Each line of the tuner's log and of every trial's log is one that is known, and stands there once."""
     for trial in experiment.trials():
-        lines = (experiment.folder / 'environments' / 'local-env' / 'trials' / trial.id / 'trial.log').read_text().splitlines()
-        expected = TRIAL_LINES if trial.parameters['stage'] == 'search' else TRIAL_LINES[:2]
-        assert len(lines) == len(expected) and all(map(re.match, expected, lines)), (trial.key, lines)
+        folder = experiment.folder / 'environments' / 'local-env' / 'trials' / trial.id
+        lines = (folder / 'trial.log').read_text().splitlines()
+        kinds = [next((kind for kind, pattern in TRIAL_LINES.items() if re.match(pattern, line)), line) for line in lines]
+        assert re.fullmatch(_ORDER, ''.join(f'{kind} ' for kind in kinds)), (trial.key, lines)
+        search = trial.parameters['stage'] == 'search'
+        assert (kinds.count('executor'), kinds.count('cell')) == ((1, 1) if search else (0, 0)), (trial.key, lines)
+        numbers = [int(re.match(TRIAL_LINES['epoch'], line)[1]) for kind, line in zip(kinds, lines) if kind == 'epoch']
+        assert numbers == list(range(1, len((folder / 'metrics.jsonl').read_text().splitlines()) + 1)), (trial.key, lines)
+        assert lines[-1].endswith(f'files  {folder}') and not (folder / 'trial.stdout').read_text()
     lines = (experiment.folder / 'log' / 'dispatcher.log').read_text().splitlines()
     assert len(lines) == len(TUNER_LINES) and all(map(re.match, TUNER_LINES, lines)), lines
 

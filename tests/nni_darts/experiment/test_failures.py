@@ -53,7 +53,8 @@ class Logs:
     def log(self, name: str) -> str:
         return self.manager_log if name == 'nnimanager.log' else ''
 
-    def stderr(self, trial_id: str) -> str:
+    def trial_file(self, trial_id: str, name: str) -> str:
+        assert name == 'stderr'
         self.asked.append(trial_id)
         if trial_id not in self.texts:
             raise requests.ConnectionError

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +71,20 @@ def test_no_such_process(pid: int | None, tmp_path: Path) -> None:
     assert status(tmp_path) == 'STOPPED'
 
 
+def test_the_list_is_read_as_nni_writes_it(tmp_path: Path) -> None:
+    assert nnictl.listed(tmp_path) == {}
+    listed(tmp_path, 7)
+    assert nnictl.listed(tmp_path) == Experiments(str(tmp_path)).get_all_experiments()
+
+
+def test_a_list_being_written_is_read_again(tmp_path: Path) -> None:
+    (tmp_path / '.experiment').write_text('{"ab')
+    later = threading.Timer(0.3, lambda: (tmp_path / '.experiment').write_text('{"abc": {}}'))
+    later.start()
+    assert nnictl.listed(tmp_path) == {'abc': {}}
+    later.join()
+
+
 def test_nothing_to_do(tmp_path: Path) -> None:
     assert forget_dead_manager('unknown', tmp_path) is None
     listed(tmp_path, 1, 'STOPPED')
@@ -117,6 +133,31 @@ def test_a_manager_that_is_always_late_is_one_sentence(tmp_path: Path, monkeypat
     assert '\n' not in str(refused.value) and (tmp_path / 'starts').read_text() == 'xx'
 
 
+def test_two_starts_on_one_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The later one is refused before nnictl is called, which would take the other's manager for its own."""
+    monkeypatch.setenv('HOME', str(tmp_path))
+    port = free_port()
+    (tmp_path / 'nni-experiments').mkdir()
+    with nnictl._port_to_oneself(port):
+        with pytest.raises(InputError, match=f'^another experiment is being started on port {port}; choose another one with --port.$'):
+            nnictl.create(tmp_path / 'experiment.yml', port)
+        with nnictl._port_to_oneself(port + 1):
+            pass
+    with socket.create_server(('127.0.0.1', port)), pytest.raises(InputError, match=f'^port {port} is in use; choose another one'):
+        nnictl.create(tmp_path / 'experiment.yml', port)
+    assert not (tmp_path / 'nni-experiments' / '.experiment').exists()
+
+
+def test_a_home_that_cannot_be_written_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('HOME', str(tmp_path / 'file'))
+    with pytest.raises(
+        InputError, match=r'^cannot write into .*file/nni-experiments, where NNI keeps its experiments: Not a directory; set'
+    ):
+        nnictl.create(tmp_path / 'experiment.yml', free_port())
+
+
 def test_an_experiment_that_nni_does_not_know_is_not_stopped() -> None:
-    with pytest.raises(InputError, match="^no experiment 'nosuch' in "):
-        nnictl.stop('nosuch')
+    for command in (nnictl.stop, lambda name: nnictl.resume(name, 8110)):
+        with pytest.raises(InputError, match="^there is no experiment 'nosuch' in "):
+            command('nosuch')

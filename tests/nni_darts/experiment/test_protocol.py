@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import random
+import statistics
+from collections import Counter
 from collections.abc import Mapping
 
 import pytest
 
 from nni_darts.errors import InputError
-from nni_darts.experiment.ledger import Ledger
+from nni_darts.experiment.arguments import TunerArguments, unsendable
+from nni_darts.experiment.ledger import Ledger, Standing
 from nni_darts.experiment.manager import TrialRecord
 from nni_darts.experiment.protocol import Job, Protocol, parse_search_space
-from nni_darts.experiment.tuner import unsendable
 from nni_darts.recipe import Recipe
 from nni_darts.report.summary import format_table, summarize
 
@@ -45,6 +47,22 @@ def simulate(
         results[job.key] = result(job)
 
 
+EACH = Protocol(RECIPE, ('darts-2nd', 'random'), (1, 2, 3), retrain='each_seed')
+
+
+@pytest.mark.parametrize('protocol', [PROTOCOL, EACH], ids=['best', 'each seed'])
+@pytest.mark.parametrize(
+    'fail',
+    [(), ('search darts-2nd 1',), ('search darts-2nd 1', 'search darts-2nd 2'), ('select darts-2nd 2', 'search darts-2nd 1')]
+    + [('select random 1.2',), tuple(f'select random {seed}.{cell}' for seed in (1, 2) for cell in (1, 2))],
+    ids=lambda keys: ', '.join(keys) or 'none',
+)
+def test_as_many_jobs_are_expected_as_there_are_in_the_end(fail: tuple[str, ...], protocol: Protocol) -> None:
+    _, results = simulate(frozenset(fail), protocol=protocol)
+    jobs = protocol.jobs(results, fail)
+    assert protocol.expected(fail) == Counter((job.stage, job.strategy) for job in jobs)
+
+
 @pytest.mark.parametrize('seed', range(10))
 def test_every_job_once_whatever_the_order(seed: int) -> None:
     order, results = simulate(seed=seed)
@@ -65,6 +83,34 @@ def test_the_best_by_validation_is_retrained() -> None:
         best = max(selected.values(), key=lambda metric: metric['default'])
         retrained = [metric for key, metric in results.items() if key.startswith(f'retrain {strategy}')]
         assert [metric['arch'] for metric in retrained] == [best['arch']] * 2
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_the_best_cell_of_each_seed_is_retrained_if_asked(seed: int) -> None:
+    order, results = simulate(seed=seed, protocol=EACH)
+    assert len(order) == len(set(order)) == 3 + (3 + 6) + 6
+    for strategy in EACH.strategies:
+        for number in EACH.seeds:
+            mine = {key: metric for key, metric in results.items() if key.startswith(f'select {strategy} {number}')}
+            best = max(mine.values(), key=lambda metric: metric['default'])
+            assert results[f'retrain {strategy} {number}']['arch'] == best['arch']
+            # No other seed has to be waited for.
+            assert max(map(order.index, mine)) < order.index(f'retrain {strategy} {number}')
+    for row in summarize(EACH, EACH.jobs(results, ()), Standing(results), [], over=True)['strategies']:
+        tests = [results[f'retrain {row["strategy"]} {number}']['test_accuracy'] for number in EACH.seeds]
+        shown = [row['test'][name] for name in ('mean', 'sd', 'count')]
+        assert shown == pytest.approx([statistics.fmean(tests), statistics.stdev(tests), 3])
+        assert row['code'] == EACH.best(row['strategy'], results)['arch']
+
+
+def test_a_seed_without_a_cell_is_left_out() -> None:
+    order, _ = simulate(frozenset({'search darts-2nd 2'}), protocol=EACH)
+    assert 'retrain darts-2nd 1' in order and 'retrain darts-2nd 2' not in order
+
+
+def test_each_seeds_cell_is_retrained_once() -> None:
+    with pytest.raises(InputError, match='each_seed trains the best cell of each seed once: leave retrain_runs out, not 2'):
+        TunerArguments(retrain='each_seed', retrain_runs=2).load()
 
 
 def test_test_accuracy_chooses_nothing() -> None:

@@ -67,6 +67,9 @@ def check_results(experiment: Experiment) -> None:
         assert shown['over'] and [entry['epoch'] for entry in shown['epochs']] == [1, 2]
         assert shown['epochs'][-1]['arch'] == metrics[f'search darts-1st {seed}']['arch']
         assert len(shown['epochs'][-1]['probabilities']) == 10
+    trained = json.loads((experiment.folder / 'log' / 'retrain-random-1.json').read_text())
+    assert trained['over'] and [entry['epoch'] for entry in trained['epochs']] == [1, 2]
+    assert trained['result']['test_accuracy'] == metrics['retrain random 1']['test_accuracy']
 
 
 def test_a_machine_is_looked_at_first(machines: list[Machine], tmp_path: Path) -> None:

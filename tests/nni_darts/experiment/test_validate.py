@@ -74,6 +74,8 @@ def test_every_example_is_an_experiment_whose_settings_hold(path: Path) -> None:
         ({'tuner__classArgs': {'recipe': 'digits', 'epochs': 3}}, "no 'epochs'; allowed: recipe, set"),
         ({'tuner__classArgs': {'set': {'search.epoch': 3}}}, "did you mean 'epochs'?"),
         ({'tuner__classArgs': {'retrain_runs': 0}}, 'retrain_runs'),
+        ({'tuner__classArgs': {'retrain': 'all'}}, "classArgs.retrain must be best or each_seed, not 'all'"),
+        ({'tuner__classArgs': {'retrain': 'each_seed', 'retrain_runs': 2}}, 'leave retrain_runs out'),
         ({'tuner__classArgs': {'max_retries': -1}}, 'max_retries'),
         ({'tuner__classArgs': {'set': {'data.name': 'npz', 'data.path': 'a//b.npz'}}}, "'a//b.npz'"),
         ({'tuner__classArgs': {'set': {'data.name': 'npz', 'data.path': 'absent.npz'}}}, 'absent.npz'),
@@ -151,13 +153,13 @@ def test_the_tuner_keeps_its_error_until_nni_listens() -> None:
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     errors = check_experiment(experiment(tmp_path, trialCodeDirectory='[' * 300)).errors
-    assert any(error.startswith('trialCodeDirectory is no folder') for error in errors)
+    assert any(error.startswith('trialCodeDirectory is not a folder') for error in errors)
 
 
 @pytest.mark.parametrize('name', ['missing', '[' * 300])
 def test_a_code_directory_that_is_not_there(name: str, tmp_path: Path) -> None:
     errors = check_experiment(experiment(tmp_path, tuner__codeDirectory=name)).errors
-    assert any('NNI refuses' in error or error.startswith('tuner.codeDirectory is no folder') for error in errors)
+    assert any('NNI refuses' in error or error.startswith('tuner.codeDirectory is not a folder') for error in errors)
 
 
 def test_a_file_of_the_first_nni_is_called_one(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from nni_darts.report.charts import line_chart, share_chart
+from nni_darts.report.charts import Run, front_chart, line_chart, share_chart
 
 
 def points(svg: str) -> list[list[tuple[float, float]]]:
@@ -27,6 +27,7 @@ def labels(svg: str) -> list[float]:
         ([2, 3, 2], 0, [0, 1, 2, 3]),
         ([5.5, 5.5], None, [5.5, 5.6, 5.7, 5.8, 5.9, 6.0]),
         ([-2, 1, 4], 0, [-2, -1, 0, 1, 2, 3, 4]),
+        ([0.99991, 1.0, 0.99995], None, [0.99992, 0.99994, 0.99996, 0.99998]),
         ([7000.0, 12.5], None, [1000, 2000, 3000, 4000, 5000, 6000, 7000]),
     ],
 )
@@ -53,3 +54,10 @@ def test_shares_are_stacked_to_the_top() -> None:
     assert above == [(0, 40), (0, 0), (100, 0), (100, 40)]
     assert below == [(0, 40), (0, 30), (100, 0), (100, 40)]
     assert 'x&lt;y 0.000' in svg and svg.index('class="o1"') < svg.index('class="o0"')
+
+
+def test_numbers_below_a_chart_are_not_cut_off_at_its_edge() -> None:
+    runs = [Run(f'run {size}', 'group', 0, [(size, 0.9)]) for size in (1_240_000, 1_373_000)]
+    svg = front_chart('title', 'multiply-adds', runs, ())
+    places = [(float(x), text) for x, text in re.findall(r'<text x="([\d.]+)" y="\d+" text-anchor="middle">([^<]*)</text>', svg)]
+    assert places[-1][1] == '1.38M' and all(x + 4 * len(text) <= 400 for x, text in places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -76,6 +77,18 @@ def test_nothing_overlaps_and_arrows_go_forward(genotype: AnyGenotype) -> None:
     assert max(box.x + box.width for box in boxes) < drawing.width and max(box.y + box.height for box in boxes) < drawing.height
 
 
+@pytest.mark.parametrize('seed', range(40))
+def test_nodes_stand_in_their_order(seed: int) -> None:
+    """Inputs from the top down, nodes from left to right: drawings can be compared."""
+    boxes = [shape for shape in draw_cells(Genotype.random(random.Random(seed))).shapes if isinstance(shape, Rectangle)]
+    for cell in (boxes[: len(boxes) // 2], boxes[len(boxes) // 2 :]):
+        first, second = (box for box in cell if box.role == 'input')
+        assert (first.text, second.text) == ('c_{k-2}', 'c_{k-1}') and first.y < second.y
+        nodes = sorted((box for box in cell if box.role == 'state'), key=lambda box: box.x)
+        assert [box.text for box in nodes] == ['0', '1', '2', '3']
+        assert all(one.x + one.width <= other.x for one, other in itertools.pairwise(nodes))
+
+
 def test_svg_and_png_can_be_read(genotype: AnyGenotype, tmp_path: Path) -> None:
     root = ElementTree.fromstring(cell_svg(genotype))
     width, height = int(root.get('width', 0)), int(root.get('height', 0))
@@ -97,7 +110,7 @@ def test_strengths_stand_in_the_operations() -> None:
 
 
 def test_the_same_picture_in_every_process() -> None:
-    code = 'from nni_darts import *; from nni_darts.report.drawing import cell_svg; print(cell_svg(PUBLISHED["NASNet-A"]), end="")'
+    code = 'from nni_darts import PUBLISHED; from nni_darts.report.drawing import cell_svg; print(cell_svg(PUBLISHED["NASNet-A"]), end="")'
     for hashing in ('1', '2'):
         done = subprocess.run([sys.executable, '-c', code], env={'PYTHONHASHSEED': hashing}, capture_output=True, text=True)
         assert done.stdout == cell_svg(PUBLISHED['NASNet-A'])
@@ -111,10 +124,10 @@ def test_the_command_and_its_mistakes(tmp_path: Path) -> None:
     assert done.exit_code == 0 and done.output.count('wrote') == 2
     assert (tmp_path / 'cell.svg').read_text() == cell_svg(PUBLISHED['DARTS_V2'])
     for arguments, sentence in (
-        (('DARTS_V2', '--output', tmp_path / 'cell.gif'), 'cell.gif: drawings are written as .svg or .png'),
+        (('DARTS_V2', '--output', tmp_path / 'cell.gif'), 'cell.gif: name a file that ends in .svg or .png'),
         (('DARTS_V2', '--output', tmp_path / 'absent' / 'cell.svg'), 'there is no folder'),
-        (('DARTS_V9', '--output', tmp_path / 'new.svg'), "no genotype 'DARTS_V9'"),
-        (('x' * 300, '--output', tmp_path / 'new.svg'), f"no genotype '{'x' * 100}'"),
+        (('DARTS_V9', '--output', tmp_path / 'new.svg'), "'DARTS_V9' is not a genotype"),
+        (('x' * 300, '--output', tmp_path / 'new.svg'), f"'{'x' * 100}' is not a genotype"),
     ):
         wrong = draw(*arguments)
         assert wrong.exit_code == 2 and sentence in wrong.output and len(wrong.output.splitlines()) == 1

@@ -12,7 +12,7 @@ import pytest
 
 from nni_darts import Genotype, RnnGenotype
 from nni_darts.candidates import REDUCED
-from nni_darts.experiment.tuner import unsendable
+from nni_darts.experiment.arguments import unsendable
 from nni_darts.genotype import DARTS_OPERATIONS
 from nni_darts.genotypes import AnyGenotype, genotype_from_code
 from nni_darts.nasbench201 import OPERATIONS

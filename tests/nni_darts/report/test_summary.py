@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from nni_darts.cli import read_genotype
+from nni_darts.cli.genotypes import read_genotype
 from nni_darts.experiment.ledger import Standing
 from nni_darts.experiment.protocol import Protocol
 from nni_darts.genotypes import genotype_from_code
 from nni_darts.recipe import Recipe
 from nni_darts.report.cost import network_cost
-from nni_darts.report.summary import format_limit, summarize, write_summary
+from nni_darts.report.summary import format_largest_class, format_limit, summarize, write_summary
 
 
 @pytest.mark.parametrize('space', ['darts', 'nasbench201'])
@@ -47,6 +47,36 @@ def test_searches_are_named_and_linked(tmp_path: Path) -> None:
     assert page.count('href="search-darts-1st-pt-2.html"') == 2  # beside its seed, and among the jobs
     assert 'nni-darts search --recipe recipe.yml --strategy darts-1st+pt --seed 1 --output search-darts-1st-pt-1' in page
     assert 'None yet.' in page
+
+
+def test_a_result_no_better_than_the_largest_class_is_no_success(tmp_path: Path) -> None:
+    protocol = Protocol(Recipe.load('digits', ['search.random_samples=1']), ('random', 'darts-1st'), (1,))
+    arch = protocol.recipe.random_cells(1, 1)[0].code()
+    common = {'default': 0.9, 'arch': arch, 'seconds': 1.0, 'images': 100}
+    results = {
+        f'{stage} {name}': {**common, 'largest_class': 0.5} for stage, name in (('search', 'darts-1st 1'), ('select', 'darts-1st 1'))
+    }
+    results |= {'select random 1.1': {**common, 'largest_class': 0.5}}
+    unfinished = summarize(protocol, protocol.jobs(results, ()), Standing(results), [], over=False)
+    assert format_largest_class(unfinished) == 'The largest class is 50.00 % of the validation images.' and unfinished['cautions'] == []
+    results |= {
+        f'retrain {name} 1': {**common, 'largest_class': 0.45, 'test_accuracy': accuracy}
+        for name, accuracy in (('random', 0.48), ('darts-1st', 0.9))
+    }
+    summary = summarize(protocol, protocol.jobs(results, ()), Standing(results), [], over=True)
+    sentence = 'The largest class is 50.00 % of the validation images and 45.00 % of the test images.'
+    assert format_largest_class(summary) == sentence
+    (caution,) = summary['cautions']
+    assert (
+        caution.startswith('retrain random 1: there is no evidence') and 'test accuracy is 48.0 % (95 % interval on 100 images: ' in caution
+    )
+    write_summary(tmp_path, summary)
+    page = (tmp_path / 'summary.html').read_text()
+    assert sentence in page and page.count('No success:') == 1 and caution in page
+
+
+def test_the_summary_of_an_older_version_has_no_largest_class() -> None:
+    assert format_largest_class({'strategies': []}) == ''
 
 
 def test_an_experiment_that_a_limit_ended_says_so(tmp_path: Path) -> None:

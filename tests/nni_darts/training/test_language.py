@@ -114,9 +114,9 @@ def test_alpha_minimises_the_bare_cross_entropy_and_weights_the_regularised_loss
     torch.testing.assert_close(outputs['loss'], bare + penalty, rtol=1e-9, atol=1e-12)
     assert outputs['architecture_loss'].requires_grad and float(penalty.detach()) > 1e-6
     searched = DifferentiableModule(module, DifferentiableStrategy())
-    torch.testing.assert_close(searched.architecture_loss_on(batch, 0), outputs['architecture_loss'], rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(searched.loss_on(batch, 0), outputs['loss'], rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(-searched.score_on(batch, 0, 'loss'), outputs['architecture_loss'], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(searched.architecture_loss_on(batch, 0, 1.0), outputs['architecture_loss'], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(searched.loss_on(batch, 0, 1.0), outputs['loss'], rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(-searched.score_on(batch, 0, 1.0, 'loss'), outputs['architecture_loss'], rtol=1e-9, atol=1e-12)
 
 
 def test_perplexity_is_always_a_number_that_json_knows() -> None:
@@ -225,10 +225,10 @@ def encoded(weights: dict[str, Tensor], alphas: list[list[Tensor]], tokens: Tens
 class Kept(SecondOrder):
     """Keeps the weights, the batches and the gradient of its first step."""
 
-    def gradients(self, module: DifferentiableModule, train: TextBatch, valid: TextBatch, index: int) -> list[Tensor]:
+    def gradients(self, module: DifferentiableModule, train: TextBatch, valid: TextBatch, index: int, shares: list[float]) -> list[Tensor]:
         weights = {name: weight.detach().clone() for name, weight in module.model.named_parameters()}
         alphas = [alpha.detach().clone() for alpha in module.architecture.arch_parameters()]
-        found = super().gradients(module, train, valid, index)
+        found = super().gradients(module, train, valid, index, shares)
         KEPT.append((weights, alphas, train, valid, found))
         return found
 

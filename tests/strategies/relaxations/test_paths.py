@@ -70,8 +70,10 @@ def test_paths_are_drawn_with_the_probabilities_of_the_controller() -> None:
     counts = Counter(tuple(policy.draw().items()) for _ in range(2000))
     for path, probability in expected.items():
         assert counts[path] / 2000 == pytest.approx(probability, abs=4 * math.sqrt(probability / 2000) + 1e-3)
-    best = policy.best()
-    assert policy.best() == best
+    layers: Counter[Any] = Counter()
+    for path, log in all_paths(policy.follow):
+        layers[path['layer']] += float(log.exp())
+    assert policy.best()['layer'] == max(layers, key=lambda layer: layers[layer])  # the first decision
 
 
 def test_the_baseline_is_a_moving_average() -> None:
@@ -136,7 +138,7 @@ def computed(model: nn.Module, *inputs: Any) -> tuple[Any, int]:
 @pytest.mark.parametrize('space', ['darts', 'nasbench201'])
 def test_only_the_sampled_path_is_computed_and_it_is_the_frozen_network(name: str, space: str) -> None:
     torch.manual_seed(0)
-    made = DartsSpace(2, 4, nodes=3) if space == 'darts' else NasBench201Space(2, 3)
+    made = DartsSpace(2, 4, nodes=2) if space == 'darts' else NasBench201Space(2, 3)
     strategy, model = supernet(name, made.double())
     model.eval()
     images = torch.randn(3, 3, 8, 8, dtype=torch.float64)
@@ -144,8 +146,8 @@ def test_only_the_sampled_path_is_computed_and_it_is_the_frozen_network(name: st
         path = strategy.architecture.policy.draw()
         with strategy.architecture.along(path):
             output, calls = computed(model, images)
-        # Two edges on each of three nodes of four cells, or six edges of three cells.
-        assert calls == (24 if space == 'darts' else 18)
+        # Two edges on each of two nodes of four cells, or six edges of three cells.
+        assert calls == (16 if space == 'darts' else 18)
         frozen = copy.deepcopy(model).freeze(strategy.architecture.sample_of(path))
         torch.testing.assert_close(frozen.eval()(images), output, rtol=1e-10, atol=1e-12)
 

@@ -9,25 +9,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from nni_darts import stages
 from nni_darts.recipe import Recipe
 from nni_darts.search_spaces import DartsSpace
-from nni_darts.strategies import PRESETS, create_strategy
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, RandomSoftmax, Softmax
 from nni_darts.strategies.selections import ProgressiveMagnitude
 from tests.nni_darts.test_stages import broken_and_resumed, measured
-from tests.nni_darts.tiny import SMALL, overrides, write_images
+from tests.nni_darts.tiny import overrides, write_images
 from tests.strategies.fitting import fit
 
 Made = tuple[DifferentiableStrategy, nn.Module, Callable[[], Tensor]]
 
 
-def trained(relaxation: object, steps: int = 20) -> Made:
+def trained(relaxation: object, steps: int = 20, **space: object) -> Made:
     """A tiny supernet trained a little on a fixed batch, and its training loss."""
     torch.manual_seed(0)
     strategy = DifferentiableStrategy(relaxation)
-    model = strategy.mutate_model(DartsSpace(channels=2, cells=3, nodes=2, num_classes=4, in_channels=1))
+    model = strategy.mutate_model(DartsSpace(channels=2, cells=3, nodes=2, num_classes=4, in_channels=1, **space))
     images, labels = torch.randn(16, 1, 8, 8), torch.arange(16) % 4
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
 
@@ -56,20 +54,30 @@ def test_fixed_alpha_is_uniform_whatever_alpha_says() -> None:
     assert all(abs(p - 1 / 8) < 1e-7 for table in strategy.probabilities().values() for p in table.values())
 
 
+def reachable(weights: Tensor, centre: Tensor, radius: float) -> bool:
+    """Whether the weights are a point of the cube around the centre, cut off at 0 and divided by its sum, whatever that sum is."""
+    kept = weights > 0
+    least = ((centre[kept] - radius) / weights[kept]).max()
+    most = ((centre[kept] + radius) / weights[kept]).min()
+    return bool((centre[~kept] <= radius + 1e-6).all()) and float(least) <= float(most) * (1 + 1e-5)
+
+
 def test_random_perturbations_stay_on_the_simplex_and_within_reach() -> None:
     relaxation = RandomSoftmax()
     strategy, model, loss = trained(relaxation)
     before, plain, draws = alphas(strategy), loss(), []
     for progress, radius in ((0.0, 0.03), (0.5, 0.165), (1.0, 0.3)):
+        far = False
         for _ in range(20):
             with relaxation.weight_step(strategy.architecture, loss, model, progress):
                 for label in strategy.architecture.operations():
                     weights = relaxation.weights(label, strategy.architecture.alpha(label))
                     centre = relaxation.probabilities(strategy.architecture.alpha(label))
                     assert float(weights.min()) >= 0 and float(weights.sum()) == pytest.approx(1, abs=1e-5)
-                    raw = (weights.detach() - centre.detach()).abs().max()
-                    assert float(raw) <= 8 * radius / (1 - 8 * radius if 8 * radius < 0.9 else 0.1)
+                    assert reachable(weights.detach(), centre.detach(), radius)
+                    far |= not reachable(weights.detach(), centre.detach(), 0.7 * radius)
                 draws.append(float(loss().detach()))
+        assert far  # the whole radius is used
     assert len(set(draws)) == len(draws)
     assert torch.equal(loss(), plain)  # outside a weight step nothing is perturbed
     assert all(torch.equal(a, b) for a, b in zip(before, alphas(strategy)))
@@ -78,7 +86,7 @@ def test_random_perturbations_stay_on_the_simplex_and_within_reach() -> None:
 def test_adversarial_perturbations_raise_the_training_loss() -> None:
     """In the mode they are found in, in at least 45 of 50 tries; α comes back bit-identical."""
     relaxation = AdversarialSoftmax()
-    strategy, model, loss = trained(relaxation)
+    strategy, model, loss = trained(relaxation, operations=['none', 'skip_connect', 'sep_conv_3x3', 'max_pool_3x3'])
     before = alphas(strategy)
     buffers = [buffer.clone() for buffer in model.buffers()]
     risen = 0
@@ -171,28 +179,15 @@ def test_the_temperature_falls() -> None:
     [lambda: RandomSoftmax(0.5, 0.1), lambda: RandomSoftmax(0.1, 1.0), lambda: AdversarialSoftmax(steps=0), lambda: Gumbel(0.1, 1.0)],
 )
 def test_settings_outside_their_range(make: Callable[[], object]) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(
+        ValueError, match='must grow within|must be a number from 0|must be a whole number from 1|must fall and stay above 0'
+    ):
         make()
 
 
 def test_softmax_and_plain_agree() -> None:
     alpha = torch.randn(5)
     assert torch.equal(Softmax().weights('x', alpha), torch.softmax(alpha, 0))
-
-
-@pytest.mark.parametrize('name', [name for name, preset in PRESETS.items() if preset.supernet])
-def test_every_preset_searches(name: str, tmp_path: Path) -> None:
-    """A few steps on digits; α moves, unless the method says it does not."""
-
-    recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), 'space.channels': 4, **SMALL})
-    genotype, result = stages.search(recipe, name, 1, tmp_path / 'out')
-    assert genotype.nodes == 2 and 0 <= result['valid_accuracy'] <= 1
-    import json
-
-    lines = [json.loads(line) for line in (tmp_path / 'out' / 'metrics.jsonl').read_text().splitlines()]
-    moved = lines[0]['probabilities'] != lines[1]['probabilities']
-    assert moved == (name not in ('fixed-alpha', 'random-ws'))
-    assert create_strategy(name) is not None
 
 
 def test_a_resumed_search_has_the_temperature_of_its_epoch(tmp_path: Path) -> None:

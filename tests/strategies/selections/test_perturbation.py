@@ -28,14 +28,19 @@ from tests.strategies.spaces import TwoLabels
 OPERATIONS = ['skip_connect', 'sep_conv_3x3', 'avg_pool_3x3']
 
 
-def loaders(classes: int, *shape: int) -> tuple[DataLoader, DataLoader]:
+def loaders(classes: int, *shape: int, train: int = 24, valid: int = 20) -> tuple[DataLoader, DataLoader]:
     generator = torch.Generator().manual_seed(0)
 
     def part(count: int) -> TensorDataset:
         images = torch.randn(count, *shape, generator=generator, dtype=torch.float64)
         return TensorDataset(images, torch.randint(classes, (count,), generator=generator))
 
-    return DataLoader(part(24), batch_size=8, shuffle=True), DataLoader(part(20), batch_size=8)
+    return DataLoader(part(train), batch_size=8, shuffle=True), DataLoader(part(valid), batch_size=8)
+
+
+def few(*shape: int) -> tuple[DataLoader, DataLoader]:
+    """A batch to train on, and two of different sizes to score with."""
+    return loaders(4, *shape, train=8, valid=12)
 
 
 def fit(strategy: DifferentiableStrategy, space: Any, loader_pair: tuple[DataLoader, DataLoader], epochs: int = 1, classes: int = 4) -> Any:
@@ -44,8 +49,8 @@ def fit(strategy: DifferentiableStrategy, space: Any, loader_pair: tuple[DataLoa
     return fitting.fit(strategy, space, loader_pair, epochs=epochs, classes=classes)
 
 
-def space() -> DartsSpace:
-    return DartsSpace(channels=2, cells=3, nodes=3, num_classes=4, in_channels=1, operations=OPERATIONS)
+def space(channels: int = 2, nodes: int = 3) -> DartsSpace:
+    return DartsSpace(channels=channels, cells=3, nodes=nodes, num_classes=4, in_channels=1, operations=OPERATIONS)
 
 
 class Checked(Perturbation):
@@ -72,12 +77,11 @@ class Checked(Perturbation):
         return scores
 
 
-@pytest.mark.parametrize('batch_norm', ['train', 'eval'])
-@pytest.mark.parametrize('criterion', ['accuracy', 'loss'])
+@pytest.mark.parametrize(('criterion', 'batch_norm'), [('accuracy', 'train'), ('loss', 'eval')])
 def test_decisions_are_those_of_brute_force(criterion: str, batch_norm: str) -> None:
     selection = Checked(criterion=criterion, batch_norm=batch_norm, epochs_between=1)
     strategy = DifferentiableStrategy(selection=selection)
-    fit(strategy, space(), loaders(4, 1, 8, 8))
+    fit(strategy, space(), few(1, 8, 8))
     history = strategy.architecture.history
     assert Counter(record['stage'] for record in history) == {'operation': 18, 'topology': 6}
     # Every edge had three operations; in each kind of cell one node dropped one of three inputs and one two of four.
@@ -103,7 +107,7 @@ def test_decisions_are_those_of_brute_force(criterion: str, batch_norm: str) -> 
 def test_inputs_scored_again_are_scored_without_those_dropped() -> None:
     selection = Checked(criterion='loss', rescore_inputs=True, epochs_between=1)
     strategy = DifferentiableStrategy(selection=selection)
-    fit(strategy, space(), loaders(4, 1, 8, 8))
+    fit(strategy, space(), few(1, 8, 8))
     assert selection.checked == 18 * 3 + 2 * (3 + 4 + 3)
     assert sum(count for count, _ in selection.scored(strategy.architecture)) == selection.checked
 
@@ -122,7 +126,7 @@ def test_one_set_of_scores_decides_the_inputs_as_published(rescore: bool, kept: 
             return [-hurts[index] for index in candidates]
 
     strategy = DifferentiableStrategy(selection=Scripted(epochs_between=1, rescore_inputs=rescore))
-    fit(strategy, space(), loaders(4, 1, 8, 8))
+    fit(strategy, space(), few(1, 8, 8))
     assert strategy.select()['normal_input_4'] == kept
     wide = [candidates for label, candidates in scored if label == 'normal_input_4']
     assert wide == ([(0, 1, 2, 3), (0, 1, 2)] if rescore else [(0, 1, 2, 3)])
@@ -140,24 +144,23 @@ def test_an_epoch_between_two_events_decides_every_edge_of_nas_bench_201() -> No
 
 def test_renormalised_scores_are_those_of_brute_force() -> None:
     selection = Checked(criterion='loss', renormalise=True, epochs_between=1)
-    fit(DifferentiableStrategy(selection=selection), space(), loaders(4, 1, 8, 8))
-    assert selection.checked == 18 * 3 + 2 * (3 + 4)
+    fit(DifferentiableStrategy(selection=selection), space(nodes=2), few(1, 8, 8))
+    assert selection.checked == 10 * 3 + 2 * 3
 
 
 @pytest.mark.parametrize('edge_weights', [True, False])
 def test_partial_channels_are_scored_like_brute_force(edge_weights: bool) -> None:
     selection = Checked(criterion='loss', epochs_between=1)
-    partial = DartsSpace(channels=4, cells=3, nodes=3, num_classes=4, in_channels=1, operations=OPERATIONS)
     strategy = DifferentiableStrategy(PartialChannels(2, edge_weights=edge_weights), selection=selection)
-    fit(strategy, partial, loaders(4, 1, 7, 7))
-    assert selection.checked == 18 * 3 + 2 * (3 + 4)
+    fit(strategy, space(channels=4, nodes=2), few(1, 7, 7))
+    assert selection.checked == 10 * 3 + 2 * 3
 
 
 def test_operations_that_differ_from_edge_to_edge() -> None:
     """S1: two operations on each edge; none of the names has the same place everywhere."""
     selection = Checked(criterion='loss', batches=1, epochs_between=1)
     strategy = DifferentiableStrategy(selection=selection)
-    fit(strategy, S1(2, 3, 4, 1), loaders(4, 1, 8, 8))
+    fit(strategy, S1(2, 3, 4, 1), few(1, 8, 8))
     assert selection.checked == 2 * (14 * 2 + 3 + 4 + 5)
     Genotype.from_sample(strategy.select()).to_sample(REDUCED['s1'])
 
@@ -168,7 +171,7 @@ def test_ties_keep_the_first() -> None:
             return [0.5] * len(candidates)
 
     strategy = DifferentiableStrategy(selection=Same(epochs_between=1))
-    fit(strategy, space(), loaders(4, 1, 8, 8))
+    fit(strategy, space(), few(1, 8, 8))
     sample = strategy.select()
     assert {sample[label] for label in sample if '_op_' in label} == {OPERATIONS[0]}
     assert all(sample[label] == [0, 1] for label in sample if '_input_' in label)
@@ -295,7 +298,7 @@ def test_tuning_uses_a_tenth_of_the_learning_rate_and_a_new_optimizer(scheduled:
 
 def test_progressive_magnitude_keeps_the_most_probable_each_time() -> None:
     strategy = DifferentiableStrategy(Softmax(), selection=ProgressiveMagnitude(epochs_between=1))
-    fit(strategy, space(), loaders(4, 1, 8, 8))
+    fit(strategy, space(), few(1, 8, 8))
     for record in strategy.architecture.history:
         extreme = min if record['stage'] == 'operation' else max
         assert record['choice'] == record['candidates'][record['scores'].index(extreme(record['scores']))]
@@ -303,21 +306,24 @@ def test_progressive_magnitude_keeps_the_most_probable_each_time() -> None:
 
 def test_fixed_alpha_keeps_alpha_through_the_tuning() -> None:
     strategy = DifferentiableStrategy(Fixed(), selection=Perturbation(epochs_between=1, batches=1))
-    module = fit(strategy, space(), loaders(4, 1, 8, 8))
+    module = fit(strategy, space(), few(1, 8, 8))
     assert all(not optimizer.state for optimizer in module.trainer.optimizers[1:])
 
 
-@pytest.mark.parametrize('epoch', [1, 3, 6])
-def test_resume_in_the_middle_of_selection_gives_the_same_genotype(epoch: int, tmp_path: Path) -> None:
-    recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), 'search.epochs': 1, 'space.operations': OPERATIONS})
-
-    def stop(record: dict) -> None:
-        if record['epoch'] == epoch + 1:
-            raise KeyError('stop')
-
+def test_a_search_interrupted_throughout_selection_gives_the_same_genotype(tmp_path: Path) -> None:
+    """After the search, between two decisions, and before the last one: three interruptions of one search."""
+    settings = {'search.epochs': 1, 'search.settings': {'darts-pt': {'batches': 1}}, 'space.operations': OPERATIONS}
+    recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), **settings})
     unbroken, _ = stages.search(recipe, 'darts-pt', 1, tmp_path / 'unbroken')
-    with pytest.raises(KeyError):
-        stages.search(recipe, 'darts-pt', 1, tmp_path / 'broken', on_epoch=stop)
+    for resume, epoch in enumerate((1, 3, 6)):
+
+        def stop(record: dict, last: int = epoch + 1) -> None:
+            if record['epoch'] == last:
+                raise KeyError('stop')
+
+        torch.manual_seed(77)
+        with pytest.raises(KeyError, match='stop'):
+            stages.search(recipe, 'darts-pt', 1, tmp_path / 'broken', resume=bool(resume), on_epoch=stop)
     torch.manual_seed(77)
     assert stages.search(recipe, 'darts-pt', 1, tmp_path / 'broken', resume=True)[0] == unbroken
     files = [(tmp_path / name / 'selection.jsonl').read_text() for name in ('broken', 'unbroken')]

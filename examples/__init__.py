@@ -1,0 +1,1 @@
+"""The examples of the repository, so that an installed package has them, too: experiments (.yml), scripts, a page."""

@@ -1,0 +1,7 @@
+"""The command line: every stage without NNI's manager, through the same functions as the trials."""
+
+# Their commands join the group.
+from nni_darts.cli import about, doctor, experiments, fit, genotypes, models, overview, results, runs, start
+from nni_darts.cli.group import main
+
+__all__ = ['about', 'doctor', 'experiments', 'fit', 'genotypes', 'main', 'models', 'overview', 'results', 'runs', 'start']

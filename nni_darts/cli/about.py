@@ -1,0 +1,112 @@
+"""Commands that list what is available: strategies, recipes."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import yaml
+
+from nni_darts.cli.group import main
+from nni_darts.cli.options import NameFrom
+from nni_darts.errors import InputError
+from nni_darts.recipe import recipe_names, recipe_text
+from nni_darts.strategies.explanations import EXPLANATIONS, SELECTION_EXPLANATIONS, Explanation
+from nni_darts.strategies.presets import ALIASES, PRESETS, SELECTIONS, preset
+
+
+def strategy_names() -> list[str]:
+    """Returns all names of strategies, for completion."""
+    return [*PRESETS, *ALIASES, *(f'{entry.name}+{suffix}' for entry in PRESETS.values() if entry.relaxed for suffix in SELECTIONS)]
+
+
+@main.command(short_help='List the strategies, or explain one.')
+@click.argument('name', metavar='[NAME]', required=False, type=NameFrom(strategy_names))
+def strategies(name: str | None) -> None:
+    """List the strategies for --strategy and for experiments. With NAME, explain that strategy: the idea, the paper, when to use it, its
+    cost, and its settings with their ranges and defaults.
+
+    \b
+    Example:
+      nni-darts strategies darts-pt
+    """
+    if name is not None:
+        _explain(name)
+        return
+    width = max(map(len, PRESETS))
+    for entry in PRESETS.values():
+        click.echo(f'{entry.name:<{width}}  {entry.summary} ({entry.paper})')
+    others = ', '.join(entry.name for entry in PRESETS.values() if not entry.relaxed)
+    click.echo(f'\nAll but {others} also take another selection as a suffix, as in darts-2nd+pt (darts-pt is darts-1st+pt):')
+    for suffix, (_, summary, paper, _) in SELECTIONS.items():
+        click.echo(f'{"+" + suffix:<{width}}  {summary} ({paper})')
+
+
+def _explain(name: str) -> None:
+    try:
+        entry = preset(name)
+    except ValueError as error:
+        raise InputError(f'{error}.') from None
+    base, _, suffix = entry.name.partition('+')
+    explanations = [EXPLANATIONS[base], *([SELECTION_EXPLANATIONS[suffix]] if suffix else [])]
+    click.echo(name + (f' = {entry.name}' if name != entry.name else '') + '\n')
+    for number, explanation in enumerate(explanations):
+        click.echo(_wrapped((f'+{suffix}: ' if number else '') + explanation.idea) + '\n')
+    # Users choose a name with a suffix for the sake of the selection, so its advice is the relevant one.
+    click.echo(_field('when', explanations[-1].when))
+    for paper in dict.fromkeys(paper for explanation in reversed(explanations) for paper in explanation.papers):
+        click.echo(_field('paper', f'{paper.title}, arXiv:{paper.arxiv}'))
+    click.echo(_field('cost', _cost(explanations)))
+    settings = entry.settings()
+    if not settings:
+        click.echo(_field('settings', 'none'))
+        return
+    click.echo("\nSettings, in a recipe or an experiment's set as search.settings: {" + name + ': {NAME: VALUE}}\n')
+    for setting in settings:
+        default = f'default {_shown(setting.default)}' + (f', or what {setting.recipe} says' if setting.recipe else '')
+        click.echo(f'  {setting.name}: {setting.allowed}; {default}')
+        click.echo(_wrapped(setting.meaning, '      '))
+
+
+def _cost(explanations: Sequence[Explanation]) -> str:
+    """Returns the cost of a search relative to one with darts-1st, as one or more sentences."""
+    cost, words = explanations[0].cost, [explanation.cost_note for explanation in explanations if explanation.cost_note]
+    if cost is not None:
+        times = 'As' if cost == 1 else f'{cost:g} times as'
+        words.insert(0, f'{times} many passes over the training data as darts-1st in a search of the same length.')
+    return ' '.join(words)
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML writes it."""
+    plain = list(value) if isinstance(value, tuple) else value
+    return yaml.safe_dump(plain, default_flow_style=True).removesuffix('...\n').strip()
+
+
+def _field(name: str, text: str) -> str:
+    return _wrapped(f'{name:<9} {text}', '', ' ' * 10)
+
+
+def _wrapped(text: str, indent: str = '', following: str | None = None) -> str:
+    width = min(shutil.get_terminal_size().columns, 110)
+    return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent if following is None else following)
+
+
+@main.command(short_help='List the recipes, or print one.')
+@click.argument('name', metavar='[NAME]', required=False, type=NameFrom(recipe_names))
+def recipes(name: str | None) -> None:
+    """List the recipes, which name data and settings. With NAME, print that recipe, a YAML file with comments, ready to edit.
+
+    \b
+    Example:
+      nni-darts recipes digits > mine.yml
+    """
+    if name is not None:
+        click.echo(recipe_text(name), nl=False)
+        return
+    width = max(map(len, recipe_names()))
+    for known in recipe_names():
+        click.echo(f'{known:<{width}}  {recipe_text(known).splitlines()[0].lstrip("# ")}')

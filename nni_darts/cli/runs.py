@@ -1,0 +1,179 @@
+"""Commands that train: search, retrain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from nni_darts.activity import loading_torch
+from nni_darts.cli.genotypes import read_genotype
+from nni_darts.cli.group import main
+from nni_darts.cli.options import own_recipe_options, recipe_for, recipe_options, run_options, time_option, to_run
+from nni_darts.cli.output import interruptible, print_result, print_warnings
+from nni_darts.cli.progress import Progress
+from nni_darts.errors import InputError
+from nni_darts.genotypes import AnyGenotype
+from nni_darts.recipe import RUN, Recipe
+from nni_darts.report.cautions import after_training
+from nni_darts.runs.checks import check_genotype, check_strategies, named_preset
+from nni_darts.runs.deadline import TimeLimit
+from nni_darts.runs.durations import parse_duration
+from nni_darts.runs.folder import RESULT, WEIGHTS, check_folder, identity
+
+
+@main.command(short_help='Search for a cell.')
+@recipe_options
+@click.option('--strategy', default='darts-2nd', show_default=True, help='A name that "nni-darts strategies" lists.')
+@time_option
+@run_options
+def search(recipe: str, overrides: tuple[str, ...], strategy: str, limit: str | None, seed: int, output: Path, resume: bool) -> None:
+    """Search for a cell on the recipe's data.
+
+    OUTPUT gets genotype.json, the cell; result.json with all settings; and a checkpoint for --resume. Strategies other than random also
+    write search.html, a page that shows the search in a browser and is updated after each epoch, and metrics.jsonl, the same as data.
+
+    \b
+    Examples:
+      nni-darts search --recipe digits --strategy darts-pt --set search.epochs=5 --output out/search
+      nni-darts search --recipe digits --time 10m --output out/search
+    """
+    allowed = _allowed(output, resume, limit)
+    named_preset(strategy)
+    loaded = to_run(Recipe.load(recipe, overrides))
+    check_strategies(loaded, [strategy])
+    check_folder(output, loaded, identity('search', seed, strategy=strategy), resume)
+    allowed.kept()
+    with interruptible(output), Progress() as progress:
+        with loading_torch():
+            from nni_darts import stages
+            from nni_darts.report.searches import warnings_in
+            from nni_darts.runs.planning import plan_search
+        calls = {'on_start': progress.start, 'on_epoch': progress.epoch, 'on_decision': progress.decision}
+        plan = allowed.plan(lambda seconds, begun: plan_search(loaded, strategy, seconds, seed, begun))
+        genotype, result = stages.search(loaded, strategy, seed, output, plan=plan, resume=resume, **calls)
+    print_warnings([*warnings_in(output), *after_training(result)])
+    click.echo(genotype.to_text())
+    print_result(result, output)
+
+
+@main.command(short_help='Train the network of a cell from scratch.')
+@own_recipe_options
+@click.option(
+    '--genotype',
+    'source',
+    help='A published name, a file or folder with a genotype, FILE.py:NAME, - for a pipe, a pasted Genotype(…) or a code. '
+    'Default: the cell of --weights.',
+)
+@click.option(
+    '--weights',
+    type=click.Path(path_type=Path, file_okay=False),
+    help='Output folder of a finished training; start from its weights, as far as they fit.',
+)
+@click.option(
+    '--more',
+    type=click.IntRange(1, 1_000_000),
+    metavar='EPOCHS',
+    help='Train the finished network in OUTPUT for this many more epochs, at a tenth of its learning rate.',
+)
+@click.option(
+    '--stage',
+    default='retrain',
+    show_default=True,
+    type=click.Choice(['select', 'retrain']),
+    help="Which of the recipe's trainings to run: select is the short one by which cells are compared, without a test.",
+)
+@time_option
+@run_options
+def retrain(
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    source: str | None,
+    weights: Path | None,
+    more: int | None,
+    stage: str,
+    limit: str | None,
+    seed: int,
+    output: Path,
+    resume: bool,
+) -> None:
+    """Train the network of a cell, from scratch or from the weights of another training, and test it once at the end.
+
+    Without --recipe, the recipe and data are those of --weights if it is given, else those of the search that found the cell, if GENOTYPE
+    is its folder or a file in it. OUTPUT gets weights.pt, result.json with all settings, metrics.jsonl, and a checkpoint for --resume.
+
+    \b
+    Examples:
+      nni-darts retrain --genotype out/search --output out/retrain
+      nni-darts retrain --recipe photos-small --set data.path=photos --genotype DARTS_V2 --output out/photos
+      nni-darts retrain --more 10 --output out/retrain
+      nni-darts retrain --weights out/retrain --set data.path=new_photos --output out/new
+    """
+    allowed = _allowed(output, resume, limit)
+    if more is not None:
+        _refuse_beside_more()
+        _check_finished('--output', output)
+        to_run(Recipe.of_folder(output) or Recipe.load('digits'))
+    else:
+        loaded, genotype = _named_training(recipe, overrides, source, weights, stage)
+        check_folder(output, loaded, identity(stage, seed, genotype=genotype, weights=weights), resume)
+        allowed.kept()
+    with interruptible(output), Progress() as progress:
+        with loading_torch():
+            from nni_darts import stages
+            from nni_darts.runs.planning import plan_training
+        calls = {'on_start': progress.start, 'on_epoch': progress.epoch, 'resume': resume}
+        if more is not None:
+            result = stages.train_longer(output, more, **calls)
+        else:
+            plan = allowed.plan(lambda seconds, begun: plan_training(loaded, stage, genotype, seconds, seed, begun))
+            result = stages.train_cell(loaded, stage, genotype, seed, output, weights=weights, plan=plan, **calls)
+    print_warnings(after_training(result))
+    print_result(result, output)
+
+
+def _allowed(output: Path, resume: bool, limit: str | None) -> TimeLimit:
+    return TimeLimit(output, resume, None if limit is None else parse_duration(limit, '--time'))
+
+
+def _named_training(
+    recipe: str | None, overrides: tuple[str, ...], source: str | None, weights: Path | None, stage: str
+) -> tuple[Recipe, AnyGenotype]:
+    """Returns the recipe and the cell of a new training, which are checked to fit each other. The arguments are those of the command."""
+    if weights is not None:
+        _check_finished('--weights', weights)
+    source = source or (None if weights is None else str(weights))
+    if source is None:
+        raise InputError('no cell to train; name one with --genotype, or start from a finished training with --weights or --more.')
+    loaded = to_run(recipe_for(source if weights is None else str(weights), recipe, overrides))
+    genotype = read_genotype(source)
+    check_genotype(loaded, genotype, stage)
+    return loaded, genotype
+
+
+def _refuse_beside_more() -> None:
+    """Raises InputError for an option that --more excludes."""
+    context = click.get_current_context()
+    options = {
+        'source': '--genotype',
+        'weights': '--weights',
+        'recipe': '--recipe',
+        'overrides': '--set',
+        'stage': '--stage',
+        'seed': '--seed',
+        'limit': '--time',
+    }
+    for name, option in options.items():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise InputError(
+                f'{option} cannot be combined with --more, which continues the training in --output with its own settings; '
+                'to start another training from its weights, use --weights.'
+            )
+
+
+def _check_finished(option: str, folder: Path) -> None:
+    """Raises InputError if a folder is not that of a finished training, before torch is imported."""
+    for name in (RUN, WEIGHTS, RESULT):
+        if not (folder / name).is_file():
+            raise InputError(f'{option}: {folder} has no {name}, so it is not the output folder of a finished nni-darts retrain.')

@@ -1,0 +1,132 @@
+"""The tuner's arguments: ``classArgs`` in an experiment's file, checked in one place for the tuner and for "check". Imports no NNI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from nni_darts.errors import InputError
+from nni_darts.recipe import Recipe
+from nni_darts.runs.checks import check_strategies
+from nni_darts.runs.durations import parse_duration
+from nni_darts.runs.planning import check_no_budget
+from nni_darts.strategies.settings import Settings, setting
+
+__all__ = ['BEST', 'EACH_SEED', 'NOT_BY_HAND', 'NO_ASSESSOR', 'TIME', 'TIME_ELSEWHERE', 'TunerArguments', 'is_local', 'unsendable']
+
+NO_ASSESSOR = (
+    'leave assessor out: it would compare searches with trainings of other lengths, and their numbers are not comparable; '
+    'to end searches early, set early_stopping in search.settings'
+)
+"""Why an experiment with an assessor is refused."""
+NOT_BY_HAND = 'NNI starts nni-darts trial for each trial; to run a stage by hand, use nni-darts search or nni-darts retrain'
+
+TIME = 'classArgs.time'
+TIME_ELSEWHERE = f'{TIME} needs trials on this machine (trainingService local), where it times their steps; elsewhere leave it out'
+
+BEST, EACH_SEED = 'best', 'each_seed'
+"""Values of ``retrain``: which cells are trained from scratch."""
+
+Whole = Annotated[int, Field(ge=1)]
+WholeFromZero = Annotated[int, Field(ge=0)]
+
+
+class TunerArguments(Settings):
+    """The tuner's arguments. Types and ranges are checked when it is built, everything else by :meth:`load`.
+
+    Example:
+        >>> TunerArguments(recipe='digits', retrain_runs=2).load().name
+        'digits'
+    """
+
+    recipe: str = setting('digits', 'name or path of a recipe')
+    set: Any = setting((), 'changes of single settings, such as {search.epochs: 5}')
+    retrain_runs: Whole = setting(1, 'how often the best cell of each strategy is trained from scratch')
+    retrain: Literal['best', 'each_seed'] = setting(
+        BEST, 'which cells are trained from scratch: the best one of each strategy, or of each strategy and seed, once'
+    )
+    max_retries: WholeFromZero = setting(2, 'how often a trial that ended without a result is started again; one that diverged is not')
+    gpus: WholeFromZero | None = setting(
+        None, 'GPUs that a trial takes where the machine has some: as many as the recipe has devices, or 0 to leave them alone'
+    )
+    trials_per_gpu: Whole = setting(1, 'trials that share a GPU')
+    stall_minutes: Annotated[float, Field(gt=0, lt=1e5)] = setting(
+        30, 'minutes without progress after which a trial ends itself and is started again', allowed='a number of minutes above 0'
+    )
+    time: str | None = setting(
+        None, 'time for the whole experiment, such as 2h: some steps are timed, then all stages get the epochs that fit into it'
+    )
+    optimize_mode: Any = setting(None, "which values NNI's page shows as the better ones: maximize, or minimize for perplexity")
+
+    @field_validator('set')
+    @classmethod
+    def _overrides(cls, value: Any) -> Any:
+        if not isinstance(value, (Mapping, list, tuple)):
+            raise ValueError(f'set must be a mapping such as {{search.epochs: 5}}, not {value!r}')
+        return value
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> TunerArguments:
+        """Reads ``classArgs``. Raises InputError for a wrong type or a value outside its range."""
+        try:
+            return cls(**given)
+        except ValueError as error:
+            raise InputError(f'classArgs.{error}') from None
+
+    @property
+    def seconds(self) -> float | None:
+        """The time for the whole experiment, in seconds. Raises InputError if it is not a duration."""
+        return None if self.time is None else parse_duration(self.time, TIME)
+
+    def load(self) -> Recipe:
+        """The recipe, with the settings of its strategies checked.
+
+        Raises:
+            InputError: for an unknown recipe, key or setting, an impossible value, or arguments that do not fit the recipe.
+        """
+        if self.retrain == EACH_SEED and self.retrain_runs != 1:
+            raise InputError(
+                f'classArgs.retrain: {EACH_SEED} trains the best cell of each seed once: leave retrain_runs out, not {self.retrain_runs}'
+            )
+        recipe = Recipe.load(self.recipe, self.set)
+        check_strategies(recipe, ())
+        if self.gpus not in (None, 0, recipe.devices):
+            raise InputError(
+                f'classArgs.gpus must be 0 or {recipe.devices}, not {self.gpus}: a trial uses as many GPUs as the recipe has devices'
+            )
+        if recipe.accelerator == 'gpu' and self.gpus == 0:
+            raise InputError('classArgs.gpus is 0, but the recipe has accelerator: gpu')
+        metric = recipe.metric
+        if (self.optimize_mode or 'maximize') != metric.optimize_mode:
+            raise InputError(
+                f'classArgs.optimize_mode must be {metric.optimize_mode}, not {self.optimize_mode!r}: the recipe {recipe.name} is '
+                f"about {metric.name}, and NNI's page would show the worst trials as the best"
+            )
+        if self.seconds is not None:
+            check_no_budget(recipe, TIME)
+        found = unsendable(recipe.to_dict())
+        if found is not None:
+            raise InputError(f"the recipe contains {found!r}: NNI cannot carry text with '#' or '//' to its trials")
+        return recipe
+
+
+def is_local(service: Any) -> bool:
+    """Returns whether trials run on the manager's machine.
+
+    Args:
+        service: ``trainingService`` of an experiment.
+    """
+    return isinstance(service, Mapping) and service.get('platform') == 'local'
+
+
+def unsendable(value: Any) -> str | None:
+    """The first text in plain data that NNI cannot carry: its JSON parser drops messages with ``#`` or ``//`` in them."""
+    if isinstance(value, str):
+        return value if '#' in value or '//' in value else None
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, Sequence):
+        return next((found for found in map(unsendable, value) if found is not None), None)
+    return None

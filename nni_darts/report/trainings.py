@@ -1,0 +1,157 @@
+"""One training as it happens: the data, and a page that shows it. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nni_darts.files import write_text
+from nni_darts.genotypes import AnyGenotype, genotype_from_code
+from nni_darts.metric import METRICS
+from nni_darts.report.cells import cell_graphs
+from nni_darts.report.charts import curve, line_chart, measured_charts
+from nni_darts.report.drawing import cell_svg
+from nni_darts.report.lines import duration
+from nni_darts.report.pages import render
+
+__all__ = ['TRAINING', 'confusions', 'training_data', 'write_training']
+
+TRAINING = 'training'
+"""Name of page and data in the output folder of a training."""
+
+_LARGEST_TABLE = 20
+"""A confusion matrix of more classes is shown as a list of the most frequent confusions."""
+
+_CONFUSIONS = 10
+_TITLES = {'select': 'Short training', 'retrain': 'Retraining'}
+
+
+def training_data(
+    records: Sequence[Mapping[str, Any]],
+    *,
+    stage: str,
+    seed: int,
+    recipe: str,
+    metric: str,
+    genotype: AnyGenotype,
+    over: bool,
+    strategy: str = '',
+    result: Mapping[str, Any] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+    commands: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Returns plain data of one training: all that its page shows.
+
+    Args:
+        records: measurements of the epochs so far, in any order; of several of one epoch the last counts.
+        stage: ``select`` or ``retrain``.
+        seed: of the training.
+        recipe: name of the recipe.
+        metric: ``accuracy`` or ``perplexity``.
+        genotype: the cell whose network is trained.
+        over: whether the training has ended.
+        strategy: the one that found the cell, where it is known.
+        result: measurements and costs at the end.
+        evaluation: of the test images, as ``Evaluation.to_dict`` returns it; a mistake may have an ``image``, a data URI.
+        commands: command lines that use the trained network.
+    """
+    ordered = [record for _, record in sorted({record['epoch']: record for record in records if 'epoch' in record}.items())]
+    return {
+        'stage': stage,
+        'strategy': strategy,
+        'seed': seed,
+        'recipe': recipe,
+        'metric': metric,
+        'over': over,
+        'arch': genotype.code(),
+        'epochs': [{name: value for name, value in record.items() if _is_number(value) and name != 'default'} for record in ordered],
+        'result': {name: value for name, value in (result or {}).items() if _is_number(value)},
+        'evaluation': dict(evaluation) if evaluation else None,
+        'commands': list(commands),
+    }
+
+
+def confusions(evaluation: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+    """Returns the most frequent mistakes of an evaluation: ``true`` and ``predicted`` class, ``images``, their ``share`` of the true class.
+
+    Args:
+        count: number of entries at most.
+    """
+    classes, found = evaluation['classes'], []
+    for true, row in enumerate(evaluation['confusion']):
+        for predicted, images in enumerate(row):
+            if images and predicted != true:
+                found.append({'true': classes[true], 'predicted': classes[predicted], 'images': images, 'share': images / sum(row)})
+    return sorted(found, key=lambda entry: (-entry['images'], -entry['share']))[:count]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+# the page ---------------------------------------------------------------------------------------------------------------------------
+
+
+def write_training(folder: Path, name: str, data: Mapping[str, Any], *, up: str = '') -> None:
+    """Writes ``NAME.json`` and ``NAME.html`` if anything changed; each file is replaced at once.
+
+    Args:
+        folder: where the files go.
+        name: of both files, without the suffix.
+        data: as :func:`training_data` returns it.
+        up: address of a page above this one to link to.
+    """
+    text = json.dumps(data)
+    path = folder / f'{name}.json'
+    if path.exists() and path.read_text('utf-8') == text:
+        return
+    write_text(folder / f'{name}.html', render('training.html', {**data, **_pictures(data), 'up': up, 'source': path.name}))
+    write_text(path, text)
+
+
+def _pictures(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the template shows besides the data."""
+    epochs, metric, evaluation = data['epochs'], METRICS[data['metric']], data['evaluation']
+    charts = [*measured_charts(epochs, metric), line_chart('learning rate', {'': curve(epochs, 'learning_rate')}, low=0)]
+    genotype = genotype_from_code(data['arch'])
+    return {
+        'title': _TITLES.get(data['stage'], data['stage']),
+        'charts': list(filter(None, charts)),
+        'drawing': cell_svg(genotype) if cell_graphs(genotype) else '',
+        'genotype': genotype.to_text(),
+        'facts': _facts(data),
+        'matrix': evaluation is not None and len(evaluation['classes']) <= _LARGEST_TABLE,
+        'confusions': confusions(evaluation, _CONFUSIONS) if evaluation else [],
+    }
+
+
+def _facts(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Returns (name, value, remark) of each result and cost of the training."""
+    result, evaluation, metric = data['result'], data['evaluation'], METRICS[data['metric']]
+    unit = ' %' if metric.percent else ''
+    facts = []
+    if evaluation:
+        low, high = (f'{100 * bound:.2f}' for bound in evaluation['accuracy_interval'])
+        interval = f'95 % interval {low} to {high} %, {evaluation["count"]:,} images'
+        facts.append(('test accuracy', f'{100 * evaluation["accuracy"]:.2f} %', interval))
+        facts.append(('balanced accuracy', f'{100 * evaluation["balanced_accuracy"]:.2f} %', 'of the test, mean over classes'))
+    for part, name in (('test', 'test'), ('valid', 'validation'), ('train', 'training')):
+        value, known = metric.of(result, part), {fact for fact, *_ in facts}
+        title = f'{name} {metric.name.replace("_", " ")}'
+        if value is not None and title not in known:
+            facts.append((title, metric.shown(value) + unit, ''))
+    if result.get('kept_epoch', 0) < result.get('epochs', 0):
+        facts.append(('weights', f'of epoch {result["kept_epoch"]} of {result["epochs"]}', 'the best by validation'))
+    if 'largest_class' in result:
+        facts.append(('largest class', f'{100 * result["largest_class"]:.2f} %', 'the accuracy of always predicting it'))
+    for name in ('parameters', 'multiply_adds'):
+        if name in result:
+            facts.append((name.replace('_', '-'), f'{result[name]:,}', ''))
+    if 'seconds' in result:
+        passes = f'{result["passes"]:g} passes over the training data' if 'passes' in result else ''
+        facts.append(('time', duration(result['seconds']), passes))
+    if 'peak_memory_mib' in result:
+        facts.append(('peak memory', f'{result["peak_memory_mib"]:,} MiB', ''))
+    return facts

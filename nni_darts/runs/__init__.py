@@ -1,0 +1,1 @@
+"""Runs and what comes of them: trained networks, their predictions, their evaluation."""

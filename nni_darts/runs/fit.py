@@ -1,0 +1,493 @@
+"""From a folder of images to a trained network within a given time: choose, search, train, compare with a known network.
+
+Every part is the run that a command of its own makes (``search``, ``retrain``), with the recipe that was chosen; the recipe is kept in the
+output folder, so that each part can be repeated or changed by hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence, Set
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from nni_darts.data.report import DataReport, suggest
+from nni_darts.errors import InputError
+from nni_darts.files import write_text
+from nni_darts.genotypes import AnyGenotype
+from nni_darts.known import KnownNetwork
+from nni_darts.metric import METRICS
+from nni_darts.published import PUBLISHED
+from nni_darts.recipe import Recipe
+from nni_darts.report.lines import duration
+from nni_darts.runs.comparison import Comparison
+from nni_darts.runs.limits import Pace, affordable, pace_of_search, pace_of_training, search_seconds, training_seconds
+from nni_darts.runs.proposal import (
+    LEAST_SEARCH_EPOCHS,
+    LEAST_TRAINING_EPOCHS,
+    LEAST_TRAINING_STEPS,
+    MOST_SEARCH_EPOCHS,
+    MOST_TRAINING_EPOCHS,
+    SIZES,
+    STEPS,
+    Facts,
+    Size,
+    alpha_rate,
+    image_sides,
+    proposed_recipe,
+    search_portion,
+)
+from nni_darts.runs.training_page import read_answers
+from nni_darts.stages import cost_of, preflight
+from nni_darts.tasks import task_of
+
+__all__ = [
+    'BASELINE',
+    'FIT',
+    'RECIPE',
+    'RETRAIN',
+    'SEARCH',
+    'Order',
+    'Plan',
+    'facts_of',
+    'finish',
+    'longest_training',
+    'plan_fit',
+    'read_plan',
+    'settled',
+    'shortest_training',
+    'within_parameters',
+]
+
+FIT, RECIPE = 'fit.json', 'recipe.yml'
+OUTCOME = 'outcome'
+"""In ``fit.json`` once everything is done: the results, and the comparison."""
+SEARCH, RETRAIN, BASELINE = 'search', 'retrain', 'baseline'
+"""Folders of the parts."""
+
+STAND_IN = PUBLISHED['DARTS_V2']
+"""Cell whose network is timed before one is found: most of its operations are separable convolutions, the most expensive ones."""
+
+SHARE_OF_SEARCH = 0.4
+"""Of the time; the rest is for training, the found network and the known one for as many epochs."""
+
+MEASURING = 0.05
+"""Portion of the time after which no other sizes are timed."""
+
+RESERVE = 0.06
+"""Portion of the time that is left free: the pace of a machine changes."""
+
+_PARTS = 1000
+"""Portions of the training images are tried in thousandths."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """The wishes of whoever asks for a network.
+
+    Attributes:
+        seconds: there are for everything.
+        strategy: name of the strategy that searches.
+        baseline: name of the known network to compare with; None for no comparison.
+        max_parameters: of the final network; None for no limit.
+        seed: of everything random.
+
+    Example:
+        ``Order(seconds=3600, strategy='darts-1st', baseline='mobilenet_v3_small')``
+    """
+
+    seconds: float
+    strategy: str
+    baseline: str | None
+    max_parameters: int | None = None
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The choices for a data set and a time.
+
+    Attributes:
+        order: the wishes.
+        recipe: all settings, as plain data.
+        why: a sentence for each choice.
+        seconds: predicted, by part: ``measuring``, ``search``, ``retrain``, ``baseline``.
+        peak_mib: memory while the first steps were timed, MiB.
+        begun: when the command was started, in seconds since the epoch.
+        threads: the number of threads that was the fastest; a resumed run keeps it. 0 in plans of earlier versions.
+        settled: whether the cell is known and the length of the training with it.
+
+    Example:
+        ``Recipe.from_dict(plan.recipe)``
+    """
+
+    order: Order
+    recipe: dict[str, Any]
+    why: tuple[str, ...]
+    seconds: dict[str, float]
+    peak_mib: int
+    begun: float
+    threads: int = 0
+    settled: bool = False
+
+    @property
+    def total(self) -> float:
+        """Predicted seconds of everything."""
+        return sum(self.seconds.values())
+
+    def with_recipe(self, recipe: Recipe) -> Plan:
+        """Returns the plan with the final lengths and sizes."""
+        epochs, channels = recipe.retrain.epochs, recipe.retrain.channels
+        part = _part(recipe.retrain.portion)
+        why = f'once the cell was known: training for {epochs} epochs{part}, with {channels} channels, in the remaining time'
+        return dataclasses.replace(self, recipe=recipe.to_dict(), why=(*self.why, why), settled=True)
+
+    def write(self, output: Path) -> None:
+        """Writes ``fit.json``, from which :func:`read_plan` reads it, and ``recipe.yml``."""
+        write_text(output / FIT, json.dumps(asdict(self), indent=2) + '\n')
+        about = f'# Chosen for {self.recipe["data"]["path"]}; nni-darts search and retrain take this file as --recipe.\n'
+        write_text(output / RECIPE, about + yaml.safe_dump(self.recipe, sort_keys=False, allow_unicode=True))
+
+
+def read_plan(output: Path) -> Plan:
+    """Reads the plan of an output folder.
+
+    Raises:
+        InputError: if there is none, or it is damaged.
+    """
+    path = output / FIT
+    try:
+        values = json.loads(path.read_text('utf-8'))
+        values.pop(OUTCOME, None)  # of a run that has ended
+        return Plan(**{**values, 'order': Order(**values['order']), 'why': tuple(values['why'])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f'{path} is not a plan of nni-darts fit ({error}); choose another folder.') from None
+
+
+def facts_of(name: str, path: str, report: DataReport) -> Facts:
+    """Returns the facts that decide how a data set is searched.
+
+    Args:
+        name: ``data.name`` of a recipe.
+        path: ``data.path`` of a recipe.
+        report: on the data.
+    """
+    return Facts(
+        name,
+        path,
+        images=sum(report.train),
+        classes=len(report.classes),
+        side=round(report.short_side.median),
+        scalable=report.files,
+        channels=1 if report.grey and not report.files else 3,
+    )
+
+
+def plan_fit(facts: Facts, report: DataReport, order: Order, begun: float, say: Say) -> Plan:
+    """Chooses sizes and lengths with which everything ends in time, from a few real steps of a search and of trainings.
+
+    Args:
+        facts: of the data.
+        report: on the same data.
+        order: the wishes.
+        begun: when the command was started, in seconds since the epoch.
+        say: is told what is being measured.
+
+    Raises:
+        InputError: if there is too little time for the smallest networks; the message says how much they need.
+    """
+    candidates = [(size, side) for side in image_sides(facts) for size in SIZES if _sensible(size, facts)]
+    tried: set[int] = set()
+    chosen: _Timed | None = None
+    # The cheapest networks are quickly timed, and say which others to try.
+    index = len(candidates) - 1
+    while index not in tried and (chosen is None or time.time() - begun <= MEASURING * order.seconds):
+        size, side = candidates[index]
+        recipe = _recipe(facts, report, size, side)
+        data = task_of(recipe).load(recipe)
+        if not tried:
+            preflight(recipe, [order.strategy], data)  # too few images are refused at once
+            if torch.get_num_threads() > 1:
+                say(f'timing a few steps on {torch.get_num_threads()} threads, and on one')
+                _take_fastest_threads(recipe, order)
+        tried.add(index)
+        say(f'timing a few steps at {f"{side}×{side} pixels" if side else "the size of the images"}, {size.name} networks')
+        timed = _Timed.at(recipe, data, size, side, order)
+        plan, needed = timed.plan(facts, order, begun)
+        if plan is not None:
+            chosen = timed
+            if len(tried) > 1:
+                break  # the most expensive of those that seemed cheap enough
+        elif chosen is None:
+            raise InputError(
+                f'{duration(order.seconds)} is too short for {facts.images:,} images on this machine: the smallest search and training '
+                f'take about {duration(needed)}. Give --time {_rounded_up(needed)} or more.'
+            )
+        index = _cheaper(candidates, index, (order.seconds - (time.time() - begun)) / needed, tried)
+    assert chosen is not None
+    plan, needed = chosen.plan(facts, order, begun)
+    if plan is None:  # measuring took the time that was spare
+        raise InputError(f'{duration(order.seconds)} is too short on this machine: give --time {_rounded_up(needed)} or more.')
+    return plan
+
+
+def settled(plan: Plan, recipe: Recipe, genotype: AnyGenotype, now: float, resumed: bool) -> Recipe:
+    """Returns the recipe with a final network within the limit, trained for as many epochs as the time that is left allows.
+
+    Args:
+        plan: as it was before the search.
+        recipe: that of the plan.
+        genotype: the cell that was found.
+        now: seconds since the epoch.
+        resumed: whether the run was interrupted, so that the time since its beginning says nothing: the predicted one counts.
+
+    Raises:
+        InputError: if no network of the cell keeps to ``max_parameters``.
+    """
+    order, data = plan.order, task_of(recipe).load(recipe)
+    if order.max_parameters is not None:
+        recipe = within_parameters(recipe, genotype, order.max_parameters, lambda r: cost_of(genotype, r, data)['parameters'])
+    left = plan.begun + order.seconds * (1 - RESERVE / 2) - now
+    if resumed:
+        left = sum(plan.seconds.get(part, 0) for part in (RETRAIN, BASELINE))
+    paces = [pace_of_training(recipe, 'retrain', genotype, order.seed)]
+    if order.baseline:
+        paces.append(pace_of_training(recipe, 'retrain', KnownNetwork(order.baseline), order.seed))
+    left -= time.time() - now  # for having measured
+
+    def cost(changed: Recipe) -> float:
+        return sum(training_seconds(changed, 'retrain', pace, data) for pace in paces)
+
+    longest = longest_training(recipe, data, left, cost)
+    if longest is None:
+        longest = shortest_training(recipe, data)
+        epochs = affordable(left, lambda epochs: cost(longest.with_epochs('retrain', epochs)), (1, longest.retrain.epochs))
+        longest = longest.with_epochs('retrain', epochs or 1)
+    return longest
+
+
+def longest_training(recipe: Recipe, data: Any, seconds: float, cost: Callable[[Recipe], float]) -> Recipe | None:
+    """Returns the recipe with as many epochs of the final training as fit, or else the fewest, on as many images as fit; None if none do.
+
+    A network needs a few epochs and a few hundred steps before it can be compared with another: rather than fewer epochs it gets fewer
+    images in each.
+
+    Args:
+        recipe: all settings.
+        data: as ``task_of(recipe).load(recipe)`` returns it.
+        seconds: there are for training.
+        cost: recipe → seconds.
+    """
+    shortest = shortest_training(recipe, data)
+    whole, fewest = _with_portion(recipe, 1.0), shortest.retrain.epochs
+    bounds = fewest, max(fewest, MOST_TRAINING_EPOCHS)
+    epochs = affordable(seconds, lambda epochs: cost(whole.with_epochs('retrain', epochs)), bounds)
+    if epochs is not None:
+        return whole.with_epochs('retrain', epochs)
+    parts = round(_PARTS * shortest.retrain.portion), _PARTS
+    part = affordable(seconds, lambda part: cost(_with_portion(shortest, part / _PARTS)), parts)
+    return None if part is None else _with_portion(shortest, part / _PARTS)
+
+
+def shortest_training(recipe: Recipe, data: Any) -> Recipe:
+    """Returns the recipe with the fewest epochs of the final training, on the fewest images. Arguments as for :func:`longest_training`."""
+    whole = _with_portion(recipe, 1.0)
+    batches, _, _ = task_of(whole).batches_of_training(whole, 'retrain', data)
+    fewest = max(LEAST_TRAINING_EPOCHS, math.ceil(LEAST_TRAINING_STEPS / batches))
+    least = min(_PARTS, math.ceil(_PARTS * LEAST_TRAINING_STEPS / (batches * fewest)))
+    return _with_portion(whole, least / _PARTS).with_epochs('retrain', fewest)
+
+
+def within_parameters(recipe: Recipe, genotype: AnyGenotype, most: int, count: Callable[[Recipe], int]) -> Recipe:
+    """Returns the recipe with as many channels of the final network as a limit of parameters allows, but not more than it has.
+
+    Args:
+        recipe: all settings.
+        genotype: the cell that was found.
+        most: number of parameters.
+        count: recipe → parameters of the final network of this cell.
+
+    Raises:
+        InputError: if even four channels have more; the message says how many.
+    """
+    for channels in range(recipe.retrain.channels, 3, -1):
+        smaller = recipe.model_copy(update={'retrain': recipe.retrain.model_copy(update={'channels': channels})})
+        if count(smaller) <= most:
+            return smaller
+    raise InputError(f'the smallest network of the found cell has {count(smaller):,} parameters, more than --max-parameters {most:,}.')
+
+
+def finish(output: Path, plan: Plan, results: dict[str, dict[str, Any]], resumed: bool) -> dict[str, Any]:
+    """Compares the two networks and adds the outcome to ``fit.json``.
+
+    Args:
+        output: folder of the whole run.
+        plan: the plan.
+        results: of the parts by name, as the stages return them.
+        resumed: whether the run was interrupted.
+
+    Returns:
+        ``took`` (seconds), ``results``, and, where a known network was trained, ``comparison`` and ``verdict``.
+    """
+    values = json.loads((output / FIT).read_text('utf-8'))
+    # The time in which the run was interrupted does not count.
+    worked = plan.seconds['measuring'] + sum(result['seconds'] for result in results.values())
+    took = worked if resumed else time.time() - plan.begun
+    outcome: dict[str, Any] = {'took': values.get(OUTCOME, {}).get('took', round(took, 1)), 'results': results}
+    if plan.order.baseline:
+        comparison = Comparison(read_answers(output / RETRAIN), read_answers(output / BASELINE))
+        outcome |= {'comparison': comparison.to_dict(), 'verdict': comparison.sentence(plan.order.baseline)}
+    write_text(output / FIT, json.dumps({**values, OUTCOME: outcome}, indent=2) + '\n')
+    return outcome
+
+
+# choosing -------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """A recipe with the paces of its parts."""
+
+    recipe: Recipe
+    size: Size
+    side: int | None
+    data: Any
+    search: Pace
+    retrain: Pace
+    baseline: Pace | None
+
+    @classmethod
+    def at(cls, recipe: Recipe, data: Any, size: Size, side: int | None, order: Order) -> _Timed:
+        search = pace_of_search(recipe, order.strategy, order.seed)
+        retrain = pace_of_training(recipe, 'retrain', STAND_IN, order.seed)
+        known = pace_of_training(recipe, 'retrain', KnownNetwork(order.baseline), order.seed) if order.baseline else None
+        return cls(recipe, size, side, data, search, retrain, known)
+
+    def plan(self, facts: Facts, order: Order, begun: float) -> tuple[Plan | None, float]:
+        """The plan with the most epochs that fit; None if not enough do. And the seconds that the fewest epochs take."""
+        used = time.time() - begun
+        left = order.seconds * (1 - RESERVE) - used
+        recipe = self._searched(facts, order, SHARE_OF_SEARCH * left)
+        searching = search_seconds(recipe, order.strategy, self.search, self.data)
+
+        def training(changed: Recipe) -> list[float]:
+            paces = [self.retrain, *([self.baseline] if self.baseline else [])]
+            return [training_seconds(changed, 'retrain', pace, self.data) for pace in paces]
+
+        def needed(changed: Recipe) -> float:
+            return (searching + sum(training(changed))) / (1 - RESERVE) + used
+
+        shortest = shortest_training(recipe, self.data)
+        longest = longest_training(recipe, self.data, left - searching, lambda changed: sum(training(changed)))
+        if longest is None:
+            return None, needed(shortest)
+        recipe = longest
+        predicted = dict(zip((RETRAIN, BASELINE), training(recipe)))
+        seconds = {'measuring': used, SEARCH: searching, **predicted}
+        why = _reasons(recipe, facts, order, self)
+        return Plan(order, recipe.to_dict(), why, seconds, self.retrain.peak_mib, begun, torch.get_num_threads()), needed(
+            _with_portion(shortest, 1.0)
+        )
+
+    def _searched(self, facts: Facts, order: Order, seconds: float) -> Recipe:
+        """Returns the recipe with a search that fits into ``seconds``, or the shortest search; large data sets are searched in part."""
+        steps = min(STEPS[1], max(STEPS[0], int(seconds / max(1e-3, self.search.step))))
+        batch = self.recipe.search.batch_size
+        portion = search_portion(steps, facts.images, batch, self.recipe.search.train_portion)
+        recipe = self.recipe.model_copy(update={'search': self.recipe.search.model_copy(update={'portion': portion})})
+
+        def cost(epochs: int) -> float:
+            return search_seconds(recipe.with_epochs('search', epochs), order.strategy, self.search, self.data)
+
+        epochs = affordable(seconds, cost, (LEAST_SEARCH_EPOCHS, MOST_SEARCH_EPOCHS)) or LEAST_SEARCH_EPOCHS
+        made = epochs * task_of(recipe).batches(recipe, self.data)
+        settings = {'epochs': epochs, 'architecture_learning_rate': alpha_rate(made)}
+        return recipe.model_copy(update={'search': recipe.search.model_copy(update=settings)})
+
+
+def _take_fastest_threads(recipe: Recipe, order: Order) -> None:
+    """Computes on one thread from now on if that is faster: on a busy machine threads wait for each other in every small operation."""
+    paces = {}
+    for threads in {torch.get_num_threads(), 1}:
+        torch.set_num_threads(threads)
+        paces[threads] = pace_of_search(recipe, order.strategy, order.seed).step
+    torch.set_num_threads(min(paces, key=lambda threads: paces[threads]))
+
+
+def _sensible(size: Size, facts: Facts) -> bool:
+    """Whether there are images enough for networks of that size."""
+    return facts.images >= 2000 or size is not SIZES[0]
+
+
+def _cheaper(candidates: Sequence[tuple[Size, int | None]], index: int, room: float, tried: Set[int]) -> int:
+    """The index of the most expensive candidate that has not been tried and may be cheap enough.
+
+    The cost goes with the number of pixels, and is a third from one size of network to the next.
+
+    Args:
+        candidates: sizes of networks and sides of images, the most expensive ones first.
+        index: of the one that was timed.
+        room: how many times as much as that one's least cost there is.
+        tried: indices of those that were timed.
+    """
+    for other, candidate in enumerate(candidates):
+        if other not in tried and _relative_cost(*candidate) <= 0.5 * room * _relative_cost(*candidates[index]):
+            return other
+    return len(candidates) - 1
+
+
+def _relative_cost(size: Size, side: int | None) -> float:
+    return (side or 1) ** 2 / 3 ** SIZES.index(size)
+
+
+def _recipe(facts: Facts, report: DataReport, size: Size, side: int | None) -> Recipe:
+    """A recipe with the sizes given, and with what is suggested for uneven classes, long pictures and unreadable files."""
+    values = proposed_recipe(facts, size, side)
+    for key, value in suggest(report).changes.items():
+        section, _, name = key.rpartition('.')
+        if key in ('data.fit', 'data.class_weights', 'data.skip_unreadable', 'metric'):
+            (values[section] if section else values)[name] = value
+    return Recipe.from_dict(values, source=f'the recipe for {facts.path}')
+
+
+def _part(portion: float) -> str:
+    return '' if portion == 1 else f' on {100 * portion:.3g} % of the images'
+
+
+def _with_portion(recipe: Recipe, portion: float) -> Recipe:
+    return recipe.model_copy(update={'retrain': recipe.retrain.model_copy(update={'portion': portion})})
+
+
+def _reasons(recipe: Recipe, facts: Facts, order: Order, timed: _Timed) -> tuple[str, ...]:
+    """A sentence for each choice."""
+    search, retrain, side = recipe.search, recipe.retrain, timed.side
+    scaled = (
+        f'images scaled to {side}×{side} pixels ({facts.side} is their median shorter side)' if side else f'images of {facts.side} pixels'
+    )
+    portion, part = _part(search.portion), _part(retrain.portion)
+    compared = f', and {order.baseline} for as long, to compare' if order.baseline else ''
+    metric = METRICS[recipe.metric.name].title
+    return (
+        f'{scaled}; {timed.size.name} networks, the largest for which the time is enough',
+        f'search: {order.strategy}, {search.epochs} epochs{portion} at {timed.search.step:.2g} s a step',
+        f'training: {retrain.epochs} epochs{part} at about {timed.retrain.step:.2g} s a step{compared}',
+        f'computed on {torch.get_num_threads()} of {os.cpu_count()} cores',
+        f'batches of {search.batch_size}; a learning rate of α of {search.architecture_learning_rate:g}, with which it can move far enough',
+        f'cells and epochs are compared by validation {metric}',
+    )
+
+
+def _rounded_up(seconds: float) -> str:
+    """A duration to type, a little longer."""
+    minutes = max(1, -(-1.1 * seconds // 60))
+    return f'{minutes:.0f}m' if minutes < 120 else f'{-(-minutes // 60):.0f}h'

@@ -1,0 +1,165 @@
+"""How long a search or a training will take, from a few real steps of it, and how many epochs fit into a given time."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nni_darts.activity import Activity, watched
+from nni_darts.strategies.costs import EVALUATION
+
+if TYPE_CHECKING:
+    from nni_darts.genotypes import AnyGenotype
+    from nni_darts.recipe import Recipe
+
+__all__ = ['Pace', 'affordable', 'pace_of_search', 'pace_of_training', 'search_seconds', 'training_seconds']
+
+EPOCH_SECONDS = 0.3
+"""For an epoch's checkpoint, its line of metrics.jsonl and its pages."""
+
+SKIPPED, LEAST_STEPS, MOST_STEPS, LEAST_SECONDS = 2, 3, 30, 1.0
+"""The first ``SKIPPED`` steps allocate memory and choose executors, so they are not timed. Timing ends after ``MOST_STEPS`` steps, or once
+it has taken ``LEAST_STEPS`` steps and ``LEAST_SECONDS`` seconds."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a run is, measured in a few real steps.
+
+    Attributes:
+        start: seconds until the first step: reading data, building networks and kernels.
+        step: seconds of a training step (of a search one of α, where it moves, and one of the weights), median.
+        peak_mib: peak memory so far, MiB.
+
+    Example:
+        ``Pace(start=2.0, step=0.1, peak_mib=900)``
+    """
+
+    start: float
+    step: float
+    peak_mib: int
+
+
+class _Timed(Exception):
+    """Ends a run of which enough steps were timed."""
+
+
+class _Stopwatch:
+    """Notes when training steps end, and ends the run after enough of them."""
+
+    def __init__(self) -> None:
+        self.begun = time.monotonic()
+        self.ends: list[float] = []
+
+    def __call__(self, activity: Activity) -> None:
+        if activity.what != 'training' or not activity.done:
+            return
+        self.ends.append(time.monotonic())
+        timed = len(self.ends) - 1 - SKIPPED
+        if timed >= MOST_STEPS or (timed >= LEAST_STEPS and self.ends[-1] - self.ends[SKIPPED] >= LEAST_SECONDS):
+            raise _Timed
+
+    @property
+    def pace(self) -> Pace:
+        """Of the steps that were noted; of an epoch that was shorter than the first steps, of all of them."""
+        from nni_darts.training.run import peak_memory_mib
+
+        ends = self.ends[SKIPPED:] if len(self.ends) > SKIPPED + 1 else self.ends
+        steps = [after - before for before, after in zip(ends, ends[1:])] or [self.ends[0] - self.begun]
+        return Pace(self.ends[0] - self.begun, statistics.median(steps), peak_memory_mib())
+
+
+def _timed(run: Callable[[Path], Any]) -> Pace:
+    """Times the steps of a run in a folder that does not stay."""
+    stopwatch = _Stopwatch()
+    with tempfile.TemporaryDirectory(prefix='nni-darts-') as folder, watched(stopwatch):
+        try:
+            run(Path(folder) / 'run')
+        except _Timed:
+            pass
+    return stopwatch.pace
+
+
+def pace_of_search(recipe: Recipe, strategy: str, seed: int = 1) -> Pace:
+    """Times the first steps of a search, which is the real one in a temporary folder.
+
+    Args:
+        recipe: all settings.
+        strategy: a name of ``nni_darts.strategies.PRESETS``.
+        seed: of everything random.
+
+    Raises:
+        InputError: as :func:`nni_darts.stages.search`.
+    """
+    from nni_darts import stages
+
+    return _timed(lambda folder: stages.search(recipe, strategy, seed, folder))
+
+
+def pace_of_training(recipe: Recipe, stage: str, genotype: AnyGenotype, seed: int = 1) -> Pace:
+    """Times the first steps of training a network from scratch. Arguments and errors as for :func:`nni_darts.stages.train_cell`."""
+    from nni_darts import stages
+
+    return _timed(lambda folder: stages.train_cell(recipe, stage, genotype, seed, folder))
+
+
+def search_seconds(recipe: Recipe, strategy: str, pace: Pace, data: Any) -> float:
+    """Predicts how long a search takes, with the epochs of its selection.
+
+    Args:
+        recipe: all settings.
+        strategy: a name of ``nni_darts.strategies.PRESETS``.
+        pace: of the search, or of the short training of a cell where the strategy trains cells one by one.
+        data: as ``task_of(recipe).load(recipe)`` returns it.
+    """
+    from nni_darts import stages
+    from nni_darts.cells import number_of_cells
+    from nni_darts.strategies.presets import preset
+    from nni_darts.tasks import task_of
+
+    if not preset(strategy).supernet:
+        return number_of_cells(recipe, strategy) * training_seconds(recipe, 'select', pace, data)
+    cost = stages.cost_of_search(recipe, strategy, data)
+    # A step handles one batch of the weights' part, as many times as its passes.
+    batches = task_of(recipe).batches(recipe, data)
+    of_a_pass = pace.step * batches / cost.passes_of_first_epoch
+    return pace.start + of_a_pass * (cost.passes + EVALUATION * cost.validated) + EPOCH_SECONDS * cost.epochs
+
+
+def training_seconds(recipe: Recipe, stage: str, pace: Pace, data: Any) -> float:
+    """Predicts how long training a network from scratch takes, with its validation and, after ``retrain``, its test.
+
+    Args:
+        recipe: all settings.
+        stage: ``select`` or ``retrain``.
+        pace: of that training.
+        data: as ``task_of(recipe).load(recipe)`` returns it.
+    """
+    from nni_darts.tasks import task_of
+
+    weights, validated, tested = task_of(recipe).batches_of_training(recipe, stage, data)
+    epoch = pace.step * (weights + EVALUATION * validated) + EPOCH_SECONDS
+    return pace.start + getattr(recipe, stage).epochs * epoch + EVALUATION * pace.step * tested
+
+
+def affordable(seconds: float, cost: Callable[[int], float], bounds: tuple[int, int]) -> int | None:
+    """Returns the most epochs whose cost is within the time; None if even the fewest take longer.
+
+    Args:
+        seconds: there are.
+        cost: epochs → seconds; it must not fall.
+        bounds: fewest and most epochs.
+    """
+    low, high = bounds
+    if cost(low) > seconds:
+        return None
+    while low < high:
+        middle = math.ceil((low + high) / 2)
+        low, high = (middle, high) if cost(middle) <= seconds else (low, middle - 1)
+    return low

@@ -1,0 +1,165 @@
+"""How many epochs, or cells, fit into the time that a run is given: some of its steps are timed first."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nni_darts.cells import number_of_cells
+from nni_darts.errors import InputError
+from nni_darts.genotypes import AnyGenotype
+from nni_darts.recipe import Recipe
+from nni_darts.report.lines import duration
+from nni_darts.runs.deadline import MARGIN, TimePlan
+from nni_darts.runs.limits import affordable, pace_of_search, pace_of_training, search_seconds, training_seconds
+from nni_darts.strategies.presets import preset
+
+__all__ = ['Course', 'check_no_budget', 'course_of_search', 'course_of_training', 'plan_search', 'plan_training']
+
+_SAMPLED = 2
+"""Cells that are timed before cells are trained one by one: they differ."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long a run takes, by its epochs: close to a straight line between the fewest and the most.
+
+    Attributes:
+        least, most: epochs: the fewest that the run can have, and those of the recipe.
+        shortest, longest: seconds of the whole run with so many epochs.
+
+    Example:
+        >>> Course(least=1, most=11, shortest=10.0, longest=60.0).seconds(5)
+        30.0
+    """
+
+    least: int
+    most: int
+    shortest: float
+    longest: float
+
+    def seconds(self, epochs: int) -> float:
+        """Seconds of a run with a number of epochs."""
+        each = (self.longest - self.shortest) / max(1, self.most - self.least)
+        return self.shortest + each * (epochs - self.least)
+
+
+def course_of_search(recipe: Recipe, strategy: str, seed: int = 1) -> Course:
+    """Times the first steps of a search and says how long it takes. Arguments and errors as for :func:`nni_darts.stages.search`."""
+    from nni_darts import stages
+
+    least = min(stages.least_epochs(recipe, strategy), recipe.search.epochs)
+    cost, _ = _cost_of_search(recipe, strategy, seed)
+    return _course(cost, least, recipe.search.epochs)
+
+
+def course_of_training(recipe: Recipe, stage: str, seed: int = 1) -> Course:
+    """Times the first steps of training a network whose cell is still to be found: the slower one of two random cells stands for it.
+
+    Args:
+        recipe: all settings.
+        stage: ``select`` or ``retrain``.
+        seed: of everything random.
+    """
+    costs = [_cost_of_training(recipe, stage, cell, seed) for cell in recipe.random_cells(seed, _SAMPLED)]
+    most = getattr(recipe, stage).epochs
+    return max((_course(cost, 1, most) for cost in costs), key=lambda course: course.longest)
+
+
+def plan_search(recipe: Recipe, strategy: str, seconds: float, seed: int = 1, begun: float | None = None) -> TimePlan:
+    """Plans a search: its epochs, or the number of its cells, at most those of the recipe.
+
+    Args:
+        recipe: all settings.
+        strategy: name of a strategy.
+        seconds: the whole time.
+        seed: of the search.
+        begun: when the time began, in seconds since the epoch; by default now.
+
+    Raises:
+        InputError: if the least search takes longer, for a recipe with a budget, and as :func:`nni_darts.stages.search`.
+    """
+    from nni_darts import stages
+    from nni_darts.tasks import task_of
+
+    check_no_budget(recipe, '--time')
+    begun = time.time() if begun is None else begun
+    if preset(strategy).supernet:
+        cost, start = _cost_of_search(recipe, strategy, seed)
+        least, most = stages.least_epochs(recipe, strategy), recipe.search.epochs
+        plan = _planned(cost, seconds, begun, (least, most), f'a search with {strategy}', 'epoch')
+        each = (cost(most) - cost(least)) / max(1, most - least)
+        tail = max(0.0, cost(plan.count) - start - plan.count * each) if most > least else 0.0
+        return dataclasses.replace(plan, tail=tail)
+    data = task_of(recipe).load(recipe)
+    cells = recipe.random_cells(seed, _SAMPLED)
+    times = [training_seconds(recipe, 'select', pace_of_training(recipe, 'select', cell, seed), data) for cell in cells]
+    of = number_of_cells(recipe, strategy)
+    least = recipe.search.settings.get('evolution', {}).get('population', 20) + 1 if strategy == 'evolution' else 1
+    mean = sum(times) / len(times)
+    return _planned(lambda count: count * mean, seconds, begun, (min(least, of), of), f'a search with {strategy}', 'cell')
+
+
+def plan_training(recipe: Recipe, stage: str, genotype: AnyGenotype, seconds: float, seed: int = 1, begun: float | None = None) -> TimePlan:
+    """Plans a training of ``select`` or ``retrain``: its epochs, at most those of the recipe.
+
+    Args:
+        recipe: all settings.
+        stage: ``select`` or ``retrain``.
+        genotype: the cell.
+        seconds: the whole time.
+        seed: of the training.
+        begun: when the time began, in seconds since the epoch; by default now.
+
+    Raises:
+        InputError: if one epoch takes longer, and as :func:`nni_darts.stages.train_cell`.
+    """
+    begun = time.time() if begun is None else begun
+    cost = _cost_of_training(recipe, stage, genotype, seed)
+    return _planned(cost, seconds, begun, (1, getattr(recipe, stage).epochs), f'a training ({stage})', 'epoch')
+
+
+def check_no_budget(recipe: Recipe, where: str) -> None:
+    """Raises InputError for a recipe with a budget, which says how long a search is, as a time does.
+
+    Args:
+        recipe: all settings.
+        where: the option or key that gives the time, for the message.
+    """
+    if recipe.budget is not None:
+        raise InputError(f'{where} cannot be combined with a budget, because both set the length of a search; leave one of them out.')
+
+
+def _cost_of_search(recipe: Recipe, strategy: str, seed: int) -> tuple[Callable[[int], float], float]:
+    """Epochs → seconds of a search with a supernet, and the seconds until its first step."""
+    from nni_darts.tasks import task_of
+
+    data, pace = task_of(recipe).load(recipe), pace_of_search(recipe, strategy, seed)
+    return lambda epochs: search_seconds(recipe.with_epochs('search', epochs), strategy, pace, data), pace.start
+
+
+def _cost_of_training(recipe: Recipe, stage: str, genotype: AnyGenotype, seed: int) -> Callable[[int], float]:
+    """Epochs → seconds of a training."""
+    from nni_darts.tasks import task_of
+
+    data, pace = task_of(recipe).load(recipe), pace_of_training(recipe, stage, genotype, seed)
+    return lambda epochs: training_seconds(recipe.with_epochs(stage, epochs), stage, pace, data)
+
+
+def _course(cost: Callable[[int], float], least: int, most: int) -> Course:
+    return Course(least, most, cost(least), cost(most))
+
+
+def _planned(cost: Callable[[int], float], seconds: float, begun: float, bounds: tuple[int, int], what: str, unit: str) -> TimePlan:
+    least, most = bounds
+    spent = time.time() - begun
+    count = affordable(MARGIN * seconds - spent, cost, bounds)
+    if count is None:
+        fewest = f'{least} {unit}{"s" if least > 1 else ""}'
+        raise InputError(
+            f'--time {duration(seconds)} is too short for {what}: {fewest} and what belongs to it take about '
+            f'{duration(spent + cost(least))}, and a tenth of the time is kept in reserve.'
+        )
+    return TimePlan(seconds, count, most, spent + cost(count), begun=begun)

@@ -1,0 +1,169 @@
+"""The choices that ``fit`` makes for a data set: image size, stem, sizes of networks, batch size, learning rates. Imports no torch.
+
+The rules are the ones that this package's hand-written recipes follow. The length of the search and of the training is decided later, from
+measured steps (:mod:`nni_darts.runs.fit`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ['SIZES', 'Facts', 'Size', 'epochs_for', 'image_sides', 'proposed_recipe', 'search_portion']
+
+SIDES = (32, 48, 64, 96, 128, 160, 224)
+"""Sides of square images, in pixels, that photos are scaled to."""
+
+LARGEST_CIFAR_SIDE = 64
+"""Side up to which the stem keeps the resolution of the images; from the next on it divides it by eight, as for ImageNet."""
+
+STEPS = (200, 4000)
+"""Fewest steps of the weights in which a search is worth its time, and most that it takes where there is time for them."""
+
+LEAST_SEARCH_EPOCHS, MOST_SEARCH_EPOCHS = 10, 50
+LEAST_TRAINING_EPOCHS, MOST_TRAINING_EPOCHS = 3, 200
+LEAST_TRAINING_STEPS = 300
+
+REACH = 3.0
+"""How far α should be able to move, as the number of its steps times its learning rate. At 3 the best of eight operations can reach a
+probability of 0.7 while the other seven α stay; CIFAR-10's published search (50 epochs of 390 steps at 3e-4) could move it by 5.9."""
+
+ALPHA_RATES = (3e-4, 1e-2)
+"""Learning rate of α: the published one, and the largest that was tried (recipe photos-small)."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Sizes of a supernet and of the network that is trained at the end.
+
+    Attributes:
+        name: for people.
+        space: ``channels``, ``cells``, ``nodes`` of the supernet.
+        network: ``channels``, ``cells`` of the final network.
+    """
+
+    name: str
+    space: tuple[int, int, int]
+    network: tuple[int, int]
+
+
+SIZES = (Size('medium', (16, 8, 4), (20, 11)), Size('small', (8, 5, 3), (12, 8)), Size('tiny', (8, 3, 2), (8, 5)))
+"""From the most expensive to the cheapest."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The facts about a data set that decide how it is searched.
+
+    Attributes:
+        name: ``data.name`` of a recipe.
+        path: ``data.path`` of a recipe.
+        images: number of training images.
+        classes: number of classes.
+        side: median of the shorter sides of the images, in pixels.
+        scalable: whether images are scaled to ``data.image_size``; arrays have one size already.
+        channels: of an image, 1 or 3.
+
+    Example:
+        ``Facts('folder', 'pets', images=400, classes=4, side=480, scalable=True, channels=3)``
+    """
+
+    name: str
+    path: str
+    images: int
+    classes: int
+    side: int
+    scalable: bool
+    channels: int
+
+
+def image_sides(facts: Facts, largest: int = 128) -> Sequence[int | None]:
+    """Returns the sides to try, the largest first; None where images have one size already.
+
+    Args:
+        facts: of the data.
+        largest: side that is never exceeded, in pixels.
+    """
+    if not facts.scalable:
+        return (None,)
+    return [side for side in reversed(SIDES) if side <= min(largest, max(facts.side, SIDES[0]))]
+
+
+def proposed_recipe(facts: Facts, size: Size, side: int | None) -> dict[str, Any]:
+    """Returns a recipe as plain data, with lengths that are still to be decided (:func:`epochs_for`).
+
+    Args:
+        facts: of the data.
+        size: of the networks.
+        side: of the images, in pixels; None where they have one already.
+    """
+    batch = 16 if facts.images < 1000 else 32 if facts.images < 10_000 else 64
+    channels, cells, nodes = size.space
+    scaled = {} if side is None else {'image_size': side}
+    # Digits and letters mean something else when mirrored, and grey arrays are often of them; photos do not.
+    augment = 'crop-flip' if facts.scalable or facts.channels == 3 else 'crop'
+    pixels = side or facts.side
+    return {
+        'name': 'fit',
+        'data': {'name': facts.name, 'path': facts.path, **scaled, 'augment': augment, 'pad': max(1, pixels // 8)},
+        'space': {
+            'channels': channels,
+            'cells': cells,
+            'nodes': nodes,
+            'stem': 'cifar' if pixels <= LARGEST_CIFAR_SIDE else 'imagenet',
+        },
+        'search': {
+            'epochs': LEAST_SEARCH_EPOCHS,
+            'batch_size': batch,
+            'learning_rate': 0.025,
+            'architecture_learning_rate': ALPHA_RATES[0],
+            'tuning_epochs': 1,
+            'random_samples': 4,
+        },
+        'retrain': {
+            'channels': size.network[0],
+            'cells': size.network[1],
+            'epochs': LEAST_TRAINING_EPOCHS,
+            'batch_size': batch,
+            'learning_rate': 0.025 if batch < 64 else 0.05,
+            'validation_portion': 0.1,
+            'cutout': pixels // 4,
+            'label_smoothing': 0.1,
+        },
+        'select': {'epochs': LEAST_TRAINING_EPOCHS, 'validation_portion': 0.3},
+    }
+
+
+def search_portion(steps: int, images: int, batch_size: int, train_portion: float = 0.5) -> float:
+    """Returns the portion of the training data that a search uses, so that its steps are enough for ``LEAST_SEARCH_EPOCHS`` epochs.
+
+    Args:
+        steps: of the weights that the search can afford.
+        images: number of training images.
+        batch_size: of the search.
+        train_portion: portion of the images that the weights learn from.
+    """
+    each_epoch = steps / LEAST_SEARCH_EPOCHS
+    needed = each_epoch * batch_size / train_portion
+    return 1.0 if needed >= images else max(0.01, round(needed / images, 3))
+
+
+def epochs_for(steps: int, images: int, batch_size: int, bounds: tuple[int, int]) -> int:
+    """Returns the number of epochs that come closest to a number of steps, within bounds.
+
+    Args:
+        steps: number of steps wanted.
+        images: number of images in an epoch.
+        batch_size: number of images in a batch.
+        bounds: smallest and largest number of epochs.
+    """
+    low, high = bounds
+    return min(high, max(low, round(steps / max(1, math.ceil(images / batch_size)))))
+
+
+def alpha_rate(steps: int) -> float:
+    """Returns the learning rate with which α can move by ``REACH`` in ``steps`` steps, within ``ALPHA_RATES``."""
+    low, high = ALPHA_RATES
+    return min(high, max(low, float(f'{REACH / max(1, steps):.1g}')))

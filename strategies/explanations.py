@@ -1,0 +1,225 @@
+"""Explanations of the strategies: idea, papers, cost, when to use them. Imports no torch; settings are in the classes that take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+__all__ = ['EXPLANATIONS', 'SELECTION_EXPLANATIONS', 'Explanation', 'Paper']
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a method comes from.
+
+    Attributes:
+        title: as published.
+        arxiv: its number on arXiv.
+
+    Example:
+        >>> DARTS.url
+        'https://arxiv.org/abs/1806.09055'
+    """
+
+    title: str
+    arxiv: str
+
+    @property
+    def url(self) -> str:
+        """Its page on arXiv."""
+        return f'https://arxiv.org/abs/{self.arxiv}'
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The explanation of a method for someone who decides whether to use it.
+
+    Attributes:
+        idea: two or three sentences.
+        when: one or two sentences on when to use it, and when not.
+        papers: where it was published; the first is the method's own.
+        cost: passes over the training data in a search of 50 epochs, relative to ``darts-1st``; None where it trains no supernet.
+        cost_note: a sentence about costs that ``cost`` leaves out; may be empty.
+
+    Example:
+        >>> EXPLANATIONS['darts-1st'].cost
+        1.0
+    """
+
+    idea: str
+    when: str
+    papers: tuple[Paper, ...]
+    cost: float | None = None
+    cost_note: str = ''
+
+
+DARTS = Paper('DARTS: Differentiable Architecture Search', '1806.09055')
+DARTS_PT = Paper('Rethinking Architecture Selection in Differentiable NAS', '2108.04392')
+SDARTS = Paper('Stabilizing Differentiable Architecture Search via Perturbation-based Regularization', '2002.05283')
+GDAS = Paper('Searching for A Robust Neural Architecture in Four GPU Hours', '1910.04465')
+PC_DARTS = Paper('PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search', '1907.05737')
+SGAS = Paper('SGAS: Sequential Greedy Architecture Search', '1912.00195')
+P_DARTS = Paper('Progressive Differentiable Architecture Search: Bridging the Depth Gap between Search and Evaluation', '1904.12760')
+ENAS = Paper('Efficient Neural Architecture Search via Parameter Sharing', '1802.03268')
+RANDOM_WS = Paper('Random Search and Reproducibility for Neural Architecture Search', '1902.07638')
+EVOLUTION = Paper('Regularized Evolution for Image Classifier Architecture Search', '1802.01548')
+ROBUST = Paper('Understanding and Robustifying Differentiable Architecture Search', '1909.09656')
+
+_ONE_BY_ONE = 'The cost of its short trainings: every cell is trained separately, and several can be trained at the same time.'
+
+EXPLANATIONS: Mapping[str, Explanation] = MappingProxyType(
+    {
+        'darts-1st': Explanation(
+            'Every edge of a cell computes all candidate operations at once, mixed by a softmax over architecture parameters '
+            'α. Steps of the weights on training batches alternate with steps of α on validation batches; α follows the plain '
+            'gradient of the validation loss at the current weights. At the end each node keeps its two strongest edges with '
+            'their strongest operations.',
+            'Start with this one: it is fast, and it is the reference for all other strategies. Long searches tend to collapse '
+            "to skip connections; watch their number on the search's page, or set early_stopping.",
+            (DARTS, ROBUST),
+            1.0,
+        ),
+        'darts-2nd': Explanation(
+            'Like darts-1st, but α minimises the validation loss after one more step of the weight optimizer. The gradient '
+            'goes through that step, including momentum and weight decay. The product with the Hessian is a finite difference, '
+            'as published, or exact.',
+            'The method with which the DARTS paper found DARTS_V2. It costs more than twice as much as first order; whether that '
+            'pays off depends on the data, so compare both.',
+            (DARTS,),
+            2.5,
+        ),
+        'fixed-alpha': Explanation(
+            'A supernet whose α stays uniform: only the weights are trained. The cell is derived by a selection that judges each '
+            'operation by how much the supernet loses without it.',
+            'Use it as fixed-alpha+pt, which is stable and cheap. By itself it is no search: by magnitude all operations tie, and '
+            'the first one is kept.',
+            (DARTS_PT,),
+            0.5,
+        ),
+        'sdarts-rs': Explanation(
+            'First-order DARTS whose weights are trained under a random perturbation of α that grows over time. The weights then '
+            'suit a neighbourhood of architectures, so that the step from the mixture to a single cell loses less.',
+            'Where darts-1st collapses, or where the cell found is much worse than the supernet; it costs no more.',
+            (SDARTS,),
+            1.0,
+        ),
+        'sdarts-adv': Explanation(
+            'Like sdarts-rs, but the perturbation of α is the worst one within its radius, found by a few steps of projected '
+            'gradient ascent before each step of the weights.',
+            'Where sdarts-rs is not stable enough and there is time.',
+            (SDARTS,),
+            4.8,
+        ),
+        'gdas': Explanation(
+            'Each step samples one operation on every edge by the Gumbel trick and computes only that one; the gradient '
+            'of α flows through the sampling. A temperature falls during the search.',
+            'Where memory or time for the mixture of all operations is scarce: a step computes one operation on each edge '
+            'instead of eight.',
+            (GDAS,),
+            1.0,
+            'A pass computes one operation on each edge, not all of them.',
+        ),
+        'pc-darts': Explanation(
+            'Only a part of the channels goes through the mixed operation, and the remaining channels bypass it. Edges have weights '
+            'of their own, which offset the instability that the sampling of channels causes. α stays fixed at the start of the '
+            'search.',
+            'Where the supernet of darts-1st does not fit into memory, or for larger batches. It needs operations made of '
+            'convolutions and batch norms.',
+            (PC_DARTS,),
+            0.85,
+            'A pass computes operations on a part of the channels.',
+        ),
+        'sgas': Explanation(
+            'Edges are decided one by one during the search, the most certain one first; from then on the supernet computes '
+            'only the chosen operation on that edge. The last decisions are therefore made in a network that is nearly the final one.',
+            'Where the step from the supernet to the cell loses much accuracy; searches get faster as edges are decided.',
+            (SGAS,),
+            1.0,
+            'Passes get faster with every edge that is decided.',
+        ),
+        'darts-joint': Explanation(
+            'An ablation of the DARTS paper: α and the weights are trained together by the same SGD, on training and validation '
+            'data. There is no second level.',
+            'To see what the two levels contribute; on small data sets it can be a strong baseline.',
+            (DARTS,),
+            1.0,
+        ),
+        'darts-coordinate': Explanation(
+            'An ablation of the DARTS paper: α and the weights take turns on every batch of the training and validation data,'
+            ' so that both see all of the data.',
+            'To see what reserving validation data for α contributes.',
+            (DARTS,),
+            2.0,
+        ),
+        'enas': Explanation(
+            'An LSTM controller draws one path through the supernet at a time; the paths share their weights. The '
+            'controller learns by REINFORCE which paths validate well, and of many paths drawn at the end the one that '
+            'validates best is kept.',
+            'As the classic search with shared weights, for comparison; it needs little memory.',
+            (ENAS,),
+            0.67,
+            'Ranking the paths at the end is extra.',
+        ),
+        'random-ws': Explanation(
+            'The supernet is trained on paths drawn uniformly and learns no preference. Of many paths drawn at the '
+            'end, the one that validates best with the shared weights is kept.',
+            'The baseline for every method with shared weights: a method that is no better has learned nothing through its α.',
+            (RANDOM_WS,),
+            0.5,
+            'Ranking the paths at the end is extra.',
+        ),
+        'p-darts': Explanation(
+            'Three first-order searches in a row, each with a deeper network and fewer operations on each edge, so'
+            ' that the last one is nearly as deep as the network to be trained. Dropout after skip connections and a limit '
+            'on their number keep the search from collapsing.',
+            'Where the cell found will go into a deep network, and memory allows a deep supernet. It works in the spaces darts '
+            'and s1 to s5.',
+            (P_DARTS,),
+            1.2,
+            'Its supernets are deeper.',
+        ),
+        'random': Explanation(
+            'Draws search.random_samples cells, trains each of them separately for a short time, and keeps the one that validates '
+            'best. There is no supernet.',
+            'Always, as the baseline: nni-darts table compares every other strategy with it.',
+            (DARTS, RANDOM_WS),
+            None,
+            _ONE_BY_ONE,
+        ),
+        'evolution': Explanation(
+            'Random cells come first; each further cell is a child of the best cell in a sample of the youngest ones, with one '
+            'operation or one input changed. Every cell is trained separately for a short time, no cell twice, and the best'
+            ' one is kept.',
+            'Where there is time for dozens of short trainings: it does not rely on a supernet, so nothing can collapse.',
+            (EVOLUTION,),
+            None,
+            _ONE_BY_ONE,
+        ),
+    }
+)
+"""Name of a preset → its explanation."""
+
+_TUNING = 'Fine-tuning between decisions is extra: search.tuning_epochs epochs after each decision but the last.'
+
+SELECTION_EXPLANATIONS: Mapping[str, Explanation] = MappingProxyType(
+    {
+        'pt': Explanation(
+            'The cell is not derived from the magnitude of α. Edge by edge, each operation of the trained supernet is left out in '
+            'turn, and the one whose absence costs the most validation accuracy is kept; then the supernet is fine-tuned for some '
+            'epochs before the next edge. At the end the inputs are chosen in the same way.',
+            "Where the magnitude of α misleads: a search's page shows skip connections taking over, or cells are worse than random cells.",
+            (DARTS_PT,),
+            None,
+            f'{_TUNING} So is scoring: a forward pass over the validation data for each candidate.',
+        ),
+        'pt-mag': Explanation(
+            'The same order of decisions with the same fine-tuning in between, but the operation with the largest α is kept.',
+            'As an ablation of +pt: it shows whether the perturbation or the fine-tuning makes the difference.',
+            (DARTS_PT,),
+            None,
+            _TUNING,
+        ),
+    }
+)
+"""Suffix of a strategy's name → explanation of the selection."""

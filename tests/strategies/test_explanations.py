@@ -1,0 +1,46 @@
+"""The explanations of the strategies are complete, and their numbers are true."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from nni_darts.strategies.explanations import EXPLANATIONS, SELECTION_EXPLANATIONS, Explanation
+from nni_darts.strategies.presets import PRESETS, SELECTIONS, create_strategy
+from nni_darts.strategies.progressive_depth import ProgressiveDepth
+
+EPOCHS = 50
+
+
+def passes(name: str) -> float:
+    strategy = create_strategy(name)
+    if isinstance(strategy, ProgressiveDepth):
+        return sum(part.passes(strategy.stage_epochs(EPOCHS)) for part in strategy.parts)
+    return strategy.passes(EPOCHS)
+
+
+def test_every_strategy_is_explained() -> None:
+    assert EXPLANATIONS.keys() == PRESETS.keys() and SELECTION_EXPLANATIONS.keys() == SELECTIONS.keys()
+
+
+@pytest.mark.parametrize('name', [name for name, entry in PRESETS.items() if entry.supernet])
+def test_the_cost_is_that_which_a_budget_counts(name: str) -> None:
+    assert EXPLANATIONS[name].cost == pytest.approx(passes(name) / passes('darts-1st'), rel=0.01)
+
+
+@pytest.mark.parametrize('name', [name for name, entry in PRESETS.items() if not entry.supernet])
+def test_strategies_without_a_supernet_have_no_relative_cost(name: str) -> None:
+    assert EXPLANATIONS[name].cost is None and EXPLANATIONS[name].cost_note
+
+
+@pytest.mark.parametrize(
+    'explanation', [*EXPLANATIONS.values(), *SELECTION_EXPLANATIONS.values()], ids=[*EXPLANATIONS, *SELECTION_EXPLANATIONS]
+)
+def test_an_explanation_is_short_and_has_a_paper(explanation: Explanation) -> None:
+    assert 1 <= len(re.findall(r'[^.]\.(?: |$)', explanation.idea)) <= 4
+    for text in (explanation.idea, explanation.when, explanation.cost_note):
+        assert '  ' not in text and (not text or text.endswith('.'))
+    assert explanation.papers
+    for paper in explanation.papers:
+        assert re.fullmatch(r'\d{4}\.\d{5}', paper.arxiv) and paper.url.endswith(paper.arxiv)
