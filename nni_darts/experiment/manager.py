@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
 __all__ = ['ERROR', 'FINISHED', 'LIMITED', 'TUNER_SINCE', 'Kind', 'Manager', 'TrialRecord', 'bypass_proxy', 'tuner_starts']
 
@@ -75,8 +73,8 @@ class Manager:
         self.address = address
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy lies between an experiment and its own parts
-        # The manager closes connections that have been idle for five seconds, just when the tuner asks again: once more on a new one.
-        self._session.mount('http://', HTTPAdapter(max_retries=Retry(connect=0, read=1, redirect=0, other=0)))
+        # The manager closes connections that have been idle for five seconds, often just when the tuner asks again: none is kept.
+        self._session.headers['Connection'] = 'close'
 
     def _root(self) -> str:
         host, _, prefix = self.address.partition('/')
