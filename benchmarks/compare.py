@@ -22,7 +22,7 @@ import click
 from benchmarks.common import benchmark, print_table, spread, write_images
 from nni_darts import Recipe, stages
 from nni_darts.files import write_text
-from nni_darts.nasbench201 import Table
+from nni_darts.genotypes.benchmark import Table
 from nni_darts.report.plot import Mark, plot
 from nni_darts.strategies.presets import PRESETS
 

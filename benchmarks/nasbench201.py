@@ -17,7 +17,7 @@ import click
 
 from benchmarks.common import benchmark, print_table, spread, write_images
 from nni_darts import NasBench201Genotype, Recipe, stages
-from nni_darts.nasbench201 import Table
+from nni_darts.genotypes.benchmark import Table
 
 SETTINGS: dict[str, Any] = {
     'data': {'augment': 'crop-flip', 'pad': 2},  # 16×16 pixels

@@ -31,7 +31,7 @@ import torch
 
 from benchmarks.common import benchmark, print_table
 from nni_darts import stages
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.tasks import task_of
 from nni_darts.training.run import epochs_of
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 
 from benchmarks.common import Row, benchmark, print_table
 from nni_darts.data import ImageDataModule, load_images
-from nni_darts.recipe import DataSettings
+from nni_darts.recipes import DataSettings
 
 SIZES = ((375, 500), (1200, 1600))
 SIDES = (32, 64)

@@ -24,7 +24,7 @@ from torch.utils.data import TensorDataset
 
 from benchmarks.common import benchmark, print_table
 from nni_darts._nni import DataLoader
-from nni_darts.genotype import DARTS_OPERATIONS
+from nni_darts.genotypes.convolutional import DARTS_OPERATIONS
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.architects import FirstOrder

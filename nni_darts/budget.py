@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 from nni_darts.errors import InputError
-from nni_darts.recipe import Recipe, TextRecipe
+from nni_darts.recipes import Recipe
 
 __all__ = ['affordable_cells', 'affordable_epochs', 'training_passes', 'training_portion']
 
@@ -20,7 +20,7 @@ _MOST_EPOCHS = 1_000_000
 
 def training_portion(recipe: Recipe, stage: str) -> float:
     """The part of the training data from which the weights learn in a stage; text has validation text of its own."""
-    if isinstance(recipe, TextRecipe):
+    if recipe.task == 'text':
         return 1.0
     if stage == 'search':
         return recipe.search.portion * recipe.search.train_portion

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from nni_darts.budget import affordable_cells
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.strategies.aging import Aging, evolved
 from nni_darts.strategies.presets import preset
 

@@ -29,10 +29,11 @@ from nni_darts.cells import cells_to_train, number_of_cells
 from nni_darts.data import Description
 from nni_darts.errors import InputError
 from nni_darts.files import CHECKPOINT, METRICS, write_text
-from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_sample, genotype_from_text
+from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_dict, genotype_from_text
+from nni_darts.genotypes.base import operation_name
 from nni_darts.provenance import provenance
 from nni_darts.ranks import together
-from nni_darts.recipe import RUN, Recipe
+from nni_darts.recipes import RUN, Recipe
 from nni_darts.report.cautions import before_search
 from nni_darts.report.searches import SEARCH, search_data, write_search
 from nni_darts.runs.checks import check_strategies, named_preset, strategy_settings
@@ -162,6 +163,7 @@ def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str
 
     Builds the supernet that it would search, on torch's meta device: nothing is allocated. Others have settings only.
     """
+    task_of(recipe).check_space(recipe, data)
     if not preset(name).supernet:
         count = number_of_cells(recipe, name)
         return recipe, f'{name}: {count} cells, {count * training_passes(recipe, "select"):.4g} passes'
@@ -293,7 +295,7 @@ def search(
         what = {**identity('search', seed, strategy=strategy), **_noted(plan)}
         finished = claim(output, recipe, what, resume, task_of(recipe).amounts(data))
         if finished is not None:
-            return genotype_from_text(json.dumps(read_json(output / GENOTYPE))), finished
+            return genotype_from_dict(read_json(output / GENOTYPE)), finished
         if chosen.supernet:
             genotype, measured = _search_supernet(fitted, strategy, seed, output, data, resume, plan, on_epoch, on_decision)
         else:
@@ -318,7 +320,7 @@ def _search_supernet(
         whole, strategy = _train_supernet(recipe, name, seed, output, data, resume, plan, on_epoch, on_decision)
     by_magnitude, stopped = strategy.architecture.by_magnitude, strategy.architecture.stopped
     if by_magnitude is not None:
-        write_text(output / BY_MAGNITUDE, genotype_from_sample(by_magnitude).to_json() + '\n')
+        write_text(output / BY_MAGNITUDE, recipe.space.genotype_of(by_magnitude).to_json() + '\n')
     _write_page(output, recipe, name, seed, over=True)
     early: dict[str, Any] = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
     if strategy.architecture.ended is not None:
@@ -327,7 +329,7 @@ def _search_supernet(
     validated = {name: value for name, value in task_of(recipe).outcome(recipe, last).items() if name.startswith('valid_')}
     passes = round(_search_passes(recipe, whole, recipe.search.epochs, data), 3)
     share = task_of(recipe).largest_class(recipe, data, 'search')
-    return _genotype(strategy), {**validated, **share, 'seconds': last['total_seconds'], 'passes': passes, **early}
+    return recipe.space.genotype_of(strategy.select()), {**validated, **share, 'seconds': last['total_seconds'], 'passes': passes, **early}
 
 
 def _on_its_devices(recipe: Recipe, output: Path, resume: bool, job: dict[str, Any]) -> AbstractContextManager[None]:
@@ -382,12 +384,12 @@ def _train_supernet(
         """Searches a space; if that was finished before, it only loads what came out."""
 
         def extra() -> dict[str, Any]:
-            found = json.loads(_genotype(strategy).to_json())
+            found = recipe.space.genotype_of(strategy.select()).to_dict()
             epoch = trainer.current_epoch + 1
             return {
                 **_decided(strategy, epoch),
                 **_eigenvalue(strategy, epoch),
-                'probabilities': strategy.probabilities(),
+                'probabilities': _named(strategy.probabilities()),
                 'genotype': found,
             }
 
@@ -428,7 +430,7 @@ def _train_supernet(
         strategy = part
     else:
         run(recipe, space, strategy, output)
-    parallel.must_agree('cell', _genotype(strategy).code())
+    parallel.must_agree('cell', recipe.space.genotype_of(strategy.select()).code())
     return whole, strategy
 
 
@@ -478,8 +480,9 @@ def _write_decisions(output: Path, strategy: DifferentiableStrategy) -> None:
     write_text(output / 'selection.jsonl', ''.join(json.dumps(record) + '\n' for record in strategy.architecture.history))
 
 
-def _genotype(strategy: DifferentiableStrategy) -> AnyGenotype:
-    return genotype_from_sample(strategy.select())
+def _named(tables: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Tables of probabilities with operations as genotypes name them."""
+    return {label: {operation_name(name): value for name, value in table.items()} for label, table in tables.items()}
 
 
 def _strategy(recipe: Recipe, name: str) -> Any:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from nni_darts.activity import under_way
@@ -14,10 +15,10 @@ from nni_darts.data.base import labels_of
 from nni_darts.data.splits import balanced_weights, largest_share, missing_classes
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
-from nni_darts.recipe import Recipe, SearchSettings, TextRecipe, TextSearchSettings, TextTrainSettings, TrainSettings
-from nni_darts.report.cost import Cost, network_cost, recurrent_cost
+from nni_darts.recipes import Recipe, SearchSettings, TextRecipe, TextSearchSettings, TextTrainSettings, TrainSettings
+from nni_darts.report.cost import Cost, counted
 from nni_darts.runs.checks import check_genotype
-from nni_darts.search_spaces import DartsRnnSpace, DartsSpace, Dropouts, NasBench201Space, network_from_genotype
+from nni_darts.search_spaces import Dropouts, network_from_genotype
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.relaxations import PartialChannels
 from nni_darts.training import ImageClassifier, LanguageModel
@@ -105,14 +106,17 @@ class ImageTask:
         weights, validated, tested = (math.ceil(count / size) for count in (len(module.train_indices), len(module.valid_indices), tested))
         return weights, validated, tested
 
-    def space(self, recipe: Recipe, data: ImageShape | ImageData) -> DartsSpace | NasBench201Space:
+    def facts(self, data: ImageShape | ImageData) -> dict[str, Any]:
+        """Returns the facts about the data on which spaces and networks depend."""
+        return {'num_classes': data.num_classes, 'in_channels': data.channels, 'image_size': data.size}
+
+    def check_space(self, recipe: Recipe, data: ImageShape | ImageData) -> None:
+        """Raises ValueError if the recipe's space does not fit the data."""
+        recipe.space.check_facts(**self.facts(data))
+
+    def space(self, recipe: Recipe, data: ImageShape | ImageData) -> Any:
         """The space that the recipe names, for this data."""
-        settings = recipe.space
-        if settings.name == 'nasbench201':
-            return NasBench201Space(settings.channels, settings.cells, data.num_classes, data.channels)
-        return DartsSpace(
-            settings.channels, settings.cells, data.num_classes, data.channels, settings.nodes, settings.stem, settings.candidates
-        )
+        return recipe.space.supernet(**self.facts(data))
 
     def check(self, strategy: DifferentiableStrategy) -> None:
         """Raises ValueError for a strategy that does not fit this kind of data, as far as building its supernet does not show it."""
@@ -137,16 +141,7 @@ class ImageTask:
 
     def network_options(self, recipe: Recipe, stage: str, data: ImageShape | ImageData) -> dict[str, Any]:
         """The keyword arguments, besides the genotype, with which ``network_from_genotype`` builds the network that a stage trains."""
-        settings: TrainSettings = getattr(recipe, stage)
-        return {
-            'channels': settings.channels,
-            'cells': settings.cells,
-            'num_classes': data.num_classes,
-            'in_channels': data.channels,
-            'stem': recipe.space.stem,
-            'auxiliary': settings.auxiliary_weight > 0,
-            'pool_batch_norm': settings.pool_batch_norm,
-        }
+        return recipe.space.network_options(getattr(recipe, stage), **self.facts(data))
 
     def training(self, recipe: Recipe, stage: str, data: ImageData, seed: int, *, trained: bool = False) -> Run:
         """How a stage trains its network.
@@ -186,16 +181,8 @@ class ImageTask:
     def cost(self, recipe: Recipe, stage: str, genotype: AnyGenotype, data: ImageShape | ImageData) -> Cost:
         """Of the network that a stage trains, for one image."""
         check_genotype(recipe, genotype, stage)
-        settings: TrainSettings = getattr(recipe, stage)
-        return network_cost(
-            genotype,
-            channels=settings.channels,
-            cells=settings.cells,
-            num_classes=data.num_classes,
-            in_channels=data.channels,
-            stem=recipe.space.stem,
-            image_size=data.size,
-        )
+        options = {name: value for name, value in self.network_options(recipe, stage, data).items() if name != 'auxiliary'}
+        return counted(lambda: network_from_genotype(genotype, **options), (1, data.channels, *data.size))
 
 
 class TextTask:
@@ -239,9 +226,11 @@ class TextTask:
         weights, validated, tested = (math.ceil(count / (size * settings.bptt)) for count, size in zip(words, sizes))
         return weights, validated, tested
 
-    def space(self, recipe: TextRecipe, data: TextData) -> DartsRnnSpace:
-        hidden = recipe.space.hidden
-        return DartsRnnSpace(data.vocabulary, hidden, hidden, recipe.space.nodes, _dropouts(recipe.search))
+    def check_space(self, recipe: TextRecipe, data: TextData) -> None:
+        """Every recurrent space fits every text."""
+
+    def space(self, recipe: TextRecipe, data: TextData) -> Any:
+        return recipe.space.supernet(vocabulary=data.vocabulary, dropouts=_dropouts(recipe.search))
 
     def check(self, strategy: DifferentiableStrategy) -> None:
         if isinstance(strategy.relaxation, PartialChannels):
@@ -261,8 +250,7 @@ class TextTask:
 
     def network_options(self, recipe: TextRecipe, stage: str, data: TextData) -> dict[str, Any]:
         """As for :class:`ImageTask`, without the dropouts, which only training knows."""
-        hidden = getattr(recipe, stage).hidden
-        return {'vocabulary': data.vocabulary, 'embedding': hidden, 'hidden': hidden}
+        return recipe.space.network_options(getattr(recipe, stage), vocabulary=data.vocabulary)
 
     def training(self, recipe: TextRecipe, stage: str, data: TextData, seed: int, *, trained: bool = False) -> Run:
         settings: TextTrainSettings = getattr(recipe, stage)
@@ -275,12 +263,12 @@ class TextTask:
     def cost(self, recipe: TextRecipe, stage: str, genotype: AnyGenotype, data: TextData) -> Cost:
         """Of the network that a stage trains, for one word."""
         check_genotype(recipe, genotype, stage)
-        return recurrent_cost(genotype, vocabulary=data.vocabulary, hidden=getattr(recipe, stage).hidden)
+        return counted(lambda: network_from_genotype(genotype, **self.network_options(recipe, stage, data)), (1, 1), torch.long)
 
 
 def task_of(recipe: Recipe) -> Any:
     """Returns the task of a recipe: an :class:`ImageTask` or a :class:`TextTask`."""
-    return TextTask() if isinstance(recipe, TextRecipe) else ImageTask()
+    return TextTask() if recipe.task == TextTask.kind else ImageTask()
 
 
 def _named(recipe: Recipe) -> str:

@@ -1,6 +1,6 @@
 """Model spaces made of NNI's LayerChoice and InputChoice. Knows no strategy."""
 
-from nni_darts.genotype import DARTS_OPERATIONS
+from nni_darts.genotypes.convolutional import DARTS_OPERATIONS
 from nni_darts.search_spaces.cnn import DartsSpace
 from nni_darts.search_spaces.nasbench201 import NasBench201Space
 from nni_darts.search_spaces.networks import network_from_genotype

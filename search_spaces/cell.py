@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import stochastic_depth
 
 from nni_darts._nni import Categorical, CategoricalMultiple, InputChoice, LayerChoice, MutableModule
-from nni_darts.genotype import input_label, operation_label
+from nni_darts.genotypes.base import candidate_name, input_label, operation_label
 from nni_darts.search_spaces.operations import FactorizedReduce, ReLUConvBN
 
 __all__ = ['Cell', 'ChoiceNode', 'FixedNode']
@@ -72,7 +72,7 @@ class ChoiceNode(MutableModule):
         super().__init__()
         self.group = kind
         self.edges = nn.ModuleList(
-            LayerChoice({name: make_operation(name, source) for name in names}, label=operation_label(kind, state, source))
+            LayerChoice({candidate_name(name): make_operation(name, source) for name in names}, label=operation_label(kind, state, source))
             for source, names in enumerate(candidates)
         )
         self.inputs = InputChoice(n_candidates=state, n_chosen=_CHOSEN_INPUTS, reduction='sum', label=input_label(kind, state))

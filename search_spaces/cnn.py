@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_darts._nni import ModelSpace, current_model
-from nni_darts.candidates import Candidates, edge_candidates
-from nni_darts.genotype import DARTS_OPERATIONS, Genotype
+from nni_darts.genotypes.candidates import Candidates, edge_candidates
+from nni_darts.genotypes.convolutional import DARTS_OPERATIONS, Genotype
 from nni_darts.search_spaces.cell import Cell, ChoiceNode, FixedNode
 from nni_darts.search_spaces.convolutions import Conv2d
 from nni_darts.search_spaces.operations import create_operation, suited_layout
@@ -146,10 +146,10 @@ class DartsSpace(_CellNetwork, ModelSpace):
         in_channels: channels of the images.
         nodes: intermediate nodes of each cell.
         stem: ``cifar`` (keeps height and width) or ``imagenet`` (divides them by 8 before the first cell's output).
-        operations: names of the candidates on every edge, or a table of them (see ``nni_darts.candidates``).
+        operations: names of the candidates on every edge, or a table of them (see ``nni_darts.genotypes.candidates``).
 
     Attributes:
-        candidates: the operations edge by edge (see ``nni_darts.candidates``).
+        candidates: the operations edge by edge (see ``nni_darts.genotypes.candidates``).
 
     Under ``model_context(sample)`` it is a network with fresh weights and affine batch norm, as :func:`darts_network` builds
     it; ``freeze(sample)`` keeps the weights of the space, whose batch norms are not affine.

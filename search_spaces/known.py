@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 from torchvision.models import mobilenet_v3_small, resnet18
 
-from nni_darts.known import KnownNetwork
+from nni_darts.genotypes.networks import KnownNetwork
 
 __all__ = ['known_network']
 
 
-def known_network(genotype: KnownNetwork, num_classes: int, in_channels: int = 3, stem: str = 'cifar') -> nn.Module:
+def known_network(genotype: KnownNetwork, num_classes: int = 10, in_channels: int = 3, stem: str = 'cifar', **of_cells: Any) -> nn.Module:
     """Builds the network with fresh weights: (B, in_channels, H, W) → logits (B, num_classes).
 
     Torchvision's networks are made for 224×224 pixels: they halve the image two times (resnet18) or more before they look closely, which
@@ -24,6 +25,7 @@ def known_network(genotype: KnownNetwork, num_classes: int, in_channels: int = 3
         in_channels: channels of the images.
         stem: ``imagenet`` is torchvision's own; ``cifar`` begins with a 3×3 convolution of stride 1 and without a pool, as is usual for
             images of about 32×32 pixels (He et al., CVPR 2016, arXiv:1512.03385, section 4.2).
+        of_cells: options of networks of cells, which are ignored.
     """
     return _BUILDERS[genotype.name](num_classes, in_channels, stem == 'cifar')
 

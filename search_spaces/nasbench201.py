@@ -10,7 +10,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from nni_darts._nni import Categorical, LayerChoice, ModelSpace, current_model
-from nni_darts.nasbench201 import EDGES, OPERATIONS, NasBench201Genotype, edge_label
+from nni_darts.genotypes.nasbench201 import EDGES, OPERATIONS, NasBench201Genotype, edge_label
 from nni_darts.search_spaces.convolutions import Conv2d
 from nni_darts.search_spaces.operations import ReLUConvBN, create_operation, suited_layout
 
@@ -158,6 +158,10 @@ def nasbench201_network(
     *,
     in_channels: int = 3,
     affine: bool = True,
+    stem: str = 'cifar',
+    auxiliary: bool = False,
+    drop_path: float = 0.0,
+    pool_batch_norm: bool = True,
 ) -> NasBench201Network:
     """The network to train: (B, in_channels, H, W) → logits (B, num_classes).
 
@@ -165,8 +169,13 @@ def nasbench201_network(
         genotype: any cell of NAS-Bench-201.
         channels, cells, num_classes, in_channels: as for :class:`NasBench201Space`.
         affine: whether the batch norms of the cells have scale and shift.
+        stem, auxiliary, drop_path: options of other networks of cells, which have no other value than the default here.
+        pool_batch_norm: ignored, since these pools never have one.
 
     Raises:
-        ValueError: for sizes that make no network.
+        ValueError: for sizes that make no network, or an option that these networks do not have.
     """
+    for name, value, only in (('stem', stem, 'cifar'), ('auxiliary', auxiliary, False), ('drop_path', drop_path, 0.0)):
+        if value != only:
+            raise ValueError(f'networks of NAS-Bench-201 have no other {name} than {only!r}')
     return NasBench201Network(genotype, channels=channels, cells=cells, num_classes=num_classes, in_channels=in_channels, affine=affine)

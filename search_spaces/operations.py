@@ -5,6 +5,7 @@ All of them map (B, C, H, W) to (B, C, ⌈H / stride⌉, ⌈W / stride⌉).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,7 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nni_darts.genotype import OPERATION_NAMES
+from nni_darts._lazy import in_user_code, named, source_file
+from nni_darts.errors import InputError
+from nni_darts.genotypes.base import is_import_path
+from nni_darts.genotypes.convolutional import OPERATION_NAMES
 from nni_darts.search_spaces.convolutions import Conv2d, DepthwiseConv2d, PointwiseConv2d
 
 __all__ = ['BatchNorm2d', 'FactorizedReduce', 'Noise', 'ReLUConvBN', 'Zero', 'create_operation', 'suited_layout']
@@ -148,7 +152,8 @@ def create_operation(name: str, channels: int, stride: int, *, affine: bool, poo
     """Builds the operation called ``name``: (B, channels, H, W) → (B, channels, ⌈H / stride⌉, ⌈W / stride⌉).
 
     Args:
-        name: one of ``nni_darts.genotype.OPERATION_NAMES``.
+        name: one of ``nni_darts.genotypes.convolutional.OPERATION_NAMES``, or ``package.module:Class`` of the user's, which is called with
+            the number of channels and the stride, and with ``affine`` where it has such a parameter.
         channels: number of input and output channels.
         stride: 1 or 2.
         affine: whether batch norm has a scale and a shift (retraining) or not (search).
@@ -156,14 +161,26 @@ def create_operation(name: str, channels: int, stride: int, *, affine: bool, poo
             not, although the cell was chosen with it.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or an operation of the user's that cannot be built; the message names the user's file and line.
     """
+    if is_import_path(name):
+        return _own_operation(name, channels, stride, affine)
     if name in _POOLS:
         pool = _POOLS[name](stride)
         return nn.Sequential(pool, BatchNorm2d(channels, affine=False)) if pool_batch_norm else pool
     if name not in _FACTORIES:
         raise ValueError(f'unknown operation {name!r}; known: {", ".join(OPERATION_NAMES)}')
     return _FACTORIES[name](channels, stride, affine)
+
+
+def _own_operation(name: str, channels: int, stride: int, affine: bool) -> nn.Module:
+    build = named(name, 'operation')
+    with in_user_code(name, 'operation', source_file(build)):
+        more = {'affine': affine} if 'affine' in inspect.signature(build).parameters else {}
+        operation = build(channels, stride, **more)
+    if not isinstance(operation, nn.Module):
+        raise InputError(f'operation {name} gave a {type(operation).__name__}; it must give a torch.nn.Module')
+    return operation
 
 
 def suited_layout(images: Tensor) -> Tensor:

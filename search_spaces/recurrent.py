@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from nni_darts._nni import Categorical, CategoricalMultiple, InputChoice, LayerChoice, ModelSpace, MutableModule, current_model
-from nni_darts.genotype import input_label, operation_label
-from nni_darts.recurrent import ACTIVATIONS, KIND, RnnGenotype
+from nni_darts.genotypes.base import input_label, operation_label
+from nni_darts.genotypes.recurrent import ACTIVATIONS, KIND, RnnGenotype
 
 __all__ = [
     'DartsRnnSpace',

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nni_darts.candidates import REDUCED
+from nni_darts.genotypes.candidates import REDUCED
 from nni_darts.search_spaces.cnn import DartsSpace, Stem
 
 __all__ = ['S1', 'S2', 'S3', 'S4', 'S5']

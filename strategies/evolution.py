@@ -6,15 +6,15 @@ import random
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from nni_darts._nni import Categorical, CategoricalMultiple
-from nni_darts.choices import Choices, Inputs
+from nni_darts._nni import Categorical, CategoricalMultiple, ModelSpace
+from nni_darts.genotypes.neighbours import Choices, Inputs
 from nni_darts.strategies.aging import Aging, evolved
 from nni_darts.strategies.architecture import Topology, edge_topology
 from nni_darts.strategies.one_by_one import OneByOne
 from nni_darts.strategies.random_search import random_sample
 from nni_darts.strategies.settings import typed
 
-__all__ = ['Evolution', 'choices_of']
+__all__ = ['Evolution', 'choices_of', 'mutated_sample_of', 'random_sample_of']
 
 Model = tuple[tuple[str, Any], ...]
 """A sample that can be compared: labels with what was chosen, inputs as tuples."""
@@ -90,5 +90,22 @@ def choices_of(mutables: Mapping[str, Any], topology: Topology) -> Choices:
         elif isinstance(mutable, Categorical):
             operations[label] = tuple(value for value in mutable.values if label not in edges or value != 'none')
         else:
-            raise ValueError(f'evolution changes choices among values; {label!r} is a {type(mutable).__name__}')
+            raise ValueError(f'random and evolution draw from choices among values; {label!r} is a {type(mutable).__name__}')
     return Choices(operations, inputs)
+
+
+def random_sample_of(space: ModelSpace, rng: random.Random) -> dict[str, Any]:
+    """Draws a sample of a space uniformly.
+
+    Raises:
+        ValueError: as :func:`choices_of`.
+    """
+    topology = edge_topology(list(space.modules()))
+    mutables = space.simplify()
+    choices_of(mutables, topology)
+    return random_sample(mutables, [edge for labels in topology.edges.values() for edge in labels], rng)
+
+
+def mutated_sample_of(space: ModelSpace, sample: Mapping[str, Any], rng: random.Random) -> dict[str, Any]:
+    """Returns a sample with one other value. Errors as for :func:`choices_of`."""
+    return choices_of(space.simplify(), edge_topology(list(space.modules()))).mutated(sample, rng)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from nni_darts._nni import Lightning, ModelSpace, OneShotStrategy, RawFormatModelSpace, SequentialExecutionEngine
-from nni_darts.candidates import Candidates
-from nni_darts.genotype import operation_label
+from nni_darts.genotypes.base import operation_label
+from nni_darts.genotypes.candidates import Candidates
 from nni_darts.strategies.architects import FirstOrder
 from nni_darts.strategies.catalogue import DepthSettings, ExecutionSetting, stage_epochs
 from nni_darts.strategies.differentiable import DifferentiableStrategy

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from nni_darts.cli import main
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.strategies.presets import preset
 from tests.nni_darts.pictures import train_on_photos
 

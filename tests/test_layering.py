@@ -17,44 +17,34 @@ BASE = {
     'nni_darts._nni',
     'nni_darts._lazy',
     'nni_darts.activity',
-    'nni_darts.genotype',
     'nni_darts.errors',
     'nni_darts.files',
-    'nni_darts.metric',
+    'nni_darts.recipes.metric',
     'nni_darts.parallel',
-    'nni_darts.candidates',
-    'nni_darts.nasbench201',
-    'nni_darts.recurrent',
-    'nni_darts.genotypes',
-    'nni_darts.choices',
-    'nni_darts.known',
+    *(
+        f'nni_darts.genotypes{module}'
+        for module in (
+            *('', '.base', '.graphs', '.kinds', '.convolutional', '.recurrent', '.nasbench201', '.networks', '.sample'),
+            *('.candidates', '.neighbours', '.published'),
+        )
+    ),
 }
 """Modules that every module may import: the package's lazy root, NNI, genotypes and candidates, the error class, atomic writing, other
 ranks, announcements of long work."""
 
 ALLOWED = {
-    'nni_darts.literals': set(),
-    'nni_darts.notations': {'nni_darts.literals', 'nni_darts.nasbench201'},
-    'nni_darts.genotype': {'nni_darts.literals'},
+    'nni_darts.genotypes': {'nni_darts._lazy', 'nni_darts.errors'},
     'nni_darts.activity': set(),
     'nni_darts.errors': set(),
     'nni_darts.files': set(),
     'nni_darts.parallel': {'nni_darts.errors'},
     'nni_darts.ranks': {'nni_darts.errors'},
-    'nni_darts.metric': set(),
-    'nni_darts._lazy': set(),
-    'nni_darts.candidates': {'nni_darts.genotype'},
-    'nni_darts.nasbench201': {'nni_darts.errors', 'nni_darts.genotype'},
-    'nni_darts.recurrent': {'nni_darts.genotype'},
-    'nni_darts.known': {'nni_darts.genotype'},
-    'nni_darts.genotypes': {'nni_darts.genotype', 'nni_darts.known', 'nni_darts.nasbench201', 'nni_darts.notations', 'nni_darts.recurrent'},
-    'nni_darts.choices': {'nni_darts.candidates', 'nni_darts.genotype', 'nni_darts.nasbench201', 'nni_darts.recurrent'},
-    'nni_darts.published': {'nni_darts.genotype', 'nni_darts.recurrent'},
+    'nni_darts._lazy': {'nni_darts.errors'},
     'nni_darts.search_spaces': BASE,
     'nni_darts.strategies': BASE,
-    'nni_darts.data': BASE | {'nni_darts.recipe'},
-    'nni_darts.training': BASE | {'nni_darts.recipe'},
-    'nni_darts.recipe': BASE,
+    'nni_darts.data': BASE | {'nni_darts.recipes'},
+    'nni_darts.training': BASE | {'nni_darts.recipes'},
+    'nni_darts.recipes': BASE,
 }
 """Package or module → what it may import of ours besides itself. What is not listed (experiment, cli, stages, report) may import
 everything but experiment and cli."""
@@ -63,9 +53,9 @@ everything but experiment and cli."""
 TORCH_FREE = (
     'nni_darts',
     'nni_darts.activity',
-    'nni_darts.genotype',
     'nni_darts.genotypes',
-    'nni_darts.recipe',
+    'nni_darts.genotypes.kinds',
+    'nni_darts.recipes',
     'nni_darts.cells',
     'nni_darts.experiment.tuner',
     'nni_darts.experiment.trial',

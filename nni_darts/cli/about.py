@@ -1,4 +1,4 @@
-"""Commands that list what is available: strategies, recipes."""
+"""Commands that list what is available: strategies, spaces, recipes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import yaml
 from nni_darts.cli.group import main
 from nni_darts.cli.options import NameFrom
 from nni_darts.errors import InputError
-from nni_darts.recipe import recipe_names, recipe_text
+from nni_darts.genotypes.kinds import space_summaries
+from nni_darts.recipes import recipe_names, recipe_text
 from nni_darts.strategies.explanations import EXPLANATIONS, SELECTION_EXPLANATIONS, Explanation
 from nni_darts.strategies.presets import ALIASES, PRESETS, SELECTIONS, preset
 
@@ -110,3 +111,19 @@ def recipes(name: str | None) -> None:
     width = max(map(len, recipe_names()))
     for known in recipe_names():
         click.echo(f'{known:<{width}}  {recipe_text(known).splitlines()[0].lstrip("# ")}')
+
+
+@main.command(short_help='List the search spaces.')
+def spaces() -> None:
+    """List the spaces that a recipe can name as space.name: those of this package and those that installed packages register.
+
+    A space of your own is named package.module:Class, without being registered.
+
+    \b
+    Example:
+      nni-darts spaces
+    """
+    listed = space_summaries()
+    width = max(map(len, listed))
+    for name, summary in listed.items():
+        click.echo(f'{name:<{width}}  {summary}')

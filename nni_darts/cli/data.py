@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nni_darts.errors import InputError
-from nni_darts.recipe import Recipe, TextRecipe, load_yaml, recipe_names
+from nni_darts.recipes import Recipe, load_yaml, recipe_names
 
 if TYPE_CHECKING:
     from nni_darts.data.report import DataReport
@@ -60,7 +60,7 @@ def check_data(target: Path, overrides: Sequence[str], as_json: bool) -> bool:
 def check_recipe(target: Path, overrides: Sequence[str], as_json: bool) -> bool:
     """Prints a report on a recipe's data and the recipe's mistakes. Returns whether the recipe can be run."""
     recipe = Recipe.load(str(target), overrides)
-    if not isinstance(recipe, TextRecipe):
+    if recipe.task == 'images':
         return _report(recipe, as_json)
     headline, warnings, errors = _run_through(recipe)
     if as_json:

@@ -20,7 +20,7 @@ from nni_darts.cli.group import main
 from nni_darts.cli.output import interruptible
 from nni_darts.cli.progress import Progress
 from nni_darts.errors import InputError
-from nni_darts.known import KNOWN
+from nni_darts.genotypes.networks import KNOWN
 from nni_darts.report.lines import duration, warning_line
 from nni_darts.runs.durations import parse_duration
 from nni_darts.strategies.presets import preset
@@ -123,7 +123,7 @@ def fit(
 
 def _check_same(plan: Plan, order: Order, folder: Path, output: Path) -> None:
     """Raises InputError if an option that is given differs from that with which the run was begun: the plan would ignore it."""
-    from nni_darts.recipe import Recipe
+    from nni_darts.recipes import Recipe
 
     context, begun = click.get_current_context(), plan.order
     data = Path(Recipe.from_dict(plan.recipe).data.path)
@@ -147,7 +147,7 @@ def _check_same(plan: Plan, order: Order, folder: Path, output: Path) -> None:
 def _planned(folder: Path, order: Order, begun: float, progress: Progress) -> Plan:
     """Looks at the data, chooses, and says what was chosen and what it will cost."""
     from nni_darts.data.report import findings, inspect
-    from nni_darts.recipe import DataSettings
+    from nni_darts.recipes import DataSettings
     from nni_darts.runs.fit import facts_of, plan_fit
 
     name, path = data_kind(folder), str(folder)
@@ -175,8 +175,8 @@ def _carried_out(plan: Plan, output: Path, resumed: bool, progress: Progress) ->
     import torch
 
     from nni_darts import stages
-    from nni_darts.known import KnownNetwork
-    from nni_darts.recipe import Recipe
+    from nni_darts.genotypes.networks import KnownNetwork
+    from nni_darts.recipes import Recipe
     from nni_darts.report.fits import warnings_of, write_fit
     from nni_darts.runs import fit as runs
     from nni_darts.runs.training_page import EVALUATION

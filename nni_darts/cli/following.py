@@ -12,7 +12,7 @@ import click
 
 from nni_darts.cli.output import columns_of, print_warnings, say
 from nni_darts.cli.progress import Screen, aligned
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.report.lines import duration, measured, trial_line
 
 if TYPE_CHECKING:

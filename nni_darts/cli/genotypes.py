@@ -15,10 +15,11 @@ from nni_darts.cli.options import check_target, folder_of, own_recipe_options, r
 from nni_darts.errors import InputError
 from nni_darts.files import naming
 from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_file, genotype_from_text
-from nni_darts.known import KNOWN, KnownNetwork
-from nni_darts.nasbench201 import NATS_DATASETS, NasBench201Genotype, Table, query_nats_bench
-from nni_darts.notations import NASLIB_NUMBERING
-from nni_darts.published import PUBLISHED
+from nni_darts.genotypes.benchmark import NATS_DATASETS, Table, query_nats_bench
+from nni_darts.genotypes.nasbench201 import NasBench201Genotype
+from nni_darts.genotypes.networks import KNOWN, KnownNetwork
+from nni_darts.genotypes.notations import NASLIB_NUMBERING
+from nni_darts.genotypes.published import PUBLISHED
 from nni_darts.runs.checks import check_data_path, check_genotype
 from nni_darts.runs.folder import DATA
 
@@ -86,8 +87,8 @@ def draw(source: str, outputs: tuple[Path, ...]) -> None:
     for path in outputs:
         check_target('--output', path, ('.svg', '.png'))
     genotype = read_genotype(source)
-    if isinstance(genotype, KnownNetwork):
-        raise InputError(f'{genotype.name} is a network without cells: there is nothing to draw.')
+    if not genotype.graphs():
+        raise InputError(f'{genotype.to_text()} is a network without cells: there is nothing to draw.')
     from nni_darts.report.drawing import cell_svg
     from nni_darts.report.png import write_png
     from nni_darts.report.searches import strengths_in
@@ -118,7 +119,7 @@ def query(source: str, table: Path | None, nats_bench: Path | None, as_json: boo
       nni-darts query '(4, 0, 3, 1, 4, 3)' --table nasbench201.csv
     """
     genotype = read_genotype(source)
-    if not isinstance(genotype, NasBench201Genotype):
+    if genotype.kind != NasBench201Genotype.kind:
         raise InputError(f'{source} is not a cell of the space nasbench201; the benchmark has results for those cells only.')
     if (table is None) == (nats_bench is None):
         raise InputError('give the measurements with either --table FILE or --nats-bench FOLDER.')

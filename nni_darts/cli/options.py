@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem
 
 from nni_darts.errors import InputError
 from nni_darts.experiment.records import experiments
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.runs.checks import check_data_path
 from nni_darts.runs.loggers import check_logger
 

@@ -16,7 +16,7 @@ from nni_darts.cli.options import identifier_argument
 from nni_darts.cli.output import columns_of, print_warnings, say, say_field
 from nni_darts.errors import InputError
 from nni_darts.experiment.records import ExperimentRecord, chosen, experiments
-from nni_darts.metric import METRICS
+from nni_darts.recipes.metric import METRICS
 from nni_darts.report.summary import footnotes, format_table
 from nni_darts.report.table_formats import columns
 

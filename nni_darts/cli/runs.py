@@ -15,7 +15,7 @@ from nni_darts.cli.output import interruptible, print_result, print_warnings
 from nni_darts.cli.progress import Progress
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
-from nni_darts.recipe import RUN, Recipe
+from nni_darts.recipes import RUN, Recipe
 from nni_darts.report.cautions import after_training
 from nni_darts.runs.checks import check_genotype, check_strategies, named_preset
 from nni_darts.runs.deadline import TimeLimit

@@ -12,7 +12,7 @@ from torch import Tensor
 from nni_darts.data.base import ArrayImages, ImageData
 from nni_darts.data.splits import hold_out
 from nni_darts.errors import InputError
-from nni_darts.recipe import DataSettings
+from nni_darts.recipes import DataSettings
 
 __all__ = ['Arrays', 'from_arrays', 'image_bytes', 'numbered', 'statistics']
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from nni_darts.data.arrays import Arrays, from_arrays
 from nni_darts.data.base import ImageData
 from nni_darts.errors import InputError
-from nni_darts.recipe import DataSettings
+from nni_darts.recipes import DataSettings
 
 __all__ = ['NPZ_KEYS', 'from_mapping', 'from_value', 'unused']
 

@@ -28,7 +28,7 @@ from nni_darts.data.pictures import TEST_PARTS, Listed, Pictures, build
 from nni_darts.data.scan import cores, decode_image, read_content
 from nni_darts.errors import InputError
 from nni_darts.files import cache_folder, write_text
-from nni_darts.recipe import DataSettings
+from nni_darts.recipes import DataSettings
 
 __all__ = ['HfPictures', 'list_hf', 'read_hf']
 

@@ -22,7 +22,7 @@ from nni_darts.data.pictures import Listed, Pictures, build, photo_size
 from nni_darts.data.store import stored
 from nni_darts.data.transforms import with_margin
 from nni_darts.errors import InputError
-from nni_darts.recipe import DataSettings
+from nni_darts.recipes import DataSettings
 
 __all__ = ['LISTINGS', 'image_shape', 'load_images']
 

@@ -16,7 +16,7 @@ from nni_darts.data.position import Pass, ResumableDataModule
 from nni_darts.data.splits import missing_classes, split_in_two
 from nni_darts.data.transforms import evaluation_transform, training_transform
 from nni_darts.errors import InputError
-from nni_darts.recipe import DataSettings
+from nni_darts.recipes import DataSettings
 
 __all__ = ['EpochSampler', 'ImageDataModule']
 

@@ -19,7 +19,7 @@ from nni_darts.data.base import ImageShape
 from nni_darts.data.pictures import TEST_PARTS, Listed, Pictures, photo_size
 from nni_darts.data.scan import FORMATS, Listing, class_folders, list_images, open_image, read_content, unreadable
 from nni_darts.errors import InputError
-from nni_darts.recipe import DataSettings
+from nni_darts.recipes import DataSettings
 
 __all__ = ['LABEL_NAMES', 'Photos', 'folder_shape', 'labelled_photos', 'left_out_note', 'list_csv', 'list_folder']
 

@@ -13,7 +13,7 @@ from nni_darts.data.base import ImageData, Labelled
 from nni_darts.data.scan import refusal
 from nni_darts.data.splits import hold_out, missing_classes
 from nni_darts.errors import InputError
-from nni_darts.recipe import DataSettings
+from nni_darts.recipes import DataSettings
 
 __all__ = ['IMAGENET_SIZE', 'TEST_PARTS', 'Listed', 'Pictures', 'build', 'photo_size']
 

@@ -22,7 +22,7 @@ from nni_darts.data.images import LISTINGS, load_images
 from nni_darts.data.pictures import Listed, Pictures
 from nni_darts.data.scan import FORMATS, cores, decode_image
 from nni_darts.errors import InputError
-from nni_darts.recipe import DataSettings
+from nni_darts.recipes import DataSettings
 
 __all__ = ['DataReport', 'Repeated', 'Spread', 'Suggestion', 'findings', 'inspect', 'suggest']
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from nni_darts.errors import InputError
-from nni_darts.recipe import DataSettings
+from nni_darts.recipes import DataSettings
 
 __all__ = ['balanced_weights', 'hold_out', 'largest_share', 'missing_classes', 'split', 'split_in_two', 'stratified_split']
 

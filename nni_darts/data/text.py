@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nni_darts.errors import InputError
-from nni_darts.recipe import TextSettings
+from nni_darts.recipes import TextSettings
 
 __all__ = ['END', 'UNKNOWN', 'TextData', 'load_text']
 

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional
 
 from nni_darts.data.base import Description, ImageData
 from nni_darts.errors import InputError
-from nni_darts.recipe import DataSettings
+from nni_darts.recipes import DataSettings
 
 __all__ = ['BringToSize', 'Cutout', 'evaluation_transform', 'pixels', 'to_size', 'training_transform', 'with_margin']
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from nni_darts.errors import InputError
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.runs.checks import check_strategies
 from nni_darts.runs.durations import parse_duration
 from nni_darts.runs.planning import check_no_budget

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nni_darts.errors import InputError
 from nni_darts.files import lock
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 
 __all__ = ['claim_gpus', 'take_devices', 'visible_gpus']
 

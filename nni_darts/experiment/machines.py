@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nni_darts import __version__
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 
 __all__ = ['look_at', 'ssh_command']
 

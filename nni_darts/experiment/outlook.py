@@ -14,8 +14,8 @@ import requests
 
 from nni_darts.experiment.arguments import is_local
 from nni_darts.experiment.manager import FINISHED, Kind, Manager, TrialRecord
-from nni_darts.metric import Metric
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
+from nni_darts.recipes.metric import Metric
 from nni_darts.report.summary import DATA
 
 __all__ = ['Observer', 'Outlook', 'RunningTrial', 'Work', 'seconds_left']

@@ -20,7 +20,7 @@ from nni_darts.experiment.manager import FINISHED, Kind, TrialRecord
 from nni_darts.experiment.protocol import Protocol
 from nni_darts.experiment.timetable import STAGES, Timetable, epochs_within, kinds_to_time, retraining_within
 from nni_darts.files import write_text
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.runs.deadline import MARGIN
 from nni_darts.runs.durations import parse_duration
 from nni_darts.runs.planning import Course

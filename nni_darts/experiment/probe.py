@@ -34,7 +34,7 @@ def _look(recipe):
 
         found['gpus'] = visible_gpus()
         if recipe is not None:
-            from nni_darts.recipe import Recipe
+            from nni_darts.recipes import Recipe
             from nni_darts.tasks import task_of
 
             checked = Recipe.from_dict(recipe)

@@ -14,7 +14,7 @@ from typing import Any
 from nni_darts.cells import cells_to_train, number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.experiment.arguments import BEST, EACH_SEED
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.runs.checks import check_strategies
 from nni_darts.strategies.presets import preset
 

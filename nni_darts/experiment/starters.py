@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from nni_darts.errors import InputError
 from nni_darts.files import write_text
-from nni_darts.recipe import recipe_text
+from nni_darts.recipes import recipe_text
 
 __all__ = ['EXPERIMENT', 'STARTERS', 'Starter', 'example', 'write_starter']
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from nni_darts.errors import InputError
 from nni_darts.experiment.manager import Kind
 from nni_darts.experiment.protocol import Protocol
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.report.lines import duration
 from nni_darts.runs.deadline import MARGIN
 from nni_darts.runs.limits import affordable

@@ -20,7 +20,7 @@ import psutil
 from nni_darts.errors import InputError
 from nni_darts.experiment.gpus import take_devices
 from nni_darts.experiment.watchdog import Watchdog
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 
 __all__ = ['main']
 

@@ -23,8 +23,8 @@ from nni_darts.experiment.manager import Manager, bypass_proxy
 from nni_darts.experiment.watchdog import Watchdog
 from nni_darts.files import lock
 from nni_darts.genotypes import genotype_from_code
-from nni_darts.metric import ACCURACY, PERPLEXITY, Metric
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
+from nni_darts.recipes.metric import ACCURACY, PERPLEXITY, Metric
 from nni_darts.report.cautions import after_training
 from nni_darts.report.lines import activity_line, decision_line, epoch_line, result_lines, warning_line
 

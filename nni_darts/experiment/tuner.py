@@ -30,7 +30,7 @@ from nni_darts.experiment.pages import Pages
 from nni_darts.experiment.planner import Planner, experiment_seconds
 from nni_darts.experiment.protocol import Job, Protocol, parse_search_space
 from nni_darts.files import write_text
-from nni_darts.recipe import DataSettings, Recipe, recipe_names, with_split
+from nni_darts.recipes import DataSettings, Recipe, recipe_names, with_split
 
 __all__ = ['SearchAndRetrain']
 

@@ -23,7 +23,7 @@ from nni_darts.errors import InputError
 from nni_darts.experiment.arguments import NO_ASSESSOR, TIME_ELSEWHERE, TunerArguments, is_local
 from nni_darts.experiment.machines import look_at
 from nni_darts.experiment.protocol import Protocol, parse_search_space
-from nni_darts.recipe import Recipe, load_yaml
+from nni_darts.recipes import Recipe, load_yaml
 from nni_darts.runs.checks import check_data_path
 from nni_darts.runs.loggers import check_logger
 

@@ -9,7 +9,7 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-from nni_darts.metric import ACCURACY, IMAGE_METRICS, Metric
+from nni_darts.recipes.metric import ACCURACY, IMAGE_METRICS, Metric
 from nni_darts.report.plot import ticks
 
 __all__ = ['Run', 'curve', 'front_chart', 'line_chart', 'measured_charts', 'runs_chart', 'share_chart']

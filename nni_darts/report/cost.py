@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nni_darts.genotypes import AnyGenotype
-from nni_darts.recurrent import RnnGenotype
 from nni_darts.search_spaces import network_from_genotype
 
-__all__ = ['Cost', 'network_cost', 'recurrent_cost']
+__all__ = ['Cost', 'counted', 'network_cost']
 
 
 @dataclass(frozen=True)
@@ -30,29 +30,28 @@ class Cost:
 
 
 def network_cost(
-    genotype: AnyGenotype,
-    *,
-    channels: int,
-    cells: int,
-    num_classes: int,
-    in_channels: int = 3,
-    stem: str = 'cifar',
-    image_size: tuple[int, int] = (32, 32),
+    genotype: AnyGenotype, *, image_size: tuple[int, int] = (32, 32), in_channels: int = 3, **options: Any
 ) -> Cost:
-    """Counts on torch's meta device: nothing is allocated or computed.
+    """Counts for one image on torch's meta device: nothing is allocated or computed.
 
     Args: as for ``network_from_genotype``; ``image_size`` is (H, W).
     """
-    with _nothing_allocated():
-        network = network_from_genotype(genotype, channels, cells, num_classes, in_channels=in_channels, stem=stem)
-        return _counted(network, torch.empty(1, in_channels, *image_size))
+    return counted(lambda: network_from_genotype(genotype, in_channels=in_channels, **options), (1, in_channels, *image_size))
 
 
-def recurrent_cost(genotype: RnnGenotype, *, vocabulary: int, hidden: int) -> Cost:
-    """The same for a recurrent cell and one word. Args: as for ``network_from_genotype``."""
+def counted(build: Callable[[], nn.Module], shape: Sequence[int], dtype: torch.dtype | None = None) -> Cost:
+    """Counts on torch's meta device.
+
+    Args:
+        build: builds the network.
+        shape: the shape of its input.
+        dtype: the type of its input; None is torch's default.
+    """
     with _nothing_allocated():
-        network = network_from_genotype(genotype, vocabulary=vocabulary, embedding=hidden, hidden=hidden)
-        return _counted(network, torch.empty(1, 1, dtype=torch.long))
+        network = build().eval()
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(*shape, dtype=dtype))
+        return Cost(sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2)
 
 
 @contextmanager
@@ -60,10 +59,3 @@ def _nothing_allocated() -> Iterator[None]:
     with torch.device('meta'), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
         yield
-
-
-def _counted(network: nn.Module, inputs: Tensor) -> Cost:
-    network.eval()
-    with FlopCounterMode(display=False) as counter:
-        network(inputs)
-    return Cost(sum(parameter.numel() for parameter in network.parameters()), counter.get_total_flops() // 2)

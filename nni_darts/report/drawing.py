@@ -16,7 +16,7 @@ from itertools import pairwise
 from fast_sugiyama import from_edges
 
 from nni_darts.genotypes import AnyGenotype
-from nni_darts.report.cells import Box, CellGraph, cell_graphs
+from nni_darts.genotypes.graphs import Box, CellGraph
 
 __all__ = ['COLOURS', 'Curve', 'Drawing', 'Label', 'Rectangle', 'cell_svg', 'draw_cells']
 
@@ -43,7 +43,7 @@ COLOURS: Mapping[str, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A box: left, top, width, height in pixels; ``role`` as for :class:`~nni_darts.report.cells.Box`."""
+    """A box: left, top, width, height in pixels; ``role`` as for :class:`~nni_darts.genotypes.graphs.Box`."""
 
     x: float
     y: float
@@ -99,10 +99,10 @@ class Drawing:
 
 
 def draw_cells(genotype: AnyGenotype, strengths: Mapping[str, float] | None = None) -> Drawing:
-    """The cells of a genotype, one below the other. Arguments as for :func:`~nni_darts.report.cells.cell_graphs`."""
+    """The cells of a genotype, one below the other. Arguments as for :meth:`~nni_darts.genotypes.AnyGenotype.graphs`."""
     shapes: list[Rectangle | Curve | Label] = []
     width, top = 0.0, _MARGIN
-    for graph in cell_graphs(genotype, strengths):
+    for graph in genotype.graphs(strengths):
         shapes.append(Label(_MARGIN, top + FONT_SIZE, graph.title))
         right, top, drawn = _draw(graph, top + _TITLE)
         shapes += drawn
@@ -123,8 +123,9 @@ def _draw(graph: CellGraph, top: float) -> tuple[float, float, list[Rectangle | 
     layer = {key: order.index(y) for key, (_, y) in found}
     across = {key: x for key, (x, _) in found}
     inputs = [across[key] for key, box in enumerate(graph.boxes) if box.role == 'input']
-    if inputs != sorted(inputs):
-        across = {key: -x for key, x in across.items()}  # upside down: the first input stands above the second
+    beside = [across[key] for key, box in enumerate(graph.boxes) if box.role == 'state' and layer[key] == 1]
+    if inputs != sorted(inputs) or beside != sorted(beside):
+        across = {key: -x for key, x in across.items()}  # upside down: the first input stands above the second, as does the first choice
     first = min(across.values())
     middle = {key: top + _HEIGHT / 2 + _GAP * (x - first) for key, x in across.items()}
     widths = [max((_width(box) for key, box in enumerate(graph.boxes) if layer[key] == index), default=0.0) for index in range(len(order))]

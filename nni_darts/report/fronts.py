@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nni_darts.metric import Metric
+from nni_darts.recipes.metric import Metric
 
 if TYPE_CHECKING:
     from nni_darts.experiment.protocol import Job

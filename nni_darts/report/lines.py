@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nni_darts.activity import Activity
-from nni_darts.metric import METRICS, Metric
+from nni_darts.recipes.metric import METRICS, Metric
 
 __all__ = ['activity_line', 'decision_line', 'duration', 'epoch_line', 'measured', 'result_lines', 'trial_line', 'warning_line']
 

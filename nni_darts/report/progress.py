@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nni_darts.metric import Metric
+from nni_darts.recipes.metric import Metric
 
 if TYPE_CHECKING:
     from nni_darts.experiment.protocol import Job

@@ -7,16 +7,16 @@ packed, about 700 characters for the DARTS space, and is the same again after :f
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nni_darts.genotype import OPERATION_NAMES
-from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_text
-from nni_darts.nasbench201 import OPERATIONS
-from nni_darts.recurrent import ACTIVATIONS
-from nni_darts.report.cells import cell_edges, space_edges
+from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_dict
+from nni_darts.genotypes.base import packed as deflated
+from nni_darts.genotypes.base import unpacked as inflated
+from nni_darts.genotypes.convolutional import OPERATION_NAMES
+from nni_darts.genotypes.nasbench201 import OPERATIONS
+from nni_darts.genotypes.recurrent import ACTIVATIONS
 
 __all__ = ['OPERATION_ORDER', 'genotype_of', 'indicators', 'pack', 'skips', 'unpack']
 
@@ -25,7 +25,7 @@ OPERATION_ORDER = tuple(dict.fromkeys((*OPERATION_NAMES, *OPERATIONS, *ACTIVATIO
 
 _DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
 _ONE = 64**2 - 1
-_TEXTS = ('arch', 'probabilities', 'decided')
+_TEXTS = ('arch', 'probabilities', 'tables', 'decided')
 _SKIPS = ('skip_connect', 'identity')
 
 
@@ -37,11 +37,14 @@ def pack(record: Mapping[str, Any]) -> dict[str, float | str]:
     genotype = genotype_of(record)
     packed |= indicators(record)
     packed['arch'] = genotype.code()
-    packed['probabilities'] = '.'.join(
-        ''.join(_DIGITS[OPERATION_ORDER.index(name)] + _fraction(value) for name, value in record['probabilities'].get(label, {}).items())
-        for edges in space_edges(genotype).values()
-        for label, _, _ in edges
-    )
+    tables = record['probabilities']
+    if all(name in OPERATION_ORDER for table in tables.values() for name in table):
+        packed['probabilities'] = '.'.join(
+            ''.join(_DIGITS[OPERATION_ORDER.index(name)] + _fraction(value) for name, value in tables.get(label, {}).items())
+            for label in _labels(genotype)
+        )
+    else:  # operations of the user's have no digit
+        packed['tables'] = deflated({label: {name: round(value, 4) for name, value in table.items()} for label, table in tables.items()})
     if record.get('decided'):
         packed['decided'] = ';'.join(
             f'{entry["stage"]}|{entry["label"]}|{entry["choice"]}|{"-" if entry["margin"] is None else format(entry["margin"], ".6g")}'
@@ -53,17 +56,24 @@ def pack(record: Mapping[str, Any]) -> dict[str, float | str]:
 def unpack(metric: Mapping[str, Any]) -> dict[str, Any]:
     """The record that :func:`pack` made this of. Raises ValueError for texts that it did not write."""
     record = {name: value for name, value in metric.items() if name not in _TEXTS}
-    if 'arch' not in metric or 'probabilities' not in metric:
+    if 'arch' not in metric or not {'probabilities', 'tables'} & metric.keys():
         return record
     genotype = genotype_from_code(metric['arch'])
-    labels = [label for edges in space_edges(genotype).values() for label, _, _ in edges]
-    tables = metric['probabilities'].split('.')
-    if len(tables) != len(labels):
-        raise ValueError(f'{len(tables)} tables of probabilities do not fit {len(labels)} edges')
-    record['genotype'] = json.loads(genotype.to_json())
-    record['probabilities'] = {label: _table(text) for label, text in zip(labels, tables) if text}
+    record['genotype'] = genotype.to_dict()
+    if 'tables' in metric:
+        record['probabilities'] = inflated(metric['tables'])
+    else:
+        labels, tables = _labels(genotype), metric['probabilities'].split('.')
+        if len(tables) != len(labels):
+            raise ValueError(f'{len(tables)} tables of probabilities do not fit {len(labels)} edges')
+        record['probabilities'] = {label: _table(text) for label, text in zip(labels, tables) if text}
     record['decided'] = [_decision(text) for text in metric.get('decided', '').split(';') if text]
     return record
+
+
+def _labels(genotype: AnyGenotype) -> list[str]:
+    """The labels of all choices among operations, in the order of the packed text."""
+    return [label for cell in genotype.all_edges().values() for label, _, _ in cell.edges]
 
 
 def _fraction(value: float) -> str:
@@ -83,7 +93,7 @@ def _decision(text: str) -> dict[str, Any]:
 
 def genotype_of(record: Mapping[str, Any]) -> AnyGenotype:
     """Returns the cell that the search would have found by that epoch."""
-    return genotype_from_text(json.dumps(record['genotype']))
+    return genotype_from_dict(record['genotype'])
 
 
 def indicators(record: Mapping[str, Any]) -> dict[str, float]:
@@ -104,4 +114,4 @@ def _entropy(tables: Iterable[Mapping[str, float]]) -> float:
 
 def skips(genotype: AnyGenotype) -> dict[str, int]:
     """Kind of cell → its edges that carry a skip connection or identity."""
-    return {kind: sum(name in _SKIPS for _, name in edges) for kind, edges in cell_edges(genotype).items()}
+    return {kind: sum(name in _SKIPS for _, name in edges) for kind, edges in genotype.edges().items()}

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nni_darts.files import write_text
-from nni_darts.genotype import KINDS
 from nni_darts.genotypes import AnyGenotype, genotype_from_code
-from nni_darts.metric import METRICS
-from nni_darts.nasbench201 import NasBench201Genotype
-from nni_darts.recurrent import KIND
+from nni_darts.genotypes.graphs import CellEdges
+from nni_darts.recipes.metric import METRICS
 from nni_darts.report.cautions import after_search
-from nni_darts.report.cells import cell_edges, chosen_strengths, space_edges
 from nni_darts.report.charts import curve, line_chart, measured_charts, share_chart
 from nni_darts.report.drawing import cell_svg
 from nni_darts.report.pages import render
@@ -47,7 +44,7 @@ def search_data(records: Sequence[Mapping[str, Any]], *, strategy: str, seed: in
         entry = {name: value for name, value in record.items() if isinstance(value, (int, float)) and name != 'default'}
         if 'genotype' in record:
             genotype = genotype_of(record)
-            edges = {kind: set(chosen) for kind, chosen in cell_edges(genotype).items()}
+            edges = {kind: set(chosen) for kind, chosen in genotype.edges().items()}
             entry |= indicators(record)
             entry['arch'] = genotype.code()
             entry['skips_by_cell'] = skips(genotype)
@@ -85,7 +82,7 @@ def strengths_in(folder: Path, genotype: AnyGenotype) -> dict[str, float]:
         return {}
     if not epochs or epochs[-1].get('arch') != genotype.code():
         return {}
-    return chosen_strengths(genotype, epochs[-1]['probabilities'])
+    return genotype.strengths(epochs[-1]['probabilities'])
 
 
 # the page ---------------------------------------------------------------------------------------------------------------------------
@@ -126,26 +123,24 @@ def _pictures(data: Mapping[str, Any]) -> dict[str, Any]:
     genotype = genotype_from_code(last['arch'])
     tables = [entry['probabilities'] for entry in epochs if 'probabilities' in entry]
     present = {name for table in tables[0].values() for name in table}
-    operations = [name for name in OPERATION_ORDER if name in present]
+    operations = [name for name in (*OPERATION_ORDER, *sorted(present - set(OPERATION_ORDER))) if name in present]
     return {
         'charts': list(filter(None, charts)),
-        'cells': [_cell(kind, edges, genotype, tables, operations) for kind, edges in space_edges(genotype).items()],
+        'cells': [_cell(edges, genotype, tables, operations) for edges in genotype.all_edges().values()],
         'operations': operations,
-        'drawing': cell_svg(genotype, chosen_strengths(genotype, last['probabilities'])),
+        'drawing': cell_svg(genotype, genotype.strengths(last['probabilities'])),
         'genotype': genotype.to_text(),
         'code': last['arch'],
     }
 
 
-def _cell(
-    kind: str, edges: Sequence[tuple[str, int, int]], genotype: AnyGenotype, tables: Sequence[Mapping[str, Any]], operations: Sequence[str]
-) -> dict[str, Any]:
+def _cell(cell: CellEdges, genotype: AnyGenotype, tables: Sequence[Mapping[str, Any]], operations: Sequence[str]) -> dict[str, Any]:
     """A table of charts: a row for each node, a column for each state it may read."""
-    kept = dict(edge for chosen in cell_edges(genotype).values() for edge in chosen)
-    columns = max(source for _, _, source in edges) + 1
+    kept = dict(edge for chosen in genotype.edges().values() for edge in chosen)
+    columns = max(source for _, _, source in cell.edges) + 1
     width = min(128, _CHARTS_WIDTH // columns)
     rows: dict[int, list[dict[str, Any]]] = {}
-    for label, state, source in edges:
+    for label, state, source in cell.edges:
         table = tables[-1].get(label, {})
         names = [name for name in operations if name in tables[0].get(label, ())]
         best = max((name for name in table if name != 'none'), key=table.__getitem__, default='')
@@ -157,12 +152,8 @@ def _cell(
                 'chart': share_chart(names, [entry.get(label, {}) for entry in tables], operations, width, _CHART_HEIGHT),
             }
         )
-    inputs = {'c_{k-2}': 0, 'c_{k-1}': 1} if kind in KINDS else {'in': 0} if isinstance(genotype, NasBench201Genotype) else {}
-    named = {number: text for text, number in inputs.items()}
-    shift = len(inputs) if kind in KINDS else 0
-    titles = {'normal': 'Normal cell', 'reduce': 'Reduction cell', KIND: 'Recurrent cell'}
     return {
-        'title': titles.get(kind, 'Cell'),
-        'columns': [named.get(source, str(source - shift)) for source in range(columns)],
-        'rows': [(str(state - shift), charts) for state, charts in rows.items()],
+        'title': cell.title,
+        'columns': [cell.column(source) for source in range(columns)],
+        'rows': [(cell.row(state), charts) for state, charts in rows.items()],
     }

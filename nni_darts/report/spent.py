@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nni_darts.metric import METRICS
+from nni_darts.recipes.metric import METRICS
 from nni_darts.report.plot import Mark, plot
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import yaml
 
 from nni_darts.files import write_text
 from nni_darts.genotypes import genotype_from_code
-from nni_darts.metric import ACCURACY, METRICS, Metric
+from nni_darts.recipes.metric import ACCURACY, METRICS, Metric
 from nni_darts.report.cautions import after_training
 from nni_darts.report.charts import Run, front_chart, runs_chart
 from nni_darts.report.drawing import cell_svg, draw_cells
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 __all__ = ['DATA', 'PAGE', 'RECIPE', 'format_largest_class', 'format_limit', 'format_table', 'footnotes', 'summarize', 'write_summary']
 
 PAGE, DATA, RECIPE = 'summary.html', 'summary.json', 'recipe.yml'
-_FULL_SIZE = {'nasbench201': 'nasbench201', 'recurrent': 'ptb'}
-"""Space → the recipe that trains its cells at the published size, where that is not cifar10."""
 
 
 def summarize(
@@ -139,7 +137,7 @@ def _commands(protocol: Protocol, jobs: Sequence[Job], rows: Sequence[Mapping[st
         elif job.arch:
             stage = '' if job.stage == 'retrain' else f'--stage {job.stage} '
             again.append(f'nni-darts retrain --recipe {RECIPE} {stage}--genotype={job.arch} --seed {job.seed} --output {name}')
-    train = f'nni-darts retrain --recipe {_FULL_SIZE.get(protocol.recipe.space.name, "cifar10")} --set data.path=FOLDER'
+    train = f'nni-darts retrain --recipe {protocol.recipe.space.full_size} --set data.path=FOLDER'
     full = [f'{train} --genotype={row["code"]} --output {_folder(row["strategy"])}-full' for row in rows if row['code']]
     return {'again': again, 'full_size': full}
 
@@ -184,7 +182,7 @@ def _strategy_row(protocol: Protocol, jobs: Sequence[Job], results: Mapping[str,
         'test_accuracy': sum(accuracies) / len(accuracies) if accuracies else None,
         'spent': spent_by_seed(protocol, jobs, results, strategy),
         'code': code,
-        'genotype': json.loads(genotype_from_code(code).to_json()) if code else None,
+        'genotype': genotype_from_code(code).to_dict() if code else None,
         'text': genotype_from_code(code).to_text() if code else '',
     }
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nni_darts.errors import InputError
-from nni_darts.metric import METRICS
+from nni_darts.recipes.metric import METRICS
 from nni_darts.report.spread import Spread, spread
 
 __all__ = ['BASELINE', 'Comparison', 'Row', 'compare', 'rows_of']

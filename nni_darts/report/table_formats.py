@@ -11,7 +11,7 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
-from nni_darts.metric import METRICS, Metric
+from nni_darts.recipes.metric import METRICS, Metric
 from nni_darts.report.spread import Spread
 from nni_darts.report.table import BASELINE, Row
 

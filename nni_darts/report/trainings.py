@@ -9,8 +9,7 @@ from typing import Any
 
 from nni_darts.files import write_text
 from nni_darts.genotypes import AnyGenotype, genotype_from_code
-from nni_darts.metric import METRICS
-from nni_darts.report.cells import cell_graphs
+from nni_darts.recipes.metric import METRICS
 from nni_darts.report.charts import curve, line_chart, measured_charts
 from nni_darts.report.drawing import cell_svg
 from nni_darts.report.lines import duration
@@ -119,7 +118,7 @@ def _pictures(data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         'title': _TITLES.get(data['stage'], data['stage']),
         'charts': list(filter(None, charts)),
-        'drawing': cell_svg(genotype) if cell_graphs(genotype) else '',
+        'drawing': cell_svg(genotype) if genotype.graphs() else '',
         'genotype': genotype.to_text(),
         'facts': _facts(data),
         'matrix': evaluation is not None and len(evaluation['classes']) <= _LARGEST_TABLE,

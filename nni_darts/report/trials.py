@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nni_darts.files import write_text
-from nni_darts.metric import Metric
+from nni_darts.recipes.metric import Metric
 from nni_darts.report.pages import render
 
 __all__ = ['TRIALS', 'chosen_columns', 'write_trials']

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
-from importlib.util import find_spec
 from typing import Any
 
+from nni_darts._lazy import check_module
 from nni_darts.cells import number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
-from nni_darts.metric import ACCURACY, PERPLEXITY
-from nni_darts.nasbench201 import NasBench201Genotype
-from nni_darts.recipe import Recipe, TextRecipe
-from nni_darts.recurrent import RnnGenotype
+from nni_darts.recipes import Recipe
+from nni_darts.recipes.metric import ACCURACY, PERPLEXITY
 from nni_darts.strategies.catalogue import stage_epochs
 from nni_darts.strategies.presets import ALIASES, Preset, preset
 
@@ -98,7 +95,7 @@ def check_data_path(recipe: Recipe) -> None:
     """Raises InputError for a path of data where nothing is, or a file where a folder belongs, or the reverse."""
     name, path = recipe.data.name, recipe.data.path
     if name.partition(':')[1]:
-        _check_module(name)
+        check_module(name, 'data set')
     if not path or name not in (*_DOWNLOADED, *_FILES, *_FOLDERS):  # a function of the user's may be given anything
         return
     if not os.path.exists(path):
@@ -116,27 +113,17 @@ def check_data_path(recipe: Recipe) -> None:
 def check_genotype(recipe: Recipe, genotype: AnyGenotype, stage: str) -> None:
     """Raises InputError for a cell whose network a stage of the recipe cannot train.
 
-    That is a recurrent cell where the recipe is about images, a convolutional one where it is about text, or a cell of NAS-Bench-201 where
-    the number of cells is no multiple of 3.
+    That is a recurrent cell where the recipe is about images, a convolutional one where it is about text, an architecture of another space
+    than the recipe's, or a cell of NAS-Bench-201 where the number of cells is no multiple of 3.
     """
-    recurrent = isinstance(recipe, TextRecipe)
-    if isinstance(genotype, RnnGenotype) != recurrent:
-        wanted, given = ('recurrent', 'convolutional') if recurrent else ('convolutional', 'recurrent')
-        raise InputError(f'the recipe {recipe.name} trains {wanted} cells, and {genotype.to_text()[:60]}… is a {given} one')
-    cells = getattr(getattr(recipe, stage), 'cells', 0)
-    if isinstance(genotype, NasBench201Genotype) and cells % 3:
-        raise InputError(f'{stage}.cells must be a multiple of 3 for a cell of NAS-Bench-201, which has three stages, not {cells}')
-
-
-def _check_module(name: str) -> None:
-    """Raises InputError if the module of a ``module:function`` is nowhere; it is not imported, since it may import torch."""
-    module, before = name.partition(':')[0].partition('.')[0], list(sys.path)
-    try:
-        sys.path.insert(0, os.getcwd())
-        if module not in sys.modules and find_spec(module) is None:
-            raise InputError(f'no module {module!r} for data set {name!r} in {os.getcwd()} or on PYTHONPATH')
-    finally:
-        sys.path[:] = before
+    if not recipe.space.accepts(genotype):
+        wanted = recipe.space.cells_in_words
+        raise InputError(f'the recipe {recipe.name} trains {wanted}, and {genotype.to_text()[:60]}… is {genotype.in_words}')
+    cells = getattr(getattr(recipe, stage), 'cells', None)
+    if cells and cells % genotype.stages:
+        raise InputError(
+            f'{stage}.cells must be a multiple of {genotype.stages} for a cell of {genotype.kind}, which has three stages, not {cells}'
+        )
 
 
 def _full_name(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nni_darts.errors import InputError
-from nni_darts.recipe import RUN, Recipe
+from nni_darts.recipes import RUN, Recipe
 from nni_darts.report.lines import duration
 from nni_darts.runs.folder import RESULT, read_json
 from nni_darts.strategies.presets import preset

@@ -23,10 +23,10 @@ from nni_darts.data.report import DataReport, suggest
 from nni_darts.errors import InputError
 from nni_darts.files import write_text
 from nni_darts.genotypes import AnyGenotype
-from nni_darts.known import KnownNetwork
-from nni_darts.metric import METRICS
-from nni_darts.published import PUBLISHED
-from nni_darts.recipe import Recipe
+from nni_darts.genotypes.networks import KnownNetwork
+from nni_darts.genotypes.published import PUBLISHED
+from nni_darts.recipes import Recipe
+from nni_darts.recipes.metric import METRICS
 from nni_darts.report.lines import duration
 from nni_darts.runs.comparison import Comparison
 from nni_darts.runs.limits import Pace, affordable, pace_of_search, pace_of_training, search_seconds, training_seconds

@@ -12,7 +12,7 @@ from typing import Any
 from nni_darts.errors import InputError
 from nni_darts.files import CHECKPOINT, METRICS, PREVIOUS, lock, no_room, write_text
 from nni_darts.genotypes import AnyGenotype
-from nni_darts.recipe import RUN, Recipe, with_split
+from nni_darts.recipes import RUN, Recipe, with_split
 
 __all__ = [
     'AMOUNTS',
@@ -90,7 +90,7 @@ def identity(
     if genotype is None:
         return {'stage': stage, 'strategy': strategy, 'seed': seed}
     begins = {} if weights is None else {FROM: str(weights.absolute())}
-    return {'stage': stage, 'seed': seed, 'genotype': json.loads(genotype.to_json()), **begins}
+    return {'stage': stage, 'seed': seed, 'genotype': genotype.to_dict(), **begins}
 
 
 def check_folder(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from nni_darts.strategies.costs import EVALUATION
 
 if TYPE_CHECKING:
     from nni_darts.genotypes import AnyGenotype
-    from nni_darts.recipe import Recipe
+    from nni_darts.recipes import Recipe
 
 __all__ = ['Pace', 'affordable', 'pace_of_search', 'pace_of_training', 'search_seconds', 'training_seconds']
 

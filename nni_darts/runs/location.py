@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nni_darts.errors import InputError
-from nni_darts.recipe import RUN, TEXT_NAMES
+from nni_darts.recipes import RUN, TEXT_NAMES
 
 __all__ = ['WEIGHTS', 'ModelFile', 'find_model', 'missing_packages']
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nni_darts.errors import InputError
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger

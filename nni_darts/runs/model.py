@@ -26,7 +26,7 @@ from nni_darts.data.photos import labelled_photos
 from nni_darts.data.transforms import with_margin
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype, genotype_from_text
-from nni_darts.recipe import RUN, Recipe
+from nni_darts.recipes import RUN, Recipe
 from nni_darts.report.export import ABOUT, INPUT, OUTPUT, FromPixels, described
 from nni_darts.runs.evaluation import Evaluation
 from nni_darts.runs.location import find_model

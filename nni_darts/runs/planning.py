@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from nni_darts.cells import number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.report.lines import duration
 from nni_darts.runs.deadline import MARGIN, TimePlan
 from nni_darts.runs.limits import affordable, pace_of_search, pace_of_training, search_seconds, training_seconds

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype, genotype_from_text
-from nni_darts.recipe import RUN, Recipe
+from nni_darts.recipes import RUN, Recipe
 from nni_darts.runs.folder import GENOTYPE, RESULT, WEIGHTS, changed_amounts, read_json
 from nni_darts.runs.weights import read_state_dict
 

@@ -21,7 +21,7 @@ from nni_darts.data import ImageData
 from nni_darts.errors import InputError
 from nni_darts.files import replacing, write_text
 from nni_darts.genotypes import AnyGenotype
-from nni_darts.recipe import Recipe, TextRecipe
+from nni_darts.recipes import Recipe
 from nni_darts.report.fits import commands
 from nni_darts.report.trainings import TRAINING, training_data, write_training
 from nni_darts.runs.evaluation import Evaluation
@@ -153,4 +153,4 @@ class TrainingPage:
 
     def _commands(self) -> list[str]:
         """Command lines that use the network; there are none for language models."""
-        return [] if isinstance(self.recipe, TextRecipe) else commands(self.output)
+        return [] if self.recipe.task == 'text' else commands(self.output)

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from nni_darts import parallel
-from nni_darts.metric import Metric
+from nni_darts.recipes.metric import Metric
 
 __all__ = ['BestEpoch']
 

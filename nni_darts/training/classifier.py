@@ -45,7 +45,7 @@ class ImageClassifier(LightningModule):
         label_smoothing: of the training loss.
         drop_path: its value at the end.
         first_drop_path: its value in the first epoch.
-        metric: what is measured beside accuracy: one of ``nni_darts.metric.IMAGE_METRICS``, over a whole epoch.
+        metric: what is measured beside accuracy: one of ``nni_darts.recipes.metric.IMAGE_METRICS``, over a whole epoch.
         class_weights: a weight for each class, for the training loss; None weighs all alike.
         report: send each epoch's validation metric and the last one to NNI, as evaluators of NNI's multi-trial strategies must.
 

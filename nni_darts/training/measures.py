@@ -17,7 +17,7 @@ def measure(name: str, num_classes: int) -> Metric:
     """A metric to update with logits (B, classes) and labels (B,), batch by batch, and to compute at the end of an epoch.
 
     Args:
-        name: one of ``nni_darts.metric.IMAGE_METRICS``.
+        name: one of ``nni_darts.recipes.metric.IMAGE_METRICS``.
         num_classes: number of classes.
     """
     return _MEASURES[name](num_classes)

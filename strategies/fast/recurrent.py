@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from nni_darts.recurrent import ACTIVATIONS
+from nni_darts.genotypes.recurrent import ACTIVATIONS
 from nni_darts.search_spaces.recurrent import RecurrentCell, RecurrentChoiceNode
 from nni_darts.strategies.architecture import Architecture
 from nni_darts.strategies.fast.executors import ExecutorChoice

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nni_darts.genotype import strongest_edges
+from nni_darts.genotypes.convolutional import strongest_edges
 from nni_darts.strategies.architecture import Architecture
 from nni_darts.strategies.catalogue import MagnitudeSettings
 from nni_darts.strategies.relaxations import Relaxation

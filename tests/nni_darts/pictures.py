@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from nni_darts import Genotype, stages
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 
 CELL = Genotype(
     normal=(('skip_connect', 0), ('max_pool_3x3', 1)),

@@ -10,7 +10,7 @@ from PIL import Image
 from nni_darts import stages
 from nni_darts.activity import Activity, announce, counted, under_way, watched
 from nni_darts.data.scan import unreadable
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.strategies.fast import kernels
 from tests.nni_darts.tiny import SMALL, overrides, write_images
 

@@ -14,7 +14,7 @@ from nni_darts.budget import affordable_epochs, training_passes
 from nni_darts.cells import number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.experiment.protocol import Protocol
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.strategies.differentiable import DifferentiableModule
 from nni_darts.strategies.presets import PRESETS, create_strategy
 from nni_darts.tasks import task_of

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from nni_darts import PUBLISHED, Genotype
 from nni_darts.cli import main
 from nni_darts.cli.options import to_run
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from tests.nni_darts.experiment.test_validate import experiment
 from tests.nni_darts.tiny import overrides, write_images
 from tests.processors import HEAP_CHECKED, INSTRUCTION_SETS

@@ -9,7 +9,7 @@ import pytest
 
 from nni_darts.errors import InputError
 from nni_darts.files import lock
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.stages import search
 
 

@@ -30,7 +30,7 @@ from nni_darts.errors import InputError
 from nni_darts.experiment.tuner import SearchAndRetrain
 from nni_darts.experiment.validate import check_experiment
 from nni_darts.genotypes import genotype_from_code, genotype_from_text
-from nni_darts.recipe import Recipe, load_yaml, recipe_names
+from nni_darts.recipes import Recipe, load_yaml, recipe_names
 from nni_darts.strategies.presets import create_strategy, preset
 from nni_darts.training.checkpoints import read_checkpoint
 from tests.nni_darts.experiment.test_every_strategy import NAMES

@@ -17,9 +17,9 @@ from nni_darts import parallel, stages
 from nni_darts.data import ImageDataModule, TextDataModule, load_images, load_text
 from nni_darts.errors import InputError, RankLost
 from nni_darts.genotypes import genotype_from_sample
+from nni_darts.genotypes.recurrent import RnnGenotype
 from nni_darts.ranks import join
-from nni_darts.recipe import Recipe
-from nni_darts.recurrent import RnnGenotype
+from nni_darts.recipes import Recipe
 from nni_darts.runs.weights import read_state_dict
 from tests.nni_darts.test_stages import measured
 from tests.nni_darts.tiny import overrides, text_overrides, write_images, write_text

@@ -13,7 +13,7 @@ from torch.nn import functional
 from nni_darts import PUBLISHED, Genotype, NasBench201Genotype, stages
 from nni_darts.errors import InputError
 from nni_darts.genotypes import genotype_from_code, genotype_from_text
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.report.searches import warnings_in
 from nni_darts.runs.weights import read_state_dict
 from nni_darts.search_spaces import network_from_genotype

@@ -12,7 +12,7 @@ from nni_darts import PUBLISHED, RnnGenotype, stages
 from nni_darts.data import TextDataModule
 from nni_darts.errors import InputError
 from nni_darts.genotypes import genotype_from_text
-from nni_darts.recipe import Recipe, TextRecipe
+from nni_darts.recipes import Recipe, TextRecipe
 from nni_darts.runs.weights import read_state_dict
 from nni_darts.search_spaces import Dropouts, network_from_genotype
 from nni_darts.tasks import task_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 
 EVOLUTION = {'cells': 4, 'population': 2, 'sample': 2}
 

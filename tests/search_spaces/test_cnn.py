@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from nni_darts import PUBLISHED, Genotype
 from nni_darts._nni import model_context
-from nni_darts.genotype import DARTS_OPERATIONS, OPERATION_NAMES
+from nni_darts.genotypes.convolutional import DARTS_OPERATIONS, OPERATION_NAMES
 from nni_darts.report.cost import network_cost
 from nni_darts.search_spaces import DartsSpace, network_from_genotype
 from nni_darts.search_spaces.cell import FixedNode

@@ -7,7 +7,7 @@ import torch
 import torchvision
 
 from nni_darts.genotypes import genotype_from_code, genotype_from_text
-from nni_darts.known import KNOWN, KnownNetwork
+from nni_darts.genotypes.networks import KNOWN, KnownNetwork
 from nni_darts.search_spaces import network_from_genotype
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from nni_darts._nni import DataLoader, model_context
-from nni_darts.nasbench201 import EDGES, OPERATIONS, NasBench201Genotype, edge_label
+from nni_darts.genotypes.nasbench201 import EDGES, OPERATIONS, NasBench201Genotype, edge_label
 from nni_darts.search_spaces.nasbench201 import NasBench201Space, nasbench201_network
 from nni_darts.strategies import create_strategy
 from tests.strategies import fitting

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from nni_darts import PUBLISHED, RnnGenotype
 from nni_darts._nni import model_context
-from nni_darts.recurrent import ACTIVATIONS
+from nni_darts.genotypes.recurrent import ACTIVATIONS
 from nni_darts.search_spaces import DartsRnnSpace, Dropouts, network_from_genotype
 from nni_darts.search_spaces.recurrent import RecurrentNode
 from nni_darts.strategies import DifferentiableStrategy
@@ -216,5 +216,5 @@ def test_sizes_that_make_no_network(changes: dict, names: str) -> None:
 def test_options_that_fit_no_recurrent_network() -> None:
     with pytest.raises(ValueError, match='output dropout'):
         Dropouts(output=1.0)
-    with pytest.raises(ValueError, match='channels and cells'):
+    with pytest.raises(ValueError, match='a recurrent cell has no channels; it has vocabulary'):
         network_from_genotype(PUBLISHED['DARTS_V2-RNN'], 36, 20, vocabulary=7)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nni_darts import Genotype
-from nni_darts.candidates import REDUCED, edge_candidates
-from nni_darts.recipe import Recipe
+from nni_darts.genotypes.candidates import REDUCED, edge_candidates
+from nni_darts.recipes import Recipe
 from nni_darts.search_spaces import S1, S2, S3, S4, S5, network_from_genotype
 from nni_darts.search_spaces.operations import create_operation
 from nni_darts.strategies import create_strategy

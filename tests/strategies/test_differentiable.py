@@ -15,8 +15,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from nni_darts import DARTS_OPERATIONS, Genotype, parallel
 from nni_darts._nni import DataLoader, Lightning, LightningModule, ModelSpace, RawFormatModelSpace, model_context
-from nni_darts.candidates import edge_candidates
-from nni_darts.choices import darts_choices
+from nni_darts.genotypes.candidates import edge_candidates
+from nni_darts.genotypes.neighbours import darts_choices
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy, Evolution, RandomSearch, create_strategy
 from nni_darts.strategies.architects import FirstOrder

@@ -9,7 +9,7 @@ import torch
 
 from nni_darts import Genotype, stages
 from nni_darts.errors import InputError
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.early_stopping import EarlyStopping
 from tests.nni_darts.test_stages import broken_and_resumed, measured

@@ -12,7 +12,7 @@ from nni_darts import parallel
 from nni_darts._nni import DataLoader, Lightning, ModelSpace
 from nni_darts.data import ImageDataModule, load_images
 from nni_darts.errors import RankLost
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import create_strategy
 from nni_darts.training import ImageClassifier

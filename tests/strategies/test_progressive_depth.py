@@ -14,8 +14,8 @@ from torch.utils.data import TensorDataset
 from nni_darts import Genotype, stages
 from nni_darts._nni import DataLoader, Lightning
 from nni_darts.errors import InputError
-from nni_darts.genotype import DARTS_OPERATIONS
-from nni_darts.recipe import Recipe
+from nni_darts.genotypes.convolutional import DARTS_OPERATIONS
+from nni_darts.recipes import Recipe
 from nni_darts.search_spaces import S1, DartsSpace
 from nni_darts.strategies import DifferentiableStrategy, ProgressiveDepth, create_strategy
 from nni_darts.strategies.progressive_depth import most_probable

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from nni_darts.cli import main
 from nni_darts.cli.about import strategy_names
-from nni_darts.recipe import Recipe, recipe_names
+from nni_darts.recipes import Recipe, recipe_names
 from nni_darts.strategies.presets import PRESETS, preset
 
 

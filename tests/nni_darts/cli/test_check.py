@@ -17,7 +17,7 @@ from PIL import Image
 
 from nni_darts.cli import main
 from nni_darts.cli.data import is_data, is_recipe
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 
 ROOT = Path(__file__).parents[3]
 

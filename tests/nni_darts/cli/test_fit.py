@@ -16,7 +16,7 @@ from nni_darts import stages
 from nni_darts.cli import main
 from nni_darts.cli.fit import parse_count
 from nni_darts.errors import InputError
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.runs.durations import parse_duration
 from nni_darts.runs.fit import Order, Plan
 from tests.nni_darts.cli.command import run

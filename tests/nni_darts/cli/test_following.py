@@ -10,7 +10,7 @@ from rich.console import Console
 
 from nni_darts.cli.following import _Board, _status
 from nni_darts.experiment.outlook import Outlook, RunningTrial
-from nni_darts.metric import ACCURACY
+from nni_darts.recipes.metric import ACCURACY
 
 OUTLOOK = Outlook(
     at=0.0,

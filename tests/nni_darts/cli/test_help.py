@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from nni_darts import stages
 from nni_darts.cli import main
 from nni_darts.files import cache_folder
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from tests.nni_darts.cli.command import examples_of
 from tests.nni_darts.cli.test_life import User
 from tests.nni_darts.cli.test_overview import add_experiments

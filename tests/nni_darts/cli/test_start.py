@@ -14,7 +14,7 @@ from nni_darts.cli import main
 from nni_darts.errors import InputError
 from nni_darts.experiment.starters import EXPERIMENT, STARTERS, write_starter
 from nni_darts.experiment.validate import check_experiment
-from nni_darts.recipe import Recipe, recipe_text
+from nni_darts.recipes import Recipe, recipe_text
 from tests.nni_darts.cli.command import run
 
 ROOT = Path(__file__).parents[3]

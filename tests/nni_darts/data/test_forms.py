@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 from nni_darts.data import ImageData, load_images
 from nni_darts.data.forms import from_value
 from nni_darts.errors import InputError
-from nni_darts.recipe import DataSettings
+from nni_darts.recipes import DataSettings
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.integers(0, 256, (20, 6, 6, 3), dtype=np.uint8), np.arange(20) % 4

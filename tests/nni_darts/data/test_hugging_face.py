@@ -19,7 +19,7 @@ from nni_darts.data import ImageDataModule, image_shape, load_images
 from nni_darts.data.images import LISTINGS
 from nni_darts.data.store import StoredPictures
 from nni_darts.errors import InputError
-from nni_darts.recipe import DataSettings, Recipe
+from nni_darts.recipes import DataSettings, Recipe
 
 os.environ['HF_HUB_OFFLINE'] = '1'
 datasets = pytest.importorskip('datasets', reason='pip install datasets')

@@ -13,7 +13,7 @@ from nni_darts.data.module import EpochSampler
 from nni_darts.data.splits import split
 from nni_darts.data.transforms import Cutout, evaluation_transform, training_transform
 from nni_darts.errors import InputError
-from nni_darts.recipe import DataSettings, Recipe
+from nni_darts.recipes import DataSettings, Recipe
 
 DIGITS = DataSettings(name='digits')
 
@@ -219,7 +219,7 @@ def test_the_users_own_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / 'bad.py').write_text('def (')
     cases = {
         'mine:wrong': 'must return',
-        'mine:absent': 'no function',
+        'mine:absent': "no 'absent'",
         'mine:fails': r'KeyError: 7 \(.*mine.py:',
         'mine:number': 'not callable',
         'nowhere:load': 'no module',

@@ -12,7 +12,7 @@ from PIL import Image
 
 from nni_darts.data.report import DataReport, Spread, findings, inspect, suggest
 from nni_darts.errors import InputError
-from nni_darts.recipe import DataSettings
+from nni_darts.recipes import DataSettings
 
 RNG = np.random.default_rng(0)
 

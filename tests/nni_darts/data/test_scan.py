@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from nni_darts.data import load_images
 from nni_darts.data.scan import list_images, open_image, unreadable
 from nni_darts.errors import InputError
-from nni_darts.recipe import DataSettings
+from nni_darts.recipes import DataSettings
 
 
 def settings(path: Path) -> DataSettings:

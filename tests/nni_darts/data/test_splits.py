@@ -11,7 +11,7 @@ from nni_darts.budget import training_portion
 from nni_darts.data import ArrayImages, ImageData, load_images
 from nni_darts.data.splits import hold_out, largest_share, missing_classes, split, split_in_two, stratified_split
 from nni_darts.errors import InputError
-from nni_darts.recipe import DataSettings, Recipe
+from nni_darts.recipes import DataSettings, Recipe
 from nni_darts.tasks import task_of
 
 

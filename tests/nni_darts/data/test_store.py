@@ -19,7 +19,7 @@ from PIL import Image
 from nni_darts.data import ImageDataModule, load_images, store
 from nni_darts.data.store import Store, StoredPictures
 from nni_darts.errors import InputError
-from nni_darts.recipe import DataSettings
+from nni_darts.recipes import DataSettings
 from nni_darts.tasks import ImageTask
 
 
@@ -70,7 +70,7 @@ def test_kept_pictures_are_the_decoded_ones_bit_for_bit(changes: dict, photos: P
 
 
 def test_the_first_line_says_how_much_is_kept(photos: Path, cache: Path) -> None:
-    from nni_darts.recipe import Recipe
+    from nni_darts.recipes import Recipe
 
     recipe = Recipe.load('photos-small', {'data.path': str(photos), 'data.image_size': 256})
     said = ImageTask().describe(recipe, load_images(recipe.data))

@@ -8,7 +8,7 @@ import torch
 from nni_darts.data import TextDataModule, load_text
 from nni_darts.data.text_module import Spans, lay_out, span_lengths
 from nni_darts.errors import InputError
-from nni_darts.recipe import TextSettings
+from nni_darts.recipes import TextSettings
 
 
 def folder(path: Path, **files: str) -> TextSettings:

@@ -9,7 +9,7 @@ import yaml
 
 from nni_darts.budget import training_passes
 from nni_darts.experiment.protocol import parse_search_space
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from tests.nni_darts.experiment.live import ROOT, launched
 from tests.nni_darts.tiny import write_images
 

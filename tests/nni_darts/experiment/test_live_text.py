@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nni_darts.genotypes import genotype_from_code
-from nni_darts.recurrent import RnnGenotype
+from nni_darts.genotypes.recurrent import RnnGenotype
 from tests.nni_darts.experiment.live import ENVIRONMENT, check_logs, launched
 from tests.nni_darts.tiny import text_overrides, write_text
 

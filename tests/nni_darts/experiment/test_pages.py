@@ -13,7 +13,7 @@ from nni_darts.experiment.ledger import Standing
 from nni_darts.experiment.manager import TrialRecord
 from nni_darts.experiment.pages import Pages, page_name
 from nni_darts.experiment.protocol import Job, Protocol
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.report.records import pack
 
 PROTOCOL = Protocol(Recipe.load('digits', {'search.random_samples': 2}), ('random',), (1,))

@@ -17,7 +17,7 @@ from nni_darts.experiment.manager import TrialRecord
 from nni_darts.experiment.planner import LOG, PLAN, TIMING, Planner, experiment_seconds
 from nni_darts.experiment.protocol import Protocol
 from nni_darts.experiment.validate import check_experiment
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from tests.nni_darts.experiment.live import launched, write_experiment
 from tests.nni_darts.tiny import overrides, write_images
 

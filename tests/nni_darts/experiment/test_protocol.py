@@ -12,7 +12,7 @@ from nni_darts.experiment.arguments import TunerArguments, unsendable
 from nni_darts.experiment.ledger import Ledger, Standing
 from nni_darts.experiment.manager import TrialRecord
 from nni_darts.experiment.protocol import Job, Protocol, parse_search_space
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.report.summary import format_table, summarize
 
 RECIPE = Recipe.load('digits', {'search.random_samples': 2, 'search.settings': {'evolution': {'cells': 9, 'population': 4, 'parallel': 3}}})

@@ -11,7 +11,7 @@ import pytest
 
 from nni_darts import Genotype
 from nni_darts.experiment.machines import look_at
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from tests.nni_darts.experiment.live import Experiment, launched
 from tests.nni_darts.experiment.sshd import SSHD, Machine
 from tests.nni_darts.tiny import overrides, write_images

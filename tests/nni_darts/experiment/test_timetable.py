@@ -11,7 +11,7 @@ from nni_darts.errors import InputError
 from nni_darts.experiment.arguments import EACH_SEED
 from nni_darts.experiment.protocol import Protocol
 from nni_darts.experiment.timetable import OVERHEAD, Timetable, epochs_within, kinds_to_time, makespan, retraining_within
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.runs.planning import Course
 
 RECIPE = Recipe.load('digits', {'search.epochs': 50, 'select.epochs': 20, 'retrain.epochs': 100, 'search.random_samples': 4})

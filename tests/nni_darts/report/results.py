@@ -7,7 +7,7 @@ from typing import Any
 
 from nni_darts.experiment.ledger import Standing
 from nni_darts.experiment.protocol import Protocol
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.report.summary import summarize
 
 

@@ -17,7 +17,6 @@ from PIL import Image
 from nni_darts import PUBLISHED, Genotype
 from nni_darts.cli import main
 from nni_darts.genotypes import AnyGenotype, genotype_from_code
-from nni_darts.report.cells import cell_edges, cell_graphs, chosen_strengths, space_edges
 from nni_darts.report.drawing import Curve, Rectangle, cell_svg, draw_cells
 from nni_darts.report.png import write_png
 
@@ -37,7 +36,7 @@ def genotype(request: pytest.FixtureRequest) -> AnyGenotype:
 def test_every_operation_is_between_its_states(genotype: AnyGenotype) -> None:
     """Read back from the graph: (operation, where it comes from, where it goes)."""
     found = Counter()
-    for graph in cell_graphs(genotype):
+    for graph in genotype.graphs():
         into = {target: source for source, target in graph.edges}
         behind = dict(graph.edges)
         for index, box in enumerate(graph.boxes):
@@ -45,7 +44,7 @@ def test_every_operation_is_between_its_states(genotype: AnyGenotype) -> None:
                 found[graph.title, box.text, graph.boxes[into[index]].text, graph.boxes[behind[index]].text] += 1
     wanted = Counter()
     titles = {'normal': 'normal cell', 'reduce': 'reduction cell', 'recurrent': 'recurrent cell', 'cell': 'NAS-Bench-201 cell'}
-    for kind, edges in cell_edges(genotype).items():
+    for kind, edges in genotype.edges().items():
         for label, name in edges:
             state, source = map(int, label.split('_')[-2:])
             if kind == 'cell':
@@ -92,7 +91,7 @@ def test_nodes_stand_in_their_order(seed: int) -> None:
 def test_svg_and_png_can_be_read(genotype: AnyGenotype, tmp_path: Path) -> None:
     root = ElementTree.fromstring(cell_svg(genotype))
     width, height = int(root.get('width', 0)), int(root.get('height', 0))
-    assert {graph.title for graph in cell_graphs(genotype)} <= {element.text for element in root.iter() if element.text}
+    assert {graph.title for graph in genotype.graphs()} <= {element.text for element in root.iter() if element.text}
     write_png(tmp_path / 'cell.png', genotype)
     with Image.open(tmp_path / 'cell.png') as image:
         assert image.size == (2 * width, 2 * height)
@@ -101,10 +100,10 @@ def test_svg_and_png_can_be_read(genotype: AnyGenotype, tmp_path: Path) -> None:
 
 def test_strengths_stand_in_the_operations() -> None:
     genotype = PUBLISHED['DARTS_V2']
-    labels = [label for edges in space_edges(genotype).values() for label, _, _ in edges]
+    labels = [label for cell in genotype.all_edges().values() for label, _, _ in cell.edges]
     assert len(labels) == len(set(labels)) == 28
     probabilities = {label: {'sep_conv_3x3': 0.25, 'none': 0.75} for label in labels}
-    strengths = chosen_strengths(genotype, probabilities)
+    strengths = genotype.strengths(probabilities)
     assert len(strengths) == 5 and set(strengths.values()) == {0.25}
     assert cell_svg(genotype, strengths).count('sep_conv_3x3 0.25</text>') == 5
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from nni_darts.experiment.protocol import Job
-from nni_darts.metric import ACCURACY, PERPLEXITY
+from nni_darts.recipes.metric import ACCURACY, PERPLEXITY
 from nni_darts.report.fronts import networks, pareto_front
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nni_darts.activity import Activity
-from nni_darts.metric import ACCURACY, PERPLEXITY
+from nni_darts.recipes.metric import ACCURACY, PERPLEXITY
 from nni_darts.report.lines import activity_line, decision_line, duration, epoch_line, result_lines, trial_line, warning_line
 
 EPOCH = {'epoch': 3, 'of': 8, 'train_loss': 2.34567, 'train_accuracy': 0.5, 'valid_accuracy': 0.25, 'entropy': 0.9, 'seconds': 12.34}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nni_darts.experiment.protocol import Job
-from nni_darts.metric import ACCURACY, PERPLEXITY
+from nni_darts.recipes.metric import ACCURACY, PERPLEXITY
 from nni_darts.report.progress import learning_curves, running_jobs, thinned
 
 SEARCH, SELECT, RETRAIN = Job('search', 'darts-pt', 2), Job('select', 'random', 1, 'x', 3), Job('retrain', 'random', 1, 'x')

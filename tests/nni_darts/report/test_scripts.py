@@ -16,7 +16,7 @@ import pytest
 from nni_darts import Genotype
 from nni_darts.experiment.ledger import Standing
 from nni_darts.experiment.protocol import Protocol
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.report.summary import summarize, write_summary
 from nni_darts.report.trainings import write_training
 from tests.nni_darts.experiment.browser import CHROMIUM, Browser

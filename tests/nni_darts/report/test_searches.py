@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 
 from nni_darts import Genotype, RnnGenotype
-from nni_darts.candidates import REDUCED
 from nni_darts.experiment.arguments import unsendable
-from nni_darts.genotype import DARTS_OPERATIONS
 from nni_darts.genotypes import AnyGenotype, genotype_from_code
-from nni_darts.nasbench201 import OPERATIONS
-from nni_darts.recurrent import ACTIVATIONS
-from nni_darts.report.cells import space_edges
+from nni_darts.genotypes.candidates import REDUCED
+from nni_darts.genotypes.convolutional import DARTS_OPERATIONS
+from nni_darts.genotypes.nasbench201 import OPERATIONS
+from nni_darts.genotypes.recurrent import ACTIVATIONS
 from nni_darts.report.records import indicators, pack, unpack
 from nni_darts.report.searches import search_data, strengths_in, write_search
 from tests.nni_darts.experiment.browser import CHROMIUM, Browser
@@ -36,8 +35,8 @@ def records_of(genotype: AnyGenotype, names: tuple[str, ...], epochs: int = 3) -
     records = []
     for epoch in range(1, epochs + 1):
         tables = {}
-        for edges in space_edges(genotype).values():
-            for label, _, _ in edges:
+        for cell in genotype.all_edges().values():
+            for label, _, _ in cell.edges:
                 weights = [rng.random() ** epoch for _ in names]
                 tables[label] = {name: weight / sum(weights) for name, weight in zip(names, weights)}
         decided = [
@@ -162,8 +161,8 @@ def test_the_page(kind: str, epochs: int, browser: Browser, tmp_path: Path) -> N
     browser.wait(f'document.readyState == "complete" && document.body.innerText.includes("epoch {epochs} of {epochs}")')
     genotype = CELLS[kind][0]
     assert genotype.to_text() in browser.text()
-    assert browser.run('document.querySelectorAll(".share").length') == sum(map(len, space_edges(genotype).values()))
-    kept = sum(len(edges) for edges in space_edges(genotype).values()) if kind == 'nasbench201' else {'recurrent': 8}.get(kind, 16)
+    assert browser.run('document.querySelectorAll(".share").length') == sum(len(cell.edges) for cell in genotype.all_edges().values())
+    kept = sum(len(cell.edges) for cell in genotype.all_edges().values()) if kind == 'nasbench201' else {'recurrent': 8}.get(kind, 16)
     assert browser.run('document.querySelectorAll(".kept").length') == kept
     assert browser.run(CROWDED) == []
     assert browser.run('document.documentElement.scrollWidth <= window.innerWidth')

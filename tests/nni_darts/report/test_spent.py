@@ -9,7 +9,7 @@ import pytest
 
 from nni_darts.experiment.ledger import Standing
 from nni_darts.experiment.protocol import Protocol
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.report.plot import HEIGHT, WIDTH, Mark, plot, ticks
 from nni_darts.report.summary import summarize, write_summary
 

@@ -13,7 +13,7 @@ from nni_darts.cli.genotypes import read_genotype
 from nni_darts.experiment.ledger import Standing
 from nni_darts.experiment.protocol import Protocol
 from nni_darts.genotypes import genotype_from_code
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.report.cost import network_cost
 from nni_darts.report.summary import format_largest_class, format_limit, summarize, write_summary
 

@@ -11,7 +11,7 @@ import pytest
 from nni_darts import PUBLISHED
 from nni_darts.errors import InputError
 from nni_darts.genotypes import genotype_from_code
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.runs.checks import check_data_path, check_genotype, check_strategies, strategy_settings
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.runs.fit import longest_training, shortest_training
 from nni_darts.runs.proposal import LEAST_TRAINING_EPOCHS, LEAST_TRAINING_STEPS, MOST_TRAINING_EPOCHS
 from nni_darts.tasks import task_of

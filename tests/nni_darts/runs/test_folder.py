@@ -11,7 +11,7 @@ import pytest
 
 from nni_darts import PUBLISHED
 from nni_darts.errors import InputError
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.runs.folder import alone_in, check_folder, claim, identity, write_json
 
 RECIPE = Recipe.load('digits')

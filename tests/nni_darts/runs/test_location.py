@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nni_darts.errors import InputError
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.runs.location import ModelFile, find_model
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from nni_darts import stages
 from nni_darts.errors import InputError
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.runs.loggers import check_logger
 from tests.nni_darts.tiny import overrides, write_images
 

@@ -12,7 +12,7 @@ import torch
 
 from nni_darts import stages
 from nni_darts.errors import InputError
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.runs.deadline import Deadline, TimeLimit, TimePlan
 from nni_darts.runs.planning import plan_search, plan_training
 from nni_darts.runs.weights import read_state_dict

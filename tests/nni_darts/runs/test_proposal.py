@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.runs.proposal import (
     ALPHA_RATES,
     LARGEST_CIFAR_SIDE,

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from nni_darts import stages
 from nni_darts.cli import main
 from nni_darts.errors import InputError
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.runs.weights import read_state_dict
 from tests.helpers.stopping import Stop, stop_at
 from tests.nni_darts.tiny import overrides, text_overrides, write_images, write_text

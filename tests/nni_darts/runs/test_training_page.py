@@ -16,8 +16,8 @@ from PIL import Image
 from nni_darts import stages
 from nni_darts.data import load_images
 from nni_darts.data.base import ArrayImages
-from nni_darts.recipe import Recipe
-from nni_darts.recurrent import RnnGenotype
+from nni_darts.genotypes.recurrent import RnnGenotype
+from nni_darts.recipes import Recipe
 from nni_darts.runs.training_page import evaluation_of, thumbnails
 from tests.nni_darts.tiny import overrides, recipe, text_recipe, write_images, write_text
 

@@ -12,7 +12,7 @@ import torch
 from nni_darts import stages
 from nni_darts.data import ImageDataModule, load_images
 from nni_darts.errors import InputError
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.runs.weights import read_state_dict
 from nni_darts.search_spaces import network_from_genotype
 from tests.helpers.stopping import Stop
@@ -108,7 +108,7 @@ def test_patience_ends_a_training_that_gets_no_better(images: Path, tmp_path: Pa
 
 
 def test_text_keeps_the_best_unless_told_otherwise(tmp_path: Path) -> None:
-    from nni_darts.recurrent import RnnGenotype
+    from nni_darts.genotypes.recurrent import RnnGenotype
 
     text = {**text_overrides(write_text(tmp_path)), 'retrain.epochs': 4, 'retrain.learning_rate': 100.0, 'retrain.averaging': None}
     results = {}

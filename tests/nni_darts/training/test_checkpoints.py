@@ -20,7 +20,7 @@ import torch
 from nni_darts import RnnGenotype, stages
 from nni_darts.errors import InputError
 from nni_darts.files import CHECKPOINT, PREVIOUS, replacing, write_text
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.runs.weights import read_state_dict
 from nni_darts.training.checkpoints import Checkpoints
 from nni_darts.training.run import last_checkpoint
@@ -202,7 +202,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 SMALL_DISK = """
 import json, sys
 from nni_darts import stages
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 recipe = Recipe.from_dict(json.loads(sys.argv[1]))
 genotype, result = stages.search(recipe, 'darts-1st', 1, sys.argv[2])
 print(genotype.code())

@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, r
 from torch import Tensor
 
 from nni_darts import parallel
-from nni_darts.metric import IMAGE_METRICS
+from nni_darts.recipes.metric import IMAGE_METRICS
 from nni_darts.training.measures import measure, measured_in_training
 from tests.ranks import on_ranks
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nni_darts import Genotype
-from nni_darts.genotype import DARTS_OPERATIONS
+from nni_darts.genotypes.convolutional import DARTS_OPERATIONS
 from nni_darts.search_spaces import DartsSpace, NasBench201Space
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.relaxations import PartialChannels, Relaxation, Softmax

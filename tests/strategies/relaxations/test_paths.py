@@ -11,7 +11,7 @@ from torch import nn
 
 from nni_darts import Genotype
 from nni_darts._nni import ModelSpace
-from nni_darts.recurrent import RnnGenotype
+from nni_darts.genotypes.recurrent import RnnGenotype
 from nni_darts.search_spaces import DartsRnnSpace, DartsSpace, Dropouts, NasBench201Space
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.architects import FirstOrder, Reinforce

@@ -10,7 +10,7 @@ import torch
 
 from nni_darts import Genotype, stages
 from nni_darts._nni import Lightning
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.search_spaces import DartsSpace, NasBench201Space
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.relaxations import Softmax

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nni_darts import Genotype
-from nni_darts.genotype import DARTS_OPERATIONS
+from nni_darts.genotypes.convolutional import DARTS_OPERATIONS
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import create_strategy
 from tests.strategies.spaces import TwoLabels

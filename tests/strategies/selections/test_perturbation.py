@@ -12,8 +12,8 @@ from torch.utils.data import TensorDataset
 
 from nni_darts import Genotype, stages
 from nni_darts._nni import DataLoader, Lightning
-from nni_darts.candidates import REDUCED
-from nni_darts.recipe import Recipe
+from nni_darts.genotypes.candidates import REDUCED
+from nni_darts.recipes import Recipe
 from nni_darts.search_spaces import S1, DartsSpace, NasBench201Space
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.architecture import Architecture

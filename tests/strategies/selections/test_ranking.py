@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 from nni_darts._nni import DataLoader
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.relaxations import SampledPaths

@@ -6,10 +6,11 @@ data, augmentation, schedule and number of epochs, so that the two differ in not
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from nni_darts.genotype import json_object
+from nni_darts.genotypes.base import AnyGenotype
 
 __all__ = ['KNOWN', 'KNOWN_PREFIX', 'KnownNetwork']
 
@@ -21,7 +22,7 @@ KNOWN_PREFIX = 'net.'
 
 
 @dataclass(frozen=True)
-class KnownNetwork:
+class KnownNetwork(AnyGenotype):
     """A network of the literature by its name in torchvision; it has no cells.
 
     Attributes:
@@ -34,23 +35,26 @@ class KnownNetwork:
         ``network_from_genotype(KnownNetwork('resnet18'), num_classes=4)``
     """
 
+    kind = 'known network'
+    network = 'nni_darts.search_spaces.known:known_network'
+    form = 'a known network in JSON is an object with the key network'
+
     name: str
 
     def __post_init__(self) -> None:
         if self.name not in KNOWN:
             raise ValueError(f'unknown network {self.name!r}; known: {", ".join(KNOWN)}')
 
-    def to_json(self) -> str:
-        """Returns one JSON object, as :meth:`from_json` reads it."""
-        return json.dumps({'network': self.name})
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the name under the key ``network``."""
+        return {'network': self.name}
 
     @classmethod
-    def from_json(cls, text: str) -> KnownNetwork:
-        """Reads :meth:`to_json`'s text. Raises ValueError for anything else."""
-        fields = json_object(text, 'a known network in JSON is an object with the key network')
-        if set(fields) != {'network'}:
-            raise ValueError(f'a known network in JSON has the key network and no other, not {", ".join(map(str, fields)) or "none"}')
-        return cls(fields['network'])
+    def from_dict(cls, value: Mapping[str, Any]) -> KnownNetwork:
+        """Reads :meth:`to_dict`'s data. Raises ValueError for anything else."""
+        if set(value) != {'network'}:
+            raise ValueError(f'a known network in JSON has the key network and no other, not {", ".join(map(str, value)) or "none"}')
+        return cls(value['network'])
 
     def to_text(self) -> str:
         """Returns the name."""

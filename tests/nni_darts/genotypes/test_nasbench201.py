@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from nni_darts.errors import InputError
-from nni_darts.nasbench201 import EDGES, OPERATIONS, NasBench201Genotype, Table, edge_label, query_nats_bench
+from nni_darts.genotypes.benchmark import Table, query_nats_bench
+from nni_darts.genotypes.nasbench201 import EDGES, OPERATIONS, NasBench201Genotype, edge_label
 
-PUBLISHED_TABLE = Path(__file__).parents[2].parent / 'shared' / 'data' / 'nasbench201.csv.gz'
+PUBLISHED_TABLE = Path(__file__).parents[3].parent / 'shared' / 'data' / 'nasbench201.csv.gz'
 
 TEXT = '|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_1x1~1|nor_conv_3x3~2|'
 GENOTYPE = NasBench201Genotype(('nor_conv_3x3', 'none', 'avg_pool_3x3', 'skip_connect', 'nor_conv_1x1', 'nor_conv_3x3'))
@@ -282,5 +283,5 @@ def test_nats_bench_without_folder_or_package(tmp_path: Path, monkeypatch: pytes
 
 def test_imports_no_torch() -> None:
     """NNI's tuner imports it."""
-    code = "import sys, nni_darts.nasbench201; sys.exit('torch' in sys.modules or 'nni' in sys.modules)"
+    code = "import sys, nni_darts.genotypes.nasbench201; sys.exit('torch' in sys.modules or 'nni' in sys.modules)"
     assert subprocess.run([sys.executable, '-W', 'ignore', '-c', code]).returncode == 0

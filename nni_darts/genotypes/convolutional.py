@@ -1,19 +1,32 @@
-"""The cells that a search finds, as data: no torch in here, so that NNI's tuner process can import it in milliseconds."""
+"""Pairs of convolutional cells (NASNet, AmoebaNet, DARTS) as data. Imports no torch."""
 
 from __future__ import annotations
 
-import ast
 import base64
 import binascii
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nni_darts.literals import flat_edges, literal, parsed
+from nni_darts.genotypes.base import (
+    AnyGenotype,
+    candidate_name,
+    checked_fields,
+    concat_text,
+    input_label,
+    is_import_path,
+    is_index,
+    literature_fields,
+    operation_label,
+    operation_name,
+    packed,
+    unpacked,
+)
+from nni_darts.genotypes.graphs import Box, CellEdges, CellGraph, GraphBuilder
+from nni_darts.genotypes.literals import flat_edges
 
-__all__ = ['DARTS_OPERATIONS', 'KINDS', 'OPERATION_NAMES', 'Genotype', 'input_label', 'operation_label', 'strongest_edges']
+__all__ = ['DARTS_OPERATIONS', 'KINDS', 'OPERATION_NAMES', 'Genotype', 'check_operation', 'strongest_edges']
 
 DARTS_OPERATIONS = (
     'none',
@@ -28,27 +41,25 @@ DARTS_OPERATIONS = (
 """The candidates of the DARTS CNN cell in the order of the paper (Liu et al., ICLR 2019, section 3.1)."""
 
 OPERATION_NAMES = (*DARTS_OPERATIONS, 'sep_conv_7x7', 'conv_7x1_1x7', 'noise')
-"""Every operation a convolutional genotype may name: the candidates above, those of the NASNet and AmoebaNet cells, and S4's noise."""
+"""The operations that are built here: the candidates above, those of the NASNet and AmoebaNet cells, and S4's noise."""
 
 KINDS = ('normal', 'reduce')
 """The two kinds of cell, in the order in which a genotype lists them."""
 
+CODE_PREFIX = 'cell.'
+"""Begins the code of a cell that has no short one."""
+
 _INPUTS_PER_NODE = 2
 _CELL_INPUTS = 2
-_MAX_TEXT = 20_000  # no genotype of the literature is a tenth as long; parsing hostile nesting is not our business
 
 Edge = tuple[str, int]
 Operations = Sequence[str] | Mapping[str, Sequence[Sequence[str]]]
 
 
-def input_label(kind: str, state: int) -> str:
-    """The NNI label of the choice of inputs of the node that computes ``state`` (2, 3, …; 0 and 1 are the cell's inputs)."""
-    return f'{kind}_input_{state}'
-
-
-def operation_label(kind: str, state: int, source: int) -> str:
-    """The NNI label of the choice of operation on the edge from state ``source`` to state ``state``."""
-    return f'{kind}_op_{state}_{source}'
+def check_operation(name: Any) -> None:
+    """Raises ValueError for a name that is neither an operation's nor ``package.module:Class``, an operation of the user's."""
+    if name not in OPERATION_NAMES and not is_import_path(name):
+        raise ValueError(f'unknown operation {str(name)[:40]!r}; known: {", ".join(OPERATION_NAMES)}, or your own as package.module:Class')
 
 
 def strongest_edges(probabilities: Sequence[Mapping[str, float]], keep: int) -> list[Edge]:
@@ -77,53 +88,8 @@ def strongest_edges(probabilities: Sequence[Mapping[str, float]], keep: int) -> 
     return [(name, index) for _, name, index in best[:keep]]
 
 
-def json_object(text: str, form: str) -> dict[str, Any]:
-    """Parses a JSON object. Raises ValueError for anything else; ``form`` is the sentence that says what it must be."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'this genotype is not valid JSON: {error}') from None
-    if not isinstance(value, dict):
-        raise ValueError(f'{form}, not {type(value).__name__}')
-    return value
-
-
-def literature_fields(text: str, form: str, order: Sequence[str]) -> dict[str, Any]:
-    """The arguments of ``Genotype(…)``, or of ``NAME = Genotype(…)``, as papers and logs print it. Nothing is evaluated.
-
-    Fields of other programs that are None or empty say nothing of the cell and are left out.
-
-    Args:
-        form: what it must look like, for the message.
-        order: the names of the fields, for arguments without a name.
-
-    Raises:
-        ValueError: for anything else than such a call with literal arguments.
-    """
-    if len(text) > _MAX_TEXT:
-        raise ValueError(f'a genotype has fewer than {_MAX_TEXT} characters; this text has {len(text)}')
-    try:
-        body = parsed(text.strip())
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ValueError(f'this text is not of the form {form}') from None
-    call = body[0].value if len(body) == 1 and isinstance(body[0], (ast.Expr, ast.Assign)) else None
-    if not isinstance(call, ast.Call) or not isinstance(call.func, (ast.Name, ast.Attribute)) or len(call.args) > len(order):
-        raise ValueError(f'this text is not of the form {form}')
-    if (call.func.id if isinstance(call.func, ast.Name) else call.func.attr) != 'Genotype':
-        raise ValueError('the text must call Genotype(…), nothing else')
-    named = [*zip(order, call.args), *((str(keyword.arg), keyword.value) for keyword in call.keywords)]
-    values = {name: literal(value) for name, value in named}
-    return {name: value for name, value in values.items() if name in order or value not in (None, (), '')}
-
-
-def concat_text(concat: Sequence[int]) -> str:
-    """A concat as DARTS prints it: ``range(2, 6)``, or a list where numbers are left out."""
-    is_range = tuple(concat) == tuple(range(concat[0], concat[-1] + 1))
-    return f'range({concat[0]}, {concat[-1] + 1})' if is_range else str(list(concat))
-
-
 @dataclass(frozen=True)
-class Genotype:
+class Genotype(AnyGenotype):
     """A pair of cells in the format of the literature: for each node two ``(operation, input)`` pairs, one node after the other.
 
     Inputs 0 and 1 are the outputs of the two cells before; input ``2 + i`` is node ``i`` of the same cell. A node adds up its two
@@ -132,6 +98,10 @@ class Genotype:
     Raises:
         ValueError: for anything that is not such a cell; the message names the offending value.
     """
+
+    kind = 'convolutional'
+    network = 'nni_darts.search_spaces.cnn:darts_network'
+    form = 'a genotype in JSON is an object with the keys normal, normal_concat, reduce, reduce_concat'
 
     normal: tuple[Edge, ...]
     normal_concat: tuple[int, ...]
@@ -163,23 +133,21 @@ class Genotype:
         """How many edges of that kind of cell carry ``operation``."""
         return sum(name == operation for name, _ in self.cell(kind)[0])
 
-    # JSON ---------------------------------------------------------------------------------------------------------------------
+    # plain data -------------------------------------------------------------------------------------------------------------------
 
-    def to_json(self) -> str:
-        """One JSON object with the four fields, as :meth:`from_json` reads it."""
-        return json.dumps(
-            {
-                'normal': [list(edge) for edge in self.normal],
-                'normal_concat': list(self.normal_concat),
-                'reduce': [list(edge) for edge in self.reduce],
-                'reduce_concat': list(self.reduce_concat),
-            }
-        )
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the four fields as plain data."""
+        return {
+            'normal': [list(edge) for edge in self.normal],
+            'normal_concat': list(self.normal_concat),
+            'reduce': [list(edge) for edge in self.reduce],
+            'reduce_concat': list(self.reduce_concat),
+        }
 
     @classmethod
-    def from_json(cls, text: str) -> Genotype:
-        """Reads :meth:`to_json`'s text. Raises ValueError that says what is missing, unknown or wrong."""
-        return cls(**_fields_of(json_object(text, f'a genotype in JSON is an object with {_FIELD_TEXT}')))
+    def from_dict(cls, value: Mapping[str, Any]) -> Genotype:
+        """Reads :meth:`to_dict`'s data. Raises ValueError that says what is missing, unknown or wrong."""
+        return cls(**checked_fields(value, _FIELDS, 'a genotype', _FIELD_TEXT))
 
     # the literature's text ------------------------------------------------------------------------------------------------------
 
@@ -197,7 +165,7 @@ class Genotype:
 
         The text is parsed, never evaluated. Raises ValueError for anything else than such a call with literal arguments.
         """
-        return cls(**_fields_of(literature_fields(text, 'Genotype(normal=[…], normal_concat=…, reduce=[…], reduce_concat=…)', _FIELDS)))
+        return cls.from_dict(literature_fields(text, 'Genotype(normal=[…], normal_concat=…, reduce=[…], reduce_concat=…)', _FIELDS))
 
     # NNI's sample ---------------------------------------------------------------------------------------------------------------
 
@@ -229,7 +197,7 @@ class Genotype:
                     name = chosen.get(source, names[0])
                     if name not in names:
                         raise ValueError(f'operation {name!r} is not a candidate of this space; candidates: {", ".join(names)}')
-                    sample[operation_label(kind, state, source)] = name
+                    sample[operation_label(kind, state, source)] = candidate_name(name)
         return sample
 
     @classmethod
@@ -244,7 +212,7 @@ class Genotype:
                     label = operation_label(kind, state, source)
                     if label not in sample:
                         raise ValueError(f'the sample has no value for {label!r}')
-                    edges.append((sample[label], source))
+                    edges.append((operation_name(sample[label]), source))
                 state += 1
             if not edges:
                 raise ValueError(f'the sample has no value for {input_label(kind, _CELL_INPUTS)!r}: not a sample of DartsSpace')
@@ -255,30 +223,30 @@ class Genotype:
     # the short code -------------------------------------------------------------------------------------------------------------
 
     def code(self) -> str:
-        """A reversible code of four characters a node (16 for the DARTS cells), safe in NNI's metrics, URLs and file names.
+        """Returns a reversible code, safe in NNI's metrics, URLs and file names: four characters a node, 16 for the DARTS cells.
 
         Each edge takes 3 bits for the operation (its place in ``DARTS_OPERATIONS``) and 3 for the input; base64url. In S4, whose
-        ``noise`` takes the place of ``none``, an ``n`` follows.
-
-        Raises:
-            ValueError: if the cell has no such code (other operations, more than 6 nodes, a partial concat).
+        ``noise`` takes the place of ``none``, an ``n`` follows. Cells that do not fit (other operations, more than 6 nodes, a partial
+        concat) have a longer code: ``cell.`` and the deflated JSON.
         """
         bits = 0
         noisy = any(self.count('noise', kind) for kind in KINDS)
         names = _NOISY_OPERATIONS if noisy else DARTS_OPERATIONS
         for kind in KINDS:
             edges, concat = self.cell(kind)
-            if len(edges) != len(self.normal) or concat != _full_concat(self.nodes) or self.nodes > _MAX_CODE_NODES:
-                raise ValueError(f'only cells of up to {_MAX_CODE_NODES} nodes that concatenate all of them have a code')
+            fits = len(edges) == len(self.normal) and concat == _full_concat(self.nodes) and self.nodes <= _MAX_CODE_NODES
+            if not fits or any(name not in names for name, _ in edges):
+                return CODE_PREFIX + packed(self.to_dict())
             for name, source in edges:
-                if name not in names:
-                    raise ValueError(f'operation {name!r} has no place in the code; it knows {", ".join(names)}')
                 bits = bits << 6 | names.index(name) << 3 | source
         return base64.urlsafe_b64encode(bits.to_bytes(3 * self.nodes, 'big')).decode() + ('n' if noisy else '')
 
     @classmethod
     def from_code(cls, code: str) -> Genotype:
-        """The inverse of :meth:`code`. Raises ValueError for text that is no such code."""
+        """Reads :meth:`code`. Raises ValueError for text that is no such code."""
+        if code.startswith(CODE_PREFIX):
+            value = unpacked(code.removeprefix(CODE_PREFIX))
+            return cls.from_dict(value if isinstance(value, dict) else {})
         noisy = len(code) % 4 == 1 and code.endswith('n')
         names = _NOISY_OPERATIONS if noisy else DARTS_OPERATIONS
         try:
@@ -296,6 +264,44 @@ class Genotype:
         half = len(edges) // 2
         concat = _full_concat(nodes)
         return cls(normal=tuple(edges[:half]), normal_concat=concat, reduce=tuple(edges[half:]), reduce_concat=concat)
+
+    # graphs ---------------------------------------------------------------------------------------------------------------------
+
+    def edges(self) -> dict[str, list[tuple[str, str]]]:
+        """Returns kind of cell → (label, operation) of every edge."""
+        return {
+            kind: [
+                (operation_label(kind, state, source), name)
+                for state, edges in enumerate(self.node_edges(kind), start=_CELL_INPUTS)
+                for name, source in edges
+            ]
+            for kind in KINDS
+        }
+
+    def all_edges(self) -> dict[str, CellEdges]:
+        """Returns kind of cell → all edges that a cell of so many nodes may have."""
+        states = range(_CELL_INPUTS, _CELL_INPUTS + self.nodes)
+        return {
+            kind: CellEdges(
+                f'{title.capitalize()} cell',
+                tuple((operation_label(kind, state, source), state, source) for state in states for source in range(state)),
+                dict(enumerate(_INPUT_NAMES)),
+                shift=_CELL_INPUTS,
+            )
+            for kind, title in _TITLES.items()
+        }
+
+    def graphs(self, strengths: Mapping[str, float] | None = None) -> list[CellGraph]:
+        """Returns the normal and the reduction cell. Arguments as for :meth:`AnyGenotype.graphs`."""
+        graphs = []
+        for kind, title in _TITLES.items():
+            builder = GraphBuilder([Box(name, 'input') for name in _INPUT_NAMES])
+            for state, edges in enumerate(self.node_edges(kind), start=_CELL_INPUTS):
+                builder.state(state, str(state - _CELL_INPUTS))
+                for name, source in edges:
+                    builder.operation(name, source, state, (strengths or {}).get(operation_label(kind, state, source)))
+            graphs.append(builder.finish(f'{title} cell', Box('c_{k}', 'output'), self.cell(kind)[1]))
+        return graphs
 
     @classmethod
     def random(cls, rng: random.Random, *, nodes: int = 4, operations: Operations = DARTS_OPERATIONS) -> Genotype:
@@ -316,6 +322,8 @@ class Genotype:
         return cls(**cells)
 
 
+_TITLES = {'normal': 'normal', 'reduce': 'reduction'}
+_INPUT_NAMES = ('c_{k-2}', 'c_{k-1}')
 _FIELDS = ('normal', 'normal_concat', 'reduce', 'reduce_concat')
 _FIELD_TEXT = 'the keys ' + ', '.join(_FIELDS)
 _NOISY_OPERATIONS = ('noise', *DARTS_OPERATIONS[1:])
@@ -333,36 +341,6 @@ def _full_concat(nodes: int) -> tuple[int, ...]:
     return tuple(range(_CELL_INPUTS, _CELL_INPUTS + nodes))
 
 
-def _fields_of(value: Mapping[str, Any]) -> dict[str, Any]:
-    return checked_fields(value, _FIELDS, 'a genotype', _FIELD_TEXT)
-
-
-def checked_fields(value: Mapping[str, Any], fields: Sequence[str], genotype: str, listed: str) -> dict[str, Any]:
-    """The value, if it has exactly these fields.
-
-    Args:
-        genotype: what it is, with its article, and ``listed`` its fields, for the message.
-
-    Raises:
-        ValueError: that names the first field that is unknown or missing.
-    """
-    extra = [key for key in value if key not in fields]
-    if extra and fields[0] in value:
-        raise ValueError(f'this is a cell of another space, with {", ".join(str(key)[:40] for key in extra)}: {genotype} has {listed}')
-    for key in value:
-        if key not in fields:
-            raise ValueError(f'{genotype} has no field {str(key)[:40]!r}; it has {listed}')
-    for key in fields:
-        if key not in value:
-            raise ValueError(f'the genotype lacks {key!r}; it needs {listed}')
-    return dict(value)
-
-
-def is_index(value: Any) -> bool:
-    """Whether it is a whole number; True and False are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _checked_edges(kind: str, edges: Any) -> tuple[Edge, ...]:
     if edges is None:
         raise ValueError(f'{kind} is None: one cell of another space; a genotype here has a normal and a reduction cell')
@@ -375,7 +353,7 @@ def _checked_edges(kind: str, edges: Any) -> tuple[Edge, ...]:
             raise ValueError(f'edge {position} of {kind} must be a pair (operation, input), not {str(edge)[:60]!r}')
         name, source = edge
         state = _CELL_INPUTS + position // _INPUTS_PER_NODE
-        if name not in OPERATION_NAMES:
+        if name not in OPERATION_NAMES and not is_import_path(name):
             raise ValueError(
                 f'edge {position} of {kind}: the operation {str(name)[:40]!r} is of another space; those built here: '
                 + ', '.join(OPERATION_NAMES)

@@ -5,16 +5,24 @@ State 0 is computed from the word and the hidden state before; node i reads one 
 
 from __future__ import annotations
 
-import json
 import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nni_darts.genotype import checked_fields, concat_text, input_label, is_index, json_object, literature_fields, operation_label
+from nni_darts.genotypes.base import (
+    AnyGenotype,
+    checked_fields,
+    concat_text,
+    input_label,
+    is_index,
+    literature_fields,
+    operation_label,
+)
+from nni_darts.genotypes.graphs import Box, CellEdges, CellGraph, GraphBuilder
 
-__all__ = ['ACTIVATIONS', 'KIND', 'RnnGenotype']
+__all__ = ['ACTIVATIONS', 'CODE_PREFIX', 'KIND', 'RnnGenotype']
 
 ACTIVATIONS = ('none', 'tanh', 'relu', 'sigmoid', 'identity')
 """The candidates on every edge in the order of the paper; ``none`` is in no finished cell."""
@@ -26,14 +34,14 @@ Edge = tuple[str, int]
 
 _FORM = 'Genotype(recurrent=[(activation, input), …], concat=…)'
 _FIELDS = ('recurrent', 'concat')
-_CODE_PREFIX = 'rnn.'
+CODE_PREFIX = 'rnn.'
 _LETTERS = {name[0]: name for name in ACTIVATIONS[1:]}
 _DIGITS = '0123456789abcdefghijklmnopqrstuvwxyz'
 _MAX_NODES = len(_DIGITS) - 1  # a state is one digit of the code
 
 
 @dataclass(frozen=True)
-class RnnGenotype:
+class RnnGenotype(AnyGenotype):
     """A recurrent cell: for each node an ``(activation, input)`` pair; node i computes state i, from 1.
 
     Attributes:
@@ -43,6 +51,11 @@ class RnnGenotype:
     Raises:
         ValueError: for anything that is not such a cell; the message names the offending value.
     """
+
+    kind = 'recurrent'
+    task = 'text'
+    network = 'nni_darts.search_spaces.recurrent:recurrent_network'
+    form = 'a recurrent genotype in JSON is an object with the keys recurrent, concat'
 
     recurrent: tuple[Edge, ...]
     concat: tuple[int, ...]
@@ -60,16 +73,16 @@ class RnnGenotype:
         """How many nodes use ``activation``."""
         return sum(name == activation for name, _ in self.recurrent)
 
-    # JSON ---------------------------------------------------------------------------------------------------------------------
+    # plain data -------------------------------------------------------------------------------------------------------------------
 
-    def to_json(self) -> str:
-        """One JSON object with the two fields, as :meth:`from_json` reads it."""
-        return json.dumps({'recurrent': [list(edge) for edge in self.recurrent], 'concat': list(self.concat)})
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the two fields as plain data."""
+        return {'recurrent': [list(edge) for edge in self.recurrent], 'concat': list(self.concat)}
 
     @classmethod
-    def from_json(cls, text: str) -> RnnGenotype:
-        """Reads :meth:`to_json`'s text. Raises ValueError that says what is missing, unknown or wrong."""
-        return cls(**_fields_of(json_object(text, 'a recurrent genotype in JSON is an object with the keys recurrent, concat')))
+    def from_dict(cls, value: Mapping[str, Any]) -> RnnGenotype:
+        """Reads :meth:`to_dict`'s data. Raises ValueError that says what is missing, unknown or wrong."""
+        return cls(**checked_fields(value, _FIELDS, 'a recurrent genotype', ' and '.join(_FIELDS)))
 
     # the literature's text ------------------------------------------------------------------------------------------------------
 
@@ -84,7 +97,7 @@ class RnnGenotype:
         Raises:
             ValueError: for anything else than such a call with literal arguments.
         """
-        return cls(**_fields_of(literature_fields(text, _FORM, _FIELDS)))
+        return cls.from_dict(literature_fields(text, _FORM, _FIELDS))
 
     # NNI's sample ---------------------------------------------------------------------------------------------------------------
 
@@ -131,20 +144,44 @@ class RnnGenotype:
         """
         edges = ''.join(name[0] + _DIGITS[source] for name, source in self.recurrent)
         full = self.concat == _full_concat(self.nodes)
-        return _CODE_PREFIX + edges + ('' if full else '.' + ''.join(_DIGITS[state] for state in self.concat))
+        return CODE_PREFIX + edges + ('' if full else '.' + ''.join(_DIGITS[state] for state in self.concat))
 
     @classmethod
     def from_code(cls, code: str) -> RnnGenotype:
         """The inverse of :meth:`code`. Raises ValueError for text that is no such code."""
-        match = re.fullmatch(re.escape(_CODE_PREFIX) + rf'((?:[{"".join(_LETTERS)}][0-9a-z])+)(?:\.([0-9a-z]+))?', code, re.ASCII)
+        match = re.fullmatch(re.escape(CODE_PREFIX) + rf'((?:[{"".join(_LETTERS)}][0-9a-z])+)(?:\.([0-9a-z]+))?', code, re.ASCII)
         if match is None:
             raise ValueError(
-                f'{code[:40]!r} is not the code of a recurrent cell: {_CODE_PREFIX} and for each node a letter of '
+                f'{code[:40]!r} is not the code of a recurrent cell: {CODE_PREFIX} and for each node a letter of '
                 f'{", ".join(_LETTERS)} and the digit of its input'
             )
         pairs = re.findall('..', match[1])
         edges = tuple((_LETTERS[letter], _DIGITS.index(digit)) for letter, digit in pairs)
         return cls(edges, _full_concat(len(edges)) if match[2] is None else tuple(map(_DIGITS.index, match[2])))
+
+    # graph ----------------------------------------------------------------------------------------------------------------------
+
+    def edges(self) -> dict[str, list[tuple[str, str]]]:
+        """Returns (label, activation) of every node, under the kind of cell."""
+        return {KIND: [(operation_label(KIND, state, source), name) for state, (name, source) in enumerate(self.recurrent, 1)]}
+
+    def all_edges(self) -> dict[str, CellEdges]:
+        """Returns all edges that a cell of so many nodes may have, under the kind of cell."""
+        states = range(1, self.nodes + 1)
+        edges = ((operation_label(KIND, state, source), state, source) for state in states for source in range(state))
+        return {KIND: CellEdges('Recurrent cell', tuple(edges))}
+
+    def graphs(self, strengths: Mapping[str, float] | None = None) -> list[CellGraph]:
+        """Returns the cell. Arguments as for :meth:`AnyGenotype.graphs`."""
+        builder = GraphBuilder([])
+        builder.state(0, '0')
+        for text in ('x_{t}', 'h_{t-1}'):
+            builder.boxes.append(Box(text, 'input'))
+            builder.edges.append((len(builder.boxes) - 1, builder.states[0]))
+        for state, (name, source) in enumerate(self.recurrent, start=1):
+            builder.state(state, str(state))
+            builder.operation(name, source, state, (strengths or {}).get(operation_label(KIND, state, source)))
+        return [builder.finish('recurrent cell', Box('h_{t}', 'output'), self.concat)]
 
     @classmethod
     def random(cls, rng: random.Random, *, nodes: int = 8) -> RnnGenotype:
@@ -155,10 +192,6 @@ class RnnGenotype:
 
 def _full_concat(nodes: int) -> tuple[int, ...]:
     return tuple(range(1, nodes + 1))
-
-
-def _fields_of(value: Mapping[str, Any]) -> dict[str, Any]:
-    return checked_fields(value, _FIELDS, 'a recurrent genotype', ' and '.join(_FIELDS))
 
 
 def _is_state(value: Any, last: int) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from nni_darts import PUBLISHED, Genotype, RnnGenotype
 from nni_darts.genotypes import genotype_from_code, genotype_from_sample, genotype_from_text
-from nni_darts.recurrent import ACTIVATIONS
+from nni_darts.genotypes.recurrent import ACTIVATIONS
 
 RECURRENT = [name for name, genotype in PUBLISHED.items() if isinstance(genotype, RnnGenotype)]
 

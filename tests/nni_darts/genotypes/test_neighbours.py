@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from nni_darts.choices import NASBENCH201_CHOICES, Choices, Inputs, darts_choices, recurrent_choices
 from nni_darts.genotypes import AnyGenotype
-from nni_darts.recipe import RecurrentSpaceSettings, SpaceSettings
+from nni_darts.genotypes.kinds import CellSpace, NasBench201Space, RecurrentSpace
+from nni_darts.genotypes.neighbours import NASBENCH201_CHOICES, Choices, Inputs, darts_choices, recurrent_choices
 
 SPACES = {
-    'darts': SpaceSettings(channels=4, cells=3),
-    'two nodes': SpaceSettings(channels=4, cells=3, nodes=2, operations=('none', 'skip_connect', 'sep_conv_3x3')),
-    's1': SpaceSettings(name='s1', channels=4, cells=3),
-    's4': SpaceSettings(name='s4', channels=4, cells=3),
-    'nasbench201': SpaceSettings(name='nasbench201', channels=4, cells=3),
-    'recurrent': RecurrentSpaceSettings(hidden=4, nodes=4),
+    'darts': CellSpace(channels=4, cells=3),
+    'two nodes': CellSpace(channels=4, cells=3, nodes=2, operations=('none', 'skip_connect', 'sep_conv_3x3')),
+    's1': CellSpace(name='s1', channels=4, cells=3),
+    's4': CellSpace(name='s4', channels=4, cells=3),
+    'nasbench201': NasBench201Space(name='nasbench201', channels=4, cells=3),
+    'recurrent': RecurrentSpace(hidden=4, nodes=4),
 }
 
 
@@ -52,7 +52,7 @@ def test_a_mutation_changes_one_operation_or_one_input(name: str) -> None:
             assert all(before[edge] == after[edge] for edge in before.keys() & after.keys())
             inputs += 1
         assert name == 'nasbench201' or 'none' not in after.values()
-        if isinstance(space, SpaceSettings) and space.name in ('s1', 's4'):
+        if isinstance(space, CellSpace) and space.name in ('s1', 's4'):
             mutant.to_sample(space.candidates)  # raises if an operation is no candidate of its edge
     if name == 'nasbench201':
         assert inputs == 0

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nni_darts.literals import literal, parsed
-from nni_darts.nasbench201 import EDGES, OPERATIONS
+from nni_darts.genotypes.literals import literal, parsed
+from nni_darts.genotypes.nasbench201 import EDGES, OPERATIONS
 
 __all__ = ['NASLIB_NUMBERING', 'last_call', 'naslib_operations', 'nni_sample_fields', 'python_cells', 'reads_as_data']
 

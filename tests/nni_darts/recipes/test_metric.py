@@ -15,11 +15,11 @@ from nni_darts.experiment.protocol import Protocol
 from nni_darts.experiment.trial import final_metric
 from nni_darts.experiment.tuner import SearchAndRetrain
 from nni_darts.experiment.validate import check_experiment
-from nni_darts.metric import ACCURACY, METRICS, PERPLEXITY
-from nni_darts.recipe import Recipe
+from nni_darts.recipes import Recipe
+from nni_darts.recipes.metric import ACCURACY, METRICS, PERPLEXITY
 from nni_darts.report.summary import format_table, summarize, write_summary
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RECIPE = Recipe.load('pydoc', {'search.random_samples': 3})
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nni_darts.errors import InputError
-from nni_darts.recipe import Recipe, recipe_names
+from nni_darts.recipes import Recipe, recipe_names
 
 
 @pytest.mark.parametrize('name', recipe_names())

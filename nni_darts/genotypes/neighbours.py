@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from nni_darts.candidates import Candidates
-from nni_darts.genotype import input_label, operation_label
-from nni_darts.nasbench201 import EDGES, OPERATIONS, edge_label
-from nni_darts.recurrent import ACTIVATIONS, KIND
+from nni_darts.genotypes.base import input_label, operation_label
+from nni_darts.genotypes.candidates import Candidates
+from nni_darts.genotypes.nasbench201 import EDGES, OPERATIONS, edge_label
+from nni_darts.genotypes.recurrent import ACTIVATIONS, KIND
 
 __all__ = ['NASBENCH201_CHOICES', 'Choices', 'Inputs', 'darts_choices', 'recurrent_choices']
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from nni_darts.genotype import DARTS_OPERATIONS, KINDS, OPERATION_NAMES
+from nni_darts.genotypes.convolutional import DARTS_OPERATIONS, KINDS, check_operation
 
 __all__ = ['REDUCED', 'Candidates', 'edge_candidates']
 
@@ -73,8 +73,7 @@ def edge_candidates(operations: Sequence[str] | Candidates, nodes: int) -> Candi
             raise ValueError(f'{kind} cells of {nodes} nodes have {_edges(nodes)} edges; the table of operations has {len(edges)}')
         for names in set(map(tuple, edges)):
             for name in names:
-                if name not in OPERATION_NAMES:
-                    raise ValueError(f'unknown operation {name!r}; known: {", ".join(OPERATION_NAMES)}')
+                check_operation(name)
             if len(set(names)) != len(names) or not set(names) - {'none'}:
                 raise ValueError(f"the operations of an edge must be different and include one besides 'none', not {list(names)}")
     return {kind: tuple(map(tuple, edges)) for kind, edges in table.items()}

@@ -1,25 +1,47 @@
-"""Cells of every kind, read from what they are written down as. No torch in here.
-
-:class:`~nni_darts.genotype.Genotype`, :class:`~nni_darts.nasbench201.NasBench201Genotype` and
-:class:`~nni_darts.recurrent.RnnGenotype` share ``to_json``, ``to_text``, ``to_sample`` and ``code``; here is the way back for whoever
-does not know which of them it will be.
-"""
+"""Genotypes of every kind, read from what they are written down as. Imports no torch."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from nni_darts.genotype import KINDS, Genotype, input_label
-from nni_darts.known import KNOWN_PREFIX, KnownNetwork
-from nni_darts.nasbench201 import NasBench201Genotype, edge_label
-from nni_darts.notations import last_call, naslib_operations, nni_sample_fields, python_cells, reads_as_data
-from nni_darts.recurrent import KIND, RnnGenotype
+from nni_darts.genotypes.base import AnyGenotype, input_label, json_object
+from nni_darts.genotypes.convolutional import KINDS, Genotype
+from nni_darts.genotypes.nasbench201 import CODE_PREFIX as NASBENCH201_PREFIX
+from nni_darts.genotypes.nasbench201 import NasBench201Genotype, edge_label
+from nni_darts.genotypes.networks import KNOWN_PREFIX, KnownNetwork
+from nni_darts.genotypes.notations import last_call, naslib_operations, nni_sample_fields, python_cells, reads_as_data
+from nni_darts.genotypes.recurrent import CODE_PREFIX as RECURRENT_PREFIX
+from nni_darts.genotypes.recurrent import KIND, RnnGenotype
+from nni_darts.genotypes.sample import CODE_PREFIX as SAMPLE_PREFIX
+from nni_darts.genotypes.sample import SampleGenotype
 
-__all__ = ['AnyGenotype', 'genotype_from_code', 'genotype_from_file', 'genotype_from_sample', 'genotype_from_text']
+__all__ = ['genotype_from_code', 'genotype_from_dict', 'genotype_from_file', 'genotype_from_sample', 'genotype_from_text']
 
-AnyGenotype = Genotype | NasBench201Genotype | RnnGenotype | KnownNetwork
+_BY_KEY: dict[str, type[AnyGenotype]] = {
+    'network': KnownNetwork,
+    'nasbench201': NasBench201Genotype,
+    'recurrent': RnnGenotype,
+    'sample': SampleGenotype,
+}
+"""A key of the plain data → its class; other data is of a pair of cells."""
+
+_BY_PREFIX: dict[str, type[NasBench201Genotype] | type[RnnGenotype] | type[KnownNetwork] | type[SampleGenotype]] = {
+    NASBENCH201_PREFIX: NasBench201Genotype,
+    RECURRENT_PREFIX: RnnGenotype,
+    KNOWN_PREFIX: KnownNetwork,
+    SAMPLE_PREFIX: SampleGenotype,
+}
+"""Beginning of a code → its class; other codes are of a pair of cells."""
+
+
+def genotype_from_dict(value: Mapping[str, Any]) -> AnyGenotype:
+    """Reads the plain data of any kind of genotype, as ``genotype.json`` holds it.
+
+    Raises:
+        ValueError: that says what is missing, unknown or wrong.
+    """
+    return next((kind for key, kind in _BY_KEY.items() if key in value), Genotype).from_dict(value)
 
 
 def genotype_from_text(text: str) -> AnyGenotype:
@@ -56,12 +78,8 @@ def _from_object(text: str) -> AnyGenotype:
         if 'module_adjacency' in data or 'matrix' in data or 'adjacency_matrix' in data:
             raise ValueError('this is a cell of NAS-Bench-101, a graph with operations on its nodes; ' + _FORMS)
         if "'" in text:
-            text = json.dumps(data)
-    if isinstance(data, dict) and 'network' in data:
-        return KnownNetwork.from_json(text)
-    if '"nasbench201"' in text:
-        return NasBench201Genotype.from_json(text)
-    return (RnnGenotype if '"recurrent"' in text else Genotype).from_json(text)
+            return genotype_from_dict(data)
+    return genotype_from_dict(json_object(text, Genotype.form))
 
 
 def _from_own_sample(sample: Mapping[str, Any]) -> AnyGenotype:
@@ -88,10 +106,7 @@ def genotype_from_file(text: str, name: str = '') -> AnyGenotype:
 
 def genotype_from_code(code: str) -> AnyGenotype:
     """Reads the short code of any kind of cell. Raises ValueError for anything else."""
-    for prefix, kind in (('nb201.', NasBench201Genotype), ('rnn.', RnnGenotype), (KNOWN_PREFIX, KnownNetwork)):
-        if code.startswith(prefix):
-            return kind.from_code(code)
-    return Genotype.from_code(code)
+    return next((kind for prefix, kind in _BY_PREFIX.items() if code.startswith(prefix)), Genotype).from_code(code)
 
 
 def genotype_from_sample(sample: Mapping[str, Any]) -> AnyGenotype:

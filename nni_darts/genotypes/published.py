@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from nni_darts.genotype import Genotype
-from nni_darts.recurrent import RnnGenotype
+from nni_darts.genotypes.convolutional import Genotype
+from nni_darts.genotypes.recurrent import RnnGenotype
 
 __all__ = ['PUBLISHED']
 

@@ -1,0 +1,385 @@
+"""The kinds of spaces that a recipe can name: their settings, their cells, and where their supernets and networks are built.
+
+A kind is the class of a recipe's section ``space``. Those of this package are found by name; any other NNI ``ModelSpace`` is named
+``package.module:Class``, or by the name under which an installed package registers it as an entry point in the group ``nni_darts.spaces``.
+Imports no torch: supernets and networks are named by import paths.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from nni_darts._lazy import check_module
+from nni_darts.genotypes.base import AnyGenotype, is_import_path
+from nni_darts.genotypes.candidates import REDUCED, Candidates, edge_candidates
+from nni_darts.genotypes.convolutional import DARTS_OPERATIONS, Genotype
+from nni_darts.genotypes.nasbench201 import NasBench201Genotype
+from nni_darts.genotypes.neighbours import NASBENCH201_CHOICES, darts_choices, recurrent_choices
+from nni_darts.genotypes.networks import KnownNetwork
+from nni_darts.genotypes.recurrent import RnnGenotype
+from nni_darts.genotypes.sample import SampleGenotype
+
+__all__ = [
+    'CellSpace',
+    'Names',
+    'NasBench201Space',
+    'OwnSpace',
+    'Positive',
+    'RecurrentSpace',
+    'Section',
+    'Space',
+    'space_kind',
+    'space_summaries',
+]
+
+ENTRY_POINTS = 'nni_darts.spaces'
+"""The group of entry points: name → ``package.module:Class``."""
+
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
+
+
+class Section(BaseModel):
+    """A section of a recipe: typed, frozen, without keys that it does not know."""
+
+    model_config = ConfigDict(extra='forbid', frozen=True, strict=True)
+
+
+class Space(Section):
+    """The space that is searched.
+
+    Attributes:
+        name: the name of the space.
+        task: the data that its networks read: ``images`` or ``text``.
+        sizes: the settings of ``retrain`` and ``select`` that a network of this space needs.
+        full_size: the recipe with which cells found in a small search are trained at the published size.
+    """
+
+    task: ClassVar[str] = 'images'
+    sizes: ClassVar[tuple[str, ...]] = ()
+    full_size: ClassVar[str] = 'cifar10'
+
+    name: str
+
+    def random_cell(self, rng: random.Random) -> AnyGenotype:
+        """Draws a cell of this space uniformly."""
+        raise NotImplementedError
+
+    def mutated_cell(self, cell: AnyGenotype, rng: random.Random) -> AnyGenotype:
+        """Returns a cell of this space with one other operation or one other input."""
+        raise NotImplementedError
+
+    def genotype_of(self, sample: Mapping[str, Any]) -> AnyGenotype:
+        """Returns the genotype of an NNI sample of this space."""
+        raise NotImplementedError
+
+    @property
+    def cells_in_words(self) -> str:
+        """What a recipe of this space trains, in words."""
+        return f'{"recurrent" if self.task == RnnGenotype.task else "convolutional"} cells'
+
+    def accepts(self, genotype: AnyGenotype) -> bool:
+        """Returns whether a recipe of this space can train the network of a genotype."""
+        return genotype.task == self.task and not isinstance(genotype, SampleGenotype)
+
+    def check_training(self, stage: str, settings: Any) -> None:
+        """Checks the sizes of a stage's network.
+
+        Args:
+            stage: ``retrain`` or ``select``.
+            settings: the stage's section of the recipe.
+
+        Raises:
+            ValueError: for a size that is missing, or that this space does not have.
+        """
+        for name in self.sizes:
+            if getattr(settings, name) is None:
+                raise ValueError(f'{f"{stage}.{name}"!r} is missing')
+        if getattr(settings, 'space', None) is not None:
+            raise ValueError(f'{stage}.space is for a space of your own; leave it out in the space {self.name}')
+
+    def check_facts(self, **facts: Any) -> None:
+        """Checks that the space fits the data. Arguments as for :meth:`supernet`.
+
+        Raises:
+            ValueError: if it does not.
+        """
+
+    def supernet(self, **facts: Any) -> Any:
+        """Builds the model space.
+
+        Args:
+            facts: ``num_classes``, ``in_channels`` and ``image_size`` (height, width) of images; ``vocabulary`` and ``dropouts`` of text.
+        """
+        raise NotImplementedError
+
+    def network_options(self, settings: Any, **facts: Any) -> dict[str, Any]:
+        """Returns the arguments, besides the genotype, with which ``network_from_genotype`` builds the network of a stage.
+
+        Args:
+            settings: the stage's section of the recipe.
+            facts: as for :meth:`supernet`.
+        """
+        raise NotImplementedError
+
+
+class CellSpace(Space):
+    """The supernet of convolutional cells: ``darts`` with any ``operations`` and ``nodes``, or a reduced space, which has its own.
+
+    ``operations`` may name your own as ``package.module:Class``: called with the number of channels and the stride, it returns a module.
+    """
+
+    sizes: ClassVar[tuple[str, ...]] = ('channels', 'cells')
+
+    name: Literal['darts', 's1', 's2', 's3', 's4', 's5'] = 'darts'
+    channels: Positive
+    cells: Annotated[int, Field(ge=3)]
+    nodes: Annotated[int, Field(ge=1, le=6)] = 4
+    stem: Literal['cifar', 'imagenet'] = 'cifar'
+    operations: Names = DARTS_OPERATIONS
+
+    @model_validator(mode='after')
+    def _operations(self) -> CellSpace:
+        edge_candidates(self.operations, self.nodes)
+        for operation in self.operations:
+            if is_import_path(operation):
+                check_module(operation, 'operation')
+        if self.name != 'darts' and (self.nodes != 4 or self.operations != DARTS_OPERATIONS):
+            raise ValueError(f'the space {self.name} has operations of its own and four nodes; set nodes to 4 and leave operations out')
+        return self
+
+    @property
+    def candidates(self) -> Candidates:
+        """The operations on each edge."""
+        return REDUCED[self.name] if self.name in REDUCED else edge_candidates(self.operations, self.nodes)
+
+    def random_cell(self, rng: random.Random) -> AnyGenotype:
+        """Draws a cell of this space uniformly."""
+        return Genotype.random(rng, nodes=self.nodes, operations=self.candidates)
+
+    def mutated_cell(self, cell: Any, rng: random.Random) -> AnyGenotype:
+        """Returns a cell of this space with one other operation or one other input."""
+        return Genotype.from_sample(darts_choices(self.candidates).mutated(cell.to_sample(self.candidates), rng))
+
+    def genotype_of(self, sample: Mapping[str, Any]) -> AnyGenotype:
+        """Returns the genotype of an NNI sample of this space."""
+        return Genotype.from_sample(sample)
+
+    def supernet(self, **facts: Any) -> Any:
+        """Builds :class:`nni_darts.search_spaces.DartsSpace`. Arguments as for :meth:`Space.supernet`."""
+        build = _imported('nni_darts.search_spaces.cnn:DartsSpace')
+        return build(self.channels, self.cells, facts['num_classes'], facts['in_channels'], self.nodes, self.stem, self.candidates)
+
+    def network_options(self, settings: Any, **facts: Any) -> dict[str, Any]:
+        """Returns the arguments of ``network_from_genotype``. Arguments as for :meth:`Space.network_options`."""
+        return {
+            'channels': settings.channels,
+            'cells': settings.cells,
+            'num_classes': facts['num_classes'],
+            'in_channels': facts['in_channels'],
+            'stem': self.stem,
+            'auxiliary': settings.auxiliary_weight > 0,
+            'pool_batch_norm': settings.pool_batch_norm,
+        }
+
+
+class NasBench201Space(CellSpace):
+    """The supernet of NAS-Bench-201, whose cells have operations of their own."""
+
+    full_size: ClassVar[str] = 'nasbench201'
+
+    name: Literal['nasbench201']  # type: ignore[assignment]
+
+    @model_validator(mode='after')
+    def _fixed(self) -> NasBench201Space:
+        if self.stem != 'cifar':
+            raise ValueError(f'the space nasbench201 has the stem cifar, not {self.stem}')
+        self._check_cells('space', self.cells)
+        return self
+
+    @staticmethod
+    def _check_cells(section: str, cells: int) -> None:
+        if cells % NasBench201Genotype.stages:
+            raise ValueError(f'{section}.cells must be a multiple of 3 in nasbench201, which has three stages, not {cells}')
+
+    def check_training(self, stage: str, settings: Any) -> None:
+        """Checks the sizes of a stage's network. Arguments and errors as for :meth:`Space.check_training`."""
+        super().check_training(stage, settings)
+        self._check_cells(stage, settings.cells)
+        for key, what in (('auxiliary_weight', 'auxiliary head'), ('drop_path', 'drop-path')):
+            if getattr(settings, key):
+                raise ValueError(f'{stage}.{key} must be 0 in nasbench201, whose networks have no {what}')
+
+    @property
+    def candidates(self) -> Candidates:
+        """Raises ValueError: a cell of NAS-Bench-201 is no pair of cells."""
+        raise ValueError('cells of nasbench201 are not pairs of cells')
+
+    def random_cell(self, rng: random.Random) -> AnyGenotype:
+        """Draws one of the 15,625 cells uniformly."""
+        return NasBench201Genotype.random(rng)
+
+    def mutated_cell(self, cell: Any, rng: random.Random) -> AnyGenotype:
+        """Returns a cell with one other operation."""
+        return NasBench201Genotype.from_sample(NASBENCH201_CHOICES.mutated(cell.to_sample(), rng))
+
+    def genotype_of(self, sample: Mapping[str, Any]) -> AnyGenotype:
+        """Returns the genotype of an NNI sample of this space."""
+        return NasBench201Genotype.from_sample(sample)
+
+    def supernet(self, **facts: Any) -> Any:
+        """Builds :class:`nni_darts.search_spaces.NasBench201Space`. Arguments as for :meth:`Space.supernet`."""
+        build = _imported('nni_darts.search_spaces.nasbench201:NasBench201Space')
+        return build(self.channels, self.cells, facts['num_classes'], facts['in_channels'])
+
+
+class RecurrentSpace(Space):
+    """The recurrent supernet; ``hidden`` units in the states and in the embedding of words."""
+
+    task: ClassVar[str] = 'text'
+    full_size: ClassVar[str] = 'ptb'
+
+    name: Literal['recurrent'] = 'recurrent'
+    hidden: Positive
+    nodes: Annotated[int, Field(ge=1, le=16)] = 8
+
+    def random_cell(self, rng: random.Random) -> AnyGenotype:
+        """Draws a cell of this space uniformly."""
+        return RnnGenotype.random(rng, nodes=self.nodes)
+
+    def mutated_cell(self, cell: Any, rng: random.Random) -> AnyGenotype:
+        """Returns a cell of this space with one other activation or one other input."""
+        return RnnGenotype.from_sample(recurrent_choices(self.nodes).mutated(cell.to_sample(), rng))
+
+    def genotype_of(self, sample: Mapping[str, Any]) -> AnyGenotype:
+        """Returns the genotype of an NNI sample of this space."""
+        return RnnGenotype.from_sample(sample)
+
+    def supernet(self, **facts: Any) -> Any:
+        """Builds :class:`nni_darts.search_spaces.DartsRnnSpace`. Arguments as for :meth:`Space.supernet`."""
+        build = _imported('nni_darts.search_spaces.recurrent:DartsRnnSpace')
+        return build(facts['vocabulary'], self.hidden, self.hidden, self.nodes, facts['dropouts'])
+
+    def network_options(self, settings: Any, **facts: Any) -> dict[str, Any]:
+        """Returns the arguments of ``network_from_genotype``, without the dropouts, which only training knows."""
+        return {'vocabulary': facts['vocabulary'], 'embedding': settings.hidden, 'hidden': settings.hidden}
+
+
+class OwnSpace(Space):
+    """A ``ModelSpace`` of the user's, named ``package.module:Class`` or by an entry point; ``settings`` are its keyword arguments.
+
+    Where the constructor has a parameter ``num_classes``, ``in_channels`` or ``image_size`` that is not among the settings, it gets the
+    value of the data. ``retrain.space`` and ``select.space`` replace settings in the networks that are trained.
+    """
+
+    name: str
+    settings: dict[str, Any] = {}
+
+    @model_validator(mode='after')
+    def _found(self) -> OwnSpace:
+        check_module(self.path, 'space')
+        return self
+
+    @property
+    def path(self) -> str:
+        """The import path of the class."""
+        return self.name if is_import_path(self.name) else _registered()[self.name]
+
+    def random_cell(self, rng: random.Random) -> AnyGenotype:
+        """Draws a sample uniformly. Imports torch, since only the space itself knows its choices."""
+        return self.genotype_of(_imported('nni_darts.strategies.evolution:random_sample_of')(self._space(), rng))
+
+    def mutated_cell(self, cell: Any, rng: random.Random) -> AnyGenotype:
+        """Returns a sample with one other value. Imports torch, as :meth:`random_cell`."""
+        return self.genotype_of(_imported('nni_darts.strategies.evolution:mutated_sample_of')(self._space(), cell.sample, rng))
+
+    def genotype_of(self, sample: Mapping[str, Any]) -> AnyGenotype:
+        """Returns the sample as a genotype."""
+        return SampleGenotype.of(self.name, sample)
+
+    @property
+    def cells_in_words(self) -> str:
+        """What a recipe of this space trains, in words."""
+        return f'architectures of {self.name}'
+
+    def accepts(self, genotype: AnyGenotype) -> bool:
+        """Returns whether a genotype is of this space, or a known network."""
+        same = isinstance(genotype, SampleGenotype) and genotype.space == self.name
+        return same or isinstance(genotype, KnownNetwork)
+
+    def check_training(self, stage: str, settings: Any) -> None:
+        """Checks that a stage has no sizes of cells. Arguments and errors as for :meth:`Space.check_training`."""
+        for name in ('channels', 'cells'):
+            if getattr(settings, name, None) is not None:
+                raise ValueError(f'{stage}.{name} is for spaces of cells; settings of {self.name} go under {stage}.space')
+        for name, what in (('auxiliary_weight', 'auxiliary head'), ('drop_path', 'drop-path')):
+            if getattr(settings, name, 0):
+                raise ValueError(f'{stage}.{name} must be 0 in a space of your own, whose networks have no {what}')
+
+    def check_facts(self, **facts: Any) -> None:
+        """Checks that the space fits the data. Arguments and errors as for :meth:`Space.check_facts`."""
+        _imported('nni_darts.search_spaces.own:check_own_space')(self.path, self.settings, facts)
+
+    def supernet(self, **facts: Any) -> Any:
+        """Builds the user's space. Arguments as for :meth:`Space.supernet`."""
+        return _imported('nni_darts.search_spaces.own:own_space')(self.path, self.settings, facts)
+
+    def network_options(self, settings: Any, **facts: Any) -> dict[str, Any]:
+        """Returns the arguments of ``network_from_genotype``. Arguments as for :meth:`Space.network_options`."""
+        return {**facts, 'path': self.path, 'settings': {**self.settings, **(settings.space or {})}}
+
+    def _space(self) -> Any:
+        return _imported('nni_darts.search_spaces.own:own_space')(self.path, self.settings, {})
+
+
+_KINDS: Mapping[str, type[Space]] = {
+    **dict.fromkeys(('darts', *REDUCED), CellSpace),
+    'nasbench201': NasBench201Space,
+    'recurrent': RecurrentSpace,
+}
+
+
+_SUMMARIES: Mapping[str, str] = {
+    'darts': 'pairs of cells with any of eight operations and your own (Liu et al., ICLR 2019)',
+    's1': 'the two strongest operations of DARTS on each edge (Zela et al., ICLR 2020)',
+    's2': 'skip connection and 3×3 separable convolution on each edge (Zela et al., ICLR 2020)',
+    's3': 'none, skip connection and 3×3 separable convolution on each edge (Zela et al., ICLR 2020)',
+    's4': 'noise and 3×3 separable convolution on each edge (Zela et al., ICLR 2020)',
+    's5': 'the DARTS space without none (Wang et al., ICLR 2021)',
+    'nasbench201': 'one cell of six edges with five operations (Dong and Yang, ICLR 2020)',
+    'recurrent': 'a recurrent cell with four activations, for text (Liu et al., ICLR 2019)',
+}
+
+
+def space_summaries() -> dict[str, str]:
+    """Returns each space by name with one line about it: this package's, and those that installed packages register."""
+    return {**_SUMMARIES, **_registered()}
+
+
+def space_kind(name: Any) -> type[Space]:
+    """Returns the kind of a space by its name.
+
+    Raises:
+        ValueError: for an unknown name; the message lists the known ones.
+    """
+    if name in _KINDS:
+        return _KINDS[name]
+    if is_import_path(name) or name in _registered():
+        return OwnSpace
+    raise ValueError(f'unknown space {name!r}; known: {", ".join(space_summaries())}, or your own ModelSpace as package.module:Class')
+
+
+def _registered() -> dict[str, str]:
+    return {entry.name: entry.value for entry in entry_points(group=ENTRY_POINTS)}
+
+
+def _imported(path: str) -> Any:
+    """Imports one of our own builders, which may import torch, when it is needed."""
+    module, _, name = path.partition(':')
+    return getattr(importlib.import_module(module), name)

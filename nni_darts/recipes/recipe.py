@@ -1,0 +1,257 @@
+"""All settings of one experiment in one typed, validated, frozen object. Imports no torch.
+
+A recipe is a YAML file, found by name among those of this package or by path. ``select`` (the short training that picks the best found
+cell) starts from ``retrain`` and changes what it lists.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
+
+from nni_darts.errors import InputError
+from nni_darts.genotypes import AnyGenotype
+from nni_darts.genotypes.base import is_import_path
+from nni_darts.genotypes.kinds import CellSpace, NasBench201Space, OwnSpace, Positive, RecurrentSpace, Section, space_kind
+from nni_darts.recipes.loading import assign, error_sentence, load_yaml, override_pairs, read_recipe
+from nni_darts.recipes.metric import ACCURACY, IMAGE_METRICS, PERPLEXITY
+from nni_darts.recipes.sections import BudgetSettings, DataSettings, SearchSettings, TrainSettings, one_of
+from nni_darts.recipes.text import TEXT_NAMES, TextSearchSettings, TextSettings, TextTrainSettings
+
+__all__ = ['RUN', 'Recipe', 'TextRecipe', 'with_split']
+
+RUN = 'run.json'
+"""The file in an output folder that says which run it is of, with its recipe."""
+
+
+def _space_tag(value: Any) -> str:
+    """Returns the name of the kind's class, by which pydantic finds the class."""
+    name = value.get('name', 'darts') if isinstance(value, Mapping) else getattr(value, 'name', 'darts')
+    try:
+        return space_kind(name).__name__
+    except (ValueError, TypeError):
+        return CellSpace.__name__  # which refuses the name
+
+
+ImageSpace = Annotated[
+    Annotated[CellSpace, Tag('CellSpace')] | Annotated[NasBench201Space, Tag('NasBench201Space')] | Annotated[OwnSpace, Tag('OwnSpace')],
+    Discriminator(_space_tag),
+]
+
+
+class Recipe(Section):
+    """All settings of one experiment. Build it with :meth:`load` or :meth:`from_dict`, which make a :class:`TextRecipe` where data is text.
+
+    ``accelerator`` and ``precision`` go to Lightning's Trainer: ``auto`` takes a GPU where there is one; ``16-mixed`` is float16 with
+    gradients that are scaled while they are computed. On more than one of ``devices``
+    as many processes share every batch, on a GPU each or on the CPU (:mod:`nni_darts.parallel`). A checkpoint is written after each
+    epoch, and within epochs after every ``checkpoint_steps`` steps. ``logger`` writes measurements for other programs, too.
+
+    Cells are chosen by the ``metric`` on validation images, and tested by it: ``accuracy``, ``balanced_accuracy`` (the mean recall of the
+    classes), ``auroc`` (the mean area under the ROC curves of each class against all others) or ``f1`` (the mean F1 of the classes).
+    Accuracy is measured beside it. Strategies that score on batches during a search (``+pt``, ``enas``, ``random-ws``) do so by
+    accuracy where that is the metric, else by the loss, unless their ``criterion`` is set: the others mean little on a batch.
+
+    With a ``budget`` it decides how long a search is and how many
+    cells are trained, and not ``search.epochs``, ``search.random_samples`` and evolution's ``cells``.
+    """
+
+    task: ClassVar[str] = 'images'
+
+    name: str = 'unnamed'
+    data: DataSettings
+    space: ImageSpace
+    search: SearchSettings
+    retrain: TrainSettings
+    select: TrainSettings
+    metric: one_of(*IMAGE_METRICS) = ACCURACY  # type: ignore[valid-type]
+    budget: BudgetSettings | None = None
+    accelerator: Literal['auto', 'cpu', 'gpu', 'mps'] = 'auto'
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
+    precision: Literal['32-true', 'bf16-mixed', '16-mixed', '64-true'] = '32-true'
+    checkpoint_steps: Positive = 500
+    logger: Literal['tensorboard', 'csv', 'wandb', 'mlflow'] | None = None
+
+    def keeps_best(self, stage: str) -> bool:
+        """Whether a training of ``select`` or ``retrain`` ends with the weights of the epoch that validated best."""
+        settings = getattr(self, stage)
+        return settings.keep == 'best' or (settings.keep is None and stage == 'retrain' and settings.validation_portion > 0)
+
+    @model_validator(mode='after')
+    def _selectable(self) -> Recipe:
+        if not self.select.validation_portion:
+            raise ValueError('select.validation_portion must be above 0: the best cell is picked by validation')
+        self._check_devices('batch_size')
+        for stage in ('retrain', 'select'):
+            self.space.check_training(stage, getattr(self, stage))
+        return self
+
+    def _check_devices(self, *sizes: str) -> None:
+        """Every device gets the same part of a batch, and batch norm needs two in each."""
+        if self.devices > 1 and self.accelerator == 'mps':
+            raise ValueError(f'devices is {self.devices}, but accelerator mps has one; it must be cpu, gpu or auto')
+        for name in ('search', 'retrain', 'select'):
+            for size in sizes:
+                value = getattr(getattr(self, name), size)
+                if self.devices > 1 and (value % self.devices or value < 2 * self.devices):
+                    raise ValueError(
+                        f'{name}.{size} is that of all devices together: with devices: {self.devices} it must be a multiple of '
+                        f'{self.devices} from {2 * self.devices}, not {value}'
+                    )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, source: str = 'recipe') -> Recipe:
+        """Validates plain data. Raises InputError: one sentence that names the key and what is allowed."""
+        if not isinstance(values, Mapping):
+            raise InputError(f'{source}: a recipe is a mapping with the sections data, space, search and retrain')
+        values = dict(values)
+        if isinstance(values.get('retrain'), Mapping):
+            select = values.get('select') or {}
+            if not isinstance(select, Mapping):
+                raise InputError(f'{source}: select must be a mapping, not {select!r}')
+            kept = {key: value for key, value in values['retrain'].items() if key not in _OF_RETRAIN}
+            values['select'] = {**kept, **select}
+        name = _names(values, 'space')
+        try:
+            task = Recipe.task if name is None else space_kind(name).task
+        except (ValueError, TypeError) as error:
+            raise InputError(f'{source}: space.name: {error}') from None
+        kind = TextRecipe if task == TextRecipe.task or _names(values, 'data') in TEXT_NAMES else Recipe
+        try:
+            recipe = kind(**{str(key): value for key, value in values.items()})
+            recipe.to_dict()  # what cannot be written must not come to light when the first result is
+        except ValidationError as error:
+            raise InputError(f'{source}: {error_sentence(error, kind)}') from None
+        except UnicodeEncodeError as error:
+            raise InputError(f'{source}: {error.object!r} cannot be written as UTF-8, because of character {error.start + 1}') from None
+        return recipe
+
+    @classmethod
+    def load(cls, name: str | Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Recipe:
+        """Reads a recipe by name or path.
+
+        Args:
+            name: one of :func:`recipe_names`, or the path of a YAML file.
+            overrides: ``section.key=value`` texts, or a mapping from ``section.key`` to value.
+
+        Raises:
+            InputError: for an unknown name or key, a wrong type or an impossible value.
+        """
+        text, source = read_recipe(str(name))
+        values = load_yaml(text, source)
+        if not isinstance(values, dict):
+            raise InputError(f'{source}: a recipe is a mapping with the sections data, space, search and retrain')
+        values.setdefault('name', Path(str(name)).stem)
+        pairs = list(override_pairs(overrides))
+        _make_room(values, dict(pairs).get('space.name'))
+        for key, value in pairs:
+            assign(values, key, value)
+        return cls.from_dict(values, source=source)
+
+    @classmethod
+    def of_run(cls, values: Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any] = (), *, source: str = 'recipe') -> Recipe:
+        """Reads the recipe that a run wrote down, with changes.
+
+        A run from before ``data.split`` existed split at random, and keeps that: otherwise images that it trained on would be tested.
+
+        Args:
+            values: as :meth:`to_dict` returned it, in this version or an earlier one.
+            overrides: as for :meth:`load`.
+            source: where the values are from, for messages.
+
+        Raises:
+            InputError: as :meth:`load`.
+        """
+        values = with_split(values)
+        for key, value in override_pairs(overrides):
+            assign(values, key, value)
+        return cls.from_dict(values, source=source)
+
+    @classmethod
+    def of_folder(cls, folder: Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Recipe | None:
+        """Reads the recipe of the search or training that a folder holds; None if it holds none.
+
+        Raises:
+            InputError: if the file is damaged, or as :meth:`load` for the overrides.
+        """
+        path = folder / RUN
+        if not path.is_file():
+            return None
+        try:
+            values = json.loads(path.read_text('utf-8'))['recipe']
+            if not isinstance(values, dict):
+                raise TypeError('recipe')
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f'{path} is damaged ({type(error).__name__}); name the recipe with --recipe') from None
+        return cls.of_run(values, overrides, source=f'the recipe of {folder}')
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that :meth:`from_dict` reads back."""
+        return self.model_dump(mode='json')
+
+    def with_epochs(self, stage: str, epochs: int) -> Self:
+        """Returns the recipe with another number of epochs of a stage: ``search``, ``select`` or ``retrain``."""
+        return self.model_copy(update={stage: getattr(self, stage).model_copy(update={'epochs': epochs})})
+
+    def random_cells(self, seed: int, count: int | None = None) -> list[AnyGenotype]:
+        """The first cells that random search trains under this seed: all N of them, or so many."""
+        rng = random.Random(seed)
+        return [self.space.random_cell(rng) for _ in range(self.search.random_samples if count is None else count)]
+
+
+class TextRecipe(Recipe):
+    """All settings of one experiment on text."""
+
+    task: ClassVar[str] = 'text'
+
+    data: TextSettings
+    space: RecurrentSpace  # type: ignore[assignment]
+    search: TextSearchSettings
+    retrain: TextTrainSettings
+    select: TextTrainSettings
+    metric: one_of(PERPLEXITY) = PERPLEXITY  # type: ignore[valid-type]
+
+    def keeps_best(self, stage: str) -> bool:
+        """Whether a training ends with the weights of the epoch that validated best."""
+        return getattr(self, stage).keep != 'last'
+
+    @model_validator(mode='after')
+    def _selectable(self) -> TextRecipe:
+        self._check_devices('batch_size', 'evaluation_batch_size')
+        return self  # there is always text to validate on
+
+
+_OF_RETRAIN = ('keep', 'patience')
+"""Settings of ``retrain`` that ``select`` does not inherit: its trainings are compared, so all of them have the same length."""
+
+
+def with_split(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a recipe as plain data in which the rule of the split is named: ``random`` for images of before there was a choice."""
+    copied = copy.deepcopy(dict(values)) if isinstance(values, Mapping) else {}
+    data = copied.get('data')
+    if isinstance(data, dict) and data.get('name') not in TEXT_NAMES:
+        data.setdefault('split', 'random')
+    return copied
+
+
+def _make_room(values: dict[str, Any], name: Any) -> None:
+    """Removes the sizes of cells from a recipe's values where an override puts a space of the user's in the place of its own."""
+    if not is_import_path(name):
+        return
+    values['space'] = {}
+    for section in ('retrain', 'select'):
+        for key in ('channels', 'cells', 'auxiliary_weight', 'drop_path'):
+            if isinstance(values.get(section), dict):
+                values[section].pop(key, None)
+
+
+def _names(values: Mapping[str, Any], section: str) -> Any:
+    """``name`` of a section of plain data that may be anything."""
+    given = values.get(section)
+    return given.get('name') if isinstance(given, Mapping) else None

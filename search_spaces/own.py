@@ -1,0 +1,88 @@
+"""Any NNI ``ModelSpace`` of the user's: its supernet and the networks of its samples."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nni_darts._lazy import in_user_code, named, source_file
+from nni_darts._nni import ModelSpace
+from nni_darts.errors import InputError
+from nni_darts.genotypes.sample import SampleGenotype
+
+__all__ = ['check_own_space', 'own_network', 'own_space']
+
+
+def own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> ModelSpace:
+    """Builds a space: images (B, in_channels, H, W) → logits (B, num_classes), as its user wrote it.
+
+    Args:
+        path: ``package.module:Class`` of a ``ModelSpace``.
+        settings: keyword arguments of its constructor.
+        facts: about the data: ``num_classes``, ``in_channels``, ``image_size``. Those of them that are parameters of the constructor and no
+            settings are passed, too.
+
+    Raises:
+        InputError: if there is no such class, it is no ``ModelSpace``, it has no such setting, or it fails.
+    """
+    kind = named(path, 'space')
+    if not (isinstance(kind, type) and issubclass(kind, ModelSpace)):
+        raise InputError(f'space {path!r} is no ModelSpace: it must be a class that derives from nni.nas.nn.pytorch.ModelSpace')
+    # NNI puts a constructor with other parameters in the place of the class's own, which it keeps under this name.
+    parameters = list(inspect.signature(getattr(kind, '_init_wrapped', kind.__init__)).parameters.values())[1:]
+    named_parameters = [parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
+    if len(named_parameters) == len(parameters):
+        for name in settings:
+            if name not in named_parameters:
+                raise InputError(f'space.settings: {path} has no setting {name!r}; it has {", ".join(named_parameters) or "none"}')
+    known = {name: value for name, value in facts.items() if name in named_parameters}
+    with in_user_code(path, 'space', source_file(kind)):
+        return kind(**{**known, **settings})
+
+
+def check_own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Builds a space and one of its networks on torch's meta device, and has the network classify two images that hold nothing.
+
+    Arguments as for :func:`own_space`.
+
+    Raises:
+        InputError: as :func:`own_space`, or if there is nothing to choose, or the network fails or does not give logits (2, num_classes).
+    """
+    with torch.device('meta'), torch.no_grad():
+        space = own_space(path, settings, facts)
+        if not space.simplify():
+            raise InputError(f'space {path!r} has nothing to choose: it must hold mutables of NNI, such as LayerChoice')
+        images = torch.empty(2, facts['in_channels'], *facts['image_size'])
+        with in_user_code(path, 'space', source_file(type(space))):
+            answers = space.default()(images)
+    given = tuple(answers.shape) if isinstance(answers, Tensor) else type(answers).__name__
+    if given != (2, facts['num_classes']):
+        raise InputError(
+            f'space {path!r} gives {given} for two images of {tuple(images.shape[1:])}; it must give logits (2, {facts["num_classes"]})'
+        )
+
+
+def own_network(genotype: SampleGenotype, path: str = '', settings: Mapping[str, Any] | None = None, **facts: Any) -> nn.Module:
+    """Builds the network of a sample with fresh weights: the frozen space.
+
+    Args:
+        genotype: which choices are taken.
+        path: ``package.module:Class``; left out, that of the genotype.
+        settings: keyword arguments of the constructor; other than in the search, they make a network of another size.
+        facts: as for :func:`own_space`.
+
+    Raises:
+        InputError: as :func:`own_space`, or if the space has other choices than the genotype.
+    """
+    path = path or genotype.space
+    space = own_space(path, settings or {}, facts)
+    labels, sample = set(map(str, space.simplify())), genotype.sample
+    for found, others, what in ((labels, set(sample), 'no value for'), (set(sample), labels, 'a value for the unknown choice')):
+        if found - others:
+            raise InputError(f'the architecture has {what} {sorted(found - others)[0]!r} of {path} with these settings')
+    with in_user_code(path, 'space', source_file(type(space))):
+        return space.freeze(sample)

@@ -1,0 +1,137 @@
+"""A space and an operation of the user's, by name: the example of docs/own-space.md from search to export, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from nni_darts.cli import main
+from nni_darts.errors import InputError
+from nni_darts.genotypes import genotype_from_code, genotype_from_dict
+from nni_darts.recipes import Recipe
+
+PAGE = Path(__file__).parents[2] / 'docs' / 'own-space.md'
+EXAMPLE = re.search(r'^```python\n(.*?)^```', PAGE.read_text('utf-8'), re.MULTILINE | re.DOTALL)[1]
+OPERATION = """
+from torch import nn
+
+class Ghost(nn.Sequential):
+    def __init__(self, channels, stride, affine=True):
+        super().__init__(nn.ReLU(), nn.Conv2d(channels, channels, 3, stride, 1, groups=channels), nn.BatchNorm2d(channels, affine=affine))
+
+def wrong(channels, stride):
+    return 3
+
+def broken(channels, stride):
+    return {}[channels]
+"""
+SHORT = ['search.epochs=2', 'select.epochs=1', 'retrain.epochs=1', 'search.random_samples=2', 'search.batch_size=128']
+CELLS = ['space.nodes=2', 'space.cells=3', 'space.channels=4', 'retrain.cells=3', 'retrain.channels=4']
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, which holds the example as ghosts.py and an operation as myops.py."""
+    (tmp_path / 'ghosts.py').write_text(EXAMPLE)
+    (tmp_path / 'myops.py').write_text(OPERATION)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    yield tmp_path
+    for name in ('ghosts', 'myops', 'other'):
+        sys.modules.pop(name, None)
+
+
+def call(*words: str, sets: list[str] = SHORT) -> Result:
+    return CliRunner().invoke(main, [*words, *(word for item in sets for word in ('--set', item))])
+
+
+def done(*words: str, sets: list[str] = SHORT) -> str:
+    result = call(*words, sets=sets)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_example_is_short_and_goes_from_search_to_export(folder: Path) -> None:
+    assert len([line for line in EXAMPLE.splitlines() if line.strip()]) <= 30
+    own = [*SHORT, 'space.name=ghosts:GhostNet']
+    done('search', '--strategy', 'darts-1st', '--output', 'found', sets=own)
+    found = genotype_from_dict(json.loads((folder / 'found' / 'genotype.json').read_text()))
+    assert found.space == 'ghosts:GhostNet' and set(found.sample) == {'block0', 'block1', 'block2', 'inputs'}
+    assert {'block0', 'ghost', 'Choices'} <= set(re.findall(r'\w+', (folder / 'found' / 'search.html').read_text()))
+    small = json.loads(done('cost', 'found', '--json', sets=[]).splitlines()[-1])
+    done('retrain', '--genotype', 'found', '--output', 'trained', sets=['retrain.epochs=1', 'retrain.space={width: 32}'])
+    trained = json.loads((folder / 'trained' / 'result.json').read_text())['result']
+    assert trained['parameters'] > small['parameters'] and 0 <= trained['test_accuracy'] <= 1
+    done('draw', 'trained', '--output', 'cell.svg', sets=[])
+    assert 'GhostNet' in (folder / 'cell.svg').read_text() and 'block2' in (folder / 'cell.svg').read_text()
+    done('export', 'trained', '--pt2', 'model.pt2', sets=[])
+    assert (folder / 'model.pt2').stat().st_size > 1000
+
+
+@pytest.mark.parametrize('strategy', ['random', 'evolution', 'darts-1st+pt'])
+def test_other_strategies_find_samples_of_it(folder: Path, strategy: str) -> None:
+    evolution = [f'search.settings.evolution.{key}={value}' for key, value in {'cells': 3, 'population': 2, 'sample': 1}.items()]
+    done('search', '--strategy', strategy, '--output', 'found', sets=[*SHORT, *evolution, 'space.name=ghosts:GhostNet'])
+    sample = genotype_from_dict(json.loads((folder / 'found' / 'genotype.json').read_text())).sample
+    assert set(sample) == {'block0', 'block1', 'block2', 'inputs'} and len(set(sample['inputs'])) == 2
+
+
+def test_a_registered_space_has_a_short_name(folder: Path) -> None:
+    (folder / 'ghost-1.0.dist-info').mkdir()
+    (folder / 'ghost-1.0.dist-info' / 'METADATA').write_text('Metadata-Version: 2.1\nName: ghost\nVersion: 1.0\n')
+    (folder / 'ghost-1.0.dist-info' / 'entry_points.txt').write_text('[nni_darts.spaces]\nghost = ghosts:GhostNet\n')
+    sys.path.insert(0, str(folder))
+    recipe = Recipe.load('digits', {'space': {'name': 'ghost'}, 'retrain.channels': None, 'retrain.cells': None})
+    assert recipe.space.path == 'ghosts:GhostNet' and Recipe.from_dict(recipe.to_dict()) == recipe
+    assert re.search(r'^ghost +ghosts:GhostNet$', done('spaces', sets=[]), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ('sets', 'words'),
+    [
+        (['space.name=nowhere:GhostNet'], "no module 'nowhere' for space 'nowhere:GhostNet' in .* or on PYTHONPATH"),
+        (['space.name=ghosts:Spook'], "module 'ghosts' has no 'Spook'"),
+        (['space.name=ghosts:Ghost'], 'is no ModelSpace: it must be a class that derives from'),
+        (['space.name=ghosts:GhostNet', 'space.settings={depth: 3}'], "has no setting 'depth'; it has width, num_classes, in_channels"),
+        (['space.name=ghosts:GhostNet', 'space.settings={width: wide}'], r'failed: \w+Error: .*ghosts.py:\d+'),
+        (['space.name=ghosts:GhostNet', 'space.settings={num_classes: 3}'], r'gives \(2, 3\) for two images of \(1, 8, 8\)'),
+        (['space.name=ghosts:GhostNet', 'space.settings={in_channels: 3}'], r'failed: RuntimeError: .*ghosts.py:\d+'),
+        (['space.name=ghosts:GhostNet', 'retrain.channels=4'], 'retrain.channels is for spaces of cells'),
+        (['space.name=ghost'], "unknown space 'ghost'; known: darts, .* or your own ModelSpace as package.module:Class"),
+        (['retrain.space={width: 3}'], 'retrain.space is for a space of your own'),
+        (['space.operations=[none, "nowhere:Ghost"]'], "no module 'nowhere' for operation"),
+        (['space.operations=[none, "myops:Spook"]'], "module 'myops' has no 'Spook'"),
+        (['space.operations=[none, "myops:wrong"]'], 'gave a int; it must give a torch.nn.Module'),
+        (['space.operations=[none, "myops:broken"]'], r'operation myops:broken failed: KeyError: 4 .*myops.py:\d+'),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_before_anything_starts(folder: Path, sets: list[str], words: str) -> None:
+    result = call('search', '--output', 'found', sets=[*SHORT, *sets, *(CELLS if 'operations' in sets[0] else [])])
+    assert result.exit_code == 2 and re.search(words, result.output), result.output
+    assert result.output.strip().count('\n') == 0 and not (folder / 'found').exists()
+
+
+def test_a_network_with_other_choices_is_refused() -> None:
+    recipe = Recipe.load('digits', {'space.name': 'ghosts:GhostNet'})
+    code = genotype_from_dict({'space': 'ghosts:GhostNet', 'sample': {'block0': 'ghost'}}).code()
+    from nni_darts.tasks import task_of
+
+    with pytest.raises(InputError, match="has no value for 'block1' of ghosts:GhostNet"):
+        task_of(recipe).network(recipe, 'retrain', genotype_from_code(code), task_of(recipe).shape(recipe))
+
+
+@pytest.mark.parametrize('strategy', ['darts-1st', 'random'])
+def test_an_own_operation_is_searched_and_retrained(folder: Path, strategy: str) -> None:
+    sets = [*SHORT, *CELLS, 'space.operations=[none, skip_connect, "myops:Ghost"]']
+    done('search', '--strategy', strategy, '--output', 'found', sets=sets)
+    text = (folder / 'found' / 'genotype.json').read_text()
+    found = genotype_from_dict(json.loads(text))
+    assert 'myops:Ghost' in text and genotype_from_code(found.code()) == found
+    done('retrain', '--genotype', 'found', '--output', 'trained', sets=['retrain.epochs=1'])
+    assert json.loads((folder / 'trained' / 'genotype.json').read_text()) == json.loads(text)
