@@ -17,7 +17,9 @@ from typing import Any
 import click
 
 from benchmarks.common import benchmark, print_table, spread, write_images
-from nni_darts import Genotype, Recipe, stages
+from nni_darts import Genotype, Recipe
+from nni_darts.runs.run import Run
+from nni_darts.runs.spec import RunSpec
 
 SETTINGS: dict[str, Any] = {
     'data': {'augment': 'crop-flip', 'pad': 2},  # 16×16 pixels
@@ -48,10 +50,11 @@ def main(data: Path, work: Path, quick: bool, json_file: Path | None) -> None:
     rows = []
     for seed in SEEDS[: 1 if quick else None]:
         folder = work / f'seed-{seed}'
-        _, searched = stages.search(recipe, 'darts-1st+pt', seed, folder / 'search', resume=True)
+        searched = Run(RunSpec.search(recipe, 'darts-1st+pt', seed), folder / 'search').execute(resume=True).result
         for selection, name in (('magnitude', 'magnitude.json'), ('perturbation', 'genotype.json')):
             genotype = Genotype.from_json((folder / 'search' / name).read_text('utf-8'))
-            result = stages.train_cell(recipe, 'retrain', genotype, seed, folder / selection, resume=True)
+            training = RunSpec.training(recipe, 'retrain', genotype, seed)
+            result = Run(training, folder / selection).execute(resume=True).result
             rows.append(
                 {
                     'seed': seed,

@@ -20,10 +20,12 @@ from typing import Any
 import click
 
 from benchmarks.common import benchmark, print_table, spread, write_images
-from nni_darts import Recipe, stages
+from nni_darts import Recipe
 from nni_darts.files import write_text
 from nni_darts.genotypes.benchmark import Table
 from nni_darts.report.plot import Mark, plot
+from nni_darts.runs.run import Run
+from nni_darts.runs.spec import RunSpec
 from nni_darts.strategies.presets import PRESETS
 
 SETTINGS: dict[str, Any] = {
@@ -97,7 +99,8 @@ def _search(recipe: Recipe, name: str, seed: int, folder: Path, truth: Table) ->
     repeated = finished.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        genotype, result = stages.search(recipe, name, seed, folder, resume=True)
+        outcome = Run(RunSpec.search(recipe, name, seed), folder).execute(resume=True)
+        genotype, result = outcome.genotype, outcome.result
     finally:
         cpu = before if repeated else before + time.process_time() - start
         write_text(timer, f'{cpu:.2f}')

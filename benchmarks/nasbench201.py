@@ -16,8 +16,10 @@ from typing import Any
 import click
 
 from benchmarks.common import benchmark, print_table, spread, write_images
-from nni_darts import NasBench201Genotype, Recipe, stages
+from nni_darts import NasBench201Genotype, Recipe
 from nni_darts.genotypes.benchmark import Table
+from nni_darts.runs.run import Run
+from nni_darts.runs.spec import RunSpec
 
 SETTINGS: dict[str, Any] = {
     'data': {'augment': 'crop-flip', 'pad': 2},  # 16×16 pixels
@@ -51,7 +53,7 @@ def main(data: Path, table: Path, work: Path, quick: bool, json_file: Path | Non
     for seed in SEEDS[: 1 if quick else None]:
         for strategy in ('darts-1st+pt', 'fixed-alpha+pt'):
             folder = work / f'{strategy}-{seed}'
-            _, searched = stages.search(recipe, strategy, seed, folder, resume=True)
+            searched = Run(RunSpec.search(recipe, strategy, seed), folder).execute(resume=True).result
             found = {strategy: 'genotype.json'}
             if strategy == 'darts-1st+pt':
                 found = {'darts-1st': 'magnitude.json', **found}

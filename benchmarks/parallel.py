@@ -30,8 +30,9 @@ import numpy as np
 import torch
 
 from benchmarks.common import benchmark, print_table
-from nni_darts import stages
 from nni_darts.recipes import Recipe
+from nni_darts.runs.run import Run
+from nni_darts.runs.spec import RunSpec
 from nni_darts.tasks import task_of
 from nni_darts.training.run import epochs_of
 
@@ -55,7 +56,8 @@ def run(recipe: Recipe, processes: int, threads: int, epochs: int, output: Path)
     search = recipe.search.model_copy(update={'epochs': epochs})
     torch.set_num_threads(processes * threads)  # as many as all processes together get
     started = time.perf_counter()
-    stages.search(recipe.model_copy(update={'devices': processes, 'search': search}), 'darts-1st', 1, output)
+    shared = recipe.model_copy(update={'devices': processes, 'search': search})
+    Run(RunSpec.search(shared, 'darts-1st', 1), output).execute()
     seconds = [epoch['seconds'] for epoch in epochs_of(output)]
     return seconds[1:], time.perf_counter() - started - sum(seconds)
 
@@ -66,7 +68,8 @@ def compare(recipe: Recipe, strategy: str, seed: int, folder: Path) -> dict[str,
     edges = []
     for devices in (1, 2):
         output = folder / f'{strategy} {seed} {devices}'
-        genotype, _ = stages.search(recipe.model_copy(update={'devices': devices}), strategy, seed, output)
+        shared = recipe.model_copy(update={'devices': devices})
+        genotype = Run(RunSpec.search(shared, strategy, seed), output).execute().genotype
         last = epochs_of(output)[-1]
         row |= {f'loss_{devices}': last['train_loss'], f'valid_%_{devices}': 100 * last['valid_accuracy']}
         edges.append([*genotype.normal, *genotype.reduce])

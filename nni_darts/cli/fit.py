@@ -9,7 +9,7 @@ import time
 import webbrowser
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -20,6 +20,7 @@ from nni_darts.cli.group import main
 from nni_darts.cli.output import interruptible
 from nni_darts.cli.progress import Progress
 from nni_darts.errors import InputError
+from nni_darts.genotypes import AnyGenotype
 from nni_darts.genotypes.networks import KNOWN
 from nni_darts.report.lines import duration, warning_line
 from nni_darts.runs.durations import parse_duration
@@ -174,32 +175,38 @@ def _carried_out(plan: Plan, output: Path, resumed: bool, progress: Progress) ->
     """Searches, trains, compares, reports; returns the page."""
     import torch
 
-    from nni_darts import stages
     from nni_darts.genotypes.networks import KnownNetwork
     from nni_darts.recipes import Recipe
     from nni_darts.report.fits import warnings_of, write_fit
     from nni_darts.runs import fit as runs
+    from nni_darts.runs.run import Run
+    from nni_darts.runs.spec import RunSpec, Watch
     from nni_darts.runs.training_page import EVALUATION
 
-    order, calls = plan.order, {'on_epoch': progress.epoch, 'resume': True}
+    order, watch = plan.order, Watch(on_epoch=progress.epoch, on_decision=progress.decision)
     if plan.threads:
         torch.set_num_threads(plan.threads)
     recipe = Recipe.from_dict(plan.recipe)
     progress.say('searching')
     # Once the search was over, the length of the training was settled: a search that is resumed has the recipe that it was begun with.
     searched = Recipe.of_folder(output / runs.SEARCH) or recipe
-    genotype, found = stages.search(searched, order.strategy, order.seed, output / runs.SEARCH, on_decision=progress.decision, **calls)
+    search = Run(RunSpec.search(searched, order.strategy, order.seed), output / runs.SEARCH, watch).execute(resume=True)
+    genotype = search.genotype
     if not plan.settled:
         with under_way('timing a few steps of training'):
             recipe = runs.settled(plan, recipe, genotype, time.time(), resumed)
         plan = plan.with_recipe(recipe)
         plan.write(output)
     progress.say(f'training the network of the found cell, {recipe.retrain.epochs} epochs')
-    results = {runs.SEARCH: found, runs.RETRAIN: stages.train_cell(recipe, 'retrain', genotype, order.seed, output / runs.RETRAIN, **calls)}
+
+    def trained(architecture: AnyGenotype, part: str) -> dict[str, Any]:
+        spec = RunSpec.training(recipe, 'retrain', architecture, order.seed)
+        return Run(spec, output / part, watch).execute(resume=True).result
+
+    results = {runs.SEARCH: search.result, runs.RETRAIN: trained(genotype, runs.RETRAIN)}
     if order.baseline:
         progress.say(f'training {order.baseline}, {recipe.retrain.epochs} epochs')
-        known = KnownNetwork(order.baseline)
-        results[runs.BASELINE] = stages.train_cell(recipe, 'retrain', known, order.seed, output / runs.BASELINE, **calls)
+        results[runs.BASELINE] = trained(KnownNetwork(order.baseline), runs.BASELINE)
     outcome = runs.finish(output, plan, results, resumed)
     evaluations = {
         part: json.loads((output / part / EVALUATION).read_text('utf-8')) for part in (runs.RETRAIN, runs.BASELINE) if part in results

@@ -54,12 +54,13 @@ def cost(source: str, recipe: str | None, overrides: tuple[str, ...], as_json: b
     own = recipe is None and not any(text.startswith('data') for text in overrides) and folder is not None
     if loaded.data.name in _SHAPED_BY_FILES and not (own and folder is not None and (folder / DATA).is_file()):
         check_data_path(loaded)
-    from nni_darts import stages
+    from nni_darts.runs.costs import cost_of
+    from nni_darts.runs.keeping import kept_description
     from nni_darts.tasks import task_of
 
     task = task_of(loaded)
-    shape = (stages.kept_description(folder) if own and folder is not None else None) or task.shape(loaded)
-    result = stages.cost_of(genotype, loaded, shape)
+    shape = (kept_description(folder) if own and folder is not None else None) or task.shape(loaded)
+    result = cost_of(genotype, loaded, shape)
     click.echo(f'recipe {loaded.name}; data {loaded.data.name}: {task.describe_shape(shape)}', err=True)
     if as_json:
         click.echo(json.dumps(result))

@@ -47,15 +47,16 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, limit: str | 
     allowed.kept()
     with interruptible(output), Progress() as progress:
         with loading_torch():
-            from nni_darts import stages
             from nni_darts.report.searches import warnings_in
             from nni_darts.runs.planning import plan_search
-        calls = {'on_start': progress.start, 'on_epoch': progress.epoch, 'on_decision': progress.decision}
+            from nni_darts.runs.run import Run
+            from nni_darts.runs.spec import RunSpec, Watch
         plan = allowed.plan(lambda seconds, begun: plan_search(loaded, strategy, seconds, seed, begun))
-        genotype, result = stages.search(loaded, strategy, seed, output, plan=plan, resume=resume, **calls)
-    print_warnings([*warnings_in(output), *after_training(result)])
-    click.echo(genotype.to_text())
-    print_result(result, output)
+        watch = Watch(progress.start, progress.epoch, progress.decision)
+        outcome = Run(RunSpec.search(loaded, strategy, seed, plan), output, watch).execute(resume=resume)
+    print_warnings([*warnings_in(output), *after_training(outcome.result)])
+    click.echo(outcome.genotype.to_text())
+    print_result(outcome.result, output)
 
 
 @main.command(short_help='Train the network of a cell from scratch.')
@@ -121,14 +122,16 @@ def retrain(
         allowed.kept()
     with interruptible(output), Progress() as progress:
         with loading_torch():
-            from nni_darts import stages
             from nni_darts.runs.planning import plan_training
-        calls = {'on_start': progress.start, 'on_epoch': progress.epoch, 'resume': resume}
+            from nni_darts.runs.run import Run, train_longer
+            from nni_darts.runs.spec import RunSpec, Watch
+        watch = Watch(progress.start, progress.epoch)
         if more is not None:
-            result = stages.train_longer(output, more, **calls)
+            result = train_longer(output, more, resume=resume, watch=watch)
         else:
             plan = allowed.plan(lambda seconds, begun: plan_training(loaded, stage, genotype, seconds, seed, begun))
-            result = stages.train_cell(loaded, stage, genotype, seed, output, weights=weights, plan=plan, **calls)
+            spec = RunSpec.training(loaded, stage, genotype, seed, weights=weights, plan=plan)
+            result = Run(spec, output, watch).execute(resume=resume).result
     print_warnings(after_training(result))
     print_result(result, output)
 

@@ -63,10 +63,11 @@ def run_trial() -> None:
 
     # Only now: what follows imports torch, which reads its number of threads and its GPUs when it starts.
     with loading_torch():
-        from nni_darts import stages
         from nni_darts.experiment.tensorboard import tensorboard_log
         from nni_darts.report.records import pack
         from nni_darts.report.searches import warnings_in
+        from nni_darts.runs.run import Run
+        from nni_darts.runs.spec import RunSpec, Watch
         from nni_darts.training.run import epochs_of
 
     known = {record.get('epoch') for record in epochs if isinstance(record, dict)}
@@ -94,19 +95,15 @@ def run_trial() -> None:
 
     for record in epochs_of(output):  # run before a stop, but never heard of
         on_epoch(record)
-    calls = {'resume': True, 'on_start': _begin, 'on_epoch': on_epoch}
+    genotype = genotype_from_code(job['arch']) if job['arch'] else None
+    spec = RunSpec(job['stage'], recipe, job['seed'], strategy=job['strategy'] if genotype is None else '', genotype=genotype)
     with watched(said):
-        if job['stage'] == 'search':
-            genotype, result = stages.search(recipe, job['strategy'], job['seed'], output, **calls, on_decision=on_decision)
-            arch, found = genotype.code(), [genotype.to_text()]
-        else:
-            arch, found = job['arch'], []
-            result = stages.train_cell(recipe, job['stage'], genotype_from_code(arch), job['seed'], output, **calls)
+        outcome = Run(spec, output, Watch(_begin, on_epoch, on_decision)).execute(resume=True)
     watchdog.stop()
-    _print_warnings([*(warnings_in(output) if job['stage'] == 'search' else []), *after_training(result)])
-    for line in (*found, *result_lines(result, output)):
+    _print_warnings([*(warnings_in(output) if genotype is None else []), *after_training(outcome.result)])
+    for line in (*([outcome.genotype.to_text()] if genotype is None else []), *result_lines(outcome.result, output)):
         _print(line)
-    _report(nni.report_final_result, final_metric(result, recipe.metric, job['key'], arch))
+    _report(nni.report_final_result, final_metric(outcome.result, recipe.metric, job['key'], outcome.genotype.code()))
 
 
 def final_metric(result: dict[str, Any], metric: Metric, key: str, arch: str) -> dict[str, Any]:

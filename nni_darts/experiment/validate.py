@@ -225,7 +225,7 @@ def _check_data(config: dict[str, Any], recipe: Recipe, strategies: Sequence[str
     if any(service.get('platform') != 'local' for service in _services(config)):
         return
     with loading_torch():
-        from nni_darts.stages import cautions, preflight
+        from nni_darts.runs.costs import cautions, preflight
         from nni_darts.tasks import task_of
 
     task = task_of(recipe)

@@ -29,6 +29,7 @@ from nni_darts.recipes import Recipe
 from nni_darts.recipes.metric import METRICS
 from nni_darts.report.lines import duration
 from nni_darts.runs.comparison import Comparison
+from nni_darts.runs.costs import cost_of, preflight
 from nni_darts.runs.limits import Pace, affordable, pace_of_search, pace_of_training, search_seconds, training_seconds
 from nni_darts.runs.proposal import (
     LEAST_SEARCH_EPOCHS,
@@ -46,7 +47,6 @@ from nni_darts.runs.proposal import (
     search_portion,
 )
 from nni_darts.runs.training_page import read_answers
-from nni_darts.stages import cost_of, preflight
 from nni_darts.tasks import task_of
 
 __all__ = [

@@ -95,18 +95,20 @@ def pace_of_search(recipe: Recipe, strategy: str, seed: int = 1) -> Pace:
         seed: of everything random.
 
     Raises:
-        InputError: as :func:`nni_darts.stages.search`.
+        InputError: as :meth:`nni_darts.runs.run.Run.execute`.
     """
-    from nni_darts import stages
+    from nni_darts.runs.run import Run
+    from nni_darts.runs.spec import RunSpec
 
-    return _timed(lambda folder: stages.search(recipe, strategy, seed, folder))
+    return _timed(lambda folder: Run(RunSpec.search(recipe, strategy, seed), folder).execute())
 
 
 def pace_of_training(recipe: Recipe, stage: str, genotype: AnyGenotype, seed: int = 1) -> Pace:
-    """Times the first steps of training a network from scratch. Arguments and errors as for :func:`nni_darts.stages.train_cell`."""
-    from nni_darts import stages
+    """Times the first steps of training a network from scratch. Arguments and errors as for :meth:`nni_darts.runs.run.Run.execute`."""
+    from nni_darts.runs.run import Run
+    from nni_darts.runs.spec import RunSpec
 
-    return _timed(lambda folder: stages.train_cell(recipe, stage, genotype, seed, folder))
+    return _timed(lambda folder: Run(RunSpec.training(recipe, stage, genotype, seed), folder).execute())
 
 
 def search_seconds(recipe: Recipe, strategy: str, pace: Pace, data: Any) -> float:
@@ -118,14 +120,14 @@ def search_seconds(recipe: Recipe, strategy: str, pace: Pace, data: Any) -> floa
         pace: of the search, or of the short training of a cell where the strategy trains cells one by one.
         data: as ``task_of(recipe).load(recipe)`` returns it.
     """
-    from nni_darts import stages
     from nni_darts.cells import number_of_cells
+    from nni_darts.runs.costs import cost_of_search
     from nni_darts.strategies.presets import preset
     from nni_darts.tasks import task_of
 
     if not preset(strategy).supernet:
         return number_of_cells(recipe, strategy) * training_seconds(recipe, 'select', pace, data)
-    cost = stages.cost_of_search(recipe, strategy, data)
+    cost = cost_of_search(recipe, strategy, data)
     # A step handles one batch of the weights' part, as many times as its passes.
     batches = task_of(recipe).batches(recipe, data)
     of_a_pass = pace.step * batches / cost.passes_of_first_epoch

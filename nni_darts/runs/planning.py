@@ -47,10 +47,10 @@ class Course:
 
 
 def course_of_search(recipe: Recipe, strategy: str, seed: int = 1) -> Course:
-    """Times the first steps of a search and says how long it takes. Arguments and errors as for :func:`nni_darts.stages.search`."""
-    from nni_darts import stages
+    """Times the first steps of a search and says how long it takes. Arguments and errors as for :meth:`nni_darts.runs.run.Run.execute`."""
+    from nni_darts.runs.costs import least_epochs
 
-    least = min(stages.least_epochs(recipe, strategy), recipe.search.epochs)
+    least = min(least_epochs(recipe, strategy), recipe.search.epochs)
     cost, _ = _cost_of_search(recipe, strategy, seed)
     return _course(cost, least, recipe.search.epochs)
 
@@ -79,16 +79,16 @@ def plan_search(recipe: Recipe, strategy: str, seconds: float, seed: int = 1, be
         begun: when the time began, in seconds since the epoch; by default now.
 
     Raises:
-        InputError: if the least search takes longer, for a recipe with a budget, and as :func:`nni_darts.stages.search`.
+        InputError: if the least search takes longer, for a recipe with a budget, and as :meth:`nni_darts.runs.run.Run.execute`.
     """
-    from nni_darts import stages
+    from nni_darts.runs.costs import least_epochs
     from nni_darts.tasks import task_of
 
     check_no_budget(recipe, '--time')
     begun = time.time() if begun is None else begun
     if preset(strategy).supernet:
         cost, start = _cost_of_search(recipe, strategy, seed)
-        least, most = stages.least_epochs(recipe, strategy), recipe.search.epochs
+        least, most = least_epochs(recipe, strategy), recipe.search.epochs
         plan = _planned(cost, seconds, begun, (least, most), f'a search with {strategy}', 'epoch')
         each = (cost(most) - cost(least)) / max(1, most - least)
         tail = max(0.0, cost(plan.count) - start - plan.count * each) if most > least else 0.0
@@ -114,7 +114,7 @@ def plan_training(recipe: Recipe, stage: str, genotype: AnyGenotype, seconds: fl
         begun: when the time began, in seconds since the epoch; by default now.
 
     Raises:
-        InputError: if one epoch takes longer, and as :func:`nni_darts.stages.train_cell`.
+        InputError: if one epoch takes longer, and as :meth:`nni_darts.runs.run.Run.execute`.
     """
     begun = time.time() if begun is None else begun
     cost = _cost_of_training(recipe, stage, genotype, seed)

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nni_darts import Genotype, stages
+from nni_darts import Genotype
 from nni_darts.recipes import Recipe
+from tests.helpers import running
 
 CELL = Genotype(
     normal=(('skip_connect', 0), ('max_pool_3x3', 1)),
@@ -74,4 +75,4 @@ def train_on_photos(folder: Path) -> None:
     (folder / 'photo.jpg').write_bytes((folder / 'photos' / 'test' / 'rot' / '0.jpg').read_bytes())
     small = {'retrain.channels': 4, 'retrain.cells': 3, 'retrain.batch_size': 8, 'retrain.epochs': 2, 'retrain.auxiliary_weight': 0.0}
     changes = {'data.path': str(folder / 'photos'), 'data.image_size': 10, 'data.pad': 1, 'retrain.cutout': 0}
-    stages.train_cell(Recipe.load('photos-small', {**small, **changes}), 'retrain', CELL, 1, folder / 'out' / 'retrain')
+    running.train_cell(Recipe.load('photos-small', {**small, **changes}), 'retrain', CELL, 1, folder / 'out' / 'retrain')

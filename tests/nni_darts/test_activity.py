@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from nni_darts import stages
 from nni_darts.activity import Activity, announce, counted, under_way, watched
 from nni_darts.data.scan import unreadable
 from nni_darts.recipes import Recipe
 from nni_darts.strategies.fast import kernels
+from tests.helpers import running
 from tests.nni_darts.tiny import SMALL, overrides, write_images
 
 
@@ -88,7 +88,7 @@ def test_a_search_announces_epochs_batches_scoring_and_decisions(tmp_path: Path,
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))  # no executor is remembered
     monkeypatch.setenv('NNI_DARTS_KERNELS', 'off')  # nor are there kernels that would have to be built
     recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), 'space.nodes': 1})
-    activities = heard(lambda: stages.search(recipe, 'darts-pt', 1, tmp_path / 'out'))
+    activities = heard(lambda: running.search(recipe, 'darts-pt', 1, tmp_path / 'out'))
     by_name = {what: [a for a in activities if a.what == what] for what in dict.fromkeys(a.what for a in activities)}
     assert list(by_name)[0] == 'reading the data'
     epochs = by_name['epochs']
@@ -105,11 +105,11 @@ def test_a_search_announces_epochs_batches_scoring_and_decisions(tmp_path: Path,
 
 def test_cells_that_are_trained_one_by_one_are_announced(tmp_path: Path) -> None:
     recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), **SMALL})
-    activities = heard(lambda: stages.search(recipe, 'random', 1, tmp_path / 'out'))
+    activities = heard(lambda: running.search(recipe, 'random', 1, tmp_path / 'out'))
     assert [(a.done, a.of) for a in activities if a.what == 'cells'] == [(0, 2), (1, 2), (2, 2)]
 
 
 def test_a_retraining_announces_its_test(tmp_path: Path) -> None:
     recipe = Recipe.load('digits', overrides(write_images(tmp_path / 'images.npz')))
-    activities = heard(lambda: stages.train_cell(recipe, 'retrain', recipe.random_cells(1, 1)[0], 1, tmp_path / 'out'))
+    activities = heard(lambda: running.train_cell(recipe, 'retrain', recipe.random_cells(1, 1)[0], 1, tmp_path / 'out'))
     assert [(a.done, a.of) for a in activities if a.what == 'testing'] == [(1, 3), (2, 3), (3, 3)]

@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from nni_darts import stages
 from nni_darts.budget import affordable_epochs, training_passes
 from nni_darts.cells import number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.experiment.protocol import Protocol
 from nni_darts.recipes import Recipe
+from nni_darts.runs import costs
 from nni_darts.strategies.differentiable import DifferentiableModule
 from nni_darts.strategies.presets import PRESETS, create_strategy
 from nni_darts.tasks import task_of
 from nni_darts.training import ImageClassifier
+from tests.helpers import running
 from tests.nni_darts.tiny import SMALL, overrides, text_overrides, write_images, write_text
 
 SUPERNETS = [name for name, preset in PRESETS.items() if preset.supernet]
@@ -52,7 +53,7 @@ def test_passes_are_those_that_a_search_makes(name: str, images: Path, tmp_path:
 
     monkeypatch.setattr(ImageClassifier, 'training_step', trained)
     monkeypatch.setattr(DifferentiableModule, 'score_on', scored)
-    genotype, result = stages.search(recipe, name, 1, tmp_path)
+    genotype, result = running.search(recipe, name, 1, tmp_path)
     assert result['passes'] == pytest.approx((samples[True] + samples[False] / 3) / 96, abs=1e-3)
     lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     moved = lines[0]['probabilities'] != lines[1]['probabilities']
@@ -60,7 +61,7 @@ def test_passes_are_those_that_a_search_makes(name: str, images: Path, tmp_path:
 
 
 def bought(recipe: Recipe, name: str) -> str:
-    (line,) = stages.preflight(recipe, [name], task_of(recipe).load(recipe))
+    (line,) = costs.preflight(recipe, [name], task_of(recipe).load(recipe))
     return line
 
 
@@ -68,7 +69,7 @@ def bought(recipe: Recipe, name: str) -> str:
 @pytest.mark.parametrize('passes', [20, 33.3])
 def test_a_search_spends_its_budget_and_not_more(name: str, passes: float, images: Path) -> None:
     recipe = small(images, budget={'passes': passes})
-    fitted, line = stages._checked_strategy(recipe, name, task_of(recipe).load(recipe))
+    fitted, line = costs.checked_recipe(recipe, name, task_of(recipe).load(recipe)), bought(recipe, name)
     spent = float(line.split(', ')[1].split()[0])
     assert passes - 5.4 < spent <= passes + 1e-3  # an epoch of sdarts-adv takes 5.3
     assert f'{fitted.search.epochs} epochs' in line
@@ -96,16 +97,16 @@ def test_text_has_validation_text_of_its_own(tmp_path: Path) -> None:
 
 def test_the_same_search_as_with_so_many_epochs(images: Path, tmp_path: Path) -> None:
     recipe = small(images, budget={'passes': 3.8})
-    found, result = stages.search(recipe, 'darts-1st', 1, tmp_path / 'budget')
-    expected, _ = stages.search(small(images, search__epochs=3), 'darts-1st', 1, tmp_path / 'epochs')
+    found, result = running.search(recipe, 'darts-1st', 1, tmp_path / 'budget')
+    expected, _ = running.search(small(images, search__epochs=3), 'darts-1st', 1, tmp_path / 'epochs')
     assert found == expected and result['passes'] == 3
-    assert stages.search(recipe, 'darts-1st', 1, tmp_path / 'budget', resume=True) == (found, result)
+    assert running.search(recipe, 'darts-1st', 1, tmp_path / 'budget', resume=True) == (found, result)
 
 
 @pytest.mark.parametrize('name', ['random', 'evolution'])
 def test_cells_within_the_budget(name: str, images: Path, tmp_path: Path) -> None:
     recipe = small(images, budget={'passes': 2.2})
-    _, result = stages.search(recipe, name, 1, tmp_path)
+    _, result = running.search(recipe, name, 1, tmp_path)
     assert result['passes'] == pytest.approx(2.1)
     assert len(list(tmp_path.glob('cell-*'))) == number_of_cells(recipe, name) == 3
 
@@ -122,7 +123,7 @@ def test_cells_within_the_budget(name: str, images: Path, tmp_path: Path) -> Non
 def test_too_small_a_budget_is_one_sentence(name: str, budget: float, names: str, images: Path, tmp_path: Path) -> None:
     recipe = small(images, budget={'passes': budget})
     with pytest.raises(InputError, match=names) as error:
-        stages.search(recipe, name, 1, tmp_path)
+        running.search(recipe, name, 1, tmp_path)
     assert '\n' not in str(error.value)
     if name in ('random', 'evolution'):
         with pytest.raises(InputError, match=names):
@@ -132,7 +133,7 @@ def test_too_small_a_budget_is_one_sentence(name: str, budget: float, names: str
 def test_a_warm_up_in_epochs_must_be_paid_for(images: Path) -> None:
     recipe = small(images, search__epochs=10, search__warmup_epochs=6, budget={'passes': 4})
     with pytest.raises(InputError, match='a search of 7 epochs takes 4, '):
-        stages.preflight(recipe, ['darts-1st'], task_of(recipe).load(recipe))
+        costs.preflight(recipe, ['darts-1st'], task_of(recipe).load(recipe))
 
 
 def test_of_a_search_that_was_stopped_early_the_epochs_that_it_had_count() -> None:

@@ -13,14 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from nni_darts import parallel, stages
+from nni_darts import parallel
 from nni_darts.data import ImageDataModule, TextDataModule, load_images, load_text
 from nni_darts.errors import InputError, RankLost
 from nni_darts.genotypes import genotype_from_sample
 from nni_darts.genotypes.recurrent import RnnGenotype
 from nni_darts.ranks import join
 from nni_darts.recipes import Recipe
+from nni_darts.runs.search import train_supernet
+from nni_darts.runs.spec import RunSpec, Work
 from nni_darts.runs.weights import read_state_dict
+from tests.helpers import running
 from tests.nni_darts.test_stages import measured
 from tests.nni_darts.tiny import overrides, text_overrides, write_images, write_text
 from tests.ranks import on_ranks
@@ -160,7 +163,7 @@ def test_wrong_values(recipe: str, changes: dict[str, object], message: str) -> 
 def test_more_devices_than_gpus(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     with pytest.raises(InputError, match=r'devices is 2, but this machine has fewer GPUs \(1\)'):
-        stages.search(image_recipe(folder), 'darts-1st', 1, tmp_path)
+        running.search(image_recipe(folder), 'darts-1st', 1, tmp_path)
 
 
 def test_processes_on_the_cpu_leave_gpus_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,13 +182,13 @@ def test_processes_on_the_cpu_leave_gpus_alone(tmp_path: Path, monkeypatch: pyte
 def test_a_killed_process_and_a_resumed_search(folder: Path, tmp_path: Path) -> None:
     """One sentence at once; what is resumed, in the middle of an epoch, ends as the unbroken search."""
     recipe = image_recipe(folder)
-    expected, _ = stages.search(recipe, 'darts-2nd', 1, tmp_path / 'unbroken')
+    expected, _ = running.search(recipe, 'darts-2nd', 1, tmp_path / 'unbroken')
     deaths: list[int] = []
     threads = torch.get_num_threads()
     with pytest.raises(RankLost, match='process 1 of this run was killed by signal 9; a resumed run continues'):
-        stages.search(recipe, 'darts-2nd', 1, tmp_path / 'broken', on_epoch=kill_a_child_after(1, deaths))
+        running.search(recipe, 'darts-2nd', 1, tmp_path / 'broken', on_epoch=kill_a_child_after(1, deaths))
     assert len(deaths) == 1 and not children_of(os.getpid()) and torch.get_num_threads() == threads
-    found, _ = stages.search(recipe, 'darts-2nd', 1, tmp_path / 'broken', resume=True)
+    found, _ = running.search(recipe, 'darts-2nd', 1, tmp_path / 'broken', resume=True)
     assert found == expected and not children_of(os.getpid())
     assert measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
 
@@ -213,9 +216,9 @@ def test_every_kind_of_run_goes_on_after_a_kill(case: str, folder: Path, tmp_pat
 
     def run(output: Path, **calls: object) -> None:
         if strategy:
-            stages.search(recipe, strategy, 1, output, **calls)
+            running.search(recipe, strategy, 1, output, **calls)
         else:
-            stages.train_cell(recipe, 'retrain', cell, 1, output, **calls)
+            running.train_cell(recipe, 'retrain', cell, 1, output, **calls)
 
     run(tmp_path / 'unbroken')
     with pytest.raises(RankLost):
@@ -239,7 +242,7 @@ def cell_of_this_rank(strategy: str, seed: int, output: Path) -> dict[str, objec
     recipe = Recipe.load('digits', {'search.epochs': 2, 'space.channels': 4, 'space.nodes': 2, 'search.settings.enas': {'samples': 10}})
     output.mkdir(exist_ok=True)
     data = load_images(recipe.data)
-    _, searched = stages._train_supernet(recipe, strategy, seed, output, data, resume=False)
+    _, searched = train_supernet(Work(RunSpec.search(recipe, strategy, seed), recipe, output, data))
     return {'cell': genotype_from_sample(searched.select()).code(), 'alpha': [alpha.detach() for alpha in searched.arch_parameters()]}
 
 
@@ -301,7 +304,7 @@ def test_the_command_line_says_which_process_died(folder: Path, tmp_path: Path) 
 def test_a_training_that_diverges_on_two_devices(folder: Path, tmp_path: Path) -> None:
     recipe = image_recipe(folder, **{'retrain.learning_rate': 900.0, 'retrain.gradient_clip': None, 'retrain.epochs': 10})
     with pytest.raises(ArithmeticError, match='the training has diverged'):
-        stages.train_cell(recipe, 'retrain', recipe.random_cells(1)[0], 1, tmp_path)
+        running.train_cell(recipe, 'retrain', recipe.random_cells(1)[0], 1, tmp_path)
 
 
 @pytest.mark.slow
@@ -326,4 +329,4 @@ def images():
     (tmp_path / 'fragile.py').write_text(code)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
-        stages.search(image_recipe(folder, **{'data.name': 'fragile:images', 'data.path': None}), 'darts-1st', 1, tmp_path / 'out')
+        running.search(image_recipe(folder, **{'data.name': 'fragile:images', 'data.path': None}), 'darts-1st', 1, tmp_path / 'out')

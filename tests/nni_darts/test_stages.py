@@ -10,15 +10,17 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nni_darts import PUBLISHED, Genotype, NasBench201Genotype, stages
+from nni_darts import PUBLISHED, Genotype, NasBench201Genotype
 from nni_darts.errors import InputError
 from nni_darts.genotypes import genotype_from_code, genotype_from_text
 from nni_darts.recipes import Recipe
 from nni_darts.report.searches import warnings_in
+from nni_darts.runs import costs
 from nni_darts.runs.weights import read_state_dict
 from nni_darts.search_spaces import network_from_genotype
 from nni_darts.strategies.fast import kernels
 from nni_darts.tasks import task_of
+from tests.helpers import running
 from tests.helpers.stopping import Stop, stop_at
 from tests.nni_darts.tiny import overrides, recipe, write_images
 
@@ -40,17 +42,17 @@ def measured(folder: Path) -> list[dict]:
 
 def broken_and_resumed(recipe: Recipe, strategy: str, folder: Path, epoch: int = 2) -> tuple[tuple, tuple]:
     """What an unbroken search finds, and one that stopped as that epoch ended, before its checkpoint, and went on."""
-    unbroken = stages.search(recipe, strategy, 1, folder / 'unbroken')
+    unbroken = running.search(recipe, strategy, 1, folder / 'unbroken')
     with pytest.raises(Stop):
-        stages.search(recipe, strategy, 1, folder / 'broken', on_epoch=stop_at(epoch))
+        running.search(recipe, strategy, 1, folder / 'broken', on_epoch=stop_at(epoch))
     torch.manual_seed(999)
-    return unbroken, stages.search(recipe, strategy, 1, folder / 'broken', resume=True)
+    return unbroken, running.search(recipe, strategy, 1, folder / 'broken', resume=True)
 
 
 @pytest.mark.parametrize('strategy', ['darts-1st', 'darts-2nd', 'random'])
 def test_search_leaves_what_a_user_wants_to_keep(strategy: str, tiny: Recipe, tmp_path: Path) -> None:
     epochs: list[dict] = []
-    genotype, result = stages.search(tiny, strategy, 1, tmp_path / 'out', on_epoch=epochs.append)
+    genotype, result = running.search(tiny, strategy, 1, tmp_path / 'out', on_epoch=epochs.append)
     assert Genotype.from_json((tmp_path / 'out' / 'genotype.json').read_text()) == genotype
     record = json.loads((tmp_path / 'out' / 'result.json').read_text())
     assert record['result'] == result
@@ -67,10 +69,10 @@ def test_search_leaves_what_a_user_wants_to_keep(strategy: str, tiny: Recipe, tm
 
 
 def test_orders_differ_and_seeds_repeat(tiny: Recipe, tmp_path: Path) -> None:
-    stages.search(tiny, 'darts-1st', 1, tmp_path / 'a')
-    stages.search(tiny, 'darts-1st', 1, tmp_path / 'b')
-    stages.search(tiny, 'darts-2nd', 1, tmp_path / 'c')
-    stages.search(tiny, 'darts-1st', 2, tmp_path / 'd')
+    running.search(tiny, 'darts-1st', 1, tmp_path / 'a')
+    running.search(tiny, 'darts-1st', 1, tmp_path / 'b')
+    running.search(tiny, 'darts-2nd', 1, tmp_path / 'c')
+    running.search(tiny, 'darts-1st', 2, tmp_path / 'd')
     assert measured(tmp_path / 'a') == measured(tmp_path / 'b')
     assert measured(tmp_path / 'a')[-1]['probabilities'] != measured(tmp_path / 'c')[-1]['probabilities']
     assert measured(tmp_path / 'a')[-1]['train_loss'] != measured(tmp_path / 'd')[-1]['train_loss']
@@ -98,10 +100,10 @@ def test_a_resumed_retraining_is_the_unbroken_one(images: Path, tmp_path: Path) 
         },
     )
     cell = busy.random_cells(1)[0]
-    expected = stages.train_cell(busy, 'retrain', cell, 1, tmp_path / 'unbroken')
+    expected = running.train_cell(busy, 'retrain', cell, 1, tmp_path / 'unbroken')
     with pytest.raises(Stop):
-        stages.train_cell(busy, 'retrain', cell, 1, tmp_path / 'broken', on_epoch=stop_at(2))
-    result = stages.train_cell(busy, 'retrain', cell, 1, tmp_path / 'broken', resume=True)
+        running.train_cell(busy, 'retrain', cell, 1, tmp_path / 'broken', on_epoch=stop_at(2))
+    result = running.train_cell(busy, 'retrain', cell, 1, tmp_path / 'broken', resume=True)
     assert measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
     assert result['test_accuracy'] == expected['test_accuracy']
     weights = [read_state_dict(tmp_path / name / 'weights.pt') for name in ('broken', 'unbroken')]
@@ -121,10 +123,10 @@ def test_runs_in_float16_resume_with_their_loss_scale(tiny: Recipe, tmp_path: Pa
     assert measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
     assert 1 < scale_in(tmp_path / 'broken') == scale_in(tmp_path / 'unbroken') < 2.0**34
     cell = half.random_cells(1)[0]
-    expected = stages.train_cell(half, 'retrain', cell, 1, tmp_path / 'whole')
+    expected = running.train_cell(half, 'retrain', cell, 1, tmp_path / 'whole')
     with pytest.raises(Stop):
-        stages.train_cell(half, 'retrain', cell, 1, tmp_path / 'parts', on_epoch=stop_at(2))
-    result = stages.train_cell(half, 'retrain', cell, 1, tmp_path / 'parts', resume=True)
+        running.train_cell(half, 'retrain', cell, 1, tmp_path / 'parts', on_epoch=stop_at(2))
+    result = running.train_cell(half, 'retrain', cell, 1, tmp_path / 'parts', resume=True)
     assert result['test_accuracy'] == expected['test_accuracy'] and measured(tmp_path / 'parts') == measured(tmp_path / 'whole')
     assert scale_in(tmp_path / 'parts') == scale_in(tmp_path / 'whole') < 2.0**34
 
@@ -136,65 +138,65 @@ def test_a_training_in_float16_whose_gradients_overflow_at_any_scale_has_diverge
     retrain = tiny.retrain.model_copy(update={'epochs': 5})
     half = tiny.model_copy(update={'precision': '16-mixed', 'accelerator': 'cpu', 'retrain': retrain})
     with pytest.raises(ArithmeticError, match='the gradient of the weights is not finite in step 6 of epoch 3 .step 18 in all'):
-        stages.train_cell(half, 'retrain', tiny.random_cells(1)[0], 1, tmp_path)
+        running.train_cell(half, 'retrain', tiny.random_cells(1)[0], 1, tmp_path)
 
 
 def test_a_finished_run_is_not_done_again(tiny: Recipe, tmp_path: Path) -> None:
-    first = stages.search(tiny, 'darts-1st', 1, tmp_path)
-    assert stages.search(tiny, 'darts-1st', 1, tmp_path, resume=True, on_epoch=stop_at(1)) == first
+    first = running.search(tiny, 'darts-1st', 1, tmp_path)
+    assert running.search(tiny, 'darts-1st', 1, tmp_path, resume=True, on_epoch=stop_at(1)) == first
 
 
 def test_a_run_killed_between_the_last_epoch_and_its_result(tiny: Recipe, tmp_path: Path) -> None:
     cell = tiny.random_cells(1)[0]
-    expected = stages.train_cell(tiny, 'retrain', cell, 1, tmp_path)
+    expected = running.train_cell(tiny, 'retrain', cell, 1, tmp_path)
     (tmp_path / 'result.json').unlink()
-    result = stages.train_cell(tiny, 'retrain', cell, 1, tmp_path, resume=True)
+    result = running.train_cell(tiny, 'retrain', cell, 1, tmp_path, resume=True)
     assert {k: v for k, v in result.items() if k != 'peak_memory_mib'} == {k: v for k, v in expected.items() if k != 'peak_memory_mib'}
-    searched, before = stages.search(tiny, 'darts-1st', 1, tmp_path / 's')
+    searched, before = running.search(tiny, 'darts-1st', 1, tmp_path / 's')
     (tmp_path / 's' / 'result.json').unlink()
-    again, after = stages.search(tiny, 'darts-1st', 1, tmp_path / 's', resume=True)
+    again, after = running.search(tiny, 'darts-1st', 1, tmp_path / 's', resume=True)
     assert again == searched and after['valid_accuracy'] == before['valid_accuracy']
 
 
 def test_nothing_is_overwritten(tiny: Recipe, images: Path, tmp_path: Path) -> None:
-    stages.train_cell(tiny, 'select', tiny.random_cells(1)[0], 1, tmp_path)
+    running.train_cell(tiny, 'select', tiny.random_cells(1)[0], 1, tmp_path)
     with pytest.raises(InputError, match='--resume'):
-        stages.train_cell(tiny, 'select', tiny.random_cells(1)[0], 1, tmp_path)
+        running.train_cell(tiny, 'select', tiny.random_cells(1)[0], 1, tmp_path)
     with pytest.raises(InputError, match='seed'):
-        stages.train_cell(tiny, 'select', tiny.random_cells(1)[0], 2, tmp_path, resume=True)
+        running.train_cell(tiny, 'select', tiny.random_cells(1)[0], 2, tmp_path, resume=True)
     other = Recipe.load('digits', {**overrides(images), 'retrain.channels': 5})
     with pytest.raises(InputError, match='recipe.retrain.channels'):
-        stages.train_cell(other, 'select', tiny.random_cells(1)[0], 1, tmp_path, resume=True)
+        running.train_cell(other, 'select', tiny.random_cells(1)[0], 1, tmp_path, resume=True)
 
 
 def test_a_folder_with_other_files_of_the_same_name_is_left_alone(tiny: Recipe, tmp_path: Path) -> None:
     (tmp_path / 'genotype.json').write_text('mine')
     with pytest.raises(InputError, match='genotype.json'):
-        stages.search(tiny, 'darts-1st', 1, tmp_path, resume=True)
+        running.search(tiny, 'darts-1st', 1, tmp_path, resume=True)
     assert (tmp_path / 'genotype.json').read_text() == 'mine'
 
 
 def test_a_run_that_never_started_does_not_block_its_folder(tiny: Recipe, images: Path, tmp_path: Path) -> None:
     odd = Recipe.load('digits', {**overrides(images), 'search.settings': {'darts-1st': {'momentum': 1}}})
     with pytest.raises(InputError, match='momentum'):
-        stages.search(odd, 'darts-1st', 1, tmp_path)
-    stages.search(tiny, 'darts-1st', 1, tmp_path)
+        running.search(odd, 'darts-1st', 1, tmp_path)
+    running.search(tiny, 'darts-1st', 1, tmp_path)
 
 
 @pytest.mark.parametrize('damage', ['last.ckpt', 'metrics.jsonl', 'run.json'])
 def test_damaged_files_are_one_sentence(damage: str, tiny: Recipe, tmp_path: Path) -> None:
     with pytest.raises(Stop):
-        stages.search(tiny, 'darts-1st', 1, tmp_path, on_epoch=stop_at(2))
+        running.search(tiny, 'darts-1st', 1, tmp_path, on_epoch=stop_at(2))
     (tmp_path / damage).write_bytes((tmp_path / damage).read_bytes()[:20])
     with pytest.raises(InputError, match='damaged') as error:
-        stages.search(tiny, 'darts-1st', 1, tmp_path, resume=True)
+        running.search(tiny, 'darts-1st', 1, tmp_path, resume=True)
     assert '\n' not in str(error.value)
 
 
 def test_a_folder_that_cannot_be_made(tiny: Recipe, tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('')
     with pytest.raises(InputError, match='cannot make'):
-        stages.search(tiny, 'darts-1st', 1, tmp_path / 'file' / 'out')
+        running.search(tiny, 'darts-1st', 1, tmp_path / 'file' / 'out')
 
 
 def test_only_retraining_touches_test_data(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,17 +206,17 @@ def test_only_retraining_touches_test_data(tiny: Recipe, tmp_path: Path, monkeyp
         raise AssertionError('test data')
 
     monkeypatch.setattr(ImageDataModule, 'test_dataloader', forbidden)
-    stages.search(tiny, 'darts-1st', 1, tmp_path / 'search')
-    assert 'test_accuracy' not in stages.train_cell(tiny, 'select', tiny.random_cells(1)[0], 1, tmp_path / 'select')
+    running.search(tiny, 'darts-1st', 1, tmp_path / 'search')
+    assert 'test_accuracy' not in running.train_cell(tiny, 'select', tiny.random_cells(1)[0], 1, tmp_path / 'select')
     with pytest.raises(AssertionError, match='test data'):
-        stages.train_cell(tiny, 'retrain', tiny.random_cells(1)[0], 1, tmp_path / 'retrain')
+        running.train_cell(tiny, 'retrain', tiny.random_cells(1)[0], 1, tmp_path / 'retrain')
 
 
 def test_saved_weights_are_those_that_were_tested(tiny: Recipe, tmp_path: Path) -> None:
     from nni_darts.data import ImageDataModule, load_images
 
     cell = tiny.random_cells(1)[0]
-    result = stages.train_cell(tiny, 'retrain', cell, 1, tmp_path)
+    result = running.train_cell(tiny, 'retrain', cell, 1, tmp_path)
     network = network_from_genotype(cell, tiny.retrain.channels, tiny.retrain.cells, 10, in_channels=1)
     network.load_state_dict(read_state_dict(tmp_path / 'weights.pt'))
     module = ImageDataModule(load_images(tiny.data), tiny.data, train_portion=0.5, batch_size=16, seed=1)
@@ -225,7 +227,7 @@ def test_saved_weights_are_those_that_were_tested(tiny: Recipe, tmp_path: Path) 
 
 def test_without_held_out_data_there_is_no_validation_accuracy(images: Path, tmp_path: Path) -> None:
     everything = Recipe.load('digits', {**overrides(images), 'retrain.validation_portion': 0.0})
-    result = stages.train_cell(everything, 'retrain', everything.random_cells(1)[0], 1, tmp_path)
+    result = running.train_cell(everything, 'retrain', everything.random_cells(1)[0], 1, tmp_path)
     assert 'valid_accuracy' not in result and 'test_accuracy' in result
 
 
@@ -234,21 +236,21 @@ def test_a_diverged_training_stops_with_a_hint(images: Path, tmp_path: Path) -> 
         'digits', {**overrides(images), 'retrain.learning_rate': 900.0, 'retrain.gradient_clip': None, 'retrain.weight_decay': 500.0}
     )
     with pytest.raises(ArithmeticError, match='in step .* at learning rate 900: the training has diverged; lower the learning rate'):
-        stages.train_cell(wild, 'retrain', wild.random_cells(1)[0], 1, tmp_path / 'retrain')
+        running.train_cell(wild, 'retrain', wild.random_cells(1)[0], 1, tmp_path / 'retrain')
     wild = Recipe.load(
         'digits', {**overrides(images), 'search.learning_rate': 900.0, 'search.gradient_clip': None, 'search.weight_decay': 500.0}
     )
     with pytest.raises(ArithmeticError, match='in step .* at learning rate 450: the training has diverged'):
-        stages.search(wild, 'darts-2nd', 1, tmp_path / 'search')
+        running.search(wild, 'darts-2nd', 1, tmp_path / 'search')
     assert not (tmp_path / 'search' / 'genotype.json').exists()
 
 
 def test_unknown_strategies_and_settings(images: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match='unknown strategy'):
-        stages.search(recipe(images), 'darts', 1, tmp_path / 'a')
+        running.search(recipe(images), 'darts', 1, tmp_path / 'a')
     odd = Recipe.load('digits', {**overrides(images), 'search.settings': {'darts-1st': {'momentum': 1}}})
     with pytest.raises(InputError, match='momentum'):
-        stages.search(odd, 'darts-1st', 1, tmp_path / 'b')
+        running.search(odd, 'darts-1st', 1, tmp_path / 'b')
 
 
 def in_nasbench201(images: Path, **changes: object) -> Recipe:
@@ -259,19 +261,19 @@ def in_nasbench201(images: Path, **changes: object) -> Recipe:
 @pytest.mark.parametrize('strategy', ['darts-1st', 'fixed-alpha+pt', 'random', 'evolution'])
 def test_nasbench201_goes_all_the_way(strategy: str, images: Path, tmp_path: Path) -> None:
     recipe = in_nasbench201(images)
-    genotype, _ = stages.search(recipe, strategy, 1, tmp_path / 'search')
+    genotype, _ = running.search(recipe, strategy, 1, tmp_path / 'search')
     assert isinstance(genotype, NasBench201Genotype)
     assert genotype_from_text((tmp_path / 'search' / 'genotype.json').read_text()) == genotype
     assert genotype_from_code(genotype.code()) == genotype
-    assert stages.search(recipe, strategy, 1, tmp_path / 'search', resume=True)[0] == genotype
-    result = stages.train_cell(recipe, 'retrain', genotype, 1, tmp_path / 'retrain')
+    assert running.search(recipe, strategy, 1, tmp_path / 'search', resume=True)[0] == genotype
+    result = running.train_cell(recipe, 'retrain', genotype, 1, tmp_path / 'retrain')
     assert 0 <= result['test_accuracy'] <= 1 and result['parameters'] > 0
 
 
 def test_cells_that_do_not_fit_the_sizes(images: Path, tmp_path: Path) -> None:
     recipe = Recipe.load('digits', {**overrides(images), 'retrain.cells': 5})
     with pytest.raises(InputError, match=r'^retrain\.cells must be a multiple of 3'):
-        stages.train_cell(recipe, 'retrain', NasBench201Genotype.from_code('nb201.333333'), 1, tmp_path)
+        running.train_cell(recipe, 'retrain', NasBench201Genotype.from_code('nb201.333333'), 1, tmp_path)
     for key in ('retrain.auxiliary_weight', 'retrain.drop_path'):
         with pytest.raises(InputError, match=f'{key} must be 0'):
             in_nasbench201(images, **{key: 0.4})
@@ -290,10 +292,10 @@ def test_evolution_goes_on_where_it_stopped(tiny: Recipe, tmp_path: Path) -> Non
         if (tmp_path / 'broken' / 'cell-2').exists():
             raise Stop
 
-    genotype, result = stages.search(tiny, 'evolution', 1, tmp_path / 'unbroken')
+    genotype, result = running.search(tiny, 'evolution', 1, tmp_path / 'unbroken')
     with pytest.raises(Stop):
-        stages.search(tiny, 'evolution', 1, tmp_path / 'broken', on_epoch=stop_at_the_third_cell)
-    again, resumed = stages.search(tiny, 'evolution', 1, tmp_path / 'broken', resume=True)
+        running.search(tiny, 'evolution', 1, tmp_path / 'broken', on_epoch=stop_at_the_third_cell)
+    again, resumed = running.search(tiny, 'evolution', 1, tmp_path / 'broken', resume=True)
     assert (again, resumed['valid_accuracy']) == (genotype, result['valid_accuracy'])
     cells = {
         folder: (tmp_path / folder / f'cell-{index}' / 'genotype.json').read_text()
@@ -318,9 +320,9 @@ def test_evolution_goes_on_where_it_stopped(tiny: Recipe, tmp_path: Path) -> Non
 def test_settings_of_strategies_without_a_supernet(strategy: str, settings: dict, names: str, images: Path, tmp_path: Path) -> None:
     recipe = Recipe.load('digits', {**overrides(images), f'search.settings.{strategy}': settings})
     with pytest.raises(InputError, match=names):
-        stages.search(recipe, strategy, 1, tmp_path)
+        running.search(recipe, strategy, 1, tmp_path)
     with pytest.raises(InputError, match=names):
-        stages.preflight(recipe, [strategy], task_of(recipe).load(recipe))
+        costs.preflight(recipe, [strategy], task_of(recipe).load(recipe))
 
 
 def test_preflight_builds_what_a_strategy_makes_of_the_space(images: Path) -> None:
@@ -328,7 +330,7 @@ def test_preflight_builds_what_a_strategy_makes_of_the_space(images: Path) -> No
 
     narrow = Recipe.load('digits', {**overrides(images), 'space.channels': 6})
     with pytest.raises(InputError, match='pc-darts in the space darts: .* cannot be divided by 4'):
-        stages.preflight(narrow, ['darts-1st', 'pc-darts'], load_images(narrow.data))
+        costs.preflight(narrow, ['darts-1st', 'pc-darts'], load_images(narrow.data))
 
 
 def test_decisions_are_reported_and_written_down(images: Path, tmp_path: Path) -> None:
@@ -337,7 +339,7 @@ def test_decisions_are_reported_and_written_down(images: Path, tmp_path: Path) -
     )
     epochs: list[dict] = []
     decisions: list[dict] = []
-    genotype, _ = stages.search(recipe, 'darts-pt', 1, tmp_path, on_epoch=epochs.append, on_decision=decisions.append)
+    genotype, _ = running.search(recipe, 'darts-pt', 1, tmp_path, on_epoch=epochs.append, on_decision=decisions.append)
     assert [(epoch['epoch'], epoch['decisions'], epoch['of_decisions']) for epoch in epochs] == [(1, 2, 4), (2, 4, 4)]
     assert epochs == [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     assert [record for epoch in epochs for record in epoch['decided']] == decisions
@@ -359,7 +361,7 @@ def test_decisions_are_reported_and_written_down(images: Path, tmp_path: Path) -
 def test_alpha_rests_as_long_as_the_method_says(strategy: str, warm: int, images: Path, tmp_path: Path) -> None:
     """PC-DARTS: 15 of 50 epochs, so 3 of 10."""
     recipe = Recipe.load('digits', {**overrides(images), 'search.epochs': 10, 'space.channels': 4, 'space.nodes': 1})
-    stages.search(recipe, strategy, 1, tmp_path)
+    running.search(recipe, strategy, 1, tmp_path)
     tables = [json.loads(line)['probabilities'] for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     assert [before == after for before, after in zip(tables, tables[1:])].count(True) == max(0, warm - 1)
 
@@ -379,11 +381,11 @@ def test_a_resumed_search_keeps_its_executor(
     settings = {'p-darts': {'cells': [3, 3, 4], 'keep': [3, 2]}}
     space = tiny.space.model_copy(update={'operations': ('none', 'skip_connect', 'sep_conv_3x3', 'max_pool_3x3')})
     recipe = tiny.model_copy(update={'search': tiny.search.model_copy(update={'settings': settings}), 'space': space})
-    stages.search(recipe, strategy, 1, tmp_path / 'unbroken')
+    running.search(recipe, strategy, 1, tmp_path / 'unbroken')
     first = executor_of(tmp_path / 'unbroken')
     assert first['how'] == 'chosen' and first == executor_of(tmp_path / 'unbroken', 'run.json')
     with pytest.raises(Stop):
-        stages.search(recipe, strategy, 1, tmp_path / 'broken', on_epoch=stop_at(2))
+        running.search(recipe, strategy, 1, tmp_path / 'broken', on_epoch=stop_at(2))
     assert executor_of(tmp_path / 'broken', 'run.json') == {**first, 'how': 'remembered'}
     other = 'plain' if first['name'] != 'plain' else 'joined'
     memory.write_text(json.dumps(dict.fromkeys(json.loads(memory.read_text()), {'name': other, 'milliseconds': {}})))
@@ -391,10 +393,10 @@ def test_a_resumed_search_keeps_its_executor(
         run = json.loads((tmp_path / 'broken' / 'run.json').read_text())
         del run['executor']
         (tmp_path / 'broken' / 'run.json').write_text(json.dumps(run))
-    stages.search(recipe, strategy, 1, tmp_path / 'broken', resume=True)
+    running.search(recipe, strategy, 1, tmp_path / 'broken', resume=True)
     assert executor_of(tmp_path / 'broken') == {**first, 'how': 'remembered'}
     assert measured(tmp_path / 'unbroken') == measured(tmp_path / 'broken')
-    stages.search(recipe, strategy, 1, tmp_path / 'new')
+    running.search(recipe, strategy, 1, tmp_path / 'new')
     assert executor_of(tmp_path / 'new')['name'] == other
 
 
@@ -409,7 +411,7 @@ def test_a_resumed_search_keeps_its_executor(
 def test_result_names_the_executor(strategy: str, settings: dict, expected: dict, tiny: Recipe, tmp_path: Path) -> None:
     search = tiny.search.model_copy(update={'epochs': 1, 'settings': {strategy: settings}})
     recipe = tiny.model_copy(update={'search': search})
-    stages.search(recipe, strategy, 1, tmp_path)
+    running.search(recipe, strategy, 1, tmp_path)
     assert executor_of(tmp_path) == expected
 
 
@@ -428,10 +430,10 @@ def test_an_executor_that_cannot_be_used_is_refused_before_anything_starts(
     search = tiny.search.model_copy(update={'settings': {strategy: {'execution': execution}}})
     recipe = tiny.model_copy(update={'precision': precision, 'accelerator': 'cpu', 'search': search})
     with pytest.raises(InputError, match=message):
-        stages.search(recipe, strategy, 1, tmp_path / 'out')
+        running.search(recipe, strategy, 1, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
     with pytest.raises(InputError, match=message):
-        stages.preflight(recipe, [strategy], task_of(recipe).load(recipe))
+        costs.preflight(recipe, [strategy], task_of(recipe).load(recipe))
 
 
 def old_run(output: Path) -> None:
@@ -445,14 +447,14 @@ def old_run(output: Path) -> None:
 
 
 def test_a_run_with_the_old_split_is_continued_with_it_or_refused(tiny: Recipe, images: Path, tmp_path: Path) -> None:
-    stages.train_cell(tiny, 'select', PUBLISHED['DARTS_V2'], 1, tmp_path / 'new')
+    running.train_cell(tiny, 'select', PUBLISHED['DARTS_V2'], 1, tmp_path / 'new')
     old_run(tmp_path / 'new')
     with pytest.raises(InputError, match='another recipe.data.split.*so add --set data.split=random'):
-        stages.train_cell(tiny, 'select', PUBLISHED['DARTS_V2'], 1, tmp_path / 'new', resume=True)
+        running.train_cell(tiny, 'select', PUBLISHED['DARTS_V2'], 1, tmp_path / 'new', resume=True)
     random = Recipe.load('digits', {**overrides(images), 'data.split': 'random'})
-    result = stages.train_cell(random, 'select', PUBLISHED['DARTS_V2'], 1, tmp_path / 'old')
+    result = running.train_cell(random, 'select', PUBLISHED['DARTS_V2'], 1, tmp_path / 'old')
     old_run(tmp_path / 'old')
-    assert stages.train_cell(random, 'select', PUBLISHED['DARTS_V2'], 1, tmp_path / 'old', resume=True) == result
+    assert running.train_cell(random, 'select', PUBLISHED['DARTS_V2'], 1, tmp_path / 'old', resume=True) == result
 
 
 def test_headline_warnings_and_the_largest_class(images: Path, tmp_path: Path) -> None:
@@ -463,8 +465,8 @@ def test_headline_warnings_and_the_largest_class(images: Path, tmp_path: Path) -
     np.savez(tmp_path / 'skewed.npz', **arrays)
     recipe = Recipe.load('digits', {**overrides(tmp_path / 'skewed.npz'), 'search.architecture_learning_rate': 1e-4})
     said: list[tuple[str, list[str]]] = []
-    stages.search(recipe, 'darts-1st', 1, tmp_path / 'search', on_start=lambda *lines: said.append(lines))
-    result = stages.train_cell(recipe, 'retrain', PUBLISHED['DARTS_V2'], 1, tmp_path / 'out', on_start=lambda *lines: said.append(lines))
+    running.search(recipe, 'darts-1st', 1, tmp_path / 'search', on_start=lambda *lines: said.append(lines))
+    result = running.train_cell(recipe, 'retrain', PUBLISHED['DARTS_V2'], 1, tmp_path / 'out', on_start=lambda *lines: said.append(lines))
     headline = f'recipe digits; data npz {tmp_path / "skewed.npz"}: 96 training and 40 test images, 2 classes, 1×8×8'
     lacking = 'the part "test" has no image of the class: 1; add some'
     assert [line for line, _ in said] == [headline, headline]
@@ -478,15 +480,15 @@ def test_headline_warnings_and_the_largest_class(images: Path, tmp_path: Path) -
 
 def test_another_metric_chooses_cells_and_is_tested(tiny: Recipe, images: Path, tmp_path: Path) -> None:
     recipe = Recipe.load('digits', {**overrides(images), 'metric': 'auroc', 'data.class_weights': 'balanced', 'search.epochs': 1})
-    _, found = stages.search(recipe, 'darts-1st', 1, tmp_path / 'search')
+    _, found = running.search(recipe, 'darts-1st', 1, tmp_path / 'search')
     epoch = measured(tmp_path / 'search')[-1]
     assert (found['valid_auroc'], found['valid_accuracy']) == (epoch['valid_auroc'], epoch['valid_accuracy'])
     assert 'train_auroc' not in epoch and epoch['valid_auroc'] != epoch['valid_accuracy']
     assert 'AUROC, %' in (tmp_path / 'search' / 'search.html').read_text()
-    _, best = stages.search(recipe, 'random', 1, tmp_path / 'random')
+    _, best = running.search(recipe, 'random', 1, tmp_path / 'random')
     cells = [json.loads((tmp_path / 'random' / f'cell-{number}' / 'result.json').read_text())['result'] for number in range(2)]
     assert best['valid_auroc'] == max(cell['valid_auroc'] for cell in cells)
-    trained = stages.train_cell(recipe, 'retrain', PUBLISHED['DARTS_V2'], 1, tmp_path / 'trained')
+    trained = running.train_cell(recipe, 'retrain', PUBLISHED['DARTS_V2'], 1, tmp_path / 'trained')
     assert {'test_auroc', 'test_accuracy', 'train_accuracy'} <= set(trained)
 
 
@@ -508,6 +510,6 @@ def test_class_weights_need_labels(tiny: Recipe, images: Path) -> None:
     data = task_of(recipe).load(recipe)
     hidden = dataclasses.replace(data, train=[data.train[index] for index in range(len(data.train))])
     with pytest.raises(InputError, match='class_weights: balanced needs the labels'):
-        stages.preflight(recipe, ['darts-1st'], hidden)
+        costs.preflight(recipe, ['darts-1st'], hidden)
     module, _ = task_of(recipe).searching(recipe, data, 1)
     assert float(module.class_weights[data.train.labels].mean()) == pytest.approx(1)

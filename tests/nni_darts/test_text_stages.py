@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from nni_darts import PUBLISHED, RnnGenotype, stages
+from nni_darts import PUBLISHED, RnnGenotype
 from nni_darts.data import TextDataModule
 from nni_darts.errors import InputError
 from nni_darts.genotypes import genotype_from_text
 from nni_darts.recipes import Recipe, TextRecipe
+from nni_darts.runs import costs
 from nni_darts.runs.weights import read_state_dict
 from nni_darts.search_spaces import Dropouts, network_from_genotype
 from nni_darts.tasks import task_of
+from tests.helpers import running
 from tests.nni_darts.test_stages import Stop, broken_and_resumed, measured, stop_at
 from tests.nni_darts.tiny import SMALL, text_overrides, text_recipe, write_text
 
@@ -39,7 +41,7 @@ def changed(folder: Path, **changes: object) -> Recipe:
 @pytest.mark.parametrize('strategy', ['darts-1st', 'darts-2nd', 'darts-2nd+pt', 'random'])
 def test_search_leaves_what_a_user_wants_to_keep(strategy: str, tiny: Recipe, tmp_path: Path) -> None:
     epochs: list[dict] = []
-    genotype, result = stages.search(tiny, strategy, 1, tmp_path, on_epoch=epochs.append)
+    genotype, result = running.search(tiny, strategy, 1, tmp_path, on_epoch=epochs.append)
     assert isinstance(genotype, RnnGenotype) and genotype.nodes == 2
     assert genotype_from_text((tmp_path / 'genotype.json').read_text()) == genotype
     assert 1 < result['valid_perplexity'] < 30 and result['parameters'] > 0 and result['multiply_adds'] > 0
@@ -53,7 +55,7 @@ def test_search_leaves_what_a_user_wants_to_keep(strategy: str, tiny: Recipe, tm
 @pytest.mark.parametrize('strategy', ['random', 'evolution'])
 def test_the_best_cell_has_the_lowest_perplexity(strategy: str, folder: Path, tmp_path: Path) -> None:
     recipe = changed(folder, search__random_samples=4, select__epochs=2)
-    genotype, result = stages.search(recipe, strategy, 1, tmp_path)
+    genotype, result = running.search(recipe, strategy, 1, tmp_path)
     results = [json.loads((tmp_path / f'cell-{index}' / 'result.json').read_text()) for index in range(4)]
     found = [entry['result']['valid_perplexity'] for entry in results]
     assert result['valid_perplexity'] == min(found) < max(found)
@@ -71,13 +73,13 @@ def test_a_retraining_resumed_three_times_is_the_unbroken_one(folder: Path, tmp_
     """Before and after averaging begins, with random lengths and every dropout."""
     dropouts = {'embedding': 0.2, 'x': 0.2, 'output': 0.2}
     recipe = changed(folder, retrain__epochs=8, retrain__learning_rate=15.0, retrain__gradient_clip=1.0, retrain__dropouts=dropouts)
-    expected = stages.train_cell(recipe, 'retrain', CELL, 1, tmp_path / 'unbroken')
+    expected = running.train_cell(recipe, 'retrain', CELL, 1, tmp_path / 'unbroken')
     begun = torch.load(tmp_path / 'unbroken' / 'last.ckpt', weights_only=True)['language_model']
     assert begun['average'] is not None
     for epoch in (2, 5, 7):
         with pytest.raises(Stop):
-            stages.train_cell(recipe, 'retrain', CELL, 1, tmp_path / 'broken', on_epoch=stop_at(epoch), resume=epoch > 2)
-    result = stages.train_cell(recipe, 'retrain', CELL, 1, tmp_path / 'broken', resume=True)
+            running.train_cell(recipe, 'retrain', CELL, 1, tmp_path / 'broken', on_epoch=stop_at(epoch), resume=epoch > 2)
+    result = running.train_cell(recipe, 'retrain', CELL, 1, tmp_path / 'broken', resume=True)
     assert measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
     assert result['test_perplexity'] == expected['test_perplexity']
     weights = [read_state_dict(tmp_path / name / 'weights.pt') for name in ('broken', 'unbroken')]
@@ -86,7 +88,7 @@ def test_a_retraining_resumed_three_times_is_the_unbroken_one(folder: Path, tmp_
 
 def test_saved_weights_are_those_that_validated_best(folder: Path, tmp_path: Path) -> None:
     recipe = changed(folder, retrain__epochs=6, retrain__learning_rate=15.0, retrain__gradient_clip=1.0)
-    result = stages.train_cell(recipe, 'retrain', CELL, 1, tmp_path)
+    result = running.train_cell(recipe, 'retrain', CELL, 1, tmp_path)
     found = [epoch['valid_perplexity'] for epoch in measured(tmp_path)]
     assert result['valid_perplexity'] == min(found) < found[-1]
     task = task_of(recipe)
@@ -108,45 +110,45 @@ def test_only_retraining_touches_test_data(tiny: Recipe, tmp_path: Path, monkeyp
         raise AssertionError('test data')
 
     monkeypatch.setattr(TextDataModule, 'test_dataloader', forbidden)
-    stages.search(tiny, 'darts-1st', 1, tmp_path / 'search')
-    assert 'test_perplexity' not in stages.train_cell(tiny, 'select', CELL, 1, tmp_path / 'select')
+    running.search(tiny, 'darts-1st', 1, tmp_path / 'search')
+    assert 'test_perplexity' not in running.train_cell(tiny, 'select', CELL, 1, tmp_path / 'select')
     with pytest.raises(AssertionError, match='test data'):
-        stages.train_cell(tiny, 'retrain', CELL, 1, tmp_path / 'retrain')
+        running.train_cell(tiny, 'retrain', CELL, 1, tmp_path / 'retrain')
 
 
 def test_a_cell_found_on_one_text_retrains_on_another(tiny: Recipe, tmp_path: Path) -> None:
-    genotype, _ = stages.search(tiny, 'darts-1st', 1, tmp_path / 'search')
+    genotype, _ = running.search(tiny, 'darts-1st', 1, tmp_path / 'search')
     other = write_text(tmp_path, train=300, valid=60, test=50)
     (other / 'tiny.train.txt').write_text((other / 'tiny.train.txt').read_text().replace('w8', 'another word'))
-    result = stages.train_cell(text_recipe(other), 'retrain', genotype, 1, tmp_path / 'retrain')
+    result = running.train_cell(text_recipe(other), 'retrain', genotype, 1, tmp_path / 'retrain')
     assert result['test_perplexity'] > 1
 
 
 def test_cells_of_the_other_kind_are_one_sentence(tiny: Recipe, tmp_path: Path) -> None:
     with pytest.raises(InputError, match='trains recurrent cells'):
-        stages.train_cell(tiny, 'retrain', PUBLISHED['DARTS_V2'], 1, tmp_path / 'a')
+        running.train_cell(tiny, 'retrain', PUBLISHED['DARTS_V2'], 1, tmp_path / 'a')
     with pytest.raises(InputError, match='trains convolutional cells'):
-        stages.cost_of(PUBLISHED['DARTS_V2-RNN'], Recipe.load('cifar10'), task_of(Recipe.load('cifar10')).shape(Recipe.load('cifar10')))
+        costs.cost_of(PUBLISHED['DARTS_V2-RNN'], Recipe.load('cifar10'), task_of(Recipe.load('cifar10')).shape(Recipe.load('cifar10')))
     with pytest.raises(InputError, match='too few'):
-        stages.preflight(changed(tmp_path.parent, data={'name': 'pydoc'}, search__batch_size=100_000), [], task_of(tiny).load(tiny))
+        costs.preflight(changed(tmp_path.parent, data={'name': 'pydoc'}, search__batch_size=100_000), [], task_of(tiny).load(tiny))
 
 
 def test_cost(tiny: Recipe) -> None:
     """Eleven words (nine, <eos>, <unk>), 8 units: embedding 88, bias 11, W₀ 256, two nodes of 128."""
-    cost = stages.cost_of(CELL, tiny, task_of(tiny).shape(tiny))
+    cost = costs.cost_of(CELL, tiny, task_of(tiny).shape(tiny))
     assert cost == {'parameters': 88 + 11 + 256 + 256, 'multiply_adds': 256 + 256 + 88}
 
 
 def test_a_strategy_that_needs_images_is_one_sentence_before_it_starts(tiny: Recipe) -> None:
     with pytest.raises(InputError, match='pc-darts in the space recurrent: .* of images'):
-        stages.preflight(tiny, ['pc-darts'], task_of(tiny).load(tiny))
+        costs.preflight(tiny, ['pc-darts'], task_of(tiny).load(tiny))
 
 
 @pytest.mark.parametrize(
     'strategy', ['fixed-alpha+pt', 'sdarts-rs', 'gdas', 'sgas', 'enas', 'random-ws', 'darts-joint', 'darts-coordinate']
 )
 def test_other_strategies(strategy: str, folder: Path, tmp_path: Path) -> None:
-    genotype, result = stages.search(changed(folder, search__epochs=4, space__nodes=1, **SMALL), strategy, 1, tmp_path)
+    genotype, result = running.search(changed(folder, search__epochs=4, space__nodes=1, **SMALL), strategy, 1, tmp_path)
     assert genotype.nodes == 1 and result['valid_perplexity'] > 1
 
 

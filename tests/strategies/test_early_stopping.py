@@ -7,11 +7,12 @@ from statistics import mean
 import pytest
 import torch
 
-from nni_darts import Genotype, stages
+from nni_darts import Genotype
 from nni_darts.errors import InputError
 from nni_darts.recipes import Recipe
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.early_stopping import EarlyStopping
+from tests.helpers import running
 from tests.nni_darts.test_stages import broken_and_resumed, measured
 from tests.nni_darts.tiny import overrides, write_images
 
@@ -69,7 +70,7 @@ def lines(folder: Path) -> list[dict]:
 
 def test_a_search_stops_with_the_cell_of_an_earlier_epoch(tmp_path: Path) -> None:
     made = recipe(tmp_path, 'darts-1st', SHARP)
-    genotype, result = stages.search(made, 'darts-1st', 1, tmp_path / 'out')
+    genotype, result = running.search(made, 'darts-1st', 1, tmp_path / 'out')
     epochs = lines(tmp_path / 'out')
     eigenvalues = [epoch['eigenvalue'] for epoch in epochs]
     grown = next(index for index in range(1, 6) if eigenvalues[index] > eigenvalues[index - 1])
@@ -78,7 +79,7 @@ def test_a_search_stops_with_the_cell_of_an_earlier_epoch(tmp_path: Path) -> Non
     assert genotype == Genotype.from_json(json.dumps(epochs[grown - 1]['genotype']))
     # Killed between the last epoch and the result, and resumed: nothing more is trained.
     (tmp_path / 'out' / 'result.json').unlink()
-    again, after = stages.search(made, 'darts-1st', 1, tmp_path / 'out', resume=True)
+    again, after = running.search(made, 'darts-1st', 1, tmp_path / 'out', resume=True)
     assert again == genotype and after['stopped_after'] == result['stopped_after'] and lines(tmp_path / 'out') == epochs
 
 
@@ -97,12 +98,12 @@ def test_a_resumed_search_stops_as_the_unbroken_one_and_perturbation_follows(tmp
 def test_it_is_measured_once_alpha_moves_and_changes_nothing(tmp_path: Path) -> None:
     made = recipe(tmp_path, 'darts-1st', {'ratio': 0, 'iterations': 3}, 2)
     plain = recipe(tmp_path, 'darts-1st', False, 2)
-    stages.search(
+    running.search(
         Recipe.from_dict({**made.to_dict(), 'search': {**made.to_dict()['search'], 'warmup_epochs': 1}}), 'darts-1st', 1, tmp_path / 'warm'
     )
     assert ['eigenvalue' in epoch for epoch in lines(tmp_path / 'warm')] == [False, True]
-    stages.search(made, 'darts-1st', 1, tmp_path / 'measured')
-    stages.search(plain, 'darts-1st', 1, tmp_path / 'plain')
+    running.search(made, 'darts-1st', 1, tmp_path / 'measured')
+    running.search(plain, 'darts-1st', 1, tmp_path / 'plain')
     found = measured(tmp_path / 'measured')
     assert all(epoch.pop('eigenvalue') for epoch in found)
     assert found == measured(tmp_path / 'plain')
@@ -132,4 +133,4 @@ def test_strategies_that_it_does_not_fit(name: str, names: str, tmp_path: Path) 
     with pytest.raises(ValueError, match=names):
         create_strategy(name, early_stopping=True)
     with pytest.raises(InputError, match='search.settings of'):
-        stages.search(recipe(tmp_path, name, True), name, 1, tmp_path / 'out')
+        running.search(recipe(tmp_path, name, True), name, 1, tmp_path / 'out')

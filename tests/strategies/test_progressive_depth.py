@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from nni_darts import Genotype, stages
+from nni_darts import Genotype
 from nni_darts._nni import DataLoader, Lightning
 from nni_darts.errors import InputError
 from nni_darts.genotypes.convolutional import DARTS_OPERATIONS
@@ -22,6 +22,7 @@ from nni_darts.strategies.progressive_depth import most_probable
 from nni_darts.strategies.relaxations import SkipDropout
 from nni_darts.strategies.selections import Magnitude
 from nni_darts.training import ImageClassifier
+from tests.helpers import running
 from tests.nni_darts.test_stages import Stop, measured, stop_at
 from tests.nni_darts.tiny import overrides, write_images
 from tests.reference.skips import limited
@@ -130,7 +131,7 @@ def staged(tmp_path: Path, **changes: object) -> Recipe:
 def test_three_stages_and_a_resumed_search_is_the_unbroken_one(tmp_path: Path) -> None:
     recipe = staged(tmp_path)
     epochs: list[dict] = []
-    genotype, result = stages.search(recipe, 'p-darts', 1, tmp_path / 'unbroken', on_epoch=epochs.append)
+    genotype, result = running.search(recipe, 'p-darts', 1, tmp_path / 'unbroken', on_epoch=epochs.append)
     assert [(epoch['epoch'], epoch['of']) for epoch in epochs] == [(number, 6) for number in range(1, 7)]  # half of three, rounded up
     lines = [json.loads(line) for line in (tmp_path / 'unbroken' / 'metrics.jsonl').read_text().splitlines()]
     for before, after, keep in ((1, 2, 5), (3, 4, 3)):  # the last epoch of a stage, the first of the next
@@ -147,16 +148,16 @@ def test_three_stages_and_a_resumed_search_is_the_unbroken_one(tmp_path: Path) -
     folder = tmp_path / 'broken'
     for epoch in (3, 4):  # at the beginning of the second stage, and within it
         with pytest.raises(Stop):
-            stages.search(recipe, 'p-darts', 1, folder, on_epoch=stop_at(epoch), resume=epoch > 3)
+            running.search(recipe, 'p-darts', 1, folder, on_epoch=stop_at(epoch), resume=epoch > 3)
         torch.manual_seed(999)
-    resumed, after = stages.search(recipe, 'p-darts', 1, folder, resume=True)
+    resumed, after = running.search(recipe, 'p-darts', 1, folder, resume=True)
     assert resumed == genotype and measured(folder) == measured(tmp_path / 'unbroken')
     assert after['valid_accuracy'] == result['valid_accuracy']
     (folder / 'result.json').unlink()
     for checkpoint in (folder / 'stage-2').glob('*.ckpt'):
         checkpoint.write_bytes(checkpoint.read_bytes()[:100])
     with pytest.raises(InputError, match='stage-2 is damaged'):
-        stages.search(recipe, 'p-darts', 1, folder, resume=True)
+        running.search(recipe, 'p-darts', 1, folder, resume=True)
 
 
 def test_through_nnis_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,14 +201,14 @@ def test_wrong_settings(settings: dict, names: str) -> None:
 def test_what_does_not_fit_is_one_sentence_before_a_search(tmp_path: Path) -> None:
     recipe = staged(tmp_path)
     with pytest.raises(InputError, match='warmup_epochs is 2, which leaves none of the 2 epochs of a stage'):
-        stages.search(Recipe.load('digits', {**recipe.to_dict(), 'search.warmup_epochs': 2}), 'p-darts', 1, tmp_path / 'a')
+        running.search(Recipe.load('digits', {**recipe.to_dict(), 'search.warmup_epochs': 2}), 'p-darts', 1, tmp_path / 'a')
     for space in ({'name': 'nasbench201', 'channels': 2, 'cells': 3},):
         other = Recipe.load('digits', {**overrides(tmp_path / 'images.npz'), 'space': space})
         with pytest.raises(InputError, match='p-darts in the space nasbench201: .* cannot be made deeper'):
-            stages.search(other, 'p-darts', 1, tmp_path / 'b')
+            running.search(other, 'p-darts', 1, tmp_path / 'b')
     text = Recipe.load('pydoc')
     with pytest.raises(InputError, match='p-darts in the space recurrent: .* cannot be made deeper'):
-        stages.search(text, 'p-darts', 1, tmp_path / 'c')
+        running.search(text, 'p-darts', 1, tmp_path / 'c')
     with pytest.raises(ValueError, match='unknown strategy'):
         create_strategy('p-darts+pt')
     assert isinstance(create_strategy('p-darts'), ProgressiveDepth)

@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from nni_darts import stages
 from nni_darts.cli import main
 from nni_darts.cli.fit import parse_count
 from nni_darts.errors import InputError
 from nni_darts.recipes import Recipe
 from nni_darts.runs.durations import parse_duration
 from nni_darts.runs.fit import Order, Plan
+from tests.helpers import running
 from tests.nni_darts.cli.command import run
 from tests.nni_darts.tiny import overrides, write_images
 
@@ -152,7 +152,7 @@ def test_a_run_is_resumed_whose_training_got_another_length_than_was_planned(tmp
     """Its search keeps the recipe that it was begun with."""
     images, output = write_images(tmp_path / 'images.npz'), tmp_path / 'out'
     planned = Recipe.load('digits', {**overrides(images), 'space.nodes': 1, 'search.epochs': 1})
-    stages.search(planned, 'darts-1st', 1, output / 'search')
+    running.search(planned, 'darts-1st', 1, output / 'search')
     order = Order(600.0, 'darts-1st', None)
     Plan(order, planned.with_epochs('retrain', 3).to_dict(), (), {'measuring': 1.0}, 1, time.time(), settled=True).write(output)
     done = CliRunner().invoke(main, ['fit', str(images), '--output', str(output), '--resume', '--no-open'])

@@ -19,10 +19,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from nni_darts import stages
 from nni_darts.cli import main
 from nni_darts.files import cache_folder
 from nni_darts.recipes import Recipe
+from tests.helpers import running
 from tests.nni_darts.cli.command import examples_of
 from tests.nni_darts.cli.test_life import User
 from tests.nni_darts.cli.test_overview import add_experiments
@@ -77,7 +77,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ('my_photos', 'new_photos'):
         shutil.copytree(folder / 'photos', folder / name)
     images = write_images(folder / 'images.npz')
-    stages.search(Recipe.load('digits', {**overrides(images), 'search.epochs': 1}), 'darts-1st', 1, folder / 'out' / 'search')
+    running.search(Recipe.load('digits', {**overrides(images), 'search.epochs': 1}), 'darts-1st', 1, folder / 'out' / 'search')
     (folder / 'examples').symlink_to(ROOT / 'examples')
     (folder / 'nasbench201.csv').write_text(f'arch_str,c10_test\n{CELL},91.5\n')
     add_experiments(folder)

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from nni_darts import PUBLISHED, Genotype, NasBench201Genotype, Recipe, load_model, stages
+from nni_darts import PUBLISHED, Genotype, NasBench201Genotype, Recipe, load_model
 from nni_darts.cli import main
 from nni_darts.data import ImageDataModule, load_images
 from nni_darts.report import export
@@ -22,6 +22,7 @@ from nni_darts.report.export import FromPixels, Program, _traced, export_onnx, e
 from nni_darts.runs import location
 from nni_darts.runs.weights import read_state_dict
 from nni_darts.search_spaces import network_from_genotype
+from tests.helpers import running
 from tests.nni_darts.pictures import CELL
 from tests.nni_darts.tiny import recipe, text_recipe, write_images, write_text
 
@@ -41,7 +42,7 @@ EVERY_OPERATION = Genotype(
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """DARTS_V2's cells, trained for a moment."""
     folder = tmp_path_factory.mktemp('trained')
-    stages.train_cell(recipe(write_images(folder / 'images.npz')), 'retrain', PUBLISHED['DARTS_V2'], 1, folder / 'out')
+    running.train_cell(recipe(write_images(folder / 'images.npz')), 'retrain', PUBLISHED['DARTS_V2'], 1, folder / 'out')
     return folder / 'out'
 
 
@@ -81,7 +82,7 @@ def of_an_earlier_version(output: Path) -> None:
 
 def test_the_images_need_not_be_there_any_more(tmp_path: Path) -> None:
     images = write_images(tmp_path / 'images.npz')
-    stages.train_cell(recipe(images), 'retrain', CELL, 1, tmp_path / 'out')
+    running.train_cell(recipe(images), 'retrain', CELL, 1, tmp_path / 'out')
     here = run(tmp_path / 'out', '--pt2', tmp_path / 'here.pt2')
     images.rename(tmp_path / 'elsewhere.npz')
     moved = run(tmp_path / 'out', '--pt2', tmp_path / 'moved.pt2')

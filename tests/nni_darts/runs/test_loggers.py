@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from nni_darts import stages
 from nni_darts.errors import InputError
 from nni_darts.recipes import Recipe
 from nni_darts.runs.loggers import check_logger
+from tests.helpers import running
 from tests.nni_darts.tiny import overrides, write_images
 
 
@@ -35,7 +35,7 @@ def epochs_in(folder: Path) -> list[dict[str, Any]]:
 
 def trained(images: Path, logger: str, output: Path, **how: Any) -> dict[str, Any]:
     recipe = logged(images, logger)
-    return stages.train_cell(recipe, 'retrain', recipe.random_cells(1)[0], 1, output, **how)
+    return running.train_cell(recipe, 'retrain', recipe.random_cells(1)[0], 1, output, **how)
 
 
 def test_tensorboard_has_each_epoch_and_the_test(images: Path, tmp_path: Path) -> None:
@@ -52,8 +52,8 @@ def test_tensorboard_has_each_epoch_and_the_test(images: Path, tmp_path: Path) -
 
 
 def test_csv_has_the_probabilities_of_a_search_and_changes_no_bit_of_it(images: Path, tmp_path: Path) -> None:
-    stages.search(logged(images, 'csv'), 'darts-1st', 1, tmp_path / 'logged')
-    stages.search(logged(images, None), 'darts-1st', 1, tmp_path / 'plain')
+    running.search(logged(images, 'csv'), 'darts-1st', 1, tmp_path / 'logged')
+    running.search(logged(images, None), 'darts-1st', 1, tmp_path / 'plain')
     epochs, plain = epochs_in(tmp_path / 'logged'), epochs_in(tmp_path / 'plain')
     assert [epoch['probabilities'] for epoch in epochs] == [epoch['probabilities'] for epoch in plain]
     with (tmp_path / 'logged' / 'csv' / 'version_0' / 'metrics.csv').open() as file:

@@ -15,13 +15,14 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from nni_darts import Recipe, load_model, stages
+from nni_darts import Recipe, load_model
 from nni_darts.activity import Activity, watched
 from nni_darts.cli import main
 from nni_darts.data import ImageDataModule, load_images
 from nni_darts.errors import InputError
 from nni_darts.runs.model import Model
 from nni_darts.runs.weights import read_state_dict, read_weights, write_weights
+from tests.helpers import running
 from tests.nni_darts.pictures import CELL, COLOURS, picture, write_oddities, write_pictures
 from tests.nni_darts.tiny import overrides, write_images
 
@@ -36,7 +37,7 @@ def train(folder: Path, data: dict[str, object]) -> None:
     """Trains CELL in ``out`` and writes it in every other form; then only these are left of the training."""
     small = {'retrain.channels': 6, 'retrain.cells': 3, 'retrain.batch_size': 16, 'retrain.epochs': 10, 'retrain.auxiliary_weight': 0.0}
     recipe = Recipe.load('photos-small' if data['data.name'] == 'folder' else 'digits', {**small, **data})
-    stages.train_cell(recipe, 'retrain', CELL, 1, folder / 'out')
+    running.train_cell(recipe, 'retrain', CELL, 1, folder / 'out')
     shutil.copy(folder / 'out' / 'weights.pt', folder / 'alone.pt')
     done = CliRunner().invoke(main, ['export', f'{folder}/out', '--onnx', f'{folder}/net.onnx', '--pt2', f'{folder}/net.pt2'])
     assert done.exit_code == 0, done.output

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from nni_darts import stages
 from nni_darts.errors import InputError
 from nni_darts.recipes import Recipe
 from nni_darts.runs.deadline import Deadline, TimeLimit, TimePlan
 from nni_darts.runs.planning import plan_search, plan_training
 from nni_darts.runs.weights import read_state_dict
+from tests.helpers import running
 from tests.helpers.stopping import Stop, stop_at
 from tests.nni_darts.tiny import overrides, write_images
 
@@ -92,13 +92,13 @@ def test_a_planned_search_keeps_its_plan_when_it_is_resumed(strategy: str, image
     count, of = (2, 3) if strategy == 'darts-1st' else (1, 2) if strategy == 'random' else (3, 4)
     plan = TimePlan(ENDLESS, count, of, 10.0)
     with pytest.raises(Stop):
-        stages.search(recipe, strategy, 1, tmp_path, plan=plan, on_epoch=stop_at(1))
+        running.search(recipe, strategy, 1, tmp_path, plan=plan, on_epoch=stop_at(1))
     assert TimeLimit(tmp_path, True).kept() == plan and TimeLimit(tmp_path, True, ENDLESS).kept() == plan
     assert TimeLimit(tmp_path, False).kept() is None
     with pytest.raises(InputError, match='leave --time out'):
         TimeLimit(tmp_path, True, 60.0).kept()
     said: list[str] = []
-    _, result = stages.search(recipe, strategy, 1, tmp_path, resume=True, on_start=lambda line, warnings: said.append(line))
+    _, result = running.search(recipe, strategy, 1, tmp_path, resume=True, on_start=lambda line, warnings: said.append(line))
     assert f'planned: {count} of {of}' in said[0] and 'ended' not in result
     trained = lines(tmp_path) if strategy == 'darts-1st' else sorted(tmp_path.glob('cell-*'))
     assert len(trained) == count
@@ -110,20 +110,20 @@ def test_a_training_that_is_too_slow_ends_with_a_result(images: Path, tmp_path: 
     recipe = tiny(images)
     cell = recipe.random_cells(1)[0]
     late = TimePlan(1.0, 4, 4, 1.0, begun=time.time() - 1.0)
-    result = stages.train_cell(recipe, 'retrain', cell, 1, tmp_path / 'late', plan=late)
+    result = running.train_cell(recipe, 'retrain', cell, 1, tmp_path / 'late', plan=late)
     assert (result['epochs'], result['ended'], len(lines(tmp_path / 'late'))) == (1, 'time', 1)
     assert lines(tmp_path / 'late')[0]['of'] == 1 and 'test_accuracy' in result
     # Interrupted before or after its last epoch, it ends the same.
     monkeypatch.setattr(TimePlan, 'deadline', lambda self, before: Allowing(2))
-    expected = stages.train_cell(recipe, 'retrain', cell, 1, tmp_path / 'whole', plan=TimePlan(5.0, 4, 4, 5.0))
+    expected = running.train_cell(recipe, 'retrain', cell, 1, tmp_path / 'whole', plan=TimePlan(5.0, 4, 4, 5.0))
     assert (expected['epochs'], expected['ended']) == (3, 'time')
     with pytest.raises(Stop):
-        stages.train_cell(recipe, 'retrain', cell, 1, tmp_path / 'broken', plan=TimePlan(5.0, 4, 4, 5.0), on_epoch=stop_at(3))
+        running.train_cell(recipe, 'retrain', cell, 1, tmp_path / 'broken', plan=TimePlan(5.0, 4, 4, 5.0), on_epoch=stop_at(3))
     monkeypatch.setattr(TimePlan, 'deadline', lambda self, before: Allowing(0))
-    again = stages.train_cell(recipe, 'retrain', cell, 1, tmp_path / 'broken', resume=True)
+    again = running.train_cell(recipe, 'retrain', cell, 1, tmp_path / 'broken', resume=True)
     (tmp_path / 'whole' / 'result.json').unlink()
     monkeypatch.setattr(TimePlan, 'deadline', lambda self, before: Allowing(9))
-    repeated = stages.train_cell(recipe, 'retrain', cell, 1, tmp_path / 'whole', resume=True)
+    repeated = running.train_cell(recipe, 'retrain', cell, 1, tmp_path / 'whole', resume=True)
     for found in (again, repeated):
         assert (found['epochs'], found['ended'], found['test_accuracy']) == (3, 'time', expected['test_accuracy'])
     one, other = (read_state_dict(tmp_path / name / 'weights.pt') for name in ('whole', 'broken'))
@@ -133,12 +133,12 @@ def test_a_training_that_is_too_slow_ends_with_a_result(images: Path, tmp_path: 
 def test_a_search_that_is_too_slow_ends_with_a_cell(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = tiny(images)
     monkeypatch.setattr(TimePlan, 'deadline', lambda self, before: Allowing(1))
-    cell, result = stages.search(recipe, 'darts-1st', 1, tmp_path / 'whole', plan=TimePlan(5.0, 3, 3, 5.0))
+    cell, result = running.search(recipe, 'darts-1st', 1, tmp_path / 'whole', plan=TimePlan(5.0, 3, 3, 5.0))
     assert (result['epochs'], result['ended'], len(lines(tmp_path / 'whole'))) == (2, 'time', 2)
     assert result['passes'] == pytest.approx(2 / 3 * 3 * 0.5 * 2, abs=0.01)
     (tmp_path / 'whole' / 'result.json').unlink()
     monkeypatch.setattr(TimePlan, 'deadline', lambda self, before: Allowing(9))
-    again, repeated = stages.search(recipe, 'darts-1st', 1, tmp_path / 'whole', resume=True)
+    again, repeated = running.search(recipe, 'darts-1st', 1, tmp_path / 'whole', resume=True)
     assert again == cell and (repeated['epochs'], repeated['ended'], repeated['passes']) == (2, 'time', result['passes'])
 
 
@@ -149,7 +149,7 @@ def test_a_selection_that_fine_tunes_follows_or_is_cut_short(
     """Two epochs of search, then one after each event of decisions."""
     recipe = tiny(images, search__epochs=2, space__nodes=2, search__settings={'darts-pt': {'batches': 1}})
     monkeypatch.setattr(TimePlan, 'deadline', lambda self, before: Allowing(allowed))
-    cell, result = stages.search(recipe, 'darts-pt', 1, tmp_path, plan=TimePlan(5.0, 2, 2, 5.0))
+    cell, result = running.search(recipe, 'darts-pt', 1, tmp_path, plan=TimePlan(5.0, 2, 2, 5.0))
     found = lines(tmp_path)
     assert result.get('epochs') == trained and found[-1]['epoch'] == found[-1]['of'] == len(found)
     assert [epoch['decisions'] > 0 for epoch in found].index(True) == searched - 1
@@ -160,5 +160,5 @@ def test_a_selection_that_fine_tunes_follows_or_is_cut_short(
 
 def test_fewer_cells_where_they_take_too_long(images: Path, tmp_path: Path) -> None:
     recipe = tiny(images)
-    _, result = stages.search(recipe, 'random', 1, tmp_path, plan=TimePlan(1.0, 2, 2, 1.0, begun=time.time() - 1.0))
+    _, result = running.search(recipe, 'random', 1, tmp_path, plan=TimePlan(1.0, 2, 2, 1.0, begun=time.time() - 1.0))
     assert (result['cells'], result['ended']) == (1, 'time') and not (tmp_path / 'cell-1').exists()

@@ -12,11 +12,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from nni_darts import stages
 from nni_darts.cli import main
 from nni_darts.errors import InputError
 from nni_darts.recipes import Recipe
 from nni_darts.runs.weights import read_state_dict
+from tests.helpers import running
 from tests.helpers.stopping import Stop, stop_at
 from tests.nni_darts.tiny import overrides, text_overrides, write_images, write_text
 
@@ -44,7 +44,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training of two epochs; to be copied, not to be changed."""
     folder = tmp_path_factory.mktemp('finished') / 'out'
-    stages.train_cell(busy(images), 'retrain', cell(images), 1, folder)
+    running.train_cell(busy(images), 'retrain', cell(images), 1, folder)
     return folder
 
 
@@ -68,7 +68,7 @@ def test_more_epochs_continue_a_finished_training(finished: Path, tmp_path: Path
     folder = copied(finished, tmp_path / 'out')
     rates: list[float] = []
     before = json.loads((folder / 'result.json').read_text())
-    result = stages.train_longer(folder, 3)
+    result = running.train_longer(folder, 3)
     assert [(line['epoch'], line['of']) for line in lines(folder)] == [(1, 2), (2, 2), (3, 5), (4, 5), (5, 5)]
     assert lines(folder)[:2] == lines(finished)
     assert (result['epochs'], result['ended']) == (5, 'planned') and result['passes'] == pytest.approx(2.5 * before['result']['passes'])
@@ -76,8 +76,8 @@ def test_more_epochs_continue_a_finished_training(finished: Path, tmp_path: Path
     assert after['result'] == result and after['history'] == [{'epochs': 2, 'result': before['result']}] and after['more'] == [3]
     assert after['recipe'] == before['recipe']
     assert not same(folder, finished)
-    assert stages.train_longer(folder, 3, resume=True) == result  # finished: nothing is done again
-    stages.train_longer(folder, 1)
+    assert running.train_longer(folder, 3, resume=True) == result  # finished: nothing is done again
+    running.train_longer(folder, 1)
     after = json.loads((folder / 'result.json').read_text())
     assert after['more'] == [3, 1] and [entry['epochs'] for entry in after['history']] == [2, 5]
     for path in sorted(folder.glob('more-*/last.ckpt')):
@@ -91,35 +91,35 @@ def test_drop_path_does_not_grow_again(finished: Path, images: Path, tmp_path: P
     seen: list[float] = []
     plain = cnn.Network.set_drop_path
     monkeypatch.setattr(cnn.Network, 'set_drop_path', lambda self, value: (seen.append(value), plain(self, value))[1])
-    stages.train_longer(copied(finished, tmp_path / 'out'), 2)
+    running.train_longer(copied(finished, tmp_path / 'out'), 2)
     assert set(seen) - {0.0} == {0.3}
 
 
 @pytest.mark.parametrize('epoch', [3, 4, 5])
 def test_more_epochs_are_resumed_as_if_never_interrupted(epoch: int, finished: Path, tmp_path: Path) -> None:
     whole, broken = copied(finished, tmp_path / 'whole'), copied(finished, tmp_path / 'broken')
-    expected = stages.train_longer(whole, 3)
+    expected = running.train_longer(whole, 3)
     with pytest.raises(Stop):
-        stages.train_longer(broken, 3, on_epoch=stop_at(epoch))
+        running.train_longer(broken, 3, on_epoch=stop_at(epoch))
     assert same(broken, finished) and (broken / 'result.json').read_text() == (finished / 'result.json').read_text()
     with pytest.raises(InputError, match='continue that training with --resume'):
-        stages.train_longer(broken, 3)
+        running.train_longer(broken, 3)
     with pytest.raises(InputError, match='give --more 3'):
-        stages.train_longer(broken, 4, resume=True)
+        running.train_longer(broken, 4, resume=True)
     torch.manual_seed(999)
-    result = stages.train_longer(broken, 3, resume=True)
+    result = running.train_longer(broken, 3, resume=True)
     assert result['test_accuracy'] == expected['test_accuracy'] and lines(broken) == lines(whole) and same(broken, whole)
 
 
 def test_the_best_of_all_epochs_is_kept(images: Path, tmp_path: Path) -> None:
     """The first epochs are made to look as if nothing could be better."""
     out = tmp_path / 'out'
-    before = stages.train_cell(busy(images, retrain__validation_portion=0.3), 'retrain', cell(images), 1, out)
+    before = running.train_cell(busy(images, retrain__validation_portion=0.3), 'retrain', cell(images), 1, out)
     weights = tensors(out)
     records = [json.loads(line) for line in (out / 'metrics.jsonl').read_text().splitlines()]
     records[before['kept_epoch'] - 1]['valid_accuracy'] = 1.0
     (out / 'metrics.jsonl').write_text(''.join(json.dumps(record) + '\n' for record in records))
-    result = stages.train_longer(out, 2)
+    result = running.train_longer(out, 2)
     assert result['kept_epoch'] == before['kept_epoch'] <= 2 and (result['epochs'], result['valid_accuracy']) == (4, 1.0)
     assert all(torch.equal(weights[name], value) for name, value in tensors(out).items())
     assert result['test_accuracy'] == before['test_accuracy']
@@ -127,8 +127,8 @@ def test_the_best_of_all_epochs_is_kept(images: Path, tmp_path: Path) -> None:
 
 def test_text_is_trained_longer_at_a_constant_rate(tmp_path: Path) -> None:
     recipe = Recipe.load('pydoc', text_overrides(write_text(tmp_path)))
-    stages.train_cell(recipe, 'retrain', recipe.random_cells(1)[0], 1, tmp_path / 'out')
-    result = stages.train_longer(tmp_path / 'out', 2)
+    running.train_cell(recipe, 'retrain', recipe.random_cells(1)[0], 1, tmp_path / 'out')
+    result = running.train_longer(tmp_path / 'out', 2)
     assert result['epochs'] == 5
     checkpoint = torch.load(tmp_path / 'out' / 'more-1' / 'last.ckpt', weights_only=True)
     assert checkpoint['optimizer_states'][0]['param_groups'][0]['lr'] == pytest.approx(0.1)
@@ -136,26 +136,26 @@ def test_text_is_trained_longer_at_a_constant_rate(tmp_path: Path) -> None:
 
 def test_only_finished_trainings_are_continued(images: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'has no run\.json: it is not the output folder of a finished'):
-        stages.train_longer(tmp_path / 'nothing', 3)
+        running.train_longer(tmp_path / 'nothing', 3)
     with pytest.raises(Stop):
-        stages.train_cell(busy(images), 'retrain', cell(images), 1, tmp_path / 'out', on_epoch=stop_at(1))
+        running.train_cell(busy(images), 'retrain', cell(images), 1, tmp_path / 'out', on_epoch=stop_at(1))
     with pytest.raises(InputError, match=r'has no result\.json'):
-        stages.train_longer(tmp_path / 'out', 3)
+        running.train_longer(tmp_path / 'out', 3)
 
 
 def test_data_that_have_changed_since(tmp_path: Path) -> None:
     """Test images must not be trained on: the same run is refused, another one that starts from its weights is warned."""
     path, out, said = write_images(tmp_path / 'images.npz'), tmp_path / 'out', list[str]()
     short = busy(path, retrain__epochs=1)
-    stages.train_cell(short, 'retrain', cell(path), 1, out)
+    running.train_cell(short, 'retrain', cell(path), 1, out)
     write_images(path, train=97)
     with pytest.raises(InputError, match=r'out holds a run whose data have changed since \(train: 96 then, 97 now\)'):
-        stages.train_longer(out, 1)
+        running.train_longer(out, 1)
     assert json.loads((out / 'run.json').read_text()).get('more') is None
     with pytest.raises(InputError, match=r'changed since \(train: 96 then, 97 now\)'):
-        stages.train_cell(short, 'retrain', cell(path), 1, out, resume=True)
+        running.train_cell(short, 'retrain', cell(path), 1, out, resume=True)
     how = {'weights': out, 'on_start': lambda line, warnings: said.extend(warnings)}
-    stages.train_cell(short, 'retrain', cell(path), 1, tmp_path / 'new', **how)
+    running.train_cell(short, 'retrain', cell(path), 1, tmp_path / 'new', **how)
     assert [line for line in said if line.startswith(f'the data have changed since the weights in {out} were trained (train: 96 then, 97 ')]
     assert json.loads((tmp_path / 'new' / 'result.json').read_text())['amounts'] == {
         'train': 97,
@@ -171,7 +171,7 @@ def test_a_training_starts_from_the_weights_of_another_one(finished: Path, image
     said: list[str] = []
     barely = busy(images, retrain__learning_rate=1e-9, retrain__weight_decay=0.0, retrain__epochs=1)
     how = {'weights': finished, 'on_start': lambda line, warnings: said.extend(warnings)}
-    stages.train_cell(barely, 'retrain', cell(images), 2, tmp_path / 'out', **how)
+    running.train_cell(barely, 'retrain', cell(images), 2, tmp_path / 'out', **how)
     assert not [line for line in said if 'tensors' in line]
     names = [name for name, value in tensors(finished).items() if value.is_floating_point() and 'running' not in name]
     assert all(torch.allclose(tensors(tmp_path / 'out')[name], tensors(finished)[name], atol=1e-5) for name in names)
@@ -186,7 +186,7 @@ def test_tensors_of_another_shape_are_new_and_named(finished: Path, images: Path
     three = busy(tmp_path / 'three.npz', retrain__epochs=1)
     said: list[str] = []
     how = {'weights': finished, 'on_start': lambda line, warnings: said.extend(warnings)}
-    stages.train_cell(three, 'retrain', cell(images), 1, tmp_path / 'out', **how)
+    running.train_cell(three, 'retrain', cell(images), 1, tmp_path / 'out', **how)
     (line,) = [line for line in said if 'tensors' in line]
     total = len(tensors(finished))
     assert line.startswith(f'{total - 4} of {total} tensors are those of {finished}; new because their shape differs: ')
@@ -195,25 +195,25 @@ def test_tensors_of_another_shape_are_new_and_named(finished: Path, images: Path
 
 def test_a_warm_start_is_resumed_as_if_never_interrupted(finished: Path, images: Path, tmp_path: Path) -> None:
     theirs = copied(finished, tmp_path / 'theirs')
-    stages.train_cell(busy(images), 'retrain', cell(images), 2, tmp_path / 'whole', weights=theirs)
+    running.train_cell(busy(images), 'retrain', cell(images), 2, tmp_path / 'whole', weights=theirs)
     with pytest.raises(Stop):
-        stages.train_cell(busy(images), 'retrain', cell(images), 2, tmp_path / 'broken', weights=theirs, on_epoch=stop_at(2))
+        running.train_cell(busy(images), 'retrain', cell(images), 2, tmp_path / 'broken', weights=theirs, on_epoch=stop_at(2))
     with pytest.raises(InputError, match='another weights'):
-        stages.train_cell(busy(images), 'retrain', cell(images), 2, tmp_path / 'broken', weights=finished, resume=True)
+        running.train_cell(busy(images), 'retrain', cell(images), 2, tmp_path / 'broken', weights=finished, resume=True)
     shutil.rmtree(theirs)  # what was taken from there is in the checkpoint
-    stages.train_cell(busy(images), 'retrain', cell(images), 2, tmp_path / 'broken', weights=theirs, resume=True)
+    running.train_cell(busy(images), 'retrain', cell(images), 2, tmp_path / 'broken', weights=theirs, resume=True)
     assert same(tmp_path / 'broken', tmp_path / 'whole') and lines(tmp_path / 'broken') == lines(tmp_path / 'whole')
 
 
 def test_weights_that_do_not_fit_are_refused(finished: Path, images: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match='are of another cell'):
-        stages.train_cell(busy(images), 'retrain', busy(images).random_cells(2)[1], 1, tmp_path / 'out', weights=finished)
+        running.train_cell(busy(images), 'retrain', busy(images).random_cells(2)[1], 1, tmp_path / 'out', weights=finished)
     with pytest.raises(InputError, match=r'fit \d+ % of the tensors of this network, and at least half must'):
-        stages.train_cell(busy(images, retrain__channels=7), 'retrain', cell(images), 1, tmp_path / 'out', weights=finished)
+        running.train_cell(busy(images, retrain__channels=7), 'retrain', cell(images), 1, tmp_path / 'out', weights=finished)
     broken = copied(finished, tmp_path / 'broken')
     (broken / 'weights.pt').write_bytes(b'no weights')
     with pytest.raises(InputError, match='does not hold the weights of a network'):
-        stages.train_cell(busy(images), 'retrain', cell(images), 1, tmp_path / 'out', weights=broken)
+        running.train_cell(busy(images), 'retrain', cell(images), 1, tmp_path / 'out', weights=broken)
     assert not (tmp_path / 'out').exists()
 
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from nni_darts import stages
 from nni_darts.data import load_images
 from nni_darts.data.base import ArrayImages
 from nni_darts.genotypes.recurrent import RnnGenotype
 from nni_darts.recipes import Recipe
 from nni_darts.runs.training_page import evaluation_of, thumbnails
+from tests.helpers import running
 from tests.nni_darts.tiny import overrides, recipe, text_recipe, write_images, write_text
 
 
@@ -35,7 +35,7 @@ def test_a_retraining_writes_its_page_after_each_epoch_and_its_evaluation_at_the
         seen.append((page['epochs'][-1]['epoch'], page['over'], page['evaluation']))
 
     cell = tiny.random_cells(1)[0]
-    result = stages.train_cell(tiny, 'retrain', cell, 1, output, on_epoch=look)
+    result = running.train_cell(tiny, 'retrain', cell, 1, output, on_epoch=look)
     assert seen == [(1, False, None), (2, False, None)]
     page = json.loads((output / 'training.json').read_text())
     evaluation = json.loads((output / 'evaluation.json').read_text())
@@ -58,7 +58,7 @@ def test_a_retraining_writes_its_page_after_each_epoch_and_its_evaluation_at_the
 
 
 def test_a_short_training_has_no_test(tiny: Recipe, tmp_path: Path) -> None:
-    stages.train_cell(tiny, 'select', tiny.random_cells(1)[0], 1, tmp_path)
+    running.train_cell(tiny, 'select', tiny.random_cells(1)[0], 1, tmp_path)
     page = json.loads((tmp_path / 'training.json').read_text())
     assert page['over'] and page['stage'] == 'select' and page['evaluation'] is None and not (tmp_path / 'evaluation.json').exists()
 
@@ -66,7 +66,7 @@ def test_a_short_training_has_no_test(tiny: Recipe, tmp_path: Path) -> None:
 def test_a_training_on_text_has_a_page_without_images(tmp_path: Path) -> None:
     (tmp_path / 'text').mkdir()
     settings = text_recipe(write_text(tmp_path / 'text'))
-    result = stages.train_cell(settings, 'retrain', RnnGenotype.from_code('rnn.t0r1'), 1, tmp_path / 'out')
+    result = running.train_cell(settings, 'retrain', RnnGenotype.from_code('rnn.t0r1'), 1, tmp_path / 'out')
     page = json.loads((tmp_path / 'out' / 'training.json').read_text())
     assert page['result']['test_perplexity'] == result['test_perplexity'] and page['evaluation'] is None and page['commands'] == []
     assert not (tmp_path / 'out' / 'evaluation.json').exists()

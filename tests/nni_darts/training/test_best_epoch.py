@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from nni_darts import stages
 from nni_darts.data import ImageDataModule, load_images
 from nni_darts.errors import InputError
 from nni_darts.recipes import Recipe
 from nni_darts.runs.weights import read_state_dict
 from nni_darts.search_spaces import network_from_genotype
+from tests.helpers import running
 from tests.helpers.stopping import Stop
 from tests.nni_darts.tiny import overrides, text_overrides, write_images, write_text
 
@@ -31,7 +31,7 @@ def restless(images: Path, **changes: Any) -> Recipe:
 
 
 def trained(recipe: Recipe, output: Path, stage: str = 'retrain', **how: Any) -> dict[str, Any]:
-    return stages.train_cell(recipe, stage, recipe.random_cells(1)[0], 1, output, **how)
+    return running.train_cell(recipe, stage, recipe.random_cells(1)[0], 1, output, **how)
 
 
 def epochs_in(folder: Path) -> list[dict]:
@@ -116,7 +116,7 @@ def test_text_keeps_the_best_unless_told_otherwise(tmp_path: Path) -> None:
         recipe = Recipe.load('pydoc', {**text, 'retrain.keep': keep})
         cell = recipe.random_cells(1)[0]
         assert isinstance(cell, RnnGenotype)
-        results[keep] = stages.train_cell(recipe, 'retrain', cell, 1, tmp_path / str(keep))
+        results[keep] = running.train_cell(recipe, 'retrain', cell, 1, tmp_path / str(keep))
     values = [epoch['valid_perplexity'] for epoch in epochs_in(tmp_path / 'None')]
     assert values.index(min(values)) + 1 == results[None]['kept_epoch'] < 4 == results['last']['kept_epoch']
     assert results[None]['valid_perplexity'] == min(values) and results['last']['valid_perplexity'] == values[-1]

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from nni_darts import RnnGenotype, stages
+from nni_darts import RnnGenotype
 from nni_darts.errors import InputError
 from nni_darts.files import CHECKPOINT, PREVIOUS, replacing, write_text
 from nni_darts.recipes import Recipe
@@ -101,7 +101,7 @@ def test_a_search_of_images_goes_on_from_any_step(
     strategy: str, stops: list[int], images: dict[str, object], tmp_path: Path, steps: list[int]
 ) -> None:
     recipe = Recipe.load('digits', {**images, **tiny.SMALL})
-    same_after_stops(lambda folder, resume: stages.search(recipe, strategy, 1, folder, resume=resume), tmp_path, steps, stops)
+    same_after_stops(lambda folder, resume: running.search(recipe, strategy, 1, folder, resume=resume), tmp_path, steps, stops)
 
 
 @pytest.mark.parametrize('workers', [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -110,14 +110,14 @@ def test_a_retraining_on_images_goes_on_from_any_step(workers: int, images: dict
     recipe = Recipe.load('digits', {**images, **changes})
     cell = recipe.random_cells(1)[0]
     stops = [1, 3, 2] if workers == 0 else [8]
-    same_after_stops(lambda folder, resume: stages.train_cell(recipe, 'retrain', cell, 1, folder, resume=resume), tmp_path, steps, stops)
+    same_after_stops(lambda folder, resume: running.train_cell(recipe, 'retrain', cell, 1, folder, resume=resume), tmp_path, steps, stops)
 
 
 def test_the_number_of_workers_changes_nothing(images: dict[str, object], tmp_path: Path) -> None:
     cell = Recipe.load('digits', images).random_cells(1)[0]
     for workers in (0, 2):
         recipe = Recipe.load('digits', {**images, 'data.workers': workers, 'retrain.epochs': 1, 'checkpoint_steps': 100})
-        stages.train_cell(recipe, 'retrain', cell, 1, tmp_path / str(workers))
+        running.train_cell(recipe, 'retrain', cell, 1, tmp_path / str(workers))
     assert measured(tmp_path / '0') == measured(tmp_path / '2')
 
 
@@ -129,7 +129,7 @@ def test_a_search_of_text_goes_on_from_any_step(
     strategy: str, nodes: int, stops: list[int], text: dict[str, object], tmp_path: Path, steps: list[int]
 ) -> None:
     recipe = Recipe.load('pydoc', {**text, 'space.nodes': nodes})
-    same_after_stops(lambda folder, resume: stages.search(recipe, strategy, 1, folder, resume=resume), tmp_path, steps, stops)
+    same_after_stops(lambda folder, resume: running.search(recipe, strategy, 1, folder, resume=resume), tmp_path, steps, stops)
 
 
 def test_a_retraining_on_text_goes_on_from_any_step(text: dict[str, object], tmp_path: Path, steps: list[int]) -> None:
@@ -137,7 +137,7 @@ def test_a_retraining_on_text_goes_on_from_any_step(text: dict[str, object], tmp
     recipe = Recipe.load('pydoc', {**text, 'retrain.epochs': 5, 'retrain.learning_rate': 15.0, 'retrain.gradient_clip': 1.0})
     cell = RnnGenotype.from_code('rnn.t0r1')
     same_after_stops(
-        lambda folder, resume: stages.train_cell(recipe, 'retrain', cell, 1, folder, resume=resume), tmp_path, steps, [3, 31, 27]
+        lambda folder, resume: running.train_cell(recipe, 'retrain', cell, 1, folder, resume=resume), tmp_path, steps, [3, 31, 27]
     )
 
 
@@ -155,9 +155,9 @@ def flipped(data: bytes) -> bytes:
 
 def test_a_damaged_checkpoint_is_found_and_the_older_one_used(images: dict[str, object], tmp_path: Path) -> None:
     recipe = Recipe.load('digits', {**images, 'search.batch_size': 32, 'checkpoint_steps': 2})
-    expected = stages.search(recipe, 'darts-1st', 1, tmp_path / 'unbroken')
+    expected = running.search(recipe, 'darts-1st', 1, tmp_path / 'unbroken')
     with pytest.raises(Stop):
-        stages.search(recipe, 'darts-1st', 1, tmp_path / 'broken', on_epoch=stop_at(2))
+        running.search(recipe, 'darts-1st', 1, tmp_path / 'broken', on_epoch=stop_at(2))
     last, previous = tmp_path / 'broken' / CHECKPOINT, tmp_path / 'broken' / PREVIOUS
     good = last.read_bytes()
     for damage in (torn, flipped, lambda data: b''):
@@ -166,24 +166,24 @@ def test_a_damaged_checkpoint_is_found_and_the_older_one_used(images: dict[str, 
         assert last_checkpoint(tmp_path / 'broken') == previous
         assert not last.exists()
     last.write_bytes(torn(good))
-    assert _bare(stages.search(recipe, 'darts-1st', 1, tmp_path / 'broken', resume=True)) == _bare(expected)
+    assert _bare(running.search(recipe, 'darts-1st', 1, tmp_path / 'broken', resume=True)) == _bare(expected)
     assert measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
     (tmp_path / 'broken' / 'result.json').unlink()
     last.write_bytes(flipped(good))
     previous.write_bytes(torn(good))
     with pytest.raises(InputError, match=r'the checkpoint in .* is damaged \(last.ckpt: .*; previous.ckpt: ') as error:
-        stages.search(recipe, 'darts-1st', 1, tmp_path / 'broken', resume=True)
+        running.search(recipe, 'darts-1st', 1, tmp_path / 'broken', resume=True)
     assert '\n' not in str(error.value)
 
 
 def test_a_kill_between_the_two_renames_leaves_the_older_one(images: dict[str, object], tmp_path: Path) -> None:
     recipe = Recipe.load('digits', {**images, 'retrain.epochs': 1})
     cell = recipe.random_cells(1)[0]
-    expected = stages.train_cell(recipe, 'retrain', cell, 1, tmp_path / 'unbroken')
+    expected = running.train_cell(recipe, 'retrain', cell, 1, tmp_path / 'unbroken')
     with pytest.raises(Stop):
-        stages.train_cell(recipe, 'retrain', cell, 1, tmp_path / 'broken', on_epoch=stop_at(1))
+        running.train_cell(recipe, 'retrain', cell, 1, tmp_path / 'broken', on_epoch=stop_at(1))
     (tmp_path / 'broken' / CHECKPOINT).unlink()
-    assert _bare(stages.train_cell(recipe, 'retrain', cell, 1, tmp_path / 'broken', resume=True)) == _bare(expected)
+    assert _bare(running.train_cell(recipe, 'retrain', cell, 1, tmp_path / 'broken', resume=True)) == _bare(expected)
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -201,10 +201,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 SMALL_DISK = """
 import json, sys
-from nni_darts import stages
+from tests.helpers import running
 from nni_darts.recipes import Recipe
+from tests.helpers import running
 recipe = Recipe.from_dict(json.loads(sys.argv[1]))
-genotype, result = stages.search(recipe, 'darts-1st', 1, sys.argv[2])
+genotype, result = running.search(recipe, 'darts-1st', 1, sys.argv[2])
 print(genotype.code())
 """
 
@@ -221,5 +222,5 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run(images: dict[str, obje
     assert done.returncode == 0, done.stderr
     assert 'could not be written, and the run continues without it' in done.stderr and 'Traceback' not in done.stderr
     assert not list((tmp_path / 'small').glob('*.ckpt*'))
-    genotype, _ = stages.search(recipe, 'darts-1st', 1, tmp_path / 'large')
+    genotype, _ = running.search(recipe, 'darts-1st', 1, tmp_path / 'large')
     assert done.stdout.strip() == genotype.code()

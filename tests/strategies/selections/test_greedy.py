@@ -8,13 +8,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from nni_darts import Genotype, stages
+from nni_darts import Genotype
 from nni_darts._nni import Lightning
 from nni_darts.recipes import Recipe
 from nni_darts.search_spaces import DartsSpace, NasBench201Space
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.relaxations import Softmax
 from nni_darts.strategies.selections import Greedy, Perturbation
+from tests.helpers import running
 from tests.nni_darts.tiny import overrides, write_images
 from tests.reference import greedy as reference
 from tests.strategies.selections.test_perturbation import OPERATIONS, fit, loaders
@@ -177,10 +178,10 @@ def test_resume_between_decisions(name: str, tmp_path: Path) -> None:
         if record['epoch'] == 3:
             raise KeyError('stop')
 
-    unbroken, _ = stages.search(recipe, name, 1, tmp_path / 'unbroken')
+    unbroken, _ = running.search(recipe, name, 1, tmp_path / 'unbroken')
     with pytest.raises(KeyError, match='stop'):
-        stages.search(recipe, name, 1, tmp_path / 'broken', on_epoch=stop)
-    assert stages.search(recipe, name, 1, tmp_path / 'broken', resume=True)[0] == unbroken
+        running.search(recipe, name, 1, tmp_path / 'broken', on_epoch=stop)
+    assert running.search(recipe, name, 1, tmp_path / 'broken', resume=True)[0] == unbroken
     files = [(tmp_path / folder / 'selection.jsonl').read_text() for folder in ('broken', 'unbroken')]
     assert files[0] == files[1] and len(files[0].splitlines()) == 2 * 2 * 4
 

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import TensorDataset
 
-from nni_darts import Genotype, stages
+from nni_darts import Genotype
 from nni_darts._nni import DataLoader, Lightning
 from nni_darts.genotypes.candidates import REDUCED
 from nni_darts.recipes import Recipe
@@ -20,6 +20,7 @@ from nni_darts.strategies.architecture import Architecture
 from nni_darts.strategies.relaxations import Fixed, PartialChannels, Softmax
 from nni_darts.strategies.selections import Perturbation, Progressive, ProgressiveMagnitude
 from nni_darts.training import ImageClassifier
+from tests.helpers import running
 from tests.nni_darts.tiny import overrides, write_images
 from tests.reference.selection import brute_force_score
 from tests.strategies import fitting
@@ -314,7 +315,7 @@ def test_a_search_interrupted_throughout_selection_gives_the_same_genotype(tmp_p
     """After the search, between two decisions, and before the last one: three interruptions of one search."""
     settings = {'search.epochs': 1, 'search.settings': {'darts-pt': {'batches': 1}}, 'space.operations': OPERATIONS}
     recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), **settings})
-    unbroken, _ = stages.search(recipe, 'darts-pt', 1, tmp_path / 'unbroken')
+    unbroken, _ = running.search(recipe, 'darts-pt', 1, tmp_path / 'unbroken')
     for resume, epoch in enumerate((1, 3, 6)):
 
         def stop(record: dict, last: int = epoch + 1) -> None:
@@ -323,9 +324,9 @@ def test_a_search_interrupted_throughout_selection_gives_the_same_genotype(tmp_p
 
         torch.manual_seed(77)
         with pytest.raises(KeyError, match='stop'):
-            stages.search(recipe, 'darts-pt', 1, tmp_path / 'broken', resume=bool(resume), on_epoch=stop)
+            running.search(recipe, 'darts-pt', 1, tmp_path / 'broken', resume=bool(resume), on_epoch=stop)
     torch.manual_seed(77)
-    assert stages.search(recipe, 'darts-pt', 1, tmp_path / 'broken', resume=True)[0] == unbroken
+    assert running.search(recipe, 'darts-pt', 1, tmp_path / 'broken', resume=True)[0] == unbroken
     files = [(tmp_path / name / 'selection.jsonl').read_text() for name in ('broken', 'unbroken')]
     assert files[0] == files[1]
     records = [json.loads(line) for line in files[0].splitlines()]

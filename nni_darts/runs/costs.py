@@ -1,0 +1,222 @@
+"""What runs cost, and what can be said of them before they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from nni_darts.budget import affordable_epochs, training_passes, training_portion
+from nni_darts.cells import number_of_cells
+from nni_darts.errors import InputError
+from nni_darts.genotypes import AnyGenotype
+from nni_darts.recipes import Recipe
+from nni_darts.report.cautions import before_search
+from nni_darts.runs.checks import check_strategies, strategy_settings
+from nni_darts.strategies.costs import EVALUATION
+from nni_darts.strategies.differentiable import DifferentiableStrategy
+from nni_darts.strategies.registry import create_strategy, find
+from nni_darts.tasks import task_of
+from nni_darts.training.run import device_type
+
+__all__ = [
+    'SearchCost',
+    'as_input_error',
+    'cautions',
+    'checked_recipe',
+    'configured_strategy',
+    'cost_of',
+    'cost_of_search',
+    'least_epochs',
+    'preflight',
+    'search_passes',
+]
+
+
+def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> list[str]:
+    """Builds what the stages will build, without training: strategies, transforms, splits.
+
+    Args:
+        recipe: all settings.
+        strategies: names of the strategies that will run.
+        data: as ``task_of(recipe).load(recipe)`` returns it.
+
+    Returns:
+        What each strategy gets out of the recipe's budget, a line for each; none without a budget.
+
+    Raises:
+        InputError: for anything in the recipe that does not fit.
+    """
+    strategies = list(strategies)
+    check_strategies(recipe, strategies)
+    bought = [_checked_strategy(recipe, name, data)[1] for name in strategies]
+    task = task_of(recipe)
+    task.searching(recipe, data, 1)
+    for stage in ('select', 'retrain'):
+        task.training(recipe, stage, data, 1)
+    return bought if recipe.budget else []
+
+
+def cautions(recipe: Recipe, strategies: Iterable[str], data: Any, stages: Iterable[str] = ('search', 'select', 'retrain')) -> list[str]:
+    """Warns of results that would look right and not be: too few steps of α, classes that a part of the data lacks, files left out.
+
+    Args:
+        recipe: all settings.
+        strategies: names of the strategies that will run.
+        data: as ``task_of(recipe).load(recipe)`` returns it.
+        stages: the stages that will run.
+
+    Returns:
+        A sentence for each. Call it after :func:`preflight`, which raises for whatever does not fit at all.
+    """
+    found = task_of(recipe).cautions(recipe, data, tuple(stages))
+    for name in strategies:
+        found += _alpha_caution(checked_recipe(recipe, name, data), name, data) if not find(name).one_by_one else []
+    return found
+
+
+def _alpha_caution(recipe: Recipe, name: str, data: Any) -> list[str]:
+    """A sentence if the strategy's α cannot move far; none for α that is not moved by gradients of batches."""
+    whole = configured_strategy(recipe, name)
+    strategy, epochs = whole.parts[-1], whole.stage_epochs(recipe.search.epochs)
+    if not strategy.relaxation.trains_alpha or strategy.relaxation.sampled:
+        return []
+    steps = task_of(recipe).batches(recipe, data) * (epochs - strategy.warmup(epochs))
+    return before_search(name, steps, strategy.optimizer_settings['lr'])
+
+
+def checked_recipe(recipe: Recipe, name: str, data: Any) -> Recipe:
+    """Returns the recipe as a strategy follows it: with as many epochs as the budget pays for, if there is one.
+
+    Raises:
+        InputError: if strategy and recipe do not fit.
+    """
+    return _checked_strategy(recipe, name, data)[0]
+
+
+def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str]:
+    """The recipe as a strategy follows it, and in words what a budget pays for.
+
+    Builds the supernet that it would search, on torch's meta device: nothing is allocated. Others have settings only.
+    """
+    with as_input_error(f'the space {recipe.space.name}'):
+        task_of(recipe).check_space(recipe, data)
+    if find(name).one_by_one:
+        count = number_of_cells(recipe, name)
+        return recipe, f'{name}: {count} cells, {count * training_passes(recipe, "select"):.4g} passes'
+    strategy, first = _with_supernet(recipe, name, data)
+    if recipe.budget is None:
+        return recipe, ''
+
+    def cost(epochs: int) -> float:
+        return search_passes(recipe, strategy, epochs, data)
+
+    epochs = affordable_epochs(recipe, name, cost, strategy.least_epochs)
+    tuning = first.selection.epochs(first.architecture)
+    parts = f'{epochs} epochs of search' + (f' and {tuning} of tuning' if tuning else '')
+    total = cost(epochs) + training_passes(recipe, 'select')
+    return recipe.with_epochs('search', epochs), (f'{name}: {parts}, {total:.4g} passes with the short training of its cell')
+
+
+def _with_supernet(recipe: Recipe, name: str, data: Any) -> tuple[Any, DifferentiableStrategy]:
+    """The strategy, and that of its first stage, which is the same where it has none, with its supernet on torch's meta device."""
+    strategy, task = configured_strategy(recipe, name), task_of(recipe)
+    with as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
+        if recipe.budget is None:
+            strategy.stage_epochs(recipe.search.epochs)
+        space, first = next(strategy.stages(task.space(recipe, data)))
+        task.check(first)
+        first.mutate_model(space)
+        first.check_executor(device_type(recipe.accelerator), recipe.precision)
+    return strategy, first
+
+
+def configured_strategy(recipe: Recipe, name: str) -> Any:
+    """Returns the strategy with the recipe's settings for it. Raises InputError for a setting that does not fit."""
+    with as_input_error(f'search.settings of {name}'):
+        return create_strategy(name, **strategy_settings(recipe, name))
+
+
+def search_passes(recipe: Recipe, strategy: Any, epochs: int, data: Any) -> float:
+    """Returns the cost of a search of ``epochs`` epochs, in passes over the training data."""
+    task, each, passes = task_of(recipe), strategy.stage_epochs(epochs), 0.0
+    for part in strategy.parts:
+        scored = part.selection.scored(part.architecture)
+        evaluated = sum(variants * task.evaluated_portion(recipe, data, batches) for variants, batches in scored)
+        passes += training_portion(recipe, 'search') * part.passes(each) + EVALUATION * evaluated
+    return passes
+
+
+@dataclass(frozen=True)
+class SearchCost:
+    """The cost of a search, in passes over the training data.
+
+    Attributes:
+        passes: of the whole search with its selection, without the validation after each epoch.
+        validated: validation after each epoch, as portions of the training data that are evaluated.
+        epochs: number of epochs, those of the selection included.
+        passes_of_first_epoch: passes of the first epoch.
+    """
+
+    passes: float
+    validated: float
+    epochs: int
+    passes_of_first_epoch: float
+
+
+def cost_of_search(recipe: Recipe, strategy: str, data: Any) -> SearchCost:
+    """Counts what a search with a supernet costs.
+
+    Args:
+        recipe: all settings.
+        strategy: name of a strategy with a supernet.
+        data: as ``task_of(recipe).load(recipe)`` returns it.
+
+    Raises:
+        InputError: for a strategy or setting that does not fit.
+    """
+    fitted = checked_recipe(recipe, strategy, data)
+    whole, first = _with_supernet(fitted, strategy, data)
+    epochs = fitted.search.epochs
+    each = whole.stage_epochs(epochs)
+    total = each * len(whole.parts) + first.selection.epochs(first.architecture)
+    held_out = task_of(fitted).evaluated_portion(fitted, data, None)
+    # The first epoch moves α only if α does not rest in it.
+    trains = first.relaxation.trains_alpha and not first.warmup(each)
+    passes = first.relaxation.passes + (first.architect.passes if trains else 0)
+    portion = training_portion(fitted, 'search')
+    of_first = portion * passes * (2 if first.architect.union else 1)
+    return SearchCost(search_passes(fitted, whole, epochs, data), total * held_out, total, of_first)
+
+
+def least_epochs(recipe: Recipe, strategy: str) -> int:
+    """Returns how long the shortest search with a supernet is that trains α."""
+    return int(configured_strategy(recipe, strategy).least_epochs)
+
+
+def cost_of(genotype: AnyGenotype, recipe: Recipe, data: Any, stage: str = 'retrain') -> dict[str, int]:
+    """Counts parameters and multiply-adds (for one image, or one word) of the network that a stage trains.
+
+    Args:
+        genotype: the architecture.
+        recipe: all settings.
+        data: as ``task_of(recipe).load(recipe)`` returns it, or its shape.
+        stage: ``select`` or ``retrain``.
+    """
+    with as_input_error(stage):
+        cost = task_of(recipe).cost(recipe, stage, genotype, data)
+    return {'parameters': cost.parameters, 'multiply_adds': cost.multiply_adds}
+
+
+@contextmanager
+def as_input_error(what: str) -> Iterator[None]:
+    """A value that does not fit is the user's: one sentence that says where, unless it says so already."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise InputError(f'{what}: {error}') from None

@@ -1,0 +1,211 @@
+"""The one way to carry out a run: from the command line, a trial, a worker or Python.
+
+A run writes what a user wants to keep into its output folder: ``genotype.json``, ``metrics.jsonl`` (a line for each epoch),
+``result.json`` (with all settings and versions), a checkpoint to resume from, of a search ``search.html`` with its data in
+``search.json``, of a trained cell ``weights.pt``, ``training.html`` with its data in ``training.json``, and of a tested one
+``evaluation.json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nni_darts.errors import InputError
+from nni_darts.files import CHECKPOINT
+from nni_darts.genotypes import genotype_from_dict
+from nni_darts.ranks import together
+from nni_darts.recipes import RUN, Recipe
+from nni_darts.runs.checks import check_strategies, named_method
+from nni_darts.runs.costs import as_input_error, cautions, checked_recipe, cost_of
+from nni_darts.runs.deadline import TimeLimit
+from nni_darts.runs.folder import FROM, GENOTYPE, MORE, alone_in, check_amounts, claim, read_json, write_json
+from nni_darts.runs.keeping import finish, keep_genotype
+from nni_darts.runs.loggers import check_logger
+from nni_darts.runs.search import finish_search, search_cells, train_supernet
+from nni_darts.runs.spec import Outcome, RunSpec, Watch, Work
+from nni_darts.runs.start import Start, finished_training
+from nni_darts.runs.train import continued, finish_training, page_of, train_network
+from nni_darts.tasks import task_of
+
+__all__ = ['Run', 'take_part', 'train_longer']
+
+
+class Run:
+    """A search or a training.
+
+    Args:
+        spec: what is to be done.
+        output: folder for results and checkpoint.
+        watch: who watches it.
+
+    Example:
+        ``Run(RunSpec.search(Recipe.load('digits'), 'darts-2nd', seed=1), Path('out')).execute()``
+    """
+
+    def __init__(self, spec: RunSpec, output: Path, watch: Watch | None = None) -> None:
+        self.spec = spec
+        self.output = Path(output)
+        self.watch = watch or Watch()
+
+    def execute(self, *, resume: bool = False) -> Outcome:
+        """Carries the run out; a run that is finished there already is only read.
+
+        A search ends with its genotype, the validation metric of what was searched, and the cost of the found network at retraining size.
+        A training ends with ``valid_accuracy`` where data is held out, ``train_accuracy``, after ``retrain`` also ``test_accuracy``, and
+        the same of another ``metric`` (or these three with ``perplexity``), of the weights that are kept; ``kept_epoch``, theirs;
+        ``epochs``, how many were trained; ``ended``, why no more were: ``planned``, ``patience`` or ``time``. Both have seconds, passes
+        over the training data, and peak memory (MiB). Test data is touched only by ``retrain``, once, after the last epoch.
+
+        Args:
+            resume: continue from the checkpoint in the folder, if there is one.
+
+        Raises:
+            InputError: for an unknown strategy or setting, missing data, a network that does not fit it, weights of which less than half
+                fits, or a folder that holds another run.
+        """
+        spec = replace(self.spec, plan=self.spec.plan or TimeLimit(self.output, resume).kept())
+        check_logger(spec.recipe)
+        return self._search(spec, resume) if spec.stage == 'search' else self._train(spec, resume)
+
+    def _search(self, spec: RunSpec, resume: bool) -> Outcome:
+        one_by_one = named_method(spec.strategy).one_by_one
+        check_strategies(spec.recipe, [spec.strategy])
+        data = task_of(spec.recipe).load(spec.recipe)
+        planned = spec.recipe if spec.plan is None else spec.plan.applied(spec.recipe, 'search', spec.strategy)
+        fitted = checked_recipe(planned, spec.strategy, data)
+        work = Work(spec, planned if one_by_one else fitted, self.output, data, resume, self.watch)
+        self.watch.on_start(_headline(work), cautions(planned, [spec.strategy], data, ('select',) if one_by_one else ('search',)))
+        with alone_in(self.output):
+            finished = claim(self.output, spec.recipe, spec.identity(), resume, work.task.amounts(data))
+            if finished is not None:
+                return Outcome(genotype_from_dict(read_json(self.output / GENOTYPE)), finished)
+            if one_by_one:
+                genotype, measured = search_cells(work, self._train_found)
+            else:
+                with _on_its_devices(work):
+                    found = train_supernet(work)
+                genotype, measured = finish_search(work, *found)
+            keep_genotype(work, genotype)
+            return Outcome(genotype, finish(work, {**measured, **cost_of(genotype, spec.recipe, data)}))
+
+    def _train_found(self, spec: RunSpec, folder: Path) -> dict[str, Any]:
+        """Trains one of the cells that a strategy trains one by one; its folder lies within that of the run, which has been claimed."""
+        return Run(spec, folder, replace(self.watch, on_start=Watch.on_start)).execute(resume=True).result
+
+    def _train(self, spec: RunSpec, resume: bool) -> Outcome:
+        data = task_of(spec.recipe).load(spec.recipe)
+        planned = spec.recipe if spec.plan is None else spec.plan.applied(spec.recipe, spec.stage)
+        work = Work(spec, planned, self.output, data, resume, self.watch)
+        said = work.task.cautions(spec.recipe, data, (spec.stage,))
+        if spec.weights is not None:
+            work = replace(work, start=Start(spec.weights.absolute()))
+            said += _cautions_of_weights(work)
+        self.watch.on_start(_headline(work), said)
+        with alone_in(self.output):
+            finished = claim(self.output, spec.recipe, spec.identity(), resume, work.task.amounts(data))
+            if finished is not None:
+                return Outcome(spec.genotype, finished)
+            if work.start is None and FROM in (begun := read_json(self.output / RUN)):
+                work = replace(work, start=Start(Path(begun[FROM])))
+            return Outcome(spec.genotype, _trained(work))
+
+
+def _cautions_of_weights(work: Work) -> list[str]:
+    """Warns of tensors that the weights do not fit, and of test data that they may have learned from."""
+    said, spec = [], work.spec
+    if not (work.resume and (work.output / CHECKPOINT).exists()):  # else they were loaded, and may be gone
+        with as_input_error(spec.stage), torch.device('meta'):
+            said += work.start.misfits(work.task.network(spec.recipe, spec.stage, spec.genotype, work.data), spec.genotype)
+        said += work.start.tested_on(spec.recipe, work.task.amounts(work.data)) if spec.stage == 'retrain' else []
+    return said
+
+
+def _trained(work: Work, **more: Any) -> dict[str, Any]:
+    """Trains a network on all its devices, writes everything into its folder, and returns the result."""
+    page = page_of(work)
+
+    def shown(record: dict[str, Any]) -> None:
+        page.write()
+        work.watch.on_epoch(record)
+
+    with _on_its_devices(work):
+        done = train_network(replace(work, watch=replace(work.watch, on_epoch=shown)))
+    return finish_training(work, done, page, **more)
+
+
+def _on_its_devices(work: Work) -> AbstractContextManager[None]:
+    """Within the block processes on the recipe's other devices do their parts of a run (:func:`take_part`)."""
+    part = f'{take_part.__module__}:{take_part.__name__}'
+    return together(work.recipe.devices, work.recipe.accelerator, part, work.order())
+
+
+def take_part(order: Mapping[str, Any]) -> None:
+    """Does the part of one of the other processes of a run on several devices: the same, writing nothing.
+
+    Args:
+        order: as :meth:`Work.order` returns it.
+    """
+    work = Work.from_order(order)
+    if work.spec.stage == 'search':
+        train_supernet(work)
+    else:
+        train_network(work)
+
+
+def train_longer(output: Path, epochs: int, *, resume: bool = False, watch: Watch | None = None) -> dict[str, Any]:
+    """Trains the network of a finished training for some more epochs, in the same folder.
+
+    It starts from the weights that were kept, at a tenth of the recipe's learning rate, which falls to ``min_learning_rate`` by a cosine
+    (for text it is constant). Where the best epoch is kept, that is the best of all epochs, the earlier ones included. Until it is
+    finished, ``weights.pt`` and ``result.json`` are those from before; afterwards ``history`` in ``result.json`` has the earlier results.
+
+    Args:
+        output: the folder of the training.
+        epochs: how many more.
+        resume: continue this training if it was interrupted.
+        watch: who watches it.
+
+    Returns:
+        The result, as :meth:`Run.execute` has it; epochs, seconds and passes count from the very beginning.
+
+    Raises:
+        InputError: if the folder holds no finished training, or one that is being continued otherwise.
+    """
+    output, watch = Path(output), watch or Watch()
+    with alone_in(output):
+        run, before = finished_training(output)
+        done, pending = before.get(MORE, []), run.get(MORE, [])
+        if len(pending) > len(done):
+            if not resume:
+                raise InputError(f'{output} was being trained for {pending[-1]} more epochs; continue that training with --resume.')
+            if pending[-1] != epochs:
+                raise InputError(f'{output} was being trained for {pending[-1]} more epochs, not {epochs}; give --more {pending[-1]}.')
+        elif resume and done and done[-1] == epochs:
+            return before['result']
+        else:
+            pending = [*done, epochs]
+        recipe, stage = Recipe.of_run(run['recipe'], source=str(output / RUN)), run['stage']
+        check_logger(recipe)
+        with as_input_error(str(output / GENOTYPE)):
+            genotype = genotype_from_dict(read_json(output / GENOTYPE))
+        data = task_of(recipe).load(recipe)
+        check_amounts(output, run, task_of(recipe).amounts(data))
+        work = Work(RunSpec.training(recipe, stage, genotype, run['seed']), recipe, output, data, resume, watch)
+        watch.on_start(_headline(work), work.task.cautions(recipe, data, (stage,)))
+        run[MORE] = pending
+        write_json(output / RUN, run)
+        again = continued(work, before, len(pending), epochs)
+        history = [*before.get('history', []), {'epochs': again.start.trained, 'result': before['result']}]
+        return _trained(again, history=history)
+
+
+def _headline(work: Work) -> str:
+    """Recipe, data, classes, sizes and plan in a line."""
+    plan = '' if work.spec.plan is None else f'; {work.spec.plan}'
+    return f'recipe {work.spec.recipe.name}; {work.task.describe(work.spec.recipe, work.data)}{plan}'

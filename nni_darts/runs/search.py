@@ -1,0 +1,223 @@
+"""Searches (Liu et al., ICLR 2019, section 3): in a supernet, or by training cells one by one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import seed_everything
+
+from nni_darts import parallel
+from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
+from nni_darts.activity import announce
+from nni_darts.cells import cells_to_train, number_of_cells
+from nni_darts.files import METRICS, write_text
+from nni_darts.genotypes import AnyGenotype
+from nni_darts.genotypes.base import operation_name
+from nni_darts.recipes import RUN, Recipe
+from nni_darts.report.searches import SEARCH, search_data, write_search
+from nni_darts.runs.costs import configured_strategy, search_passes
+from nni_darts.runs.folder import BY_MAGNITUDE, EXECUTOR, STAGE, read_json, write_json
+from nni_darts.runs.keeping import callbacks_in_time, resume_arguments
+from nni_darts.runs.loggers import create_logger
+from nni_darts.runs.spec import RunSpec, Work
+from nni_darts.strategies.differentiable import DifferentiableStrategy
+from nni_darts.strategies.fast import ExecutorChoice, ExecutorRecord
+from nni_darts.training.run import create_trainer, epochs_of, quiet_lightning
+
+__all__ = ['finish_search', 'search_cells', 'train_supernet']
+
+_STAGE_SEED = 1_000_003
+"""Between the seeds of two stages of one search."""
+
+
+def finish_search(work: Work, whole: Any, strategy: DifferentiableStrategy) -> tuple[AnyGenotype, dict[str, Any]]:
+    """Returns the genotype and the measurements of a search whose supernet has been trained, and writes its page.
+
+    Args:
+        work: the run.
+        whole, strategy: as :func:`train_supernet` returns them.
+    """
+    recipe, architecture = work.recipe, strategy.architecture
+    if architecture.by_magnitude is not None:
+        write_text(work.output / BY_MAGNITUDE, recipe.space.genotype_of(architecture.by_magnitude).to_json() + '\n')
+    _write_page(work, over=True)
+    stopped = architecture.stopped
+    early: dict[str, Any] = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
+    if architecture.ended is not None:
+        early |= {'ended': 'time', 'epochs': architecture.ended['all']}
+    last = epochs_of(work.output)[-1]
+    validated = {name: value for name, value in work.task.outcome(recipe, last).items() if name.startswith('valid_')}
+    passes = round(search_passes(recipe, whole, recipe.search.epochs, work.data), 3)
+    share = work.task.largest_class(recipe, work.data, 'search')
+    genotype = recipe.space.genotype_of(strategy.select())
+    return genotype, {**validated, **share, 'seconds': last['total_seconds'], 'passes': passes, **early}
+
+
+def train_supernet(work: Work) -> tuple[Any, DifferentiableStrategy]:
+    """Carries the search itself out, on every rank.
+
+    Returns:
+        The strategy, and the one of its last stage, which is the same where it has no stages.
+    """
+    spec, recipe = work.spec, work.recipe
+    seed_everything(spec.seed, verbose=False)
+    space = work.task.space(recipe, work.data)
+    whole = configured_strategy(recipe, spec.strategy)
+    _keep_executor(whole.executor_choice, work)
+    stages, epochs = len(whole.parts), whole.stage_epochs(recipe.search.epochs)
+    short = recipe.with_epochs('search', epochs)
+    for number, (deeper, strategy) in enumerate(whole.stages(space)):
+        folder = work.output / f'{STAGE}{number + 1}' if whole.in_stages else work.output
+        _Stage(work, short, folder, (number * epochs, (stages - number - 1) * epochs)).search(deeper, strategy)
+        # A resumed run does not repeat this stage, and must build the next one from the same random numbers.
+        seed_everything(spec.seed + _STAGE_SEED * (number + 1), verbose=False)
+    parallel.must_agree('cell', recipe.space.genotype_of(strategy.select()).code())
+    return whole, strategy
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One stage of a search; most searches have a single one.
+
+    Attributes:
+        work: the run.
+        recipe: the recipe with the epochs of the stage.
+        folder: the folder for its checkpoint.
+        around: how many epochs lie before and behind it.
+    """
+
+    work: Work
+    recipe: Recipe
+    folder: Path
+    around: tuple[int, int]
+
+    def search(self, space: Any, strategy: DifferentiableStrategy) -> None:
+        """Searches a space; if that was finished before, it only loads what came out."""
+        work, recipe = self.work, self.recipe
+        module, datamodule = work.task.searching(recipe, work.data, work.spec.seed)
+        logger = None
+        if parallel.is_first():
+            logger = create_logger(recipe, self.folder, {'stage': 'search', 'strategy': work.spec.strategy, 'seed': work.spec.seed})
+            strategy.on_decision = lambda record: self._decided(strategy, record)
+        with quiet_lightning():
+            trainer = create_trainer(
+                self.folder,
+                epochs=recipe.search.epochs,
+                accelerator=recipe.accelerator,
+                precision=recipe.precision,
+                checkpoint_steps=recipe.checkpoint_steps,
+                on_epoch=self._epoch_ended,
+                extra=lambda: self._described(strategy, trainer.current_epoch + 1),
+                around=self.around,
+                metrics=work.output / METRICS,
+                logger=logger,
+                callbacks=callbacks_in_time(work) if not self.around[1] else [],  # of several stages the last one can end early
+            )
+            resumed = resume_arguments(work, self.folder, work.output, self.around[0])
+            evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=resumed)
+            strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
+
+    def _epoch_ended(self, record: dict[str, Any]) -> None:
+        _write_page(self.work, over=False)
+        self.work.watch.on_epoch(record)
+
+    def _decided(self, strategy: DifferentiableStrategy, record: dict[str, Any]) -> None:
+        """``selection.jsonl``: why this cell. A line for each decision: what was scored, what was chosen, by which margin."""
+        lines = ''.join(json.dumps(entry) + '\n' for entry in strategy.architecture.history)
+        write_text(self.work.output / 'selection.jsonl', lines)
+        self.work.watch.on_decision(record)
+
+    def _described(self, strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
+        """What ``metrics.jsonl`` has of an epoch of a search besides its measurements."""
+        return {
+            **_decisions(strategy, epoch),
+            **_eigenvalue(strategy, epoch),
+            'probabilities': _named(strategy.probabilities()),
+            'genotype': self.recipe.space.genotype_of(strategy.select()).to_dict(),
+        }
+
+
+def _keep_executor(choice: ExecutorChoice, work: Work) -> None:
+    """Computes a resumed search as before, and notes in ``run.json``, from which ``result.json`` has it, how a search is computed."""
+    run = work.output / RUN
+    kept = read_json(run).get(EXECUTOR) if work.resume and parallel.is_first() else None
+    choice.keep(parallel.agreed(kept))
+
+    def noted(record: ExecutorRecord) -> None:
+        write_json(run, {**read_json(run), EXECUTOR: record})
+
+    if parallel.is_first() and run.exists():
+        choice.on_settled = noted
+        if choice.record is not None:
+            noted(choice.record)
+
+
+def _write_page(work: Work, *, over: bool) -> None:
+    """``search.html`` and ``search.json``: the search so far, to be looked at."""
+    about = {'strategy': work.spec.strategy, 'seed': work.spec.seed, 'recipe': work.recipe.name, 'metric': work.recipe.metric.name}
+    write_search(work.output, SEARCH, search_data(epochs_of(work.output), **about, over=over))
+
+
+def _decisions(strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
+    """How far a selection that decides one by one has come, how clear its last decision was, and which it took at the end of an epoch;
+    nothing for other selections."""
+    total, history = strategy.selection.decisions(strategy.architecture), strategy.architecture.history
+    if not total:
+        return {}
+    margin = history[-1]['margin'] if history else None
+    decided = [record for record in history if record.get('epoch') == epoch]
+    return {'decisions': len(history), 'of_decisions': total, **({} if margin is None else {'margin': margin}), 'decided': decided}
+
+
+def _eigenvalue(strategy: DifferentiableStrategy, epoch: int) -> dict[str, float]:
+    """How sharp the minimum was that α had found at the end of an epoch, where early stopping measures it."""
+    measured = strategy.architecture.curvature
+    return {'eigenvalue': round(measured[-1]['eigenvalue'], 6)} if measured and measured[-1]['epoch'] == epoch else {}
+
+
+def _named(tables: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Tables of probabilities with operations as genotypes name them."""
+    return {label: {operation_name(name): value for name, value in table.items()} for label, table in tables.items()}
+
+
+class _InProcess(SequentialExecutionEngine):
+    """NNI's engine for one-shot strategies without its detour: that one takes over the channel on which a trial reports to NNI."""
+
+    def _run_single_model(self, model: Any) -> None:
+        model.execute()
+        self.dispatch_model_event(TrainingEndEvent(model, ModelStatus.Trained))
+
+
+def search_cells(work: Work, train: Any) -> tuple[AnyGenotype, dict[str, Any]]:
+    """Trains the cells of a strategy without a supernet one after the other through the select stage; the best is by validation.
+
+    Args:
+        work: the run.
+        train: (description of a training, folder) → its result.
+    """
+    recipe, spec, output = work.recipe, work.spec, work.output
+    valid = f'valid_{recipe.metric.name}'
+    found: list[tuple[AnyGenotype, dict[str, Any]]] = []
+    values: dict[int, float | None] = {}
+    earlier = [lines[-1]['total_seconds'] for folder in output.glob('cell-*') if (lines := epochs_of(folder))] if work.resume else []
+    deadline, lasted = None if spec.plan is None else spec.plan.deadline(sum(earlier)), [0.0]
+    while len(found) < len(cells := cells_to_train(recipe, spec.strategy, spec.seed, values)):
+        if deadline is not None and found and not deadline.allows(max(lasted)):
+            break
+        begun = time.monotonic()
+        announce('cells', len(found), number_of_cells(recipe, spec.strategy), lasting=True)
+        genotype, folder = cells[len(found)], output / f'cell-{len(found)}'
+        found.append((genotype, train(RunSpec.training(recipe, 'select', genotype, spec.seed), folder)))
+        values[len(found)] = found[-1][1][valid]
+        lasted.append(time.monotonic() - begun)
+    announce('cells', len(found), len(found), lasting=True)
+    best, result = recipe.metric.best(found, lambda entry: entry[1][valid])
+    total = {name: round(sum(trained[name] for _, trained in found), 3) for name in ('seconds', 'passes')}
+    kept = {name: value for name, value in result.items() if name.startswith('valid_') or name in ('largest_class', 'images')}
+    early = {'ended': 'time', 'cells': len(found)} if len(found) < number_of_cells(recipe, spec.strategy) else {}
+    return best, {**kept, **total, **early}

@@ -1,0 +1,189 @@
+"""Trainings of one network: from scratch, from the weights of another training, or for some more epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import seed_everything
+from torch import Tensor, nn
+
+from nni_darts import parallel
+from nni_darts.budget import training_portion
+from nni_darts.files import METRICS
+from nni_darts.recipes import RUN, Recipe
+from nni_darts.runs.costs import as_input_error, cost_of
+from nni_darts.runs.folder import MORE, read_json
+from nni_darts.runs.keeping import callbacks_in_time, finish, keep_genotype, keep_network, resume_arguments
+from nni_darts.runs.loggers import create_logger
+from nni_darts.runs.spec import Work
+from nni_darts.runs.start import Start
+from nni_darts.runs.training_page import TrainingPage
+from nni_darts.training.best_epoch import BestEpoch
+from nni_darts.training.divergence import not_finite
+from nni_darts.training.run import create_trainer, epochs_of, peak_memory_mib, quiet_lightning
+from nni_darts.training.sharing import SharedSteps
+
+__all__ = ['continued', 'finish_training', 'page_of', 'train_network']
+
+_MORE_SEED = 10_007
+"""Between the seeds of a training and of its continuation: batches come in another order."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that has been trained.
+
+    Attributes:
+        network: the network with the weights that are kept.
+        tested: the metrics on test data; empty but after ``retrain``.
+        answers: probabilities and labels of the test images, where there are any.
+        best: what followed validation, if anything did.
+    """
+
+    network: nn.Module
+    tested: dict[str, float]
+    answers: tuple[Tensor, Tensor] | None
+    best: BestEpoch | None
+
+
+def page_of(work: Work) -> TrainingPage:
+    """Returns the page of a training."""
+    return TrainingPage(work.output, work.recipe, work.spec.stage, work.spec.genotype, read_json(work.output / RUN)['seed'])
+
+
+def train_network(work: Work) -> Trained:
+    """Carries the training itself out, on every rank.
+
+    Raises:
+        InputError: for a network that does not fit the data.
+        ArithmeticError: if the training diverges.
+    """
+    recipe, stage, start = work.recipe, work.spec.stage, work.start
+    settings = getattr(recipe, stage)
+    seed_everything(work.spec.seed, verbose=False)
+    with as_input_error(stage):
+        network = work.task.network(recipe, stage, work.spec.genotype, work.data)
+    trained = 0 if start is None else start.trained
+    folder = work.output if start is None else work.output / start.checkpoints
+    arguments = resume_arguments(work, folder, work.output, trained)
+    if start is not None and not arguments:
+        start.load(network)
+    module, datamodule = work.task.training(recipe, stage, work.data, work.spec.seed, trained=trained > 0)
+    module.set_model(network)
+    best = _best_epoch(recipe, stage, network, start)
+    with quiet_lightning():
+        trainer = create_trainer(
+            folder,
+            epochs=settings.epochs,
+            accelerator=recipe.accelerator,
+            precision=recipe.precision,
+            checkpoint_steps=recipe.checkpoint_steps,
+            gradient_clip=settings.gradient_clip,
+            on_epoch=work.watch.on_epoch,
+            around=(trained, 0),
+            metrics=work.output / METRICS,
+            logger=create_logger(recipe, folder, {'stage': stage, 'seed': work.spec.seed}) if parallel.is_first() else None,
+            callbacks=[
+                *([SharedSteps()] if recipe.devices > 1 else []),
+                *([best] if best is not None else []),
+                *callbacks_in_time(work),
+            ],
+        )
+        trainer.fit(module, datamodule=datamodule, **arguments)
+        name = not_finite(network.state_dict())  # of an average over steps, or of the checkpoint of a run that had ended
+        if name:
+            raise ArithmeticError(
+                f'the trained network holds NaN or infinite numbers ({name}): the training has diverged; start again with a lower '
+                'learning rate'
+            )
+        if stage != 'retrain':
+            return Trained(network, {}, None, best)
+        tested = trainer.test(module, datamodule=datamodule, verbose=False)[0]
+        names = dict.fromkeys((f'test_{recipe.metric.name}', 'test_accuracy'))
+        answers = module.answers()
+        if answers is not None and not torch.isfinite(answers[0]).all():
+            raise ArithmeticError(
+                f'the network answers to test images with NaN in precision {recipe.precision}: the training has diverged; start again '
+                'with a lower learning rate, or with precision: 32-true'
+            )
+        return Trained(network, {name: tested[name] for name in names if name in tested}, answers, best)
+
+
+def _best_epoch(recipe: Recipe, stage: str, network: nn.Module, start: Start | None) -> BestEpoch | None:
+    """What follows validation, where the best epoch is kept or patience is asked for."""
+    settings, keep = getattr(recipe, stage), recipe.keeps_best(stage)
+    if not keep and settings.patience is None:
+        return None
+    best = BestEpoch(recipe.metric, keep=keep, patience=settings.patience, before=0 if start is None else start.trained)
+    if start is not None and start.best is not None:
+        best.start_from(*start.best, {name: value.clone() for name, value in network.state_dict().items()})
+    return best
+
+
+def finish_training(work: Work, done: Trained, page: TrainingPage, **more: Any) -> dict[str, Any]:
+    """Writes everything of a training into its folder and returns the result.
+
+    Args:
+        work: the run.
+        done: what :func:`train_network` returned.
+        page: the page of the training.
+        more: what ``result.json`` has besides.
+    """
+    recipe, stage, start, genotype, best = work.recipe, work.spec.stage, work.start, work.spec.genotype, done.best
+    epochs = epochs_of(work.output)
+    last = epochs[-1]['epoch']
+    kept = best.epoch if best is not None and best.keep and best.epoch is not None else last
+    accuracies = {**work.task.outcome(recipe, epochs[kept - 1]), **done.tested, **work.task.largest_class(recipe, work.data, stage)}
+    asked = getattr(recipe, stage).epochs + (0 if start is None else start.trained)
+    ended = 'patience' if best is not None and best.ended else 'time' if last < asked else 'planned'
+    course = {'kept_epoch': kept, 'epochs': last, 'ended': ended}
+    spent = {'seconds': epochs[-1]['total_seconds'], 'passes': round(last * training_portion(recipe, stage), 3)}
+    keep_network(work, genotype, done.network)
+    keep_genotype(work, genotype)
+    measured = {**accuracies, **course, **spent, **cost_of(genotype, recipe, work.data, stage), 'peak_memory_mib': peak_memory_mib()}
+    page.finish(measured, done.answers, work.data)
+    return finish(work, measured, **more)
+
+
+# some more epochs ----------------------------------------------------------------------------------------------------------------------
+
+
+def continued(work: Work, before: Mapping[str, Any], number: int, epochs: int) -> Work:
+    """Returns the run that trains a finished network for some more epochs.
+
+    Args:
+        work: the finished run; its seed is the one in ``run.json``.
+        before: its ``result.json``.
+        number: which continuation of the training this is, from 1.
+        epochs: how many more.
+    """
+    stage, recipe = work.spec.stage, work.recipe
+    trained = before['result'].get('epochs', getattr(recipe, stage).epochs)
+    best = _best_before(recipe, stage, work.output, before['result'], trained)
+    spec = replace(work.spec, seed=work.spec.seed + _MORE_SEED * number)
+    start = Start(work.output, trained, best, f'{MORE}-{number}')
+    return replace(work, spec=spec, recipe=_gently(recipe, stage, epochs), start=start)
+
+
+def _best_before(recipe: Recipe, stage: str, output: Path, result: Mapping[str, Any], trained: int) -> tuple[int, float] | None:
+    """The epoch whose weights were kept, and its metric, where the best is kept."""
+    lines = epochs_of(output)[:trained]
+    values = [(line['epoch'], recipe.metric.of(line, 'valid')) for line in lines if recipe.metric.of(line, 'valid') is not None]
+    if not recipe.keeps_best(stage) or not values:
+        return None
+    kept = result.get('kept_epoch')  # results of earlier versions lack it
+    return next((value for value in values if value[0] == kept), None) or (trained, values[-1][1])
+
+
+def _gently(recipe: Recipe, stage: str, epochs: int) -> Recipe:
+    """The recipe for some more epochs of a finished training."""
+    settings = getattr(recipe, stage)
+    rate = settings.learning_rate / 10
+    changes: dict[str, Any] = {'epochs': epochs, 'learning_rate': rate}
+    if hasattr(settings, 'schedule'):
+        changes |= {'schedule': 'cosine', 'min_learning_rate': min(settings.min_learning_rate, rate)}
+    return recipe.model_copy(update={stage: settings.model_copy(update=changes)})
