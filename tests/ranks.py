@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 CONTEXT = multiprocessing.get_context('forkserver')
-CONTEXT.set_forkserver_preload(['nni_darts.stages', 'nni_darts.ranks'])  # the time goes into computing, not into imports
+CONTEXT.set_forkserver_preload(['nni_darts.runs.run', 'nni_darts.ranks'])  # the time goes into computing, not into imports
 
 
 def on_ranks(size: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:

@@ -142,7 +142,7 @@ class Outcome(NamedTuple):
 def killed_again_and_again(case: Case, folder: Path) -> Outcome:
     """Kills runs, resuming them each time, until there were enough kills; compares each with the unbroken one."""
     started = time.monotonic()
-    CONTEXT.set_forkserver_preload(['nni_darts.cli', 'nni_darts.stages', __name__])
+    CONTEXT.set_forkserver_preload(['nni_darts.cli', 'nni_darts.runs.run', __name__])
     rng = random.Random(case.name)
     whole = folder / case.name / 'unbroken'
     whole.parent.mkdir()

@@ -10,7 +10,7 @@ import pytest
 from nni_darts.errors import InputError
 from nni_darts.files import lock
 from nni_darts.recipes import Recipe
-from nni_darts.stages import search
+from tests.helpers.running import search
 
 
 def test_a_lock_is_that_of_one_process_and_ends_with_it(tmp_path: Path) -> None:

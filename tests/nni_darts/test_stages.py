@@ -495,14 +495,14 @@ def test_another_metric_chooses_cells_and_is_tested(tiny: Recipe, images: Path, 
 @pytest.mark.parametrize(('metric', 'criterion'), [('accuracy', 'accuracy'), ('f1', 'loss')])
 def test_other_metrics_score_batches_by_the_loss(metric: str, criterion: str, images: Path) -> None:
     """Unless a criterion is set."""
-    from nni_darts.stages import _strategy
+    from nni_darts.runs.costs import configured_strategy
 
     recipe = Recipe.load('digits', {**overrides(images), 'metric': metric})
-    assert _strategy(recipe, 'darts-pt').selection.scoring.criterion == criterion
-    assert _strategy(recipe, 'enas').architect.criterion == criterion
-    assert _strategy(recipe, 'darts-1st+pt-mag').selection.epochs_between == 1
+    assert configured_strategy(recipe, 'darts-pt').selection.scoring.criterion == criterion
+    assert configured_strategy(recipe, 'enas').architect.criterion == criterion
+    assert configured_strategy(recipe, 'darts-1st+pt-mag').selection.epochs_between == 1
     chosen = Recipe.load('digits', {**overrides(images), 'metric': metric, 'search.settings.darts-pt': {'criterion': 'accuracy'}})
-    assert _strategy(chosen, 'darts-pt').selection.scoring.criterion == 'accuracy'
+    assert configured_strategy(chosen, 'darts-pt').selection.scoring.criterion == 'accuracy'
 
 
 def test_class_weights_need_labels(tiny: Recipe, images: Path) -> None:
