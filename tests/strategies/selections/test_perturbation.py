@@ -70,7 +70,7 @@ class Checked(Perturbation):
         for index, score in zip(candidates, scores):
             train = self.scoring.batch_norm == 'train'
             mask = (label, index, self.renormalise)
-            portion = getattr(module.strategy.relaxation, 'portion', 1)
+            portion = module.strategy.relaxation.portion or 1
             expected = brute_force_score(module.model, architecture, data, mask, self.scoring.criterion, train, portion)
             assert score == pytest.approx(expected, abs=1e-12)
         self.checked = getattr(self, 'checked', 0) + len(scores)
