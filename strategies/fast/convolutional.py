@@ -122,7 +122,7 @@ class FastCell(ExecutedCell, Cell):
     def forward(self, older: Tensor, previous: Tensor) -> Tensor:
         """As for :class:`Cell`."""
         # A frozen copy of a supernet has fixed nodes; scoring shares results among plain modules.
-        if not all(isinstance(node, ChoiceNode) for node in self.nodes) or self._architecture.masked is not None:
+        if not all(isinstance(node, ChoiceNode) for node in self.nodes) or self._architecture.view.mask is not None:
             return super().forward(older, previous)
         return self.execute(self.choice(self, older, previous), older, previous)
 
@@ -160,7 +160,7 @@ class FastCell(ExecutedCell, Cell):
 
     def structure(self) -> str:
         """As :meth:`.ExecutedCell.structure`."""
-        return f'{self} {self._architecture.fixed} {self._architecture.dropped} {self.checkpoint}'
+        return f'{self} {self._architecture.state.fixed} {self._architecture.state.dropped} {self.checkpoint}'
 
     def alphas(self) -> Sequence[Tensor]:
         """As :meth:`.ExecutedCell.alphas`."""
@@ -173,8 +173,10 @@ class FastCell(ExecutedCell, Cell):
     def plan(self, like: Tensor) -> Plan:
         """As :meth:`.ExecutedCell.plan`; it stays the same until an edge is decided."""
         architecture = self._architecture
-        decided = tuple((architecture.is_cut(edge.label), architecture.fixed.get(edge.label)) for node in self.nodes for edge in node.edges)
-        decisions = decided, bool(architecture.fixed or architecture.dropped)
+        decided = tuple(
+            (architecture.view.is_cut(edge.label), architecture.state.fixed.get(edge.label)) for node in self.nodes for edge in node.edges
+        )
+        decisions = decided, bool(architecture.state.fixed or architecture.state.dropped)
         key = like.device, like.dtype, self.training, decisions
         if key not in self._plans:
             self._plans = {known: plan for known, plan in self._plans.items() if known[-1] == decisions}

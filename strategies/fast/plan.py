@@ -162,7 +162,7 @@ class Plan:
         architecture, first = cell.nodes[0].edges[0].architecture, cell.nodes[0]
         self.portion = first.edges[0].relaxation.portion
         self.weighted = architecture.decisions[first.inputs.label].weighted
-        self.decided = bool(architecture.fixed or architecture.dropped)
+        self.decided = bool(architecture.state.fixed or architecture.state.dropped)
         self.nodes, self.training, self.concat = len(cell.nodes), cell.training, cell.concat
         self.constants = like.new_tensor([0.0, 1.0])
         self.labels: list[str] = []
@@ -171,8 +171,8 @@ class Plan:
         for node in cell.nodes:
             for state, edge in enumerate(node.edges):
                 here: Candidates = []
-                if not architecture.is_cut(edge.label):
-                    candidates, decided = edge.candidates(), architecture.fixed.get(edge.label)
+                if not architecture.view.is_cut(edge.label):
+                    candidates, decided = edge.candidates(), architecture.state.fixed.get(edge.label)
                     if decided is not None:
                         here = [(candidates[decided], _DECIDED)]
                     else:

@@ -91,13 +91,13 @@ class FastRecurrentCell(ExecutedCell, RecurrentCell):
     def forward(self, words: Tensor, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """As for :class:`RecurrentCell`."""
         # A frozen copy of a supernet has fixed nodes; scoring shares results among plain modules.
-        if not all(isinstance(node, RecurrentChoiceNode) for node in self.nodes) or self._architecture.masked is not None:
+        if not all(isinstance(node, RecurrentChoiceNode) for node in self.nodes) or self._architecture.view.mask is not None:
             return super().forward(words, hidden, mask)
         return self.execute(self.choice(self, words, hidden, mask), words, hidden, mask)
 
     def plan(self, like: Tensor) -> RecurrentPlan:
         """As :meth:`.ExecutedCell.plan`."""
-        cut = self._architecture.is_cut
+        cut = self._architecture.view.is_cut
         return RecurrentPlan(tuple(tuple(index for index, edge in enumerate(node.edges) if not cut(edge.label)) for node in self.nodes))
 
     def compute(self, plan: RecurrentPlan, node_state: Callable[..., Tensor], *inputs: Any) -> tuple[Tensor, Tensor]:
@@ -121,7 +121,7 @@ class FastRecurrentCell(ExecutedCell, RecurrentCell):
 
     def structure(self) -> str:
         """As :meth:`.ExecutedCell.structure`."""
-        return f'{self} {self._architecture.fixed} {self._architecture.dropped}'
+        return f'{self} {self._architecture.state.fixed} {self._architecture.state.dropped}'
 
     def alphas(self) -> Sequence[Tensor]:
         """As :meth:`.ExecutedCell.alphas`."""
@@ -153,7 +153,7 @@ def _edge_weights(node: RecurrentChoiceNode, inputs: Sequence[int]) -> Tensor:
     """Returns the weights of the activations, without ``none``, on the edges from these inputs: (inputs, activations)"""
     rows = []
     for edge in (node.edges[index] for index in inputs):
-        decided = edge.architecture.operation(edge.label)
+        decided = edge.architecture.view.operation(edge.label)
         if decided is None:
             rows.append(edge.relaxation.weights(edge.label, edge.architecture.alpha(edge.label)))
         else:

@@ -317,7 +317,7 @@ def test_a_search_that_is_resumed_after_a_decision_keeps_its_executor(caplog: py
     strategy, model = supernet(relaxation=PartialChannels(2))
     strategy.executor_choice.keep({'name': 'compiled', 'how': 'chosen'})
     label, _ = next(iter(strategy.architecture.operations().items()))
-    strategy.architecture.fixed[label] = 1
+    strategy.architecture.state.fixed[label] = 1
     model(images())
     assert strategy.executor_choice.record['name'] == 'compiled' and not caplog.records
 

@@ -252,8 +252,8 @@ def test_decided_and_dropped_edges(train: bool) -> None:
         names = ['skip_connect', 'max_pool_3x3', 'sep_conv_5x5', 'avg_pool_3x3', 'dil_conv_3x3']
         for position, (label, decision) in enumerate(strategy.architecture.operations().items()):
             if position % 2:
-                strategy.architecture.fixed[label] = decision.names.index(names[position // 2 % len(names)])
-        strategy.architecture.dropped = {'normal_input_3': [1], 'normal_input_4': [0, 2, 3], 'reduce_input_3': [2]}
+                strategy.architecture.state.fixed[label] = decision.names.index(names[position // 2 % len(names)])
+        strategy.architecture.state.dropped = {'normal_input_3': [1], 'normal_input_4': [0, 2, 3], 'reduce_input_3': [2]}
     same(*pair, images(), 1e-10)
 
 
@@ -261,10 +261,10 @@ def test_everything_decided_as_skip() -> None:
     """A node may then be the very state that another one reads: nothing may be added to it in place."""
     pair = supernet('darts', 'plain'), supernet('darts', 'fast')
     for strategy, _ in pair:
-        strategy.architecture.fixed = {
+        strategy.architecture.state.fixed = {
             label: decision.names.index('skip_connect') for label, decision in strategy.architecture.operations().items()
         }
-        strategy.architecture.dropped = {'normal_input_3': [0, 1], 'reduce_input_4': [0, 1, 2]}
+        strategy.architecture.state.dropped = {'normal_input_3': [0, 1], 'reduce_input_4': [0, 1, 2]}
     same(*pair, images(), 1e-10)
 
 
@@ -314,7 +314,7 @@ def test_partial_channels(relaxation: Any, size: int, monkeypatch: pytest.Monkey
     assert len(calls) == 2 * len(fast[1].cells)
     for strategy, _ in (plain, fast):
         label, decision = next(iter(strategy.architecture.operations().items()))
-        strategy.architecture.fixed[label] = decision.names.index('sep_conv_3x3')
+        strategy.architecture.state.fixed[label] = decision.names.index('sep_conv_3x3')
     same(plain, fast, images(size), 1e-10)
     assert len(calls) == 2 * len(fast[1].cells)
 

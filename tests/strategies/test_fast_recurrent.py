@@ -90,8 +90,8 @@ def test_decided_and_dropped_edges() -> None:
     for strategy, _ in made:
         for position, (label, decision) in enumerate(strategy.architecture.operations().items()):
             if position % 2:
-                strategy.architecture.fixed[label] = 1 + position % (len(decision.names) - 1)
-        strategy.architecture.dropped = {'recurrent_input_3': [1], 'recurrent_input_4': [0, 3, 2]}
+                strategy.architecture.state.fixed[label] = 1 + position % (len(decision.names) - 1)
+        strategy.architecture.state.dropped = {'recurrent_input_3': [1], 'recurrent_input_4': [0, 3, 2]}
     same(*made)
 
 
