@@ -318,13 +318,13 @@ def _search_supernet(
 ) -> tuple[AnyGenotype, dict[str, Any]]:
     with _on_its_devices(recipe, output, resume, {'stage': 'search', 'strategy': name, 'seed': seed, **_noted(plan)}):
         whole, strategy = _train_supernet(recipe, name, seed, output, data, resume, plan, on_epoch, on_decision)
-    by_magnitude, stopped = strategy.architecture.by_magnitude, strategy.architecture.stopped
+    by_magnitude, stopped = strategy.architecture.state.by_magnitude, strategy.architecture.state.stopped
     if by_magnitude is not None:
         write_text(output / BY_MAGNITUDE, recipe.space.genotype_of(by_magnitude).to_json() + '\n')
     _write_page(output, recipe, name, seed, over=True)
     early: dict[str, Any] = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
-    if strategy.architecture.ended is not None:
-        early |= {'ended': 'time', 'epochs': strategy.architecture.ended['all']}
+    if strategy.architecture.state.ended is not None:
+        early |= {'ended': 'time', 'epochs': strategy.architecture.state.ended['all']}
     last = epochs_of(output)[-1]
     validated = {name: value for name, value in task_of(recipe).outcome(recipe, last).items() if name.startswith('valid_')}
     passes = round(_search_passes(recipe, whole, recipe.search.epochs, data), 3)
@@ -461,7 +461,7 @@ def _write_page(output: Path, recipe: Recipe, strategy: str, seed: int, *, over:
 def _decided(strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
     """How far a selection that decides one by one has come, how clear its last decision was, and which it took at the end of an epoch;
     nothing for other selections."""
-    total, history = strategy.selection.decisions(strategy.architecture), strategy.architecture.history
+    total, history = strategy.selection.decisions(strategy.architecture), strategy.architecture.state.history
     if not total:
         return {}
     margin = history[-1]['margin'] if history else None
@@ -471,13 +471,13 @@ def _decided(strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
 
 def _eigenvalue(strategy: DifferentiableStrategy, epoch: int) -> dict[str, float]:
     """How sharp the minimum was that α had found at the end of an epoch, where early stopping measures it."""
-    measured = strategy.architecture.curvature
+    measured = strategy.architecture.state.curvature
     return {'eigenvalue': round(measured[-1]['eigenvalue'], 6)} if measured and measured[-1]['epoch'] == epoch else {}
 
 
 def _write_decisions(output: Path, strategy: DifferentiableStrategy) -> None:
     """``selection.jsonl``: why this cell. A line for each decision: what was scored, what was chosen, by which margin."""
-    write_text(output / 'selection.jsonl', ''.join(json.dumps(record) + '\n' for record in strategy.architecture.history))
+    write_text(output / 'selection.jsonl', ''.join(json.dumps(record) + '\n' for record in strategy.architecture.state.history))
 
 
 def _named(tables: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
