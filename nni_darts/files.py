@@ -6,12 +6,13 @@ import errno
 import fcntl
 import io
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ['CHECKPOINT', 'METRICS', 'PREVIOUS', 'cache_folder', 'lock', 'naming', 'no_room', 'replacing', 'write_text']
+__all__ = ['CHECKPOINT', 'METRICS', 'PREVIOUS', 'cache_folder', 'lock', 'locked', 'naming', 'no_room', 'replacing', 'write_text']
 
 METRICS = 'metrics.jsonl'
 """In an output folder: a line for each epoch."""
@@ -41,6 +42,27 @@ def lock(path: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+@contextmanager
+def locked(path: Path, *, patience: float) -> Iterator[None]:
+    """Holds the lock of a file in the block.
+
+    Args:
+        patience: seconds to wait for another process that has it.
+
+    Raises:
+        OSError: if the file system has no locks; TimeoutError if the other process does not release it in time.
+    """
+    end = time.monotonic() + patience
+    while (descriptor := lock(path)) is None:
+        if time.monotonic() > end:
+            raise TimeoutError(errno.ETIMEDOUT, 'another process keeps the lock', str(path))
+        time.sleep(0.05)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 _NO_ROOM = {

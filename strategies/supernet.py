@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nni_darts._nni import BaseSuperNetModule, InputChoice, LayerChoice, recursive_freeze
 from nni_darts.strategies.architecture import Architecture, InputDecision, OperationDecision, Topology
+from nni_darts.strategies.reference import Reference
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.relaxations.base import weighted_sum
 from nni_darts.strategies.relaxations.subsets import slot_weights, subset_weights, subsets
@@ -23,13 +24,13 @@ class RelaxedChoice(BaseSuperNetModule):
     def __init__(self, choice: LayerChoice | InputChoice, architecture: Architecture) -> None:
         super().__init__()
         self.label = str(choice.label)  # NNI's label is a class of its own, which a checkpoint could not hold
-        self._original = [choice]  # in a list: neither its modules nor its mutable belong to this module
-        self._shared = [architecture]  # in a list: α is not a parameter of the supernet
+        self._original = Reference(choice)  # neither its modules nor its mutable belong to this module
+        self._architecture = Reference(architecture)  # α is no parameter of the supernet
 
     @property
     def architecture(self) -> Architecture:
         """The α of the whole supernet."""
-        return self._shared[0]
+        return self._architecture.value
 
     def resample(self, memo: dict[str, Any]) -> dict[str, Any]:
         """Relaxations are deterministic: there is nothing to sample."""
@@ -45,11 +46,11 @@ class RelaxedChoice(BaseSuperNetModule):
 
     def check_contains(self, sample: dict[str, Any]) -> Any:
         """NNI's validation of a sample."""
-        return self._original[0].choice.check_contains(sample)
+        return self._original.value.choice.check_contains(sample)
 
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
         """NNI's module of the chosen inputs."""
-        return self._original[0].freeze(sample)
+        return self._original.value.freeze(sample)
 
     def extra_repr(self) -> str:
         return f'label={self.label!r}'
@@ -75,22 +76,21 @@ class MixedOperation(RelaxedChoice):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Arguments and result as those of the candidates."""
-        if self.architecture.is_cut(self.label):
+        if self.architecture.view.is_cut(self.label):
             return args[0].new_zeros(())  # nothing reads it
         return self.relaxation.around(self._compute, args, kwargs)
 
     def _compute(self, *args: Any, **kwargs: Any) -> Tensor:
-        architecture, candidates = self.architecture, self.candidates()
-        decided = architecture.operation(self.label)
+        view, candidates = self.architecture.view, self.candidates()
+        decided = view.operation(self.label)
         if decided is not None:
             return candidates[decided](*args, **kwargs)
-        mask = architecture.masked
-        left_out = mask if mask is not None and mask.label == self.label else None
-        return self.relaxation.mix(self.label, architecture.alpha(self.label), candidates, args, kwargs, left_out)
+        alpha = self.architecture.alpha(self.label)
+        return self.relaxation.mix(self.label, alpha, candidates, args, kwargs, view.mask_of(self.label))
 
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
         """The chosen candidate, with the weights it has here unless the relaxation searched something smaller in its place."""
-        chosen = self._original[0].choice.freeze(sample)
+        chosen = self._original.value.choice.freeze(sample)
         return recursive_freeze(self._replaced.get(chosen, getattr(self, str(chosen))), sample)[0]
 
 
@@ -114,7 +114,7 @@ class SummedInputs(RelaxedChoice):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """The sum of the inputs that are left; they have one shape."""
-        left = self.architecture.remaining(self.label)
+        left = self.architecture.view.inputs(self.label)
         terms = [inputs[index] for index in left]
         if self.architecture.decisions[self.label].weighted:
             weights = self.architecture.edge_weights(self.label).unbind()
@@ -143,9 +143,9 @@ class MixedInputs(RelaxedChoice):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor | list[Tensor]:
         """The inputs have one shape; the result is shaped like that of the frozen choice."""
-        left = self.architecture.remaining(self.label)
+        left = self.architecture.view.inputs(self.label)
         inputs = [inputs[index] for index in left]
-        if self.architecture.path is not None:
+        if self.architecture.view.path is not None:
             return self._reduce(inputs)
         alpha = self.architecture.alpha(self.label)[left]
         if self.reduction in ('sum', 'mean'):

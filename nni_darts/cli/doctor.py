@@ -13,7 +13,7 @@ import sys
 import tempfile
 import warnings
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -275,16 +275,16 @@ def _gpu() -> Finding:
 def _compiler() -> Finding:
     from nni_darts.strategies.fast.kernels import compiler, instruction_set
 
-    program = compiler()
+    command = compiler()
     if os.environ.get('NNI_DARTS_KERNELS') == 'off':
         return Finding('compiler', 'ok', 'not needed: NNI_DARTS_KERNELS is off')
-    if program is None:
+    if command is None:
         advice = 'install g++, or name a compiler in CXX: searches on the CPU are slower without'
         return Finding('compiler', 'missing', 'there is no C++ compiler', advice)
     with tempfile.TemporaryDirectory() as folder:
-        command = [program, '-fopenmp', f'-march={instruction_set()}', '-shared', '-fPIC', '-x', 'c++', '-', '-o', f'{folder}/tried.so']
-        done = subprocess.run(command, input=b'#include <omp.h>\n#include <cmath>\n', capture_output=True, timeout=_SECONDS)
-    version = _first_line([program, '--version']) or program
+        options = ['-fopenmp', f'-march={instruction_set()}', '-shared', '-fPIC', '-x', 'c++', '-', '-o', f'{folder}/tried.so']
+        done = subprocess.run([*command, *options], input=b'#include <omp.h>\n#include <cmath>\n', capture_output=True, timeout=_SECONDS)
+    version = _first_line([*command, '--version']) or command[0]
     if done.returncode:
         said = next(iter(done.stderr.decode('utf-8', 'replace').splitlines()), f'exit code {done.returncode}')
         return Finding('compiler', 'warning', f'{version} does not compile: {said}', 'install the C++ library and OpenMP for it')
@@ -343,7 +343,7 @@ def _difference() -> tuple[float, float]:
     return float((output - other_output).norm() / output.norm()), float((gradient - other_gradient).norm() / gradient.norm())
 
 
-def _first_line(command: list[str]) -> str | None:
+def _first_line(command: Sequence[str]) -> str | None:
     """The first line that a program prints; None if it does not run."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)

@@ -42,14 +42,14 @@ def finish_search(work: Work, whole: Any, strategy: DifferentiableStrategy) -> t
         work: the run.
         whole, strategy: as :func:`train_supernet` returns them.
     """
-    recipe, architecture = work.recipe, strategy.architecture
-    if architecture.by_magnitude is not None:
-        write_text(work.output / BY_MAGNITUDE, recipe.space.genotype_of(architecture.by_magnitude).to_json() + '\n')
+    recipe, state = work.recipe, strategy.architecture.state
+    if state.by_magnitude is not None:
+        write_text(work.output / BY_MAGNITUDE, recipe.space.genotype_of(state.by_magnitude).to_json() + '\n')
     _write_page(work, over=True)
-    stopped = architecture.stopped
+    stopped = state.stopped
     early: dict[str, Any] = {} if stopped is None else {'stopped_after': stopped['after'], 'cell_of_epoch': stopped['epoch']}
-    if architecture.ended is not None:
-        early |= {'ended': 'time', 'epochs': architecture.ended['all']}
+    if state.ended is not None:
+        early |= {'ended': 'time', 'epochs': state.ended['all']}
     last = epochs_of(work.output)[-1]
     validated = {name: value for name, value in work.task.outcome(recipe, last).items() if name.startswith('valid_')}
     passes = round(search_passes(recipe, whole, recipe.search.epochs, work.data), 3)
@@ -128,7 +128,7 @@ class _Stage:
 
     def _decided(self, strategy: DifferentiableStrategy, record: dict[str, Any]) -> None:
         """``selection.jsonl``: why this cell. A line for each decision: what was scored, what was chosen, by which margin."""
-        lines = ''.join(json.dumps(entry) + '\n' for entry in strategy.architecture.history)
+        lines = ''.join(json.dumps(entry) + '\n' for entry in strategy.architecture.state.history)
         write_text(self.work.output / 'selection.jsonl', lines)
         self.work.watch.on_decision(record)
 
@@ -166,7 +166,7 @@ def _write_page(work: Work, *, over: bool) -> None:
 def _decisions(strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
     """How far a selection that decides one by one has come, how clear its last decision was, and which it took at the end of an epoch;
     nothing for other selections."""
-    total, history = strategy.selection.decisions(strategy.architecture), strategy.architecture.history
+    total, history = strategy.selection.decisions(strategy.architecture), strategy.architecture.state.history
     if not total:
         return {}
     margin = history[-1]['margin'] if history else None
@@ -176,7 +176,7 @@ def _decisions(strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
 
 def _eigenvalue(strategy: DifferentiableStrategy, epoch: int) -> dict[str, float]:
     """How sharp the minimum was that α had found at the end of an epoch, where early stopping measures it."""
-    measured = strategy.architecture.curvature
+    measured = strategy.architecture.state.curvature
     return {'eigenvalue': round(measured[-1]['eigenvalue'], 6)} if measured and measured[-1]['epoch'] == epoch else {}
 
 

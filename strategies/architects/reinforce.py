@@ -62,10 +62,10 @@ class Reinforce(Architect):
         scores = []
         with torch.no_grad(), saved(list(module.model.buffers())):
             for path, _ in drawn:
-                with architecture.along(path):
+                with architecture.viewed(path=path):
                     scores.append(module.score_on(valid, index, shares[1], self.criterion))
         (rewards,) = parallel.average([torch.stack(scores).cpu()])  # one transfer for all
-        loss = sum(self.surrogate(architecture.memory, reward, log) for reward, (_, log) in zip(rewards.tolist(), drawn))
+        loss = sum(self.surrogate(architecture.state.memory, reward, log) for reward, (_, log) in zip(rewards.tolist(), drawn))
         return parallel.average(gradient_of(loss / self.paths_per_step, architecture.arch_parameters(), module.loss_scale))
 
     def surrogate(self, memory: dict[str, Any], reward: float, log_probability: Tensor) -> Tensor:

@@ -1,14 +1,16 @@
 """The relaxed cells of our spaces, computed fast: the same numbers from the same parameters.
 
-What the plain execution does edge by edge and candidate by candidate is arranged by state here, and what leaves a state is computed
-together (docs/performance.md has a picture). For convolutional cells there are three executors beside ``plain``:
+The plain execution computes edge by edge and candidate by candidate. Here computations are planned by state, and the outgoing edges of a
+state are computed together (:mod:`.plan`; docs/performance.md has a picture). For convolutional cells there are three executors beside
+``plain``:
 
 - :mod:`.compiled`: kernels in C++, on the CPU where there is a compiler;
-- :mod:`.piecewise`: little to move to and from memory, and little to keep for backward, on the CPU;
-- :mod:`.joined`: few operations on many channels, where each costs more than what it computes: GPUs, and small images without a compiler.
+- :mod:`.piecewise`: torch's operations, which move little to and from memory and keep little for backward, on the CPU;
+- :mod:`.joined`: few operations on many channels, for GPUs and small images, where each operation costs more than its arithmetic.
 
-The first two make a cell one node of autograd's graph (:mod:`.streamed`); :mod:`.partial` is the cell of PC-DARTS.
-Recurrent cells are in :mod:`.recurrent`. Which executor computes the cells of a search is chosen in :mod:`.executors`.
+The first two make a cell one node of autograd's graph (:mod:`.streamed`); :mod:`.partial` adds the channels that bypass the operations in
+PC-DARTS. Recurrent cells (:mod:`.recurrent`) have ``compiled``, ``joined`` and ``plain``. :mod:`.executors` chooses the executor that
+computes the cells of a search, by timing.
 
 Modules, parameters, buffers and their names stay as they are: checkpoints fit both ways.
 """
@@ -19,12 +21,11 @@ from torch import nn
 
 from nni_darts.strategies.fast import convolutional, recurrent
 from nni_darts.strategies.fast.convolutional import FastCell
-from nni_darts.strategies.fast.executors import ExecutionSetting, ExecutorChoice, ExecutorRecord
-from nni_darts.strategies.fast.partial import FastPartialCell
+from nni_darts.strategies.fast.executors import ExecutedCell, ExecutionSetting, ExecutorChoice, ExecutorRecord
 from nni_darts.strategies.fast.recurrent import FastRecurrentCell
-from nni_darts.strategies.relaxations import PartialChannels, Relaxation
+from nni_darts.strategies.relaxations import Relaxation
 
-__all__ = ['ExecutionSetting', 'ExecutorChoice', 'ExecutorRecord', 'FastCell', 'FastPartialCell', 'FastRecurrentCell', 'accelerate']
+__all__ = ['ExecutionSetting', 'ExecutorChoice', 'ExecutorRecord', 'FastCell', 'FastRecurrentCell', 'accelerate']
 
 
 def accelerate(model: nn.Module, relaxation: Relaxation, choice: ExecutorChoice, *, checkpoint: bool = False) -> None:
@@ -40,18 +41,18 @@ def accelerate(model: nn.Module, relaxation: Relaxation, choice: ExecutorChoice,
     Raises:
         ValueError: if an executor is pinned that cannot compute these cells.
     """
-    replaced: list[FastCell | FastRecurrentCell] = []
-    kind = type(relaxation)
-    partial = kind is PartialChannels
+    replaced: list[ExecutedCell] = []
+    kind, partial = type(relaxation), relaxation.portion is not None
     if partial or (kind.mix is Relaxation.mix and kind.around is Relaxation.around and not relaxation.weighted_edges):
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):
                 if convolutional.is_suited(child) and not relaxation.sampled:
-                    replaced.append((FastPartialCell if partial else FastCell)(child, choice, checkpoint=checkpoint))
-                    setattr(parent, name, replaced[-1])
+                    replaced.append(FastCell(child, choice, checkpoint=checkpoint))
                 elif recurrent.is_suited(child) and not partial:
                     replaced.append(FastRecurrentCell(child, choice))
-                    setattr(parent, name, replaced[-1])
+                else:
+                    continue
+                setattr(parent, name, replaced[-1])
     choice.check_cells(replaced, kind.__name__)
     if not replaced:
         choice.only_plain()

@@ -1,4 +1,4 @@
-"""The relaxed convolutional cell: sorts out what there is to compute, and has an executor compute it."""
+"""The relaxed convolutional cell: plans its computations and has an executor carry them out."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from torch.utils.checkpoint import checkpoint
 from nni_darts.search_spaces.cell import Cell, ChoiceNode
 from nni_darts.search_spaces.operations import Noise
 from nni_darts.strategies.architecture import Architecture
-from nni_darts.strategies.fast.executors import ExecutorChoice
+from nni_darts.strategies.fast.executors import ExecutedCell, Executor, ExecutorChoice, by_name
 from nni_darts.strategies.fast.folded import RunningStatistics
 from nni_darts.strategies.fast.joined import joined
+from nni_darts.strategies.fast.partial import partial_channels
 from nni_darts.strategies.fast.plan import Plan
-from nni_darts.strategies.fast.streamed import streamed
+from nni_darts.strategies.fast.streamed import Stream, streamed
 from nni_darts.strategies.supernet import MixedOperation, SummedInputs
 
 __all__ = ['FastCell', 'is_suited']
@@ -38,10 +39,75 @@ def is_suited(cell: nn.Module) -> bool:
     )
 
 
-class FastCell(Cell):
+class _Plain(Executor):
+    """The cell itself."""
+
+    name = 'plain'
+
+    def __call__(self, cell: FastCell, plan: Plan, older: Tensor, previous: Tensor) -> Tensor:
+        return Cell.forward(cell, older, previous)
+
+
+class _Joined(Executor):
+    """Few operations on many channels."""
+
+    name = 'joined'
+
+    def computes(self, plan: Plan) -> bool:
+        return plan.portion is None
+
+    def __call__(self, cell: FastCell, plan: Plan, older: Tensor, previous: Tensor) -> Tensor:
+        states = cell.preprocess_0(older), cell.preprocess_1(previous)
+        weights, _ = cell.weights(plan)
+        running = cell.running_statistics(plan, states[0])
+        if cell.checkpoint and torch.is_grad_enabled() and not plan.unfused:
+            # Computed again in backward, where what is noted of running statistics is not written.
+            output = checkpoint(joined, plan, running, weights, *states, use_reentrant=False, preserve_rng_state=False)
+        else:
+            output = joined(plan, running, weights, *states)
+        running.write()
+        return output
+
+
+class _Streamed(Executor):
+    """A cell as one node of autograd's graph."""
+
+    def __call__(self, cell: FastCell, plan: Plan, older: Tensor, previous: Tensor) -> Tensor:
+        states = cell.preprocess_0(older), cell.preprocess_1(previous)
+        weights, edges = cell.weights(plan)
+        running = cell.running_statistics(plan, states[0])
+        keep = torch.is_grad_enabled() and not cell.checkpoint
+        stream = Stream(plan, running, compiled=self.name == 'compiled', keep=keep)
+        if plan.portion is None:
+            output = streamed(cell, stream, weights, *states)
+        else:
+            output = partial_channels(stream, weights, edges, *states)
+        running.write()
+        return output
+
+
+class _Piecewise(_Streamed):
+    """Torch's operations on pieces of a batch."""
+
+    name = 'piecewise'
+
+    def computes(self, plan: Plan) -> bool:
+        return plan.portion is None
+
+
+class _Compiled(_Streamed):
+    """Kernels in C++; of PC-DARTS' cells until something is decided."""
+
+    name = 'compiled'
+
+    def computes(self, plan: Plan) -> bool:
+        return plan.portion is None or not plan.decided
+
+
+class FastCell(ExecutedCell, Cell):
     """A relaxed cell. Takes over the modules of the plain one."""
 
-    executors = ('compiled', 'piecewise', 'joined', 'plain')
+    executors = by_name(_Compiled(), _Piecewise(), _Joined(), _Plain())
 
     def __init__(self, cell: Cell, choice: ExecutorChoice, *, checkpoint: bool = False) -> None:
         nn.Module.__init__(self)
@@ -55,34 +121,35 @@ class FastCell(Cell):
 
     def forward(self, older: Tensor, previous: Tensor) -> Tensor:
         """As for :class:`Cell`."""
-        if not all(isinstance(node, ChoiceNode) for node in self.nodes):
-            return super().forward(older, previous)  # a frozen copy of a supernet has fixed nodes
-        if self._architecture.masked is not None:
-            return super().forward(older, previous)  # scoring shares results among plain modules
+        # A frozen copy of a supernet has fixed nodes; scoring shares results among plain modules.
+        if not all(isinstance(node, ChoiceNode) for node in self.nodes) or self._architecture.view.mask is not None:
+            return super().forward(older, previous)
         return self.execute(self.choice(self, older, previous), older, previous)
 
-    def execute(self, name: str, older: Tensor, previous: Tensor) -> Tensor:
-        """As :meth:`.Executable.execute`."""
-        if name == 'plain':
-            return Cell.forward(self, older, previous)
-        edge = self.nodes[0].edges[0]
-        states = self.preprocess_0(older), self.preprocess_1(previous)
-        plan = self._plan(states[0])
-        weights = [edge.relaxation.weights(label, edge.architecture.alpha(label)) for label in plan.labels]
-        weights = torch.cat([plan.constants, *weights])
-        running = RunningStatistics(self._count(states[0], plan))
-        if name in ('compiled', 'piecewise'):
-            output = streamed(self, plan, running, weights, *states, compiled=name == 'compiled', checkpoint=self.checkpoint)
-        elif self.checkpoint and torch.is_grad_enabled() and not plan.others:
-            # Computed again in backward, where what is noted of running statistics is not written.
-            output = checkpoint(joined, plan, running, weights, *states, use_reentrant=False, preserve_rng_state=False)
-        else:
-            output = joined(plan, running, weights, *states)
-        running.write()
-        return output
+    def weights(self, plan: Plan) -> tuple[Tensor, list[list[Tensor]]]:
+        """Returns the weights of candidates as the plan orders them and, in PC-DARTS, state → those of its outgoing edges."""
+        architecture, relaxation = self._architecture, self.nodes[0].edges[0].relaxation
+        if plan.portion is None:
+            weights = [relaxation.weights(label, architecture.alpha(label)) for label in plan.labels]
+            return torch.cat([plan.constants, *weights]), []
+        edges: list[list[Tensor]] = [[] for _ in plan.outgoing]
+        weights = [plan.constants]
+        for node in self.nodes:
+            of_edges = architecture.edge_weights(node.inputs.label) if plan.weighted else plan.constants[1:].expand(len(node.edges))
+            for state, (edge, weight) in enumerate(zip(node.edges, of_edges.unbind())):
+                edges[state].append(weight)
+                weights.append(weight * relaxation.weights(edge.label, architecture.alpha(edge.label)))
+        return torch.cat(weights), edges
+
+    def running_statistics(self, plan: Plan, state: Tensor) -> RunningStatistics:
+        """Returns new running statistics for all batch norms. Raises ValueError if each of them sees too few numbers."""
+        count = len(state) * math.prod(plan.outgoing[0].size(*state.shape[2:]))
+        if self.training and count == 1:
+            raise ValueError('batch norm cannot train on one number for each channel: use larger batches or images')
+        return RunningStatistics(count)
 
     def sample(self, older: Tensor, previous: Tensor, *, portion: int) -> tuple[Tensor, Tensor]:
-        """As :meth:`.Executable.sample`: the first images, and at least two, which batch norms need."""
+        """As :meth:`.ExecutedCell.sample`: the first images, and at least two, which batch norms need."""
         edges = sum(len(node.edges) for node in self.nodes)
         channels = next((module.out_channels for module in self.preprocess_1.modules() if isinstance(module, nn.Conv2d)), previous.shape[1])
         numbers = edges * channels * math.prod(previous.shape[2:])
@@ -92,30 +159,26 @@ class FastCell(Cell):
         return older[:images], previous[:images]
 
     def structure(self) -> str:
-        """As :meth:`.Executable.structure`."""
-        return f'{self} {self._architecture.fixed} {self._architecture.dropped} {self.checkpoint}'
+        """As :meth:`.ExecutedCell.structure`."""
+        return f'{self} {self._architecture.state.fixed} {self._architecture.state.dropped} {self.checkpoint}'
 
     def alphas(self) -> Sequence[Tensor]:
-        """As :meth:`.Executable.alphas`."""
+        """As :meth:`.ExecutedCell.alphas`."""
         return self._architecture.arch_parameters()
 
     @property
     def _architecture(self) -> Architecture:
         return self.nodes[0].edges[0].architecture
 
-    def _count(self, state: Tensor, plan: Plan) -> int:
-        """How many numbers each batch norm sees. Raises ValueError for too few."""
-        count = len(state) * math.prod(plan.leaving[0].size(*state.shape[2:]))
-        if self.training and count == 1:
-            raise ValueError('batch norm cannot train on one number for each channel: use larger batches or images')
-        return count
-
-    def _plan(self, state: Tensor) -> Plan:
-        """Returns the plan of the computations, which stays the same until an edge is decided."""
+    def plan(self, like: Tensor) -> Plan:
+        """As :meth:`.ExecutedCell.plan`; it stays the same until an edge is decided."""
         architecture = self._architecture
-        decided = tuple((architecture.is_cut(edge.label), architecture.fixed.get(edge.label)) for node in self.nodes for edge in node.edges)
-        key = (state.device, state.dtype, self.training, decided)
+        decided = tuple(
+            (architecture.view.is_cut(edge.label), architecture.state.fixed.get(edge.label)) for node in self.nodes for edge in node.edges
+        )
+        decisions = decided, bool(architecture.state.fixed or architecture.state.dropped)
+        key = like.device, like.dtype, self.training, decisions
         if key not in self._plans:
-            self._plans = {other: plan for other, plan in self._plans.items() if other[-1] == decided}
-            self._plans[key] = Plan(self, state)
+            self._plans = {known: plan for known, plan in self._plans.items() if known[-1] == decisions}
+            self._plans[key] = Plan(self, like)
         return self._plans[key]

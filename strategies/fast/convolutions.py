@@ -1,4 +1,4 @@
-"""The separable and dilated convolutions that leave a state, for a whole batch: forward and backward, written out.
+"""The separable and dilated convolutions on the outgoing edges of a state, for a whole batch: forward and backward, written out.
 
 Images are (B, H, W, C) in here, and y is what a batch, or a piece of it, is while H and W do not matter: (n, G, C) for G edges.
 """
@@ -14,19 +14,19 @@ from torch.nn import functional
 
 from nni_darts.search_spaces.convolutions import depthwise, depthwise_input_gradient, depthwise_weight_gradient
 from nni_darts.strategies.fast.folded import FoldedNorm, Moments, RunningStatistics
-from nni_darts.strategies.fast.plan import Group, Leaving, nchw, nhwc
+from nni_darts.strategies.fast.plan import Group, OutgoingEdges, nchw, nhwc
 
 __all__ = ['Convolutions']
 
 
 class Convolutions:
-    """What convolutions leave one state, for one batch: the forward pass, and what backward needs of it.
+    """One batch's pass through the convolutions on the outgoing edges of a state: computes forward, and keeps what backward needs.
 
     A batch goes through in pieces of some images that stay in the processor's caches from one operation to the next.
 
     Args:
         pieces: of the batch.
-        leaving: what leaves the state.
+        outgoing: candidates on its outgoing edges.
         x: the state, (B, H, W, C)
         parameters: from which those of the convolutions are taken, in the order of the plan.
         training: whether batch norms use the batch's statistics.
@@ -37,14 +37,14 @@ class Convolutions:
     """
 
     def __init__(
-        self, pieces: Sequence[slice], leaving: Leaving, x: Tensor, parameters: Iterator[Tensor], training: bool, keep: bool
+        self, pieces: Sequence[slice], outgoing: OutgoingEdges, x: Tensor, parameters: Iterator[Tensor], training: bool, keep: bool
     ) -> None:
         self.pieces = pieces
-        self.groups, self.x, self.training, self.keep = leaving.groups, x, training, keep
+        self.groups, self.x, self.training, self.keep = outgoing.groups, x, training, keep
         self.channels = x.shape[3]
-        self.size = leaving.size(*x.shape[1:3])
+        self.size = outgoing.size(*x.shape[1:3])
         self.count = x.shape[0] * self.size[0] * self.size[1]
-        self.places = leaving.index([place for group in self.groups for place in group.places])
+        self.places = outgoing.index([place for group in self.groups for place in group.places])
         self.last: FoldedNorm | None = None
         # The parameters of each group, joined, and the 1×1 convolutions of all first and of all last stages.
         joined: tuple[list[Tensor], list[Tensor]] = [], []
@@ -84,8 +84,8 @@ class Convolutions:
 
         self.inner, self.outer = [], []  # piece → group → y, of the first and of the last depthwise convolution
         for number, piece in enumerate(self.pieces):
-            spread = _Spread(self.x[piece])
-            self.inner.append([spatial(index, 0, spread(group), first=number == 0) for index, group in enumerate(self.groups)])
+            tiled = _TiledInput(self.x[piece])
+            self.inner.append([spatial(index, 0, tiled(group), first=number == 0) for index, group in enumerate(self.groups)])
         self.first = self._fold(False, moments[False], None, running)
         for number, inner in enumerate(self.inner):
             self.outer.append(
@@ -143,15 +143,15 @@ class Convolutions:
         between = self._backward_between(pieces, of_kernels)
         result = torch.empty_like(self.x)
         for number, (piece, g) in enumerate(zip(self.pieces, pieces)):
-            spread = _Spread(self.x[piece])
+            tiled = _TiledInput(self.x[piece])
             for index, (group, y) in enumerate(zip(self.groups, self.inner[number])):
                 if len(group.stages) == 2:
                     inner = self.first.input_gradient(self.slices[index][0], between[number].pop(0).transpose(0, 1), y)
                 else:
                     inner = self.last.input_gradient(self.slices[index][0], self._reaching(index, g), y)
-                of_image = self._backward_spatial(index, 0, inner, spread(group), of_kernels)
-                spread.collect(group, of_image)
-            result[piece] = spread.gradient()
+                of_image = self._backward_spatial(index, 0, inner, tiled(group), of_kernels)
+                tiled.collect(group, of_image)
+            result[piece] = tiled.gradient()
         return result, self._of_parameters(of_kernels)
 
     def _reaching(self, index: int, g: Tensor) -> Tensor:
@@ -209,8 +209,8 @@ class Convolutions:
         return result
 
 
-class _Spread:
-    """ReLU of a piece of a state, as often side by side as a group has edges."""
+class _TiledInput:
+    """ReLU of a piece of a state, repeated side by side once for each edge of a group."""
 
     def __init__(self, image: Tensor) -> None:
         self._image = image

@@ -1,6 +1,6 @@
 """A cell in few operations on many channels: for GPUs and for small images, where an operation costs more than what it computes.
 
-All separable convolutions on all edges that leave a state are one depthwise convolution, one grouped 1×1 convolution and one batch norm,
+All separable convolutions on all outgoing edges of a state are one depthwise convolution, one grouped 1×1 convolution and one batch norm,
 and so are all dilated ones; smaller kernels are surrounded by zeros. The weight of a candidate is that of its last batch norm. Images
 are (B, H, W, C) in here.
 """
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from nni_darts.search_spaces.convolutions import depthwise_with_gradients, grouped_pointwise
 from nni_darts.strategies.fast.folded import EPS, MOMENTUM, RunningStatistics
-from nni_darts.strategies.fast.plan import Group, Leaving, Plan, nchw, nhwc, running_statistics
+from nni_darts.strategies.fast.plan import Group, OutgoingEdges, Plan, nchw, nhwc, running_statistics
 
 __all__ = ['joined']
 
@@ -25,12 +25,12 @@ def joined(plan: Plan, running: RunningStatistics, weights: Tensor, older: Tenso
     """Computes a cell from its two preprocessed inputs and the weights of its candidates, in the plan's order."""
     states = [nhwc(older), nhwc(previous)]
     sums: Tensor | None = None  # of the nodes that still lack inputs: (B, H, W, nodes, C)
-    for state, leaving in enumerate(plan.leaving):
+    for state, outgoing in enumerate(plan.outgoing):
         if state >= 2:
             states.append(sums[..., 0, :].contiguous())
             sums = sums[..., 1:, :]
-        carried = _Joined(leaving, states[state], weights, plan.training, running).carried()
-        sums = carried if sums is None else sums + carried
+        contributions = _Joined(outgoing, states[state], weights, plan.training, running).contributions()
+        sums = contributions if sums is None else sums + contributions
     states.append(sums[..., 0, :])
     return nchw(torch.cat([states[index] for index in plan.concat], dim=3))
 
@@ -38,37 +38,37 @@ def joined(plan: Plan, running: RunningStatistics, weights: Tensor, older: Tenso
 class _Joined:
     """The outgoing edges of one state."""
 
-    def __init__(self, leaving: Leaving, x: Tensor, weights: Tensor, training: bool, running: RunningStatistics) -> None:
-        self.leaving, self.x, self.weights, self.training, self.running = leaving, x, weights, training, running
+    def __init__(self, outgoing: OutgoingEdges, x: Tensor, weights: Tensor, training: bool, running: RunningStatistics) -> None:
+        self.outgoing, self.x, self.weights, self.training, self.running = outgoing, x, weights, training, running
         self.channels = x.shape[3]
         self.relu = functional.relu(x)
 
-    def carried(self) -> Tensor:
+    def contributions(self) -> Tensor:
         """To each of the k nodes that may read the state: (B, H', W', k, C)"""
         total = self._bank()
         # Equal steps have equal kernels but for their size.
-        alike = sorted(self.leaving.groups, key=_steps)
+        alike = sorted(self.outgoing.groups, key=_steps)
         for _, groups in groupby(alike, key=_steps):
             total = self._convolutions(list(groups), total)
-        if self.leaving.reductions:
+        if self.outgoing.reductions:
             total = self._reductions(total)
-        for other in self.leaving.others:
-            output = nhwc(other.module(nchw(self.x))).unsqueeze(3) * self.weights[other.position]
-            total = self._added(total, (other.place,), output)
+        for candidate in self.outgoing.unfused:
+            output = nhwc(candidate.module(nchw(self.x))).unsqueeze(3) * self.weights[candidate.position]
+            total = self._added(total, (candidate.place,), output)
         return self._nothing() if total is None else total
 
     def _nothing(self) -> Tensor:
-        return self.x.new_zeros(len(self.x), *self.leaving.size(*self.x.shape[1:3]), self.leaving.edges, self.channels)
+        return self.x.new_zeros(len(self.x), *self.outgoing.size(*self.x.shape[1:3]), self.outgoing.edges, self.channels)
 
     def _added(self, total: Tensor | None, places: Sequence[int], part: Tensor) -> Tensor:
         """Adds (B, H', W', places, C); a place may be there more than once."""
-        k = self.leaving.edges
+        k = self.outgoing.edges
         if len(places) % k == 0 and tuple(places) == tuple(range(k)) * (len(places) // k):
             if len(places) > k:
                 part = part.unflatten(3, (-1, k)).sum(3)
             return part if total is None else total + part
         total = self._nothing() if total is None else total
-        return total.index_add(3, self.leaving.index(places), part.to(total.dtype))
+        return total.index_add(3, self.outgoing.index(places), part.to(total.dtype))
 
     def _convolutions(self, groups: Sequence[Group], total: Tensor | None) -> Tensor:
         """Separable or dilated convolutions that differ only in the size of their kernels."""
@@ -89,7 +89,7 @@ class _Joined:
 
     def _repeated(self, positions: Sequence[int]) -> Tensor:
         """Weights of candidates, once for each channel."""
-        return self.weights[self.leaving.index(positions)].repeat_interleave(self.channels)
+        return self.weights[self.outgoing.index(positions)].repeat_interleave(self.channels)
 
     def _norm(self, z: Tensor, norms: Sequence[nn.BatchNorm2d], weight: Tensor | None, halves: int = 1) -> Tensor:
         """Batch norm of (B, G·C, H, W); with two halves channels are in the order half, group, C / 2."""
@@ -112,41 +112,41 @@ class _Joined:
         _, height, width, _ = self.relu.shape
         shifted = functional.pad(self.relu, (0, 0, 0, width % 2, 0, height % 2))[:, 1::2, 1::2]
         y = torch.cat([self.relu[:, ::2, ::2], shifted], dim=3)
-        modules = [reduction.module for reduction in self.leaving.reductions]
+        modules = [reduction.module for reduction in self.outgoing.reductions]
         matrices = torch.cat([*(module.conv_1.weight for module in modules), *(module.conv_2.weight for module in modules)])
         z = functional.conv2d(nchw(y), matrices, groups=2)
-        weights = self.weights[self.leaving.index([reduction.position for reduction in self.leaving.reductions])]
+        weights = self.weights[self.outgoing.index([reduction.position for reduction in self.outgoing.reductions])]
         weights = weights.repeat_interleave(self.channels // 2).repeat(2)
         z = self._norm(z, [module.bn for module in modules], weights, halves=2)
         z = z.unflatten(3, (2, len(modules), -1)).transpose(3, 4).flatten(4)
-        return self._added(total, [reduction.place for reduction in self.leaving.reductions], z)
+        return self._added(total, [reduction.place for reduction in self.outgoing.reductions], z)
 
     def _bank(self) -> Tensor | None:
         """Identities and pools: a matrix of the channels of the state and of its pools, normalised, to those of k nodes."""
-        leaving = self.leaving
-        if not len(leaving.bank):
+        outgoing = self.outgoing
+        if not len(outgoing.bank):
             return None
-        found = [self.x] if leaving.skips else []
+        rows = [self.x] if outgoing.skips else []
         x = nchw(self.x)
-        for entry in leaving.pools:
-            found.append(nhwc(entry.pool(x)))
-        scales = self.weights[leaving.bank].unsqueeze(2)
+        for entry in outgoing.pools:
+            rows.append(nhwc(entry.pool(x)))
+        scales = self.weights[outgoing.bank].unsqueeze(2)
         bias = None
         if not self.training:
-            mean, inverse = running_statistics(leaving, self.x)
+            mean, inverse = running_statistics(outgoing, self.x)
             scales = scales * inverse
             bias = -(scales * mean).sum(0).flatten()
-        elif leaving.pools:
-            pools = torch.cat(found[leaving.identities :], dim=3)
+        elif outgoing.pools:
+            pools = torch.cat(rows[outgoing.identities :], dim=3)
             z, *whole = _batch_norm(nchw(pools), None)
-            found[leaving.identities :] = [nhwc(z)]
-            for entry, *statistics in zip(leaving.pools, *(part.view(len(leaving.pools), -1) for part in whole)):
+            rows[outgoing.identities :] = [nhwc(z)]
+            for entry, *statistics in zip(outgoing.pools, *(part.view(len(outgoing.pools), -1) for part in whole)):
                 norms = [norm for norm in entry.norms if norm is not None]
                 self.running.add(norms, *(part.expand(len(norms), -1) for part in statistics))
         matrix = scales.transpose(1, 2).unsqueeze(3) * torch.eye(self.channels, dtype=scales.dtype, device=scales.device).unsqueeze(1)
-        bank = found[0] if len(found) == 1 else torch.cat(found, dim=3)
+        bank = rows[0] if len(rows) == 1 else torch.cat(rows, dim=3)
         # (P, C, k, C): one output channel of every node from one channel of each row of the bank
-        return functional.linear(bank, matrix.reshape(bank.shape[3], -1).t(), bias).unflatten(3, (leaving.edges, -1))
+        return functional.linear(bank, matrix.reshape(bank.shape[3], -1).t(), bias).unflatten(3, (outgoing.edges, -1))
 
 
 def _batch_norm(z: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

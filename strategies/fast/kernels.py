@@ -16,9 +16,13 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from ctypes import POINTER, c_int, c_long, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +30,9 @@ import torch
 from torch import Tensor
 
 from nni_darts.activity import under_way
-from nni_darts.files import cache_folder
+from nni_darts.files import cache_folder, locked
 
-__all__ = ['SIZES', 'State', 'built_kernels', 'compiler', 'instruction_set', 'kernels', 'pointer']
+__all__ = ['SIZES', 'Kernels', 'State', 'built_kernels', 'compiler', 'instruction_set', 'kernels', 'pointer', 'pointers']
 
 _logger = logging.getLogger(__name__)
 
@@ -37,6 +41,10 @@ SIZES = (3, 5, 7)
 
 BUILD_SECONDS = 60.0
 """About how long the compiler takes for one precision on a core that others use, too; a third of that on a fast one that is free."""
+TIMEOUT = 300.0
+"""Seconds after which the compiler is stopped, and after which a process no longer waits for another one that builds kernels."""
+PLAN_VERSION = 1
+"""Version of :class:`State` and of the numbers in a plan. It must be that of ``cpp/``: raise both with each change."""
 
 _FOLDER = Path(__file__).with_name('cpp')
 _SOURCE = _FOLDER / 'kernels.cpp'
@@ -52,17 +60,24 @@ _NAMES = {torch.float32: 'float', torch.float64: 'double'}
 
 
 class State(ctypes.Structure):
-    """A state and the candidates on the edges that leave it (``State`` in ``cpp/leaving.h``)."""
+    """A state and the candidates on its outgoing edges (``State`` in ``cpp/outgoing.h``)."""
 
     _fields_ = [
-        *((name, ctypes.c_long) for name in ('batch', 'height', 'width', 'channels')),
-        *((name, ctypes.c_void_p) for name in ('plan', 'x', 'weights', 'parameters', 'statistics')),
-        ('threads', ctypes.c_int),
+        *((name, c_long) for name in ('batch', 'height', 'width', 'channels')),
+        *((name, c_void_p) for name in ('plan', 'x', 'weights', 'parameters', 'statistics')),
+        ('threads', c_int),
     ]
 
 
-class _Kernels:
-    """The functions of ``cpp/kernels.cpp``, built for one precision, by their names there."""
+class Kernels:
+    """The functions of ``cpp/kernels.cpp``, built for one precision, by their names there.
+
+    Attributes:
+        digest: identifies source, compiler, instruction set and processor of the library.
+
+    Raises:
+        RuntimeError: if the library reads another version of the plan.
+    """
 
     measure: Any
     forward: Any
@@ -70,12 +85,28 @@ class _Kernels:
     activate: Any
     activate_backward: Any
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        for function in type(self).__annotations__:
-            setattr(self, function, getattr(library, function))
+    _ARGUMENTS = {
+        'measure': (POINTER(State), POINTER(c_long)),
+        'forward': (POINTER(State), c_void_p, c_void_p, c_int, c_void_p),
+        'backward': (POINTER(State), *[c_void_p] * 6),
+        'activate': (c_long, c_long, *[c_void_p] * 5, c_int),
+        'activate_backward': (c_long, c_long, *[c_void_p] * 7, c_int),
+    }
+
+    def __init__(self, path: Path) -> None:
+        library = ctypes.CDLL(str(path))
+        library.plan_version.argtypes, library.plan_version.restype = (), c_long
+        version = library.plan_version()
+        if version != PLAN_VERSION:
+            raise RuntimeError(f'The C++ sources read version {version} of the plan, the package writes {PLAN_VERSION}: install it again.')
+        self.digest = path.stem.removeprefix('kernels-')
+        for name, types in self._ARGUMENTS.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = types, None
+            setattr(self, name, function)
 
 
-def kernels(like: Tensor) -> _Kernels | None:
+def kernels(like: Tensor) -> Kernels | None:
     """The functions for tensors like this one; None where there are none. The first call of a machine builds them: seconds."""
     if like.device.type != 'cpu' or like.dtype not in _NAMES or os.environ.get('NNI_DARTS_KERNELS') == 'off':
         return None
@@ -107,9 +138,14 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(('flags', 'Features'))), '')
 
 
-def compiler() -> str | None:
-    """The program that builds the kernels: that of ``CXX``, or ``g++``; None where there is none."""
-    return shutil.which(os.environ.get('CXX', 'g++')) if platform.system() == 'Linux' else None
+def compiler() -> tuple[str, ...] | None:
+    """The command that builds the kernels: that of ``CXX``, which may have arguments, or ``g++``; None where there is none."""
+    try:
+        command = shlex.split(os.environ.get('CXX') or 'g++')
+    except ValueError:  # a quotation that does not end
+        return None
+    program = shutil.which(command[0]) if command and platform.system() == 'Linux' else None
+    return None if program is None else (program, *command[1:])
 
 
 def built_kernels(dtype: torch.dtype = torch.float32) -> Path | None:
@@ -118,8 +154,8 @@ def built_kernels(dtype: torch.dtype = torch.float32) -> Path | None:
     Raises:
         OSError, subprocess.SubprocessError: if the compiler cannot be run.
     """
-    program = compiler()
-    path = None if program is None else _cached(program, _options(_NAMES[dtype], instruction_set()))
+    command = compiler()
+    path = None if command is None else _cached(command, _options(_NAMES[dtype], instruction_set()))
     return path if path is not None and path.exists() else None
 
 
@@ -128,34 +164,29 @@ def _options(name: str, march: str) -> tuple[str, ...]:
 
 
 @functools.cache
-def _functions(name: str, march: str) -> _Kernels | None:
-    library = _library(_options(name, march))
-    return None if library is None else _Kernels(library)
-
-
-def _library(options: tuple[str, ...]) -> ctypes.CDLL | None:
-    program = compiler()
-    if program is None:
+def _functions(name: str, march: str) -> Kernels | None:
+    command, options = compiler(), _options(name, march)
+    if command is None:
         return None
     try:
-        path = _cached(program, options)
+        path = _cached(command, options)
         if not path.exists():
-            _build(program, options, path)
-        return ctypes.CDLL(str(path))
+            _build(command, options, path)
+        return Kernels(path)
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode('utf-8', 'replace').strip() or f'exit code {error.returncode}'
         _logger.warning('The kernels could not be built (%s): a search on the CPU is slower without them. %s', ' '.join(error.cmd), said)
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # the second: there is no home
-        _logger.warning('The kernels could not be built: a search on the CPU is slower without them. %s', error)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: there is no home, or another plan
+        _logger.warning('The kernels cannot be used: a search on the CPU is slower without them. %s', error)
     return None
 
 
-def _cached(compiler: str, options: tuple[str, ...]) -> Path:
+def _cached(command: Sequence[str], options: Sequence[str]) -> Path:
     """Where the built kernels are: for this source, precision, compiler and processor (a home may be shared by machines)."""
-    version = subprocess.run([compiler, '--version'], capture_output=True, check=True).stdout
+    version = subprocess.run([*command, '--version'], capture_output=True, check=True).stdout
     parts = (
         *(file.read_bytes() for file in sorted(_FOLDER.iterdir()) if file.suffix in ('.cpp', '.h')),
-        compiler.encode(),
+        shlex.join(command).encode(),
         version,
         ' '.join((*_FLAGS, *options)).encode(),
         _processor().encode(),
@@ -164,22 +195,32 @@ def _cached(compiler: str, options: tuple[str, ...]) -> Path:
     return cache_folder() / f'kernels-{digest}.so'
 
 
-def _build(compiler: str, options: tuple[str, ...], path: Path) -> None:
-    """Compiles beside, then renames: several processes may do so at once."""
+def _build(command: Sequence[str], options: Sequence[str], path: Path) -> None:
+    """Builds the library unless another process is doing so: then waits for it. Others never see half of the file."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with under_way('building compiled kernels, once per machine', seconds=BUILD_SECONDS), ExitStack() as stack:
+        with suppress(OSError):  # the file system has no locks, or the other process takes too long: to build twice costs only time
+            stack.enter_context(locked(path.with_name('kernels.lock'), patience=TIMEOUT))
+        if path.exists():
+            return
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=path.parent))
         built = Path(folder) / 'kernels.so'
-        with under_way('building compiled kernels, once per machine', seconds=BUILD_SECONDS):
-            subprocess.run([compiler, *_FLAGS, *options, str(_SOURCE), '-o', str(built)], check=True, capture_output=True, timeout=300)
+        call = [*command, *_FLAGS, *options, str(_SOURCE), '-o', str(built)]
+        subprocess.run(call, check=True, capture_output=True, timeout=TIMEOUT)
         built.replace(path)
 
 
-def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Where a tensor's numbers are; null for None.
+def pointer(tensor: Tensor | None) -> c_void_p:
+    """Returns the address of a tensor's numbers; null for None.
 
     Raises:
-        ValueError: if they do not follow each other: the kernels would read others.
+        ValueError: if the tensor is not contiguous, because the kernels would read other numbers.
     """
     if tensor is not None and not tensor.is_contiguous():
         raise ValueError(f'a tensor of shape {tuple(tensor.shape)} is not contiguous')
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+    return c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def pointers(tensors: Sequence[Tensor]) -> Any:
+    """Returns an array of the tensors' addresses."""
+    return (c_void_p * len(tensors))(*map(pointer, tensors))

@@ -16,28 +16,28 @@ from torch.nn import functional
 
 from nni_darts.strategies.fast.convolutions import Convolutions
 from nni_darts.strategies.fast.folded import EPS, RunningStatistics
-from nni_darts.strategies.fast.plan import Leaving, Other, nchw, nhwc, running_statistics
+from nni_darts.strategies.fast.plan import ModuleCandidate, OutgoingEdges, nchw, nhwc, running_statistics
 
-__all__ = ['Given', 'Mixture', 'OtherPass', 'PiecewiseMixture']
+__all__ = ['StateInputs', 'Mixture', 'ModulePass', 'PiecewiseMixture']
 
 PIECE_BYTES = 2**21
 """How much of a state's widest intermediate result is computed at a time."""
 
 
-class Given(NamedTuple):
-    """The inputs of the computation of a state's outgoing edges.
+class StateInputs(NamedTuple):
+    """The inputs of the pass through the outgoing edges of a state.
 
     Attributes:
-        leaving: the candidates on its outgoing edges.
+        outgoing: candidates on its outgoing edges.
         x: the state, (B, H, W, C)
-        weights: of all candidates of the cell.
-        parameters: from which those of the convolutions are taken, in the order of the plan.
+        weights: weights of all candidates of the cell.
+        parameters: iterator from which the parameters of convolutions are taken, in the order of the plan.
         training: whether batch norms use the batch's statistics.
-        running: takes new running statistics; None: this batch has been noted before.
+        running: takes new running statistics; None if it has taken those of this batch.
         keep: whether there will be a backward pass.
     """
 
-    leaving: Leaving
+    outgoing: OutgoingEdges
     x: Tensor
     weights: Tensor
     parameters: Iterator[Tensor]
@@ -47,11 +47,11 @@ class Given(NamedTuple):
 
 
 class Mixture(ABC):
-    """All that leaves one state but for candidates of other kinds, for one batch: the forward pass, and what backward needs of it."""
+    """One batch's pass through the fused candidates on the outgoing edges of one state: computes forward, and keeps what backward needs."""
 
     @abstractmethod
     def add_to(self, nodes: Tensor, *, fresh: bool) -> None:
-        """Adds what leaves the state to the k nodes that may read it, (k, B, H', W', C); ``fresh``: they hold nothing yet."""
+        """Adds the outputs of the edges to their k nodes, (k, B, H', W', C); ``fresh``: the nodes hold nothing yet."""
 
     @abstractmethod
     def backward(self, gradient: Tensor, of_weights: Tensor, wanted: bool) -> tuple[Tensor, list[Tensor | None], list[Tensor | None]]:
@@ -69,22 +69,22 @@ class Mixture(ABC):
 class PiecewiseMixture(Mixture):
     """A batch goes through in pieces that stay in the processor's caches from one operation to the next."""
 
-    def __init__(self, given: Given) -> None:
-        leaving, x, weights, parameters, training, running, keep = given
+    def __init__(self, inputs: StateInputs) -> None:
+        outgoing, x, weights, parameters, training, running, keep = inputs
         self.x = x
-        self.positions = leaving.index([position for group in leaving.groups for position in group.positions])
-        widest = max((len(group.places) for group in leaving.groups), default=1) * x[0].numel() * x.element_size()
+        self.positions = outgoing.index([position for group in outgoing.groups for position in group.positions])
+        widest = max((len(group.places) for group in outgoing.groups), default=1) * x[0].numel() * x.element_size()
         images = max(1, PIECE_BYTES // widest)
         self.pieces = [slice(first, first + images) for first in range(0, x.shape[0], images)]
         self.convolutions: Convolutions | None = None
-        if leaving.groups:
-            self.convolutions = Convolutions(self.pieces, leaving, x, parameters, training, keep)
+        if outgoing.groups:
+            self.convolutions = Convolutions(self.pieces, outgoing, x, parameters, training, keep)
             self.convolutions.forward(weights[self.positions], running)
-        self.bank = _Bank(leaving, weights, training)
+        self.bank = _Bank(outgoing, weights, training)
         for piece in self.pieces:
             self.bank.take(x[piece])
-        self.bank.finish(x.shape[0] * math.prod(leaving.size(*x.shape[1:3])), running)
-        self.reductions = [OtherPass(reduction, x, weights[reduction.position], running, keep) for reduction in leaving.reductions]
+        self.bank.finish(x.shape[0] * math.prod(outgoing.size(*x.shape[1:3])), running)
+        self.reductions = [ModulePass(reduction, x, weights[reduction.position], running, keep) for reduction in outgoing.reductions]
 
     def add_to(self, nodes: Tensor, *, fresh: bool) -> None:
         bias = self.bank.bias
@@ -129,34 +129,34 @@ class _Bank:
         bias: what is added to each of the k nodes besides: (k, C)
     """
 
-    def __init__(self, leaving: Leaving, weights: Tensor, training: bool) -> None:
-        self.leaving = leaving
+    def __init__(self, outgoing: OutgoingEdges, weights: Tensor, training: bool) -> None:
+        self.outgoing = outgoing
         self.training = training
-        self.rows = weights[leaving.bank]  # (P, k)
-        self.skips = leaving.identities
+        self.rows = weights[outgoing.bank]  # (P, k)
+        self.skips = outgoing.identities
         self.pieces: list[Tensor] = []  # of x and pools, (P, n, C); in training normalised, once the moments are known
         self.maxima: list[Tensor] = []
 
     def take(self, image: Tensor) -> None:
         """A piece of the state."""
-        found = [image] if self.skips else []
-        for entry in self.leaving.pools:
+        rows = [image] if self.skips else []
+        for entry in self.outgoing.pools:
             if isinstance(entry.pool, nn.MaxPool2d):
                 pooled, indices = torch.ops.aten.max_pool2d_with_indices(nchw(image), 3, entry.pool.stride, 1)
                 self.maxima.append(indices)
             else:
                 pooled = functional.avg_pool2d(nchw(image), 3, entry.pool.stride, 1, count_include_pad=False)
-            found.append(nhwc(pooled))
-        self.pieces.append(torch.stack(found).flatten(1, 3) if found else image.new_empty(0, 1, image.shape[3]))
+            rows.append(nhwc(pooled))
+        self.pieces.append(torch.stack(rows).flatten(1, 3) if rows else image.new_empty(0, 1, image.shape[3]))
 
     def finish(self, count: int, running: RunningStatistics | None) -> None:
         """After all pieces: normalises."""
         channels = self.pieces[0].shape[2]
         self.bias = self.rows.new_zeros(self.rows.shape[1], channels)
-        pools = self.leaving.pools
+        pools = self.outgoing.pools
         if not self.training:
             # Every edge has running statistics of its own.
-            self.mean, self.deviation = running_statistics(self.leaving, self.pieces[0])
+            self.mean, self.deviation = running_statistics(self.outgoing, self.pieces[0])
             self.scales = self.rows.unsqueeze(2) * self.deviation
             self.bias = -(self.scales * self.mean).sum(0)
         elif pools:
@@ -185,7 +185,7 @@ class _Bank:
         """Backward, first: takes a piece of the gradient of the nodes, (k, n, C)."""
         if number == 0:
             self.of_rows = torch.zeros_like(self.rows)
-            self.of_mixed = g.new_zeros(2, len(self.leaving.pools), g.shape[2])
+            self.of_mixed = g.new_zeros(2, len(self.outgoing.pools), g.shape[2])
         piece = self.pieces[number]
         if not len(piece):
             return
@@ -195,7 +195,7 @@ class _Bank:
             return
         flat = g.view(len(g), -1)
         self.of_rows.addmm_(piece.flatten(1), flat.t())
-        if self.leaving.pools:
+        if self.outgoing.pools:
             mixed = self._mixed(flat, piece)[self.skips :]
             self.of_mixed[0] += mixed.sum(1)
             self.of_mixed[1] += (mixed * piece[self.skips :]).sum(1)
@@ -209,7 +209,7 @@ class _Bank:
         if not self.training:
             self.of_rows -= (total * self.mean * self.deviation).sum(2)
         self.of_mixed /= count
-        of_weights.index_add_(0, self.leaving.bank.flatten(), self.of_rows.flatten())
+        of_weights.index_add_(0, self.outgoing.bank.flatten(), self.of_rows.flatten())
 
     def add_gradient(self, number: int, g: Tensor, image: Tensor, result: Tensor) -> None:
         """Adds to the gradient of a piece of the state, (b, H, W, C)."""
@@ -218,7 +218,7 @@ class _Bank:
             return
         if self.training:
             mixed = self._mixed(g.view(len(g), -1), piece)
-            if self.leaving.pools:
+            if self.outgoing.pools:
                 pools = mixed[self.skips :]
                 pools.sub_(self.of_mixed[0].unsqueeze(1)).addcmul_(piece[self.skips :], self.of_mixed[1].unsqueeze(1), value=-1)
                 pools.mul_(self.deviation)
@@ -226,10 +226,10 @@ class _Bank:
             mixed = torch.stack([(g * scales.unsqueeze(1)).sum(0) for scales in self.scales])
         if self.skips:
             result += mixed[0].view_as(result)
-        size = len(image), *self.leaving.size(*image.shape[1:3]), image.shape[3]
+        size = len(image), *self.outgoing.size(*image.shape[1:3]), image.shape[3]
         maxima = iter(self.maxima[number * self._max_pools : (number + 1) * self._max_pools])
-        for entry, part in zip(self.leaving.pools, mixed[self.skips :]):
-            arguments = nchw(part.view(size)), nchw(image), [3, 3], [self.leaving.stride] * 2, [1, 1]
+        for entry, part in zip(self.outgoing.pools, mixed[self.skips :]):
+            arguments = nchw(part.view(size)), nchw(image), [3, 3], [self.outgoing.stride] * 2, [1, 1]
             if isinstance(entry.pool, nn.MaxPool2d):
                 back = torch.ops.aten.max_pool2d_with_indices_backward(*arguments, [1, 1], False, next(maxima))
             else:
@@ -241,17 +241,17 @@ class _Bank:
         return len(self.maxima) // len(self.pieces)
 
 
-class OtherPass:
-    """A candidate that its own module computes, with a graph of its own."""
+class ModulePass:
+    """A candidate that is computed by its own module, with a graph of its own."""
 
-    def __init__(self, other: Other, x: Tensor, weight: Tensor, running: RunningStatistics | None, keep: bool) -> None:
-        self.place, self._position, self._weight = other.place, other.position, weight
+    def __init__(self, candidate: ModuleCandidate, x: Tensor, weight: Tensor, running: RunningStatistics | None, keep: bool) -> None:
+        self.place, self._position, self._weight = candidate.place, candidate.position, weight
         # What has been noted before goes to copies.
-        buffers = {} if running is not None else {name: buffer.clone() for name, buffer in other.module.named_buffers()}
+        buffers = {} if running is not None else {name: buffer.clone() for name, buffer in candidate.module.named_buffers()}
         with torch.set_grad_enabled(keep):
             self._image = x.detach().requires_grad_(keep)
-            self._output = torch.func.functional_call(other.module, buffers, (nchw(self._image),)).permute(0, 2, 3, 1)
-        self._parameters = list(other.module.parameters())
+            self._output = torch.func.functional_call(candidate.module, buffers, (nchw(self._image),)).permute(0, 2, 3, 1)
+        self._parameters = list(candidate.module.parameters())
 
     def add_to(self, nodes: Tensor) -> None:
         """Adds to its node."""
@@ -264,5 +264,5 @@ class OtherPass:
         image, *parts = torch.autograd.grad(self._output, inputs, g * self._weight, retain_graph=True, allow_unused=True)
         if image is not None:
             of_image += image
-        found = iter(parts)
-        return [next(found) if wanted and parameter.requires_grad else None for parameter in self._parameters]
+        gradients = iter(parts)
+        return [next(gradients) if wanted and parameter.requires_grad else None for parameter in self._parameters]

@@ -1,4 +1,4 @@
-"""The computations of a relaxed cell, sorted by state: which candidates on its outgoing edges can be computed together."""
+"""Plans the computations of a relaxed cell by state: which candidates on the outgoing edges of a state are computed together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nni_darts.search_spaces.convolutions import DepthwiseConv2d, PointwiseConv2
 from nni_darts.search_spaces.operations import FactorizedReduce, Zero
 from nni_darts.strategies.fast.folded import EPS, is_foldable
 
-__all__ = ['Candidates', 'Group', 'Leaving', 'Other', 'Plan', 'Pool', 'Stage', 'nchw', 'nhwc', 'running_statistics']
+__all__ = ['Candidates', 'Group', 'ModuleCandidate', 'OutgoingEdges', 'Plan', 'Pool', 'Stage', 'nchw', 'nhwc', 'running_statistics']
 
 
 def nchw(x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool and its batch norm, on each edge from one state that has it; None stands for the others' norms."""
+    """A pool and its batch norm on each outgoing edge of a state; the norm is None on an edge that lacks the pool."""
 
     pool: nn.MaxPool2d | nn.AvgPool2d
     norms: tuple[nn.BatchNorm2d | None, ...]
@@ -77,8 +77,8 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Other:
-    """Any other candidate on one edge, computed by its own module."""
+class ModuleCandidate:
+    """A candidate on one edge that is computed by its own module."""
 
     module: nn.Module
     place: int
@@ -86,17 +86,19 @@ class Other:
 
 
 @dataclass
-class Leaving:
+class OutgoingEdges:
     """The candidates on the outgoing edges of one state.
 
     Attributes:
-        first: the first node that may read it; all nodes after that may, too, and there is one edge to each.
-        stride: of the candidates.
-        edges: k, how many those are.
-        stride: of all candidates.
-        skips: where each edge's weight of an identity is among those of the cell; empty if no edge has one.
+        first: the first node that may read the state; there is one edge to it and to each node after it.
+        edges: k, the number of these edges.
+        stride: stride of all candidates.
+        groups: convolutions that are computed together.
+        pools: pools that are computed once for all edges.
+        skips: position of each edge's weight of an identity among the weights of the cell; empty if no edge has an identity.
         reductions: skips that halve the size.
-        bank: positions of skips and pools: (P, k)
+        unfused: candidates of any other kind.
+        bank: positions of the weights of skips and pools: (P, k)
     """
 
     first: int
@@ -105,31 +107,31 @@ class Leaving:
     groups: list[Group] = field(default_factory=list)
     pools: list[Pool] = field(default_factory=list)
     skips: tuple[int, ...] = ()
-    reductions: list[Other] = field(default_factory=list)
-    others: list[Other] = field(default_factory=list)
+    reductions: list[ModuleCandidate] = field(default_factory=list)
+    unfused: list[ModuleCandidate] = field(default_factory=list)
     bank: Tensor | None = None
     _indices: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
 
     @property
     def identities(self) -> int:
-        """How many rows of the bank are no pools: those of an identity, 0 or 1."""
+        """Number of rows of the bank that belong to an identity: 0 or 1."""
         return int(bool(self.skips))
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of what leaves a state of this height and width."""
+        """Returns the height and width of the edges' outputs, for a state of this height and width."""
         return (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
 
     def convolutions(self) -> list[nn.Parameter]:
-        """The parameters of groups, in the order in which gradients are returned."""
+        """Returns the parameters of groups, in the order in which gradients are returned."""
         stages = [stage for group in self.groups for stage in group.stages]
         return [module.weight for stage in stages for module in (*stage.depthwise, *stage.pointwise)]
 
     def remaining(self) -> list[nn.Parameter]:
-        """Those of everything else."""
-        return [weight for other in (*self.reductions, *self.others) for weight in other.module.parameters()]
+        """Returns the parameters of all other candidates."""
+        return [weight for candidate in (*self.reductions, *self.unfused) for weight in candidate.module.parameters()]
 
     def index(self, numbers: Sequence[int]) -> Tensor:
-        """The numbers on the weights' device, copied there once only."""
+        """Returns the numbers as a tensor on the weights' device; it is made once."""
         key = tuple(numbers)
         if key not in self._indices:
             self._indices[key] = torch.tensor(key, dtype=torch.long, device=self.bank.device)
@@ -146,47 +148,54 @@ class Plan:
     """The computations of a cell, by state, valid until another edge is decided.
 
     Attributes:
-        labels: of the edges that are still mixed; weights of their candidates are those of the cell, in this order after ``constants``.
-        constants: the weights of what is missing and of what is decided.
-        offered: state → edge → what is computed there.
-        others: modules that compute a candidate by themselves.
+        labels: labels of the edges that are still mixed; the weights of the cell are ``constants``, then those of their candidates.
+        constants: the weights of a missing candidate and of a decided one.
+        candidates: state → edge → candidates that are computed.
+        outgoing: state → the same, sorted by what is computed together.
+        unfused: modules that compute one candidate each.
+        portion: k, where only 1 / k of the channels is searched (PC-DARTS); None where all channels are.
+        weighted: whether the edges into a node have weights (PC-DARTS).
+        decided: whether any edge of the supernet is decided or dropped.
     """
 
     def __init__(self, cell: Cell, like: Tensor) -> None:
-        architecture = cell.nodes[0].edges[0].architecture
+        architecture, first = cell.nodes[0].edges[0].architecture, cell.nodes[0]
+        self.portion = first.edges[0].relaxation.portion
+        self.weighted = architecture.decisions[first.inputs.label].weighted
+        self.decided = bool(architecture.state.fixed or architecture.state.dropped)
         self.nodes, self.training, self.concat = len(cell.nodes), cell.training, cell.concat
         self.constants = like.new_tensor([0.0, 1.0])
         self.labels: list[str] = []
-        self.offered: list[list[Candidates]] = [[] for _ in range(1 + self.nodes)]
+        self.candidates: list[list[Candidates]] = [[] for _ in range(1 + self.nodes)]
         position = len(self.constants)
         for node in cell.nodes:
             for state, edge in enumerate(node.edges):
                 here: Candidates = []
-                if not architecture.is_cut(edge.label):
-                    candidates, decided = edge.candidates(), architecture.fixed.get(edge.label)
+                if not architecture.view.is_cut(edge.label):
+                    candidates, decided = edge.candidates(), architecture.state.fixed.get(edge.label)
                     if decided is not None:
                         here = [(candidates[decided], _DECIDED)]
                     else:
                         self.labels.append(edge.label)
                         here = [(candidate, position + index) for index, candidate in enumerate(candidates)]
                         position += len(here)
-                self.offered[state].append(here)
+                self.candidates[state].append(here)
         stride = max(_stride(candidate) for candidate in cell.nodes[0].edges[0].candidates())
-        self.leaving = [
-            _arranged(max(0, state - 1), edges, stride if state < 2 else 1, like.device) for state, edges in enumerate(self.offered)
+        self.outgoing = [
+            _arranged(max(0, state - 1), edges, stride if state < 2 else 1, like.device) for state, edges in enumerate(self.candidates)
         ]
-        self.others = [other.module for leaving in self.leaving for other in leaving.others]
+        self.unfused = [candidate.module for outgoing in self.outgoing for candidate in outgoing.unfused]
 
     def parameters(self) -> list[nn.Parameter]:
-        """All that is computed with, in the order in which gradients are returned."""
-        return [weight for leaving in self.leaving for weight in leaving.convolutions()] + [
-            weight for leaving in self.leaving for weight in leaving.remaining()
+        """Returns the parameters of all candidates, in the order in which gradients are returned."""
+        return [weight for outgoing in self.outgoing for weight in outgoing.convolutions()] + [
+            weight for outgoing in self.outgoing for weight in outgoing.remaining()
         ]
 
 
-def _arranged(first: int, edges: Sequence[Candidates], stride: int, device: torch.device) -> Leaving:
-    """Sorts what the edges from a state compute by what is computed together."""
-    leaving = Leaving(first, len(edges), stride)
+def _arranged(first: int, edges: Sequence[Candidates], stride: int, device: torch.device) -> OutgoingEdges:
+    """Sorts the candidates on the outgoing edges of a state by what is computed together."""
+    outgoing = OutgoingEdges(first, len(edges), stride)
     groups: dict[Any, list[tuple[int, int, list[Stage]]]] = {}
     pools: dict[Any, dict[int, tuple[nn.Sequential, int]]] = {}
     skips = [_MISSING] * len(edges)
@@ -203,27 +212,27 @@ def _arranged(first: int, edges: Sequence[Candidates], stride: int, device: torc
                 key = tuple((stage.depthwise[0].kernel_size, stage.steps) for stage in stages)
                 groups.setdefault(key, []).append((place, position, stages))
             elif _is_reduction(module):
-                leaving.reductions.append(Other(module, place, position))
+                outgoing.reductions.append(ModuleCandidate(module, place, position))
             else:
-                leaving.others.append(Other(module, place, position))
-    for found in groups.values():
-        places, positions, stages = zip(*found)
+                outgoing.unfused.append(ModuleCandidate(module, place, position))
+    for members in groups.values():
+        places, positions, stages = zip(*members)
         joined = tuple(
             Stage(
                 *(tuple(chain.from_iterable(parts)) for parts in zip(*((stage.depthwise, stage.pointwise, stage.norms) for stage in same)))
             )
             for same in zip(*stages)
         )
-        leaving.groups.append(Group(places, positions, joined, len(places) == len(edges)))
-    for found in pools.values():
-        entries = [found.get(place, (None, _MISSING)) for place in range(len(edges))]
+        outgoing.groups.append(Group(places, positions, joined, len(places) == len(edges)))
+    for by_place in pools.values():
+        entries = [by_place.get(place, (None, _MISSING)) for place in range(len(edges))]
         pool = next(module[0] for module, _ in entries if module is not None)
         norms = tuple(None if module is None else module[1] for module, _ in entries)
-        leaving.pools.append(Pool(pool, norms, tuple(position for _, position in entries)))
-    leaving.skips = tuple(skips) if any(skips) else ()
-    rows = [*([leaving.skips] if leaving.skips else []), *(entry.positions for entry in leaving.pools)]
-    leaving.bank = torch.tensor(rows, dtype=torch.long, device=device).view(len(rows), len(edges))
-    return leaving
+        outgoing.pools.append(Pool(pool, norms, tuple(position for _, position in entries)))
+    outgoing.skips = tuple(skips) if any(skips) else ()
+    rows = [*([outgoing.skips] if outgoing.skips else []), *(entry.positions for entry in outgoing.pools)]
+    outgoing.bank = torch.tensor(rows, dtype=torch.long, device=device).view(len(rows), len(edges))
+    return outgoing
 
 
 def _stride(candidate: nn.Module) -> int:
@@ -260,11 +269,11 @@ def _is_reduction(module: nn.Module) -> bool:
     return isinstance(module, FactorizedReduce) and module.conv_1.out_channels == module.conv_2.out_channels and is_foldable(module.bn)
 
 
-def running_statistics(leaving: Leaving, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Of skips and pools on each edge, means and 1 / √(variance + ε), (P, k, C); those of what has no batch norm are 0 and 1."""
-    shape = len(leaving.bank), leaving.edges, like.shape[-1]
+def running_statistics(outgoing: OutgoingEdges, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns mean and 1 / √(variance + ε) of skips and pools on each edge, (P, k, C); without a batch norm they are 0 and 1."""
+    shape = len(outgoing.bank), outgoing.edges, like.shape[-1]
     mean, var = like.new_zeros(shape), like.new_full(shape, 1 - EPS)
-    for row, entry in enumerate(leaving.pools, leaving.identities):
+    for row, entry in enumerate(outgoing.pools, outgoing.identities):
         for place, norm in enumerate(entry.norms):
             if norm is not None:
                 mean[row, place], var[row, place] = norm.running_mean, norm.running_var

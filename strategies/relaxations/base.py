@@ -44,11 +44,13 @@ class Relaxation:
         trains_alpha: whether α moves at all.
         weighted_edges: whether the edges into a node have weights of their own.
         sampled: whether the supernet computes one path at a time, drawn from a policy.
+        portion: k, where 1 / k of the channels is searched and the other channels bypass the operations; None where all are searched.
         passes: what a step of the weights costs, in forward-and-backward passes of a batch through the supernet.
     """
 
     trains_alpha = True
     weighted_edges = False
+    portion: int | None = None
     passes: float = 1
     sampled = False
 

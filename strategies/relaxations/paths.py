@@ -12,6 +12,7 @@ from nni_darts.strategies.catalogue import ControllerSettings
 from nni_darts.strategies.relaxations.base import Relaxation
 from nni_darts.strategies.relaxations.policies import Controller, UniformPolicy
 from nni_darts.strategies.settings import typed
+from nni_darts.strategies.view import View
 
 if TYPE_CHECKING:
     from nni_darts.strategies.architecture import Architecture
@@ -50,13 +51,13 @@ class SampledPaths(Relaxation):
     @contextmanager
     def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:
         """Draws the path of this step."""
-        architecture.path = architecture.policy.draw()
+        architecture.view = View(architecture, path=architecture.policy.draw())
         yield
 
     @contextmanager
     def validation_step(self, architecture: Architecture, model: nn.Module) -> Iterator[None]:
         """Draws the path of this batch."""
-        architecture.path = architecture.policy.draw()
+        architecture.view = View(architecture, path=architecture.policy.draw())
         norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.training]
         momenta = [norm.momentum for norm in norms]
         counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]

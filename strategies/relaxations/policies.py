@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nni_darts.strategies.architecture import InputDecision, OperationDecision
+from nni_darts.strategies.reference import Reference
 from nni_darts.strategies.relaxations.subsets import subsets
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Policy(nn.Module):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self._of = [architecture]  # in a list: it holds the policy, not the other way round
+        self._architecture = Reference(architecture)  # which holds the policy
 
     def logits(self, state: Any, label: str) -> tuple[Tensor, Any]:
         """Scores of all options of a label, and the state after it was asked for them; ``state`` is None at the first turn."""
@@ -66,7 +67,7 @@ class Policy(nn.Module):
         Returns:
             The path, and the log-probability of having taken its turns in this order: a scalar, differentiable.
         """
-        (architecture,) = self._of
+        architecture = self._architecture.value
         state: Any = None
         total: list[Tensor] = []
 
@@ -113,7 +114,7 @@ class Policy(nn.Module):
 
         An edge that none of these paths takes is left out.
         """
-        (architecture,) = self._of
+        architecture = self._architecture.value
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
 
@@ -157,7 +158,7 @@ class UniformPolicy(Policy):
 
     def logits(self, state: Any, label: str) -> tuple[Tensor, Any]:
         """See :class:`Policy`."""
-        return torch.zeros(_options(self._of[0], label), device='cpu'), state
+        return torch.zeros(_options(self._architecture.value, label), device='cpu'), state
 
 
 class Controller(Policy):

@@ -95,18 +95,18 @@ class Greedy(Selection):
 
     def batch_growth(self, architecture: Architecture) -> int:
         """See the argument ``batch_increase``."""
-        return self.batch_increase * architecture.memory.get('rounds', 0)
+        return self.batch_increase * architecture.state.memory.get('rounds', 0)
 
     def observe(self, finished: int, search_epochs: int, architecture: Architecture, relaxation: Relaxation) -> None:
         """Keeps the probabilities of the last epochs."""
         now = {label: _without_none(architecture, relaxation, label)[1].tolist() for label in architecture.operations()}
-        architecture.memory['probabilities'] = [*architecture.memory.get('probabilities', []), now][-self.history - 1 :]
+        architecture.state.memory['probabilities'] = [*architecture.state.memory.get('probabilities', []), now][-self.history - 1 :]
 
     def decide(self, architecture: Architecture, module: DifferentiableModule) -> list[dict[str, Any]]:
         """See :class:`Selection`."""
         written = []
         for labels in architecture.grouped(architecture.operations()).values():
-            undecided = [label for label in labels if label not in architecture.fixed and not architecture.is_cut(label)]
+            undecided = [label for label in labels if label not in architecture.state.fixed and not architecture.view.is_cut(label)]
             if not undecided:
                 continue
             table = dict(zip(labels, self._scores(architecture, module.strategy.relaxation, labels)))
@@ -125,8 +125,8 @@ class Greedy(Selection):
             )
             written.append(self.operations.decide_operation(architecture, undecided[best], module))
             self._drop_what_is_not_needed(architecture, undecided[best])
-        architecture.memory['rounds'] = architecture.memory.get('rounds', 0) + 1
-        architecture.history += written
+        architecture.state.memory['rounds'] = architecture.state.memory.get('rounds', 0) + 1
+        architecture.state.history += written
         return written
 
     def _drop_what_is_not_needed(self, architecture: Architecture, decided: str) -> None:
@@ -134,9 +134,9 @@ class Greedy(Selection):
             return
         choice, _ = architecture.edges[decided]
         decision = architecture.inputs()[choice]
-        open_inputs = [index for index, edge in enumerate(decision.edges) if edge not in architecture.fixed]
+        open_inputs = [index for index, edge in enumerate(decision.edges) if edge not in architecture.state.fixed]
         if len(decision.edges) - len(open_inputs) == decision.chosen:
-            architecture.dropped[choice] = open_inputs
+            architecture.state.dropped[choice] = open_inputs
 
     def _scores(self, architecture: Architecture, relaxation: Relaxation, labels: Sequence[str]) -> list[float]:
         importance, certainty, stability = [], [], []
@@ -145,7 +145,7 @@ class Greedy(Selection):
             importance.append(present)
             entropy = -(others * others.clamp(min=1e-12).log()).sum() / math.log(len(others)) if len(others) > 1 else others.new_zeros(())
             certainty.append(float(1 - entropy))
-            before = [others.new_tensor(epoch[label]) for epoch in architecture.memory.get('probabilities', [])[:-1]]
+            before = [others.new_tensor(epoch[label]) for epoch in architecture.state.memory.get('probabilities', [])[:-1]]
             overlaps = [float(torch.minimum(others, past).sum()) for past in before]
             stability.append(sum(overlaps) / len(overlaps) if overlaps else 1.0)
         parts = [_unit(importance), _unit(certainty)] + ([_unit(stability)] if self.greedy_criterion == 2 else [])

@@ -32,7 +32,7 @@ class Selection:
     Attributes:
         step_schedule: whether the evaluator's learning rate schedule advances while a selection fine-tunes.
 
-    Decisions already taken (``architecture.fixed``, ``architecture.dropped``) stand.
+    Decisions already taken (``architecture.state.fixed``, ``architecture.state.dropped``) stand.
     """
 
     step_schedule = True
@@ -53,7 +53,7 @@ class Selection:
         return 0
 
     def decide(self, architecture: Architecture, module: DifferentiableModule) -> list[dict[str, Any]]:
-        """One round. Applies the decisions to the architecture and returns what it wrote into ``architecture.history`` of each."""
+        """One round. Applies the decisions to the architecture and returns what it wrote into ``architecture.state.history`` of each."""
         raise NotImplementedError
 
     def decisions(self, architecture: Architecture) -> int:
@@ -79,7 +79,7 @@ class Selection:
         """The strongest choices, by tables as of :func:`operation_tables`."""
         sample: dict[str, Any] = {label: max(table, key=table.__getitem__) for label, table in tables.items()}
         for label, decision in architecture.inputs().items():
-            left = architecture.remaining(label)
+            left = architecture.view.inputs(label)
             if decision.edges is None:
                 chosen = best_subset(architecture.alpha(label)[left], decision.chosen)
             else:
@@ -134,8 +134,8 @@ def operation_tables(architecture: Architecture, relaxation: Relaxation) -> dict
     """Label → operation → probability, of the operations a decision may choose: a decided one alone, ``none`` not on an edge of a cell."""
     tables = {}
     for label, decision in architecture.operations().items():
-        if label in architecture.fixed:
-            tables[label] = {decision.names[architecture.fixed[label]]: 1.0}
+        if label in architecture.state.fixed:
+            tables[label] = {decision.names[architecture.state.fixed[label]]: 1.0}
             continue
         probabilities = relaxation.probabilities(architecture.alpha(label)).tolist()
         tables[label] = {decision.names[index]: probabilities[index] for index in architecture.eligible(label)}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,7 +65,7 @@ class Progressive(Selection):
     def observe(self, finished: int, search_epochs: int, architecture: Architecture, relaxation: Relaxation) -> None:
         """Notes what magnitude would choose as the search ends."""
         if finished == search_epochs:
-            architecture.by_magnitude = Magnitude().select(architecture, relaxation)
+            architecture.state.by_magnitude = Magnitude().select(architecture, relaxation)
 
     def rounds_due(self, finished: int, search_epochs: int, architecture: Architecture) -> int:
         """The first event is at the end of the search; the last one is an epoch before the end of tuning, as published.
@@ -87,8 +86,8 @@ class Progressive(Selection):
 
     def _decided(self, architecture: Architecture) -> bool:
         wide = _wide_inputs(architecture).items()
-        return all(label in architecture.fixed for label in architecture.operations()) and all(
-            len(architecture.remaining(label)) <= _keeps(decision) for label, decision in wide
+        return all(label in architecture.state.fixed for label in architecture.operations()) and all(
+            len(architecture.view.inputs(label)) <= _keeps(decision) for label, decision in wide
         )
 
     def decisions(self, architecture: Architecture) -> int:
@@ -99,17 +98,17 @@ class Progressive(Selection):
     def decide(self, architecture: Architecture, module: DifferentiableModule) -> list[dict[str, Any]]:
         """See :class:`Selection`."""
         written = []
-        undecided = [label for label in architecture.operations() if label not in architecture.fixed]
+        undecided = [label for label in architecture.operations() if label not in architecture.state.fixed]
         if undecided:
             for labels in architecture.grouped(undecided).values():
                 written.append(self.decide_operation(architecture, labels[_draw(len(labels))], module))
         else:
             wide = [
-                label for label, decision in _wide_inputs(architecture).items() if len(architecture.remaining(label)) > _keeps(decision)
+                label for label, decision in _wide_inputs(architecture).items() if len(architecture.view.inputs(label)) > _keeps(decision)
             ]
             for labels in architecture.grouped(wide).values():
                 written += self._decide_inputs(architecture, labels[_draw(len(labels))], module)
-        architecture.history += written
+        architecture.state.history += written
         return written
 
     def decide_operation(self, architecture: Architecture, label: str, module: DifferentiableModule) -> dict[str, Any]:
@@ -118,7 +117,7 @@ class Progressive(Selection):
         candidates = [names.index(name) for name in operation_tables(architecture, module.strategy.relaxation)[label]]
         scores = self.score(architecture, label, candidates, module)
         worst = min(range(len(candidates)), key=scores.__getitem__)  # the loss of this one hurts most; the first of equals
-        architecture.fixed[label] = candidates[worst]
+        architecture.state.fixed[label] = candidates[worst]
         others = [score for position, score in enumerate(scores) if position != worst]
         return {
             'stage': 'operation',
@@ -133,14 +132,14 @@ class Progressive(Selection):
         decision = architecture.inputs()[label]
         written: list[dict[str, Any]] = []
         known: dict[int, float] = {}
-        while len(architecture.remaining(label)) > _keeps(decision):
-            candidates = architecture.remaining(label)
+        while len(architecture.view.inputs(label)) > _keeps(decision):
+            candidates = architecture.view.inputs(label)
             if self.rescore_inputs or not written:
                 known = dict(zip(candidates, self.score(architecture, label, candidates, module)))
             scores = [known[index] for index in candidates]
             # The input whose loss hurts least goes; of equals the last, so that the first stay.
             best = max(range(len(candidates)), key=lambda position: (scores[position], position))
-            architecture.dropped.setdefault(label, []).append(candidates[best])
+            architecture.state.dropped.setdefault(label, []).append(candidates[best])
             others = [score for position, score in enumerate(scores) if position != best]
             written.append(
                 {
@@ -212,7 +211,7 @@ class Perturbation(Progressive):
 
     def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
         """See :class:`Progressive`: the accuracy, or minus the loss, without each candidate."""
-        variants = [partial(_masked, architecture, Mask(label, candidate, self.renormalise)) for candidate in candidates]
+        variants = [partial(architecture.viewed, mask=Mask(label, candidate, self.renormalise)) for candidate in candidates]
         return self.scoring.scores(module, label, variants, partial(SharedResults, module.model, architecture, label))
 
 
@@ -232,17 +231,8 @@ class ProgressiveMagnitude(Progressive):
         scores = []
         for index in candidates:
             edge = decision.edges[index]
-            scores.append(-factors[index] * float(relaxation.probabilities(architecture.alpha(edge))[architecture.fixed[edge]]))
+            scores.append(-factors[index] * float(relaxation.probabilities(architecture.alpha(edge))[architecture.state.fixed[edge]]))
         return scores
-
-
-@contextmanager
-def _masked(architecture: Architecture, mask: Mask) -> Iterator[None]:
-    architecture.masked = mask
-    try:
-        yield
-    finally:
-        architecture.masked = None
 
 
 def _draw(count: int) -> int:

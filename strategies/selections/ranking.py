@@ -65,7 +65,7 @@ class Ranking(Selection):
         if self.first.batches is not None and len(paths) > self.finalists:
             paths = [path for _, path in _ranked(self.first, architecture, module, paths)][: self.finalists]
         ranked = _ranked(self.final, architecture, module, paths)
-        architecture.memory['ranked'] = {label: list(chosen) for label, chosen in ranked[0][1].items()}
+        architecture.state.memory['ranked'] = {label: list(chosen) for label, chosen in ranked[0][1].items()}
         record = {
             'stage': 'ranking',
             'label': 'architecture',
@@ -74,15 +74,15 @@ class Ranking(Selection):
             'choice': f'the best of {len(drawn)}',
             'margin': ranked[0][0] - ranked[1][0] if len(ranked) > 1 else None,
         }
-        architecture.history.append(record)
+        architecture.state.history.append(record)
         return [record]
 
     def select(self, architecture: Architecture, relaxation: Relaxation) -> dict[str, Any]:
         """The NNI sample of the best path, once they are ranked."""
-        return architecture.sample_of(architecture.memory.get('ranked') or architecture.policy.best())
+        return architecture.sample_of(architecture.state.memory.get('ranked') or architecture.policy.best())
 
 
 def _ranked(scoring: Scoring, architecture: Architecture, module: DifferentiableModule, paths: list[Path]) -> list[tuple[float, Path]]:
     """(score, path), best first; ties keep their order."""
-    scores = scoring.scores(module, 'paths', [partial(architecture.along, path) for path in paths])
+    scores = scoring.scores(module, 'paths', [partial(architecture.viewed, path=path) for path in paths])
     return sorted(zip(scores, paths), key=lambda entry: -entry[0])

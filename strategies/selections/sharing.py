@@ -129,7 +129,7 @@ def _alike(model: nn.Module, architecture: Architecture) -> Iterator[tuple[nn.Mo
     to what others read.
     """
     for choice in model.modules():
-        if isinstance(choice, MixedOperation) and choice.label not in architecture.fixed:
+        if isinstance(choice, MixedOperation) and choice.label not in architecture.state.fixed:
             for module in choice.modules():
                 if type(module) in (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d):
                     yield module, (type(module), module.extra_repr())

@@ -77,7 +77,7 @@ def test_the_building_of_kernels_is_announced_before_it_starts(tmp_path: Path, m
 
     def build() -> None:
         with watched(lambda activity: there.append(built.exists())):
-            kernels._build('g++', (), built)
+            kernels._build(['g++'], (), built)
 
     begun, ended = heard(build)
     assert begun == Activity('building compiled kernels, once per machine', seconds=kernels.BUILD_SECONDS) and ended.over

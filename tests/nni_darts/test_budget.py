@@ -139,7 +139,7 @@ def test_a_warm_up_in_epochs_must_be_paid_for(images: Path) -> None:
 def test_of_a_search_that_was_stopped_early_the_epochs_that_it_had_count() -> None:
     strategy = create_strategy('pc-darts')
     assert strategy.passes(10) == 10 + 7
-    strategy.architecture.stopped = {'after': 6}
+    strategy.architecture.state.stopped = {'after': 6}
     assert strategy.passes(10) == 6 + 3
 
 

@@ -18,8 +18,8 @@ Masked = tuple[str, int, bool] | None
 def operation_weights(architecture: Architecture, label: str, masked: Masked) -> Tensor:
     """The factors of the candidates on an edge: softmax, or one for a decided operation; zero for what is masked."""
     weights = torch.softmax(architecture.alpha(label).detach(), 0)
-    if label in architecture.fixed:
-        weights = functional.one_hot(torch.tensor(architecture.fixed[label]), len(weights)).to(weights)
+    if label in architecture.state.fixed:
+        weights = functional.one_hot(torch.tensor(architecture.state.fixed[label]), len(weights)).to(weights)
     if masked is not None and masked[0] == label:
         rest = 1 - weights[masked[1]] if masked[2] else 1
         weights[masked[1]] = 0
@@ -29,7 +29,7 @@ def operation_weights(architecture: Architecture, label: str, masked: Masked) ->
 
 def edge_factor(architecture: Architecture, node: str, source: int, masked: Masked) -> Tensor:
     """What an edge is multiplied by: one, or its β where edges have weights; zero for what is masked or dropped."""
-    if source in architecture.dropped.get(node, ()) or (masked is not None and masked[:2] == (node, source)):
+    if source in architecture.state.dropped.get(node, ()) or (masked is not None and masked[:2] == (node, source)):
         return torch.tensor(0.0)
     if architecture.decisions[node].weighted:
         return torch.softmax(architecture.alpha(node).detach(), 0)[source]

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from nni_darts import parallel
 from nni_darts.search_spaces import DartsRnnSpace, DartsSpace
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
-from nni_darts.strategies.fast import FastCell, FastPartialCell, FastRecurrentCell, executors, kernels
+from nni_darts.strategies.fast import FastCell, FastRecurrentCell, executors, kernels, remembered
 from nni_darts.strategies.fast.executors import NAMES, Place, unusable
 from nni_darts.strategies.relaxations import Gumbel, PartialChannels, Relaxation, SkipDropout, Softmax
 from tests.ranks import on_ranks
+from tests.strategies.compiler import needs_kernels
 
 Made = tuple[DifferentiableStrategy, nn.Module]
 
@@ -80,13 +81,13 @@ def test_a_slow_executor_is_not_chosen(slow: str, kind: type, made: Any, inputs:
     assert time.perf_counter() - start < 5  # well under a second on a machine that does nothing else
     record = strategy.executor_choice.record
     assert record['how'] == 'chosen' and record['name'] != slow
-    assert list(record['milliseconds']) == usable()
-    assert slow not in usable() or record['milliseconds'][slow] >= 150
+    assert list(record['milliseconds']) == [name for name in usable() if name in kind.executors]
+    assert slow not in record['milliseconds'] or record['milliseconds'][slow] >= 150
 
 
-@pytest.mark.parametrize(('relaxation', 'kind'), [(Softmax, FastCell), (lambda: PartialChannels(2), FastPartialCell)])
-def test_plain_is_chosen_where_it_is_the_fastest(relaxation: Any, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow_down(kind, set(NAMES) - {'plain'}, monkeypatch.setattr)
+@pytest.mark.parametrize('relaxation', [Softmax, lambda: PartialChannels(2)])
+def test_plain_is_chosen_where_it_is_the_fastest(relaxation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_down(FastCell, set(NAMES) - {'plain'}, monkeypatch.setattr)
     strategy, model = supernet(relaxation=relaxation())
     model(images())
     assert strategy.executor_choice.record['name'] == 'plain'
@@ -100,12 +101,11 @@ def test_plain_is_not_chosen_where_less_memory_is_wanted(monkeypatch: pytest.Mon
 
 
 def test_an_executor_must_be_clearly_faster_than_one_that_needs_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    for seconds, expected in ((0.99, 'piecewise'), (0.9, 'plain')):
+    for count, seconds, expected in ((6, 0.99, 'piecewise'), (5, 0.9, 'plain')):
         monkeypatch.setattr(executors, 'timed', lambda *_, seconds=seconds: {'piecewise': 1.0, 'joined': 2.0, 'plain': seconds})
-        monkeypatch.setattr(FastCell, 'executors', ('piecewise', 'joined', 'plain'))
-        monkeypatch.setattr(executors, '_recall', lambda *_: None)
+        monkeypatch.setattr(FastCell, 'executors', {name: FastCell.executors[name] for name in ('piecewise', 'joined', 'plain')})
         strategy, model = supernet()
-        model(images())
+        model(images(count))
         assert strategy.executor_choice.record['name'] == expected
 
 
@@ -137,7 +137,7 @@ def test_the_first_to_choose_decides_for_processes_that_choose_at_once(memory: P
     strategy, model = supernet()
 
     def timed(cell: Any, candidates: Any, inputs: Any) -> dict[str, float]:
-        key = executors._key(cell, candidates, inputs, Place('cpu'))
+        key = executors.choice_key(cell, candidates, inputs, Place('cpu'))
         memory.parent.mkdir(parents=True)
         memory.write_text(json.dumps({key: {'name': 'joined', 'milliseconds': {'joined': 1.0}}}))
         return {**dict.fromkeys(candidates, 2.0), 'plain': 1.0}
@@ -153,7 +153,7 @@ def test_a_damaged_memory_is_none(content: str, memory: Path) -> None:
     model(images())
     keys = list(json.loads(memory.read_text()))
     for entry in (3, {}, {'name': 'quick'}, {'name': ['joined']}) if content == 'entries' else (None,):
-        executors._IN_PROCESS.clear()
+        remembered._IN_PROCESS.clear()
         memory.write_text(content if entry is None else json.dumps(dict.fromkeys(keys, entry)))
         strategy, model = supernet()
         model(images())
@@ -257,7 +257,24 @@ def test_a_kept_executor_that_cannot_be_used_here_is_replaced(monkeypatch: pytes
     strategy.executor_choice.keep({'name': 'compiled', 'how': 'chosen'})
     model(images())
     assert strategy.executor_choice.record['name'] in ('piecewise', 'joined', 'plain')
-    assert 'the executor of this run, compiled, cannot be used here: another one is chosen' in caplog.text
+    assert 'The executor of this run, compiled, cannot be used here: another one is chosen.' in caplog.text
+
+
+def test_the_record_of_compiled_cells_identifies_the_kernels(caplog: pytest.LogCaptureFixture) -> None:
+    needs_kernels()
+    strategy, model = supernet('compiled')
+    noted: list[Any] = []
+    strategy.executor_choice.on_settled = noted.append
+    model(images())
+    digest = strategy.executor_choice.record['kernels']
+    assert noted == [{'name': 'compiled', 'how': 'pinned', 'kernels': digest}]
+    assert kernels.built_kernels().name == f'kernels-{digest}.so'
+    for earlier, warned in ((digest, False), ('0' * 20, True)):
+        resumed, model = supernet()
+        resumed.executor_choice.keep({'name': 'compiled', 'how': 'chosen', 'kernels': earlier})
+        model(images())
+        assert resumed.executor_choice.record['kernels'] == digest
+        assert ('The kernels of this run were built anew' in caplog.text) is warned
 
 
 @pytest.mark.parametrize('how', [None, {'name': 'quick', 'how': 'chosen'}, {'name': 'joined'}, {}, 'joined'])
@@ -292,6 +309,27 @@ def test_stages_share_one_executor() -> None:
 def test_an_executor_that_cannot_compute_the_cells_is_refused(relaxation: Any, execution: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         supernet(execution, relaxation())
+
+
+def test_a_search_that_is_resumed_after_a_decision_keeps_its_executor(caplog: pytest.LogCaptureFixture) -> None:
+    """PC-DARTS is computed plainly from the first decision on."""
+    needs_kernels()
+    strategy, model = supernet(relaxation=PartialChannels(2))
+    strategy.executor_choice.keep({'name': 'compiled', 'how': 'chosen'})
+    label, _ = next(iter(strategy.architecture.operations().items()))
+    strategy.architecture.state.fixed[label] = 1
+    model(images())
+    assert strategy.executor_choice.record['name'] == 'compiled' and not caplog.records
+
+
+def test_recurrent_cells_have_no_piecewise_executor(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(ValueError, match='execution: piecewise cannot compute what this space becomes with Softmax. Choose fast or '):
+        recurrent('piecewise')
+    strategy, model = recurrent()
+    strategy.executor_choice.keep({'name': 'piecewise', 'how': 'chosen'})  # by an earlier version
+    model(words())
+    assert strategy.executor_choice.record['name'] != 'piecewise'
+    assert 'The executor of this run, piecewise, cannot be used here: another one is chosen.' in caplog.text
 
 
 @pytest.mark.parametrize(

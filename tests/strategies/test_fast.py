@@ -17,7 +17,8 @@ from nni_darts.search_spaces import S1, S2, S3, S5, DartsSpace
 from nni_darts.search_spaces.convolutions import DepthwiseConv2d, PointwiseConv2d
 from nni_darts.search_spaces.operations import BatchNorm2d
 from nni_darts.strategies import DifferentiableStrategy
-from nni_darts.strategies.fast import FastCell, FastPartialCell, piecewise
+from nni_darts.strategies.fast import FastCell, convolutional, piecewise
+from nni_darts.strategies.fast.partial import partial_channels
 from nni_darts.strategies.fast.plan import _stages
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, PartialChannels, RandomSoftmax, SkipDropout, Softmax
 from tests.strategies.compiler import needs_kernels
@@ -251,8 +252,8 @@ def test_decided_and_dropped_edges(train: bool) -> None:
         names = ['skip_connect', 'max_pool_3x3', 'sep_conv_5x5', 'avg_pool_3x3', 'dil_conv_3x3']
         for position, (label, decision) in enumerate(strategy.architecture.operations().items()):
             if position % 2:
-                strategy.architecture.fixed[label] = decision.names.index(names[position // 2 % len(names)])
-        strategy.architecture.dropped = {'normal_input_3': [1], 'normal_input_4': [0, 2, 3], 'reduce_input_3': [2]}
+                strategy.architecture.state.fixed[label] = decision.names.index(names[position // 2 % len(names)])
+        strategy.architecture.state.dropped = {'normal_input_3': [1], 'normal_input_4': [0, 2, 3], 'reduce_input_3': [2]}
     same(*pair, images(), 1e-10)
 
 
@@ -260,10 +261,10 @@ def test_everything_decided_as_skip() -> None:
     """A node may then be the very state that another one reads: nothing may be added to it in place."""
     pair = supernet('darts', 'plain'), supernet('darts', 'fast')
     for strategy, _ in pair:
-        strategy.architecture.fixed = {
+        strategy.architecture.state.fixed = {
             label: decision.names.index('skip_connect') for label, decision in strategy.architecture.operations().items()
         }
-        strategy.architecture.dropped = {'normal_input_3': [0, 1], 'reduce_input_4': [0, 1, 2]}
+        strategy.architecture.state.dropped = {'normal_input_3': [0, 1], 'reduce_input_4': [0, 1, 2]}
     same(*pair, images(), 1e-10)
 
 
@@ -300,14 +301,22 @@ def test_other_mixtures_stay_plain() -> None:
     ],
 )
 @pytest.mark.parametrize('way', ['compiled'], indirect=True)
-def test_partial_channels(relaxation: Any, size: int) -> None:
+def test_partial_channels(relaxation: Any, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fast until something is decided, then plainly."""
+    calls: list[Any] = []
+    monkeypatch.setattr(convolutional, 'partial_channels', lambda *inputs: calls.append(inputs) or partial_channels(*inputs))
     plain, fast = supernet('eight channels', 'plain', relaxation()), supernet('eight channels', 'fast', relaxation())
-    assert isinstance(fast[1].cells[0], FastPartialCell)
+    assert is_fast(fast[1])
     for train in (True, False):
         for _, model in (plain, fast):
             model.train(train)
         same(plain, fast, images(size), 1e-10)
-    assert len(fast[1].cells[0]._plans) == 2  # it was not computed plainly
+    assert len(calls) == 2 * len(fast[1].cells)
+    for strategy, _ in (plain, fast):
+        label, decision = next(iter(strategy.architecture.operations().items()))
+        strategy.architecture.state.fixed[label] = decision.names.index('sep_conv_3x3')
+    same(plain, fast, images(size), 1e-10)
+    assert len(calls) == 2 * len(fast[1].cells)
 
 
 def test_frozen_and_copied() -> None:

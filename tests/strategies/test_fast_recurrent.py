@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from nni_darts.search_spaces import DartsRnnSpace, Dropouts
 from nni_darts.strategies import DifferentiableStrategy
-from nni_darts.strategies.fast.recurrent import FastRecurrentCell, _Memory, _node_state, _NodeState
+from nni_darts.strategies.fast.recurrent import FastRecurrentCell, Workspace, _node_state, _NodeState
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, RandomSoftmax, Softmax
 from tests.strategies.compiler import needs_kernels
 
@@ -21,6 +21,14 @@ Made = tuple[DifferentiableStrategy, nn.Module]
 PINNED = {'plain': 'plain', 'fast': 'joined'}
 """Which executor a supernet of a test gets."""
 STEPS, BATCH, WORDS, HIDDEN, NODES = 4, 6, 9, 5, 4
+
+
+@pytest.fixture(autouse=True, params=['compiled', 'joined'])
+def _executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every executor of a node."""
+    if request.param == 'compiled':
+        needs_kernels(torch.float64)
+    monkeypatch.setitem(PINNED, 'fast', request.param)
 
 
 def supernet(execution: str, relaxation: Any = None, dropouts: Dropouts | None = None) -> Made:
@@ -82,8 +90,8 @@ def test_decided_and_dropped_edges() -> None:
     for strategy, _ in made:
         for position, (label, decision) in enumerate(strategy.architecture.operations().items()):
             if position % 2:
-                strategy.architecture.fixed[label] = 1 + position % (len(decision.names) - 1)
-        strategy.architecture.dropped = {'recurrent_input_3': [1], 'recurrent_input_4': [0, 3, 2]}
+                strategy.architecture.state.fixed[label] = 1 + position % (len(decision.names) - 1)
+        strategy.architecture.state.dropped = {'recurrent_input_3': [1], 'recurrent_input_4': [0, 3, 2]}
     same(*made)
 
 
@@ -118,26 +126,18 @@ def test_frozen_and_copied() -> None:
         torch.testing.assert_close(made(fast)(tokens, hidden).logits, made(plain)(tokens, hidden).logits, rtol=1e-10, atol=1e-10)
 
 
-@pytest.fixture(autouse=True, params=['piecewise', 'compiled', 'joined'])
-def _executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every executor of a node."""
-    if request.param == 'compiled':
-        needs_kernels()
-    monkeypatch.setitem(PINNED, 'fast', request.param)
-    monkeypatch.setenv('NNI_DARTS_KERNELS', 'on' if request.param == 'compiled' else 'off')
-
-
 @pytest.mark.parametrize('weight', [0.0, 1.0])
 def test_weights_may_vanish(weight: float) -> None:
     """A perturbed softmax is clipped at zero, and a decided edge has one weight."""
+    needs_kernels(torch.float64)
     arguments = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(6, 12), (2, 6), (2, 6)]]
     for index in range(4):
         weights = torch.zeros(2, 4, dtype=torch.float64)
         weights[:, index] = weight
         weights.requires_grad_()
         inputs = [arguments[0], weights, *arguments[1:]]
-        one = _NodeState.apply(_Memory(), arguments[0], None, weights, *arguments[1:])
-        other = _node_state(arguments[0], None, weights, arguments[1:])
+        one = _NodeState.apply(Workspace(), arguments[0], None, weights, *arguments[1:])
+        other = _node_state(arguments[0], None, weights, *arguments[1:])
         torch.testing.assert_close(one, other)
         for a, b in zip(torch.autograd.grad(one.sum(), inputs), torch.autograd.grad(other.sum(), inputs)):
             torch.testing.assert_close(a, b)
@@ -146,14 +146,15 @@ def test_weights_may_vanish(weight: float) -> None:
 @pytest.mark.parametrize('masked', [True, False])
 def test_the_written_derivatives(masked: bool) -> None:
     """Both derivatives against finite differences."""
+    needs_kernels(torch.float64)
     shapes = [(3, 6), (2, 4), (2, 3), (2, 3)]  # matrix, weights of two edges, two states
     arguments = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     mask = torch.tensor([[0.0, 2.0, 2.0], [2.0, 0.0, 2.0]], dtype=torch.float64) if masked else None
 
     def node(matrix: Tensor, weights: Tensor, *states: Tensor) -> Tensor:
-        return _NodeState.apply(_Memory(), matrix, mask, weights, *states)
+        return _NodeState.apply(Workspace(), matrix, mask, weights, *states)
 
-    torch.testing.assert_close(node(*arguments), _node_state(arguments[0], mask, arguments[1], arguments[2:]))
+    torch.testing.assert_close(node(*arguments), _node_state(arguments[0], mask, *arguments[1:]))
     first, again = (node(*arguments) for _ in range(2))
     gradients = torch.autograd.grad(first.sum(), arguments, retain_graph=True)
     for same in (torch.autograd.grad(first.sum(), arguments), torch.autograd.grad(again.sum(), arguments)):

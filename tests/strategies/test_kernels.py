@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
+import os
 import platform
+import shlex
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from nni_darts import files
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.fast import kernels
@@ -39,12 +45,12 @@ def test_they_are_built_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> No
     if platform.machine() == 'x86_64':
         monkeypatch.setenv('NNI_DARTS_KERNELS_ARCH', 'x86-64')  # the least that a compiler can be asked for
     needs_kernels()
-    (built,) = cache.iterdir()
+    (built,) = cache.glob('*.so')
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
     before = built.stat().st_mtime_ns
     kernels._functions.cache_clear()
     assert kernels.kernels(torch.zeros(1)) is not None
-    assert [built.stat().st_mtime_ns] == [before] and len(list(cache.iterdir())) == 1
+    assert [path.stat().st_mtime_ns for path in cache.glob('*.so')] == [before]
     monkeypatch.setenv('NNI_DARTS_KERNELS', 'off')
     assert kernels.kernels(torch.zeros(1)) is None
     monkeypatch.delenv('NNI_DARTS_KERNELS')
@@ -61,7 +67,7 @@ def test_a_compiler_that_fails_costs_only_speed(
     with caplog.at_level(logging.WARNING):
         assert kernels.kernels(torch.zeros(1)) is None
     assert 'could not be built' in caplog.text
-    assert list(cache.iterdir()) == []
+    assert not list(cache.glob('*.so'))
 
 
 @pytest.mark.usefixtures('cache')
@@ -115,6 +121,73 @@ def test_no_compiler(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureF
     assert not caplog.records
 
 
+TOY = ' '.join(
+    ['extern "C" long plan_version() { return VERSION; }', *(f'extern "C" void {name}() {{}}' for name in kernels.Kernels.__annotations__)]
+)
+
+
+@pytest.fixture
+def toy(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Sources that are built in a moment, and a compiler that notes each of its calls in a file, which is returned."""
+    if (gcc := kernels.compiler()) is None:
+        pytest.skip('there is no C++ compiler')
+    (tmp_path / 'kernels.cpp').write_text(TOY.replace('VERSION', str(kernels.PLAN_VERSION)))
+    monkeypatch.setattr(kernels, '_SOURCE', tmp_path / 'kernels.cpp')
+    calls = tmp_path / 'calls'
+    program = tmp_path / 'a compiler'
+    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\ntest "$1" = --version || sleep 0.5\nexec {shlex.join(gcc)} "$@"\n')
+    program.chmod(0o700)
+    monkeypatch.setenv('CXX', shlex.quote(str(program)))
+    return calls
+
+
+def builds(calls: Path) -> list[str]:
+    return [line for line in calls.read_text().splitlines() if '--version' not in line]
+
+
+def test_the_compiler_may_have_arguments_and_spaces_in_its_name(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('CXX', f'{os.environ["CXX"]} -DMINE="1 2"')
+    assert kernels.kernels(torch.zeros(1)) is not None
+    assert builds(toy)[0].startswith('-DMINE=1 2 -std=')
+
+
+def test_a_quotation_that_does_not_end_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('CXX', 'g++ "')
+    assert kernels.compiler() is None
+
+
+def test_one_process_builds_while_the_others_wait(toy: Path) -> None:
+    code = 'import torch; from nni_darts.strategies.fast import kernels; from pathlib import Path; kernels._SOURCE = Path(SOURCE); '
+    code = code.replace('SOURCE', repr(str(kernels._SOURCE))) + 'assert kernels.kernels(torch.zeros(1)) is not None'
+    processes = [subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code]) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert len(builds(toy)) == 1
+
+
+def test_kernels_are_built_without_locks_too(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(path: Path) -> int:
+        raise OSError(errno.ENOLCK, 'no locks available')
+
+    monkeypatch.setattr(files, 'lock', no_locks)
+    assert kernels.kernels(torch.zeros(1)) is not None and len(builds(toy)) == 1
+
+
+@pytest.mark.usefixtures('toy')
+def test_kernels_of_another_version_of_the_plan_are_not_used(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(kernels, 'PLAN_VERSION', kernels.PLAN_VERSION + 1)
+    assert kernels.kernels(torch.zeros(1)) is None
+    assert f'read version {kernels.PLAN_VERSION - 1} of the plan, the package writes {kernels.PLAN_VERSION}' in caplog.text
+
+
+@pytest.mark.usefixtures('toy')
+def test_functions_refuse_arguments_of_other_types() -> None:
+    functions = kernels.kernels(torch.zeros(1))
+    with pytest.raises(ctypes.ArgumentError):
+        functions.activate(1.5, 1, None, None, None, None, None, 1)
+    with pytest.raises(ctypes.ArgumentError):
+        functions.measure(kernels.pointer(torch.zeros(9)), (ctypes.c_long * 2)())
+
+
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float32, 3e-7), (torch.float64, 1e-14)])
 def test_activations_over_their_whole_range(dtype: torch.dtype, tolerance: float) -> None:
     needs_kernels(dtype)
@@ -125,9 +198,7 @@ def test_activations_over_their_whole_range(dtype: torch.dtype, tolerance: float
         for index, function in enumerate(expected):
             weights, state, gates, total = torch.zeros(1, 4, dtype=dtype), torch.full_like(x, 0.5), gate.clone(), torch.empty_like(x)
             weights[0, index] = 1
-            pointers = (ctypes.c_void_p * 1)(state.data_ptr())
-            arguments = pointers, *map(kernels.pointer, (gates, x, weights, total)), 2
-            functions.activate(ctypes.c_long(1), ctypes.c_long(len(x)), *arguments)
+            functions.activate(1, len(x), kernels.pointers([state]), *map(kernels.pointer, (gates, x, weights, total)), 2)
             opened, value = torch.sigmoid(gate.double()), function(x.double())
             torch.testing.assert_close(gates.double(), opened, rtol=0, atol=tolerance, equal_nan=True)
             wanted = 0.5 + opened * (value - 0.5)

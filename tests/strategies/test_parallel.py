@@ -79,7 +79,7 @@ def searched(name: str, settings: dict[str, Any], cells: bool, epochs: int) -> d
         'alpha': [alpha.detach() for alpha in strategy.arch_parameters()],
         'optimizers': [value for state in states for entry in state.values() for value in entry.values() if isinstance(value, Tensor)],
         'metrics': {key: float(value) for key, value in module.trainer.callback_metrics.items()},
-        'history': [[record['choice'], record['scores']] for record in strategy.architecture.history],
+        'history': [[record['choice'], record['scores']] for record in strategy.architecture.state.history],
         'cell': {label: str(value) for label, value in strategy.select().items()},
     }
 
@@ -99,7 +99,7 @@ def scored(criterion: str) -> list[Any]:
     short = trainer(1, precision='64-true', num_sanity_val_steps=0, limit_train_batches=1)
     model = strategy.mutate_model(space)
     strategy.mutate_evaluator(Lightning(module, short, datamodule=images)).evaluate(model)
-    return [[record['label'], record['choice'], record['scores']] for record in strategy.architecture.history]
+    return [[record['label'], record['choice'], record['scores']] for record in strategy.architecture.state.history]
 
 
 def all_runs() -> dict[str, Any]:

@@ -1,6 +1,5 @@
-// All that leaves a state of a cell, image by image, and the activations into a node of a recurrent cell, piece by piece: what is computed
-// stays in a core's cache from one operation to the next. kernels.py builds this file, compiled.py and recurrent.py call it; the same is
-// computed without it in piecewise.py and recurrent.py.
+// The outgoing edges of a state of a cell, image by image, and the activations into a node of a recurrent cell, piece by piece: what is
+// computed stays in a core's cache from one operation to the next. kernels.py builds this file, compiled.py and recurrent.py call it.
 //
 // Images are (height, width, channels) and y is (pixels, edges, channels), for the edges that have the same operation. Every
 // thread has images of its own. What is summed over images is summed in double precision, over the threads in their order: the same number
@@ -10,6 +9,8 @@
 #include "mixture.h"
 
 // REAL is float or double: each precision is built by itself.
+
+extern "C" long plan_version() { return PLAN_VERSION; }
 
 extern "C" void measure(const State* s, long* bytes) { measure<REAL>(*s, bytes); }
 

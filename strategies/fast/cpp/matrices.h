@@ -56,7 +56,7 @@ inline void affine_tile(const Affine<T>& map, long pixel, long channels, long c,
         for (long v = 0; v < BESIDE; v++) write(pixel + j, c + v * LANES, sums[j][v]);
 }
 
-// write(pixel, channel, values) for all pixels and the given columns of the matrices
+// write(pixel, channel, values) for all pixels and these columns of the matrices
 template <typename T, typename Write>
 inline void affine(const Affine<T>& map, long pixels, long channels, Columns columns, Write write) {
     pairs<T>(columns.count, [&](auto block, auto beside, long at) {

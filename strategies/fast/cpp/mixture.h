@@ -1,15 +1,15 @@
-// All that leaves a state: forward and back.
+// The outgoing edges of a state: forward and backward.
 #pragma once
 
 #include "folded.h"
-#include "leaving.h"
+#include "outgoing.h"
 #include "pools.h"
 
 namespace {
 
 // Means, variances and maps of all last products, or of all others.
 template <typename T>
-void fold(const Leaving& l, const Kept<T>& kept, bool last, const double* sums, T* matrices, T* biases, double* statistics) {
+void fold(const OutgoingEdges& l, const Kept<T>& kept, bool last, const double* sums, T* matrices, T* biases, double* statistics) {
     const long c = l.c;
     l.each_product(last, [&](long number) {
         const Product& product = l.products[number];
@@ -39,7 +39,7 @@ void fold(const Leaving& l, const Kept<T>& kept, bool last, const double* sums, 
 
 // Means and inverse deviations of the pools, less their shifts, on each edge: from Σ and Σ of squares, (2, channels) each, or running ones.
 template <typename T>
-void fold_pools(const Leaving& l, const Kept<T>& kept, const double* sums, double* statistics) {
+void fold_pools(const OutgoingEdges& l, const Kept<T>& kept, const double* sums, double* statistics) {
     const long c = l.c;
     long norm = l.norms - l.reductions;
     for (const Pool& pool : l.pools)
@@ -68,7 +68,7 @@ void fold_pools(const Leaving& l, const Kept<T>& kept, const double* sums, doubl
         }
 }
 
-// Forward: adds all that leaves the state to the nodes that read it.
+// Forward: adds the outputs of the edges to their nodes.
 template <typename T>
 class Forward {
   public:
@@ -108,9 +108,9 @@ class Forward {
             }
         over_images(s.batch, s.threads, 0, nullptr, [&](long image, double*) {
             const T* from = l.template x<T>(image);
-            T* found = scratch<T>(3, (rows + 1) * pixels * c);
-            for (long p = 0; p < rows - 1; p++) pool(l.pools[p].largest, from, l.image, kept.pool_shift(l, p), found + p * pixels * c);
-            T* halves = found + (rows - 1) * pixels * c;
+            T* buffer = scratch<T>(3, (rows + 1) * pixels * c);
+            for (long p = 0; p < rows - 1; p++) pool(l.pools[p].largest, from, l.image, kept.pool_shift(l, p), buffer + p * pixels * c);
+            T* halves = buffer + (rows - 1) * pixels * c;
             for (long side = 0; side < 2 && l.reductions; side++) half(side, from, l.image, half_shift(side), halves + side * pixels * c);
             const auto target = [&](long k) { return nodes + (k * s.batch + image) * pixels * c; };
             for (long k = 0; k < l.edges; k++) {
@@ -122,7 +122,7 @@ class Forward {
                         V value = load<V>(bias.data() + k * c + at);
                         if (!fresh) value += load<V>(to + pixel);
                         if (l.skips) value += load<V>(scale + at) * load<V>(from + pixel);
-                        for (long p = 0; p < rows - 1; p++) value += load<V>(scale + (1 + p) * c + at) * load<V>(found + p * pixels * c + pixel);
+                        for (long p = 0; p < rows - 1; p++) value += load<V>(scale + (1 + p) * c + at) * load<V>(buffer + p * pixels * c + pixel);
                         store<V>(to + pixel, value);
                     }
                 });
@@ -150,7 +150,7 @@ class Forward {
 
   private:
     const State& s;
-    const Leaving l;
+    const OutgoingEdges l;
     Arena arena;
     const Kept<T> kept;
     const long c, step, pixels;
@@ -227,14 +227,14 @@ class Forward {
     void shift_bank() {
         if (!l.measured()) return;
         const T* from = l.template x<T>(0);
-        T* found = scratch<T>(1, pixels * c);
+        T* buffer = scratch<T>(1, pixels * c);
         for (long side = 0; side < 2 && l.reductions; side++) {
-            half(side, from, l.image, half_shift(side), found);
-            take_shift(found, c, kept.shift(l, l.moments - 2 + side));
+            half(side, from, l.image, half_shift(side), buffer);
+            take_shift(buffer, c, kept.shift(l, l.moments - 2 + side));
         }
         for (size_t p = 0; p < l.pools.size(); p++) {
-            pool(l.pools[p].largest, from, l.image, kept.pool_shift(l, p), found);
-            take_shift(found, c, kept.pool_shift(l, p));
+            pool(l.pools[p].largest, from, l.image, kept.pool_shift(l, p), buffer);
+            take_shift(buffer, c, kept.pool_shift(l, p));
         }
     }
 
@@ -258,15 +258,15 @@ class Forward {
                 }
             });
             if (!l.measured()) return;
-            T* found = scratch<T>(1, pixels * c);
+            T* buffer = scratch<T>(1, pixels * c);
             for (long side = 0; side < 2 && l.reductions; side++) {
-                half(side, from, l.image, half_shift(side), found);
-                moments(found, c, mine + (l.moments - 2 + side) * step);
+                half(side, from, l.image, half_shift(side), buffer);
+                moments(buffer, c, mine + (l.moments - 2 + side) * step);
             }
             for (size_t p = 0; p < l.pools.size(); p++) {
-                pool(l.pools[p].largest, from, l.image, kept.pool_shift(l, p), found);
-                sum(found, c, pixels, c, mine + of_pools + 2 * p * c);
-                dots(found, found, pixels, c, mine + of_pools + (2 * p + 1) * c);
+                pool(l.pools[p].largest, from, l.image, kept.pool_shift(l, p), buffer);
+                sum(buffer, c, pixels, c, mine + of_pools + 2 * p * c);
+                dots(buffer, buffer, pixels, c, mine + of_pools + (2 * p + 1) * c);
             }
         });
     }
@@ -293,13 +293,13 @@ template <typename T>
 struct Gradients {
     std::vector<T> through, direct, constant;  // of each product: see Fold::backward; those of halves are in the first reduction's
 
-    explicit Gradients(const Leaving& l)
+    explicit Gradients(const OutgoingEdges& l)
         : through(l.products.size() * l.c * l.c), direct(l.products.size() * l.c * l.c), constant(l.products.size() * l.c) {}
 
     // crosses(product) and totals(product) point to the sums.
     template <typename Crosses, typename Totals>
     void take(
-        const Leaving& l, const Kept<T>& kept, bool last, Crosses crosses, Totals totals, double* of_weights, T* of_parameters) {
+        const OutgoingEdges& l, const Kept<T>& kept, bool last, Crosses crosses, Totals totals, double* of_weights, T* of_parameters) {
         const long c = l.c;
         std::vector<double> of_factors(l.products.size());
         l.each_product(last, [&](long number) {
@@ -321,7 +321,7 @@ struct Gradients {
     }
 
     // The gradient of y: (y·through + g·direct + constant)
-    Affine<T> map(const Leaving& l, long product, const T* y, long y_step, const T* g, long g_step) const {
+    Affine<T> map(const OutgoingEdges& l, long product, const T* y, long y_step, const T* g, long g_step) const {
         const long at = product * l.c * l.c;
         const bool measured = l.measured();
         return Affine<T>{measured ? y : nullptr, y_step, through.data() + at, g, g_step, direct.data() + at, measured ? constant.data() + product * l.c : nullptr};
@@ -329,7 +329,7 @@ struct Gradients {
 };
 
 template <typename T>
-void take_kernels(const Leaving& l, long which, const double* sums, T* of_parameters) {
+void take_kernels(const OutgoingEdges& l, long which, const double* sums, T* of_parameters) {
     each_stage(l, which, [&](size_t, const Group& group, size_t) {
         const long taps = group.stages[which].size * group.stages[which].size;
         for (long k = 0; k < group.edges; k++, sums += taps * l.c) {
@@ -365,17 +365,17 @@ class Backward {
             const T* from = l.template x<T>(image);
             const long size = s.height * s.width * c;
             T* to = of_x + image * size;
-            T* found = scratch<T>(3, 2 * pixels * c);
-            T* back = found + pixels * c;
+            T* buffer = scratch<T>(3, 2 * pixels * c);
+            T* back = buffer + pixels * c;
             std::fill(to, to + size, T(0));
             for (long row = l.skips ? 0 : 1; row < rows; row++) {
-                if (row) pool(l.pools[row - 1].largest, from, l.image, kept.pool_shift(l, row - 1), found);
+                if (row) pool(l.pools[row - 1].largest, from, l.image, kept.pool_shift(l, row - 1), buffer);
                 T* sums = row ? back : to;
                 blocks<T>(c, [&](auto block, long at) {
                     typedef typename decltype(block)::type V;
                     for (long pixel = at; pixel < pixels * c; pixel += c) {
                         V value = load<V>(constants.data() + row * c + at);
-                        if (row) value += load<V>(selves.data() + row * c + at) * load<V>(found + pixel);
+                        if (row) value += load<V>(selves.data() + row * c + at) * load<V>(buffer + pixel);
                         for (long k = 0; k < edges; k++)
                             value += load<V>(scales.data() + (k * rows + row) * c + at) * load<V>(of_node(k, image) + pixel);
                         store<V>(sums + pixel, value);
@@ -384,11 +384,11 @@ class Backward {
                 if (row) pool_backward(l.pools[row - 1].largest, from, l.image, back, to);
             }
             for (long side = 0; side < 2 && l.reductions; side++) {
-                half(side, from, l.image, half_shift(side), found);
+                half(side, from, l.image, half_shift(side), buffer);
                 std::fill(back, back + pixels * c, T(0));
                 for (long product = l.first_reduction() + side; product < long(l.products.size()); product += 2)
                     affine(
-                        gradients.map(l, product, found, c, of_node(l.products[product].place, image), c), pixels, c,
+                        gradients.map(l, product, buffer, c, of_node(l.products[product].place, image), c), pixels, c,
                         [&](long pixel, long channel, auto values) {
                             typedef decltype(values) V;
                             T* at = back + pixel * c + channel;
@@ -441,7 +441,7 @@ class Backward {
 
   private:
     const State& s;
-    const Leaving l;
+    const OutgoingEdges l;
     Arena arena, other;
     const Kept<T> kept;
     const Between<T> between;
@@ -482,15 +482,15 @@ class Backward {
                         kept.y[number - 1] + image * pixels * all + k * c, all, of_node(group.places[k], image), c, pixels, c,
                         mine + of_products + l.product(group, group.last(), k) * c * c);
             }
-            T* found = scratch<T>(1, pixels * c);
+            T* buffer = scratch<T>(1, pixels * c);
             for (long side = 0; side < 2 && l.reductions; side++) {
-                half(side, from, l.image, half_shift(side), found);
+                half(side, from, l.image, half_shift(side), buffer);
                 for (long product = l.first_reduction() + side; product < long(l.products.size()); product += 2)
-                    outer(found, c, of_node(l.products[product].place, image), c, pixels, c, mine + of_products + product * c * c);
+                    outer(buffer, c, of_node(l.products[product].place, image), c, pixels, c, mine + of_products + product * c * c);
             }
             for (long row = l.skips ? 0 : 1; row < rows; row++) {
-                if (row) pool(l.pools[row - 1].largest, from, l.image, kept.pool_shift(l, row - 1), found);
-                for (long k = 0; k < edges; k++) dots(row ? found : from, of_node(k, image), pixels, c, mine + of_bank + (k * rows + row) * c);
+                if (row) pool(l.pools[row - 1].largest, from, l.image, kept.pool_shift(l, row - 1), buffer);
+                for (long k = 0; k < edges; k++) dots(row ? buffer : from, of_node(k, image), pixels, c, mine + of_bank + (k * rows + row) * c);
             }
         });
     }
@@ -578,7 +578,7 @@ class Backward {
 // Bytes that forward leaves for backward, and bytes that backward needs besides.
 template <typename T>
 void measure(const State& s, long* bytes) {
-    const Leaving l(s);
+    const OutgoingEdges l(s);
     Arena kept{nullptr}, temporary{nullptr};
     Kept<T>(l, kept);
     Between<T>(l, temporary);

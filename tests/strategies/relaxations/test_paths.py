@@ -144,7 +144,7 @@ def test_only_the_sampled_path_is_computed_and_it_is_the_frozen_network(name: st
     images = torch.randn(3, 3, 8, 8, dtype=torch.float64)
     for _ in range(3):
         path = strategy.architecture.policy.draw()
-        with strategy.architecture.along(path):
+        with strategy.architecture.viewed(path=path):
             output, calls = computed(model, images)
         # Two edges on each of two nodes of four cells, or six edges of three cells.
         assert calls == (16 if space == 'darts' else 18)
@@ -162,7 +162,7 @@ def test_recurrent_paths_are_the_frozen_network() -> None:
     for _ in range(3):
         path = strategy.architecture.policy.draw()
         sample = strategy.architecture.sample_of(path)
-        with strategy.architecture.along(path):
+        with strategy.architecture.viewed(path=path):
             output = model(tokens).logits
         assert RnnGenotype.from_sample(sample).nodes == 3
         torch.testing.assert_close(copy.deepcopy(model).freeze(sample)(tokens).logits, output, rtol=1e-10, atol=1e-12)
@@ -186,7 +186,7 @@ def test_any_choice_of_inputs(name: str, reduction: str, n_chosen: int | None) -
     for _ in range(30):
         path = strategy.architecture.policy.draw()
         seen.add(path['features'])
-        with strategy.architecture.along(path):
+        with strategy.architecture.viewed(path=path):
             output = model(images)
         torch.testing.assert_close(copy.deepcopy(model).freeze(strategy.architecture.sample_of(path))(images), output)
     assert len(seen) == {1: 3, 2: 3, 3: 1, None: 7}[n_chosen]
@@ -196,7 +196,7 @@ def test_nested_choices() -> None:
     strategy, model = supernet('enas', Nested())
     for _ in range(8):
         path = strategy.architecture.policy.draw()
-        with strategy.architecture.along(path):
+        with strategy.architecture.viewed(path=path):
             output = model(torch.ones(2, 4))
         torch.testing.assert_close(copy.deepcopy(model).freeze(strategy.architecture.sample_of(path))(torch.ones(2, 4)), output)
 
@@ -212,11 +212,11 @@ def test_validation_uses_the_statistics_of_its_batch_and_keeps_the_running_ones(
     images = torch.randn(8, 3, 8, 8)
     with strategy.relaxation.validation_step(strategy.architecture, model):
         output = model(images)
-        path = strategy.architecture.path
+        path = strategy.architecture.view.path
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
     assert not any(module.training for module in model.modules())
     model.train()
-    with strategy.architecture.along(path):
+    with strategy.architecture.viewed(path=path):
         torch.testing.assert_close(model(images), output)
 
 

@@ -81,8 +81,8 @@ class Watch(pl.Callback):
         self.sizes: list[list[int]] = []
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: Any) -> None:
-        self.fixed.append(dict(self.strategy.architecture.fixed))
-        self.dropped.append(dict(self.strategy.architecture.dropped))
+        self.fixed.append(dict(self.strategy.architecture.state.fixed))
+        self.dropped.append(dict(self.strategy.architecture.state.dropped))
         self.sizes.append([])
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
@@ -121,10 +121,10 @@ def test_decided_edges_never_change_and_every_node_keeps_two(criterion: int) -> 
     # Rounds fall at the end of epochs 2 to 7 of 10: two edges each.
     assert [len(fixed) for fixed in watch.fixed] == [0, 0, 2, 4, 6, 8, 10, 12, 12, 12, 12]
     architecture, sample = strategy.architecture, strategy.select()
-    for label, index in architecture.fixed.items():
+    for label, index in architecture.state.fixed.items():
         assert sample[label] == architecture.decisions[label].names[index] != 'none'
     for label, decision in architecture.inputs().items():
-        decided = [index for index, edge in enumerate(decision.edges) if edge in architecture.fixed]
+        decided = [index for index, edge in enumerate(decision.edges) if edge in architecture.state.fixed]
         assert sample[label] == decided and len(decided) == 2
     assert Genotype.from_sample(sample).nodes == 3
 
@@ -132,7 +132,7 @@ def test_decided_edges_never_change_and_every_node_keeps_two(criterion: int) -> 
 def test_the_best_edge_is_taken_and_written_down() -> None:
     strategy = DifferentiableStrategy(selection=Greedy())
     searched(strategy, small(), 3)
-    history = strategy.architecture.history
+    history = strategy.architecture.state.history
     assert [record['stage'] for record in history] == ['edge', 'operation'] * 12
     assert len(history) == strategy.selection.decisions(strategy.architecture)
     for record in history[::2]:
@@ -190,10 +190,10 @@ def test_perturbation_may_choose_the_operation() -> None:
     strategy = create_strategy('sgas+pt', batches=1)
     assert isinstance(strategy.selection.operations, Perturbation)
     searched(strategy, small(), 2)
-    for record in strategy.architecture.history[1::2]:
+    for record in strategy.architecture.state.history[1::2]:
         assert record['choice'] == record['candidates'][record['scores'].index(min(record['scores']))]
         assert all(0 <= score <= 1 for score in record['scores'])
-    json.dumps(strategy.architecture.history)
+    json.dumps(strategy.architecture.state.history)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ class Checked(Perturbation):
         for index, score in zip(candidates, scores):
             train = self.scoring.batch_norm == 'train'
             mask = (label, index, self.renormalise)
-            portion = getattr(module.strategy.relaxation, 'portion', 1)
+            portion = module.strategy.relaxation.portion or 1
             expected = brute_force_score(module.model, architecture, data, mask, self.scoring.criterion, train, portion)
             assert score == pytest.approx(expected, abs=1e-12)
         self.checked = getattr(self, 'checked', 0) + len(scores)
@@ -83,7 +83,7 @@ def test_decisions_are_those_of_brute_force(criterion: str, batch_norm: str) -> 
     selection = Checked(criterion=criterion, batch_norm=batch_norm, epochs_between=1)
     strategy = DifferentiableStrategy(selection=selection)
     fit(strategy, space(), few(1, 8, 8))
-    history = strategy.architecture.history
+    history = strategy.architecture.state.history
     assert Counter(record['stage'] for record in history) == {'operation': 18, 'topology': 6}
     # Every edge had three operations; in each kind of cell one node dropped one of three inputs and one two of four.
     assert selection.checked == 18 * 3 + 2 * (3 + 4)
@@ -131,7 +131,7 @@ def test_one_set_of_scores_decides_the_inputs_as_published(rescore: bool, kept: 
     assert strategy.select()['normal_input_4'] == kept
     wide = [candidates for label, candidates in scored if label == 'normal_input_4']
     assert wide == ([(0, 1, 2, 3), (0, 1, 2)] if rescore else [(0, 1, 2, 3)])
-    records = [record for record in strategy.architecture.history if record['label'] == 'normal_input_4']
+    records = [record for record in strategy.architecture.state.history if record['label'] == 'normal_input_4']
     assert [record['choice'] for record in records] == ([3, 1] if rescore else [3, 0])
     assert [record['margin'] for record in records] == pytest.approx([0.1, 0.1])
 
@@ -180,13 +180,13 @@ def test_ties_keep_the_first() -> None:
 
 def take_part(architecture: Architecture) -> None:
     """An event without scores: of each kind one operation, or else one node's inputs, is decided."""
-    undecided = architecture.grouped(label for label in architecture.operations() if label not in architecture.fixed)
+    undecided = architecture.grouped(label for label in architecture.operations() if label not in architecture.state.fixed)
     for labels in undecided.values():
-        architecture.fixed[labels[0]] = 0
+        architecture.state.fixed[labels[0]] = 0
     if not undecided:
-        wide = [label for label in architecture.inputs() if len(architecture.remaining(label)) > 2]
+        wide = [label for label in architecture.inputs() if len(architecture.view.inputs(label)) > 2]
         for labels in architecture.grouped(wide).values():
-            architecture.dropped[labels[0]] = architecture.remaining(labels[0])[2:]
+            architecture.state.dropped[labels[0]] = architecture.view.inputs(labels[0])[2:]
 
 
 def calendar(strategy: DifferentiableStrategy) -> list[int]:
@@ -244,7 +244,7 @@ def test_nas_bench_201_has_no_topology_stage_and_may_choose_none() -> None:
     strategy = DifferentiableStrategy(selection=PreferNone(epochs_between=1))
     module = fit(strategy, NasBench201(stem_out_channels=4, num_modules_per_stack=1, num_labels=4), loaders(4, 3, 8, 8))
     assert set(strategy.select().values()) == {'none'}
-    assert len(strategy.architecture.history) == 6
+    assert len(strategy.architecture.state.history) == 6
     assert module.trainer.current_epoch == 1 + 5  # 1·(6 − 1): no epoch follows the last decision
 
 
@@ -252,7 +252,7 @@ def test_none_is_never_kept_on_an_edge_of_a_cell() -> None:
     strategy = DifferentiableStrategy(selection=Perturbation(epochs_between=1, batches=1))
     candidates = DartsSpace(channels=2, cells=3, nodes=1, num_classes=4, in_channels=1, operations=['none', *OPERATIONS])
     fit(strategy, candidates, loaders(4, 1, 8, 8))
-    assert all('none' not in record['candidates'] for record in strategy.architecture.history)
+    assert all('none' not in record['candidates'] for record in strategy.architecture.state.history)
 
 
 @pytest.mark.parametrize('selection', [Perturbation(epochs_between=1), ProgressiveMagnitude(epochs_between=1)])
@@ -267,7 +267,7 @@ def test_a_users_space(selection: Progressive) -> None:
     fit(strategy, model, loaders(4, 6))
     sample = strategy.select()
     assert len(sample['features']) == 2 and sample['layer'] in (0, 1, 2)
-    assert [record['label'] for record in strategy.architecture.history] == ['layer', 'features']
+    assert [record['label'] for record in strategy.architecture.state.history] == ['layer', 'features']
 
 
 @pytest.mark.parametrize('scheduled', [True, False])
@@ -300,7 +300,7 @@ def test_tuning_uses_a_tenth_of_the_learning_rate_and_a_new_optimizer(scheduled:
 def test_progressive_magnitude_keeps_the_most_probable_each_time() -> None:
     strategy = DifferentiableStrategy(Softmax(), selection=ProgressiveMagnitude(epochs_between=1))
     fit(strategy, space(), few(1, 8, 8))
-    for record in strategy.architecture.history:
+    for record in strategy.architecture.state.history:
         extreme = min if record['stage'] == 'operation' else max
         assert record['choice'] == record['candidates'][record['scores'].index(extreme(record['scores']))]
 

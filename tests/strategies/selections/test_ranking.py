@@ -79,7 +79,7 @@ def test_ranks_by_shared_weight_validation(criterion: str) -> None:
     finalists = sorted(unique, key=lambda path: -on_one[key(path)])[:3]
     on_all = [(brute_force(module.model, strategy, path, data, criterion), path) for path in finalists]
     on_all.sort(key=lambda entry: -entry[0])
-    (record,) = strategy.architecture.history
+    (record,) = strategy.architecture.state.history
     assert record['scores'] == pytest.approx([score for score, _ in on_all], abs=1e-6)
     assert record['margin'] == pytest.approx(on_all[0][0] - on_all[1][0], abs=1e-6)
     assert strategy.select() == strategy.architecture.sample_of(on_all[0][1])
@@ -92,7 +92,7 @@ def test_few_paths_are_all_scored_on_everything_and_twice_the_same_counts_once()
     strategy = DifferentiableStrategy(SampledPaths(), selection=Ranking(samples=120, batches=None))
     space = DartsSpace(2, 3, 4, 1, nodes=1, operations=['skip_connect', 'max_pool_3x3'])
     fit(strategy, space, loaders(), classes=4)
-    (record,) = strategy.architecture.history
+    (record,) = strategy.architecture.state.history
     assert len(record['candidates']) == 16  # two operations on each of two edges in each of two cells
     assert record['choice'] == 'the best of 16' and record['scores'] == sorted(record['scores'], reverse=True)
 

@@ -74,14 +74,14 @@ def supernet(name: str, relaxation: Any = None) -> tuple[Any, nn.Module]:
 
 def decide_some(architecture: Any) -> None:
     operations = list(architecture.operations())
-    architecture.fixed = {label: len(architecture.decisions[label].names) - 1 for label in operations[1::3]}
+    architecture.state.fixed = {label: len(architecture.decisions[label].names) - 1 for label in operations[1::3]}
 
 
 def masks(architecture: Any) -> dict[str, list[Mask]]:
     found = {}
     for label, decision in architecture.decisions.items():
         count = decision.candidates if isinstance(decision, InputDecision) else len(decision.names)
-        if label not in architecture.fixed:
+        if label not in architecture.state.fixed:
             found[label] = [Mask(label, index) for index in range(count)]
     return found
 
@@ -94,11 +94,10 @@ def outputs(architecture: Any, model: nn.Module, batches: list[Tensor], masks: l
             shared.begin(batch)
         for mask in masks:
             torch.manual_seed(5)
-            architecture.masked = mask
             if shared is not None:
                 shared.begin_pass()
-            results.append(model(batch))
-            architecture.masked = None
+            with architecture.viewed(mask=mask):
+                results.append(model(batch))
     return results
 
 

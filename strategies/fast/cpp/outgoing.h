@@ -7,10 +7,13 @@
 
 namespace {
 
-// A state, and the candidates on the edges from it to nodes that read it; compiled.py fills this in.
+// Version of State and of the numbers in a plan; kernels.py has the same one. Raise both with each change.
+constexpr long PLAN_VERSION = 1;
+
+// A state and the candidates on its outgoing edges; compiled.py fills this in.
 struct State {
     long batch, height, width, channels;
-    const long* plan;               // see Leaving
+    const long* plan;               // see OutgoingEdges
     const void* x;                  // (batch, height, width, channels)
     const void* weights;            // of the candidates
     const void* const* parameters;  // of groups: by stage depthwise kernels, then matrices, edge by edge; of reductions: two matrices
@@ -39,7 +42,7 @@ struct Product {
 };
 
 // The plan, read: numbers in the order in which they are taken here.
-struct Leaving {
+struct OutgoingEdges {
     const State& s;
     long c, edges, skips;
     Geometry image;  // of pools and reductions
@@ -51,7 +54,7 @@ struct Leaving {
     long reductions, moments, norms = 0;
     std::vector<size_t> offsets;  // of the parameters' gradients
 
-    explicit Leaving(const State& state) : s(state), c(state.channels) {
+    explicit OutgoingEdges(const State& state) : s(state), c(state.channels) {
         const long* at = s.plan;
         const long stride = *at++;
         edges = *at++;
@@ -187,7 +190,7 @@ struct Kept {
     double* folds;
     double *means, *inverses;  // of pools less their shifts: (pools, edges, channels)
 
-    Kept(const Leaving& l, Arena& arena) {
+    Kept(const OutgoingEdges& l, Arena& arena) {
         for (const Group& group : l.groups)
             for (long stage = 0; stage < group.count; stage++) y.push_back(arena.take<T>(l.count * group.edges * l.c));
         shifts = arena.take<T>((l.moments + l.pools.size()) * l.c);
@@ -196,10 +199,10 @@ struct Kept {
         inverses = arena.take<double>(l.pools.size() * l.edges * l.c);
     }
 
-    T* shift(const Leaving& l, long moments) const { return shifts + moments * l.c; }
-    T* pool_shift(const Leaving& l, long pool) const { return shift(l, l.moments + pool); }
+    T* shift(const OutgoingEdges& l, long moments) const { return shifts + moments * l.c; }
+    T* pool_shift(const OutgoingEdges& l, long pool) const { return shift(l, l.moments + pool); }
 
-    Fold fold(const Leaving& l, long product) const { return Fold(folds + product * Fold::size(l.c), l.c); }
+    Fold fold(const OutgoingEdges& l, long product) const { return Fold(folds + product * Fold::size(l.c), l.c); }
 };
 
 // The gradient of what the first stages gave, of groups that have two.
@@ -207,14 +210,14 @@ template <typename T>
 struct Between {
     std::vector<T*> gradients;
 
-    Between(const Leaving& l, Arena& arena) {
+    Between(const OutgoingEdges& l, Arena& arena) {
         for (const Group& group : l.groups) gradients.push_back(group.count == 2 ? arena.take<T>(l.count * group.edges * l.c) : nullptr);
     }
 };
 
 // Calls body(stage number among all, group, stage) for all stages, or for the first or second ones of groups.
 template <typename Body>
-void each_stage(const Leaving& l, long which, Body body) {
+void each_stage(const OutgoingEdges& l, long which, Body body) {
     size_t number = 0;
     for (size_t group = 0; group < l.groups.size(); group++)
         for (long stage = 0; stage < l.groups[group].count; stage++, number++)

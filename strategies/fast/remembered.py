@@ -1,0 +1,111 @@
+"""Remembers which executor was the fastest, in ``executors.json`` of the user's cache folder."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nni_darts.files import cache_folder, locked, write_text
+
+if TYPE_CHECKING:
+    from nni_darts.strategies.fast.executors import CellInputs, ExecutedCell, ExecutorRecord, Place
+
+__all__ = ['choice_key', 'memory_file', 'recall', 'remember']
+
+ENTRIES = 500
+"""Choices that are remembered; older ones are forgotten."""
+
+_IN_PROCESS: dict[tuple[str, str], dict[str, Any]] = {}
+"""Choices of this process, by file and key: it keeps them where the file cannot be written."""
+
+
+def memory_file() -> Path | None:
+    """Returns the file of remembered choices; None where the user has no home."""
+    try:
+        return cache_folder() / 'executors.json'
+    except RuntimeError:
+        return None
+
+
+def recall(path: Path | None, key: str, candidates: Sequence[str]) -> ExecutorRecord | None:
+    """Returns the choice remembered under a key; None if it is none of these candidates."""
+    for entry in (_entries(path).get(key), _IN_PROCESS.get((str(path), key))):
+        if isinstance(entry, dict) and entry.get('name') in candidates:
+            times = entry.get('milliseconds')
+            numbers = isinstance(times, dict) and all(isinstance(value, int | float) for value in times.values())
+            return {'name': entry['name'], 'how': 'remembered', 'milliseconds': times if numbers else {}}
+    return None
+
+
+def _entries(path: Path | None) -> dict[str, Any]:
+    """The entries of the file; none if it is damaged or missing."""
+    try:
+        entries = json.loads(path.read_text('utf-8')) if path is not None else {}
+    except (OSError, ValueError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def remember(path: Path | None, key: str, candidates: Sequence[str], record: ExecutorRecord) -> ExecutorRecord:
+    """Notes and returns a choice, or returns that of another process which has noted one meanwhile."""
+    entry = {'name': record['name'], 'milliseconds': record['milliseconds']}
+    try:
+        if path is None:
+            raise OSError('there is no home')
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locked(path.with_suffix('.lock'), patience=2):
+            before = recall(path, key, candidates)
+            if before is not None:
+                return before
+            entries = {**_entries(path), key: entry}
+            write_text(path, json.dumps(dict(list(entries.items())[-ENTRIES:]), indent=1) + '\n')
+    except OSError:
+        pass  # without the file, each process chooses
+    _IN_PROCESS[str(path), key] = entry
+    return record
+
+
+def choice_key(cell: ExecutedCell, candidates: Sequence[str], inputs: CellInputs, place: Place) -> str:
+    """Returns a digest of machine, software, cell and sizes: the same where the same choice is to be expected."""
+    parts = (
+        _processor(inputs[0].device),
+        f'{torch.get_num_threads()} threads',
+        torch.__version__,
+        torch.backends.cpu.get_cpu_capability(),
+        *(os.environ.get(name, '') for name in ('ONEDNN_MAX_CPU_ISA', 'NNI_DARTS_KERNELS', 'NNI_DARTS_KERNELS_ARCH', 'CXX')),
+        _source(),
+        str(place),
+        ' '.join(candidates),
+        ' '.join(str(tuple(x.shape)) for x in inputs if x is not None),
+        cell.structure(),
+    )
+    return hashlib.blake2b('\0'.join(parts).encode(), digest_size=16).hexdigest()
+
+
+@functools.cache
+def _processor(device: torch.device) -> str:
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path('/proc/cpuinfo').read_text('utf-8').splitlines()
+    except OSError:
+        return platform.processor()
+    return '\n'.join(next((line for line in lines if line.startswith(start)), '') for start in ('model name', 'flags', 'Features'))
+
+
+@functools.cache
+def _source() -> str:
+    """A digest of the executors themselves."""
+    folder = Path(__file__).parent
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted(path for path in folder.rglob('*') if path.suffix in ('.py', '.h', '.cpp')):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
