@@ -1,12 +1,20 @@
-"""Names of a package that are imported when they are first used."""
+"""Code that is imported when it is first used: names of our packages, and the user's own ``package.module:Name``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from importlib import import_module
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-__all__ = ['lazy_names']
+from nni_darts.errors import InputError
+
+__all__ = ['check_module', 'failing_place', 'in_user_code', 'lazy_names', 'named']
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -15,6 +23,91 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f'module {package!r} has no attribute {name!r}')
-        return getattr(import_module(homes[name]), name)
+        return getattr(importlib.import_module(homes[name]), name)
 
     return get, lambda: sorted(homes)
+
+
+def named(path: str, what: str) -> Any:
+    """Imports an object of the user's, from the current folder or from wherever Python finds modules.
+
+    Args:
+        path: ``package.module:Name``.
+        what: the words for it in messages, such as ``space``.
+
+    Raises:
+        InputError: if there is no such module or name, or importing the module fails; the message names the user's file and line.
+    """
+    module_name, _, name = path.partition(':')
+    if '' not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a command line tool does not look into the current folder by itself
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name not in (module_name, module_name.partition('.')[0]):
+            raise InputError(f'{what} {path!r}: importing {module_name} failed: {error} ({failing_place(error)})') from None
+        raise _missing(module_name, path, what) from None
+    except SyntaxError as error:
+        raise InputError(f'{what} {path!r}: {error.msg} ({error.filename}:{error.lineno})') from None
+    except Exception as error:  # the user's code may raise anything
+        reason = f'{type(error).__name__}: {error}'
+        raise InputError(f'{what} {path!r}: importing {module_name} failed: {reason} ({failing_place(error)})') from None
+    if not hasattr(module, name):
+        raise InputError(f'module {module_name!r} has no {name!r} ({what} {path!r})')
+    return getattr(module, name)
+
+
+def check_module(path: str, what: str) -> None:
+    """Checks that the module of ``package.module:Name`` exists, without importing it, since it may import torch.
+
+    Raises:
+        InputError: if Python finds no such module in the current folder or elsewhere.
+    """
+    module, before = path.partition(':')[0].partition('.')[0], list(sys.path)
+    try:
+        sys.path.insert(0, os.getcwd())
+        if module not in sys.modules and find_spec(module) is None:
+            raise _missing(module, path, what)
+    finally:
+        sys.path[:] = before
+
+
+@contextmanager
+def in_user_code(path: str, what: str, file: str | None) -> Iterator[None]:
+    """Within the block, whatever the user's code raises is reported in one sentence with the user's own file and line.
+
+    Args:
+        path: ``package.module:Name``.
+        what: the words for it in messages.
+        file: the file of the user's module, if it is known.
+
+    Raises:
+        InputError: for any exception; an InputError passes as it is.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise InputError(f'{what} {path} failed: {type(error).__name__}: {error} ({failing_place(error, file)})') from None
+
+
+def failing_place(error: BaseException, file: str | None = None) -> str:
+    """Returns ``FILE:LINE`` of the innermost frame in the user's code: neither in a library that it called, nor in this package.
+
+    Args:
+        error: the exception that was caught.
+        file: the file of the user's module; frames in its folder count as the user's even inside an environment.
+    """
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith('<')]
+    home = os.path.dirname(os.path.abspath(file)) + os.sep if file else None
+    own = [frame for frame in frames if home and os.path.abspath(frame.filename).startswith(home) and 'site-packages' not in frame.filename]
+    foreign = (os.path.dirname(os.__file__), str(Path(__file__).parent))
+    elsewhere = [frame for frame in frames if 'site-packages' not in frame.filename and not frame.filename.startswith(foreign)]
+    exact = [frame for frame in frames if file and os.path.abspath(frame.filename) == os.path.abspath(file)]
+    frame = (exact or own or elsewhere or frames)[-1]
+    return f'{frame.filename}:{frame.lineno}'
+
+
+def _missing(module: str, path: str, what: str) -> InputError:
+    return InputError(f'no module {module!r} for {what} {path!r} in {Path.cwd()} or on PYTHONPATH')

@@ -636,8 +636,13 @@ def _pairs(overrides: Iterable[str] | Mapping[str, Any]) -> Iterable[tuple[str, 
         yield key.strip(), load_yaml(value, f'the value of {key}')
 
 
+_OWN_STRATEGY = re.compile(r'(search\.settings)\.([^:]+:[^.]+)')
+"""A key that holds the name of a user's strategy, ``package.module:Name``, whose points separate no sections."""
+
+
 def _assign(values: dict[str, Any], key: str, value: Any) -> None:
-    *sections, last = key.split('.')
+    own = _OWN_STRATEGY.match(key)
+    *sections, last = [*own[1].split('.'), own[2], *key[own.end() :].split('.')[1:]] if own else key.split('.')
     for section in sections:
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):

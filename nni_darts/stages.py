@@ -35,7 +35,7 @@ from nni_darts.ranks import together
 from nni_darts.recipe import RUN, Recipe
 from nni_darts.report.cautions import before_search
 from nni_darts.report.searches import SEARCH, search_data, write_search
-from nni_darts.runs.checks import check_strategies, named_preset, strategy_settings
+from nni_darts.runs.checks import check_strategies, named_method, strategy_settings
 from nni_darts.runs.deadline import PLAN, TimeLimit, TimePlan
 from nni_darts.runs.folder import (
     BY_MAGNITUDE,
@@ -61,9 +61,7 @@ from nni_darts.runs.weights import SavedNetwork, write_weights
 from nni_darts.strategies.costs import EVALUATION
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.fast import ExecutorChoice, ExecutorRecord
-from nni_darts.strategies.presets import create_strategy, preset
-from nni_darts.strategies.progressive_depth import ProgressiveDepth
-from nni_darts.strategies.relaxations import SampledPaths
+from nni_darts.strategies.registry import create_strategy, find
 from nni_darts.tasks import task_of
 from nni_darts.training.best_epoch import BestEpoch
 from nni_darts.training.divergence import not_finite
@@ -141,17 +139,15 @@ def cautions(recipe: Recipe, strategies: Iterable[str], data: Any, stages: Itera
     """
     found = task_of(recipe).cautions(recipe, data, tuple(stages))
     for name in strategies:
-        found += _alpha_caution(_checked_strategy(recipe, name, data)[0], name, data) if preset(name).supernet else []
+        found += _alpha_caution(_checked_strategy(recipe, name, data)[0], name, data) if not find(name).one_by_one else []
     return found
 
 
 def _alpha_caution(recipe: Recipe, name: str, data: Any) -> list[str]:
     """A sentence if the strategy's α cannot move far; none for α that is not moved by gradients of batches."""
-    whole, epochs = _strategy(recipe, name), recipe.search.epochs
-    strategy = whole.parts[-1] if isinstance(whole, ProgressiveDepth) else whole
-    if isinstance(whole, ProgressiveDepth):
-        epochs = whole.stage_epochs(epochs)
-    if not strategy.relaxation.trains_alpha or isinstance(strategy.relaxation, SampledPaths):
+    whole = _strategy(recipe, name)
+    strategy, epochs = whole.parts[-1], whole.stage_epochs(recipe.search.epochs)
+    if not strategy.relaxation.trains_alpha or strategy.relaxation.sampled:
         return []
     steps = task_of(recipe).batches(recipe, data) * (epochs - strategy.warmup(epochs))
     return before_search(name, steps, strategy.optimizer_settings['lr'])
@@ -162,7 +158,7 @@ def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str
 
     Builds the supernet that it would search, on torch's meta device: nothing is allocated. Others have settings only.
     """
-    if not preset(name).supernet:
+    if find(name).one_by_one:
         count = number_of_cells(recipe, name)
         return recipe, f'{name}: {count} cells, {count * training_passes(recipe, "select"):.4g} passes'
     strategy, first = _with_supernet(recipe, name, data)
@@ -183,24 +179,23 @@ def _with_supernet(recipe: Recipe, name: str, data: Any) -> tuple[Any, Different
     """The strategy, and that of its first stage, which is the same where it has none, with its supernet on torch's meta device."""
     strategy, task = _strategy(recipe, name), task_of(recipe)
     with _as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
-        space, first = task.space(recipe, data), strategy
-        if isinstance(strategy, ProgressiveDepth):
-            if recipe.budget is None:
-                strategy.stage_epochs(recipe.search.epochs)
-            space, first = next(strategy.stages(space))
+        if recipe.budget is None:
+            strategy.stage_epochs(recipe.search.epochs)
+        space, first = next(strategy.stages(task.space(recipe, data)))
         task.check(first)
         first.mutate_model(space)
         first.check_executor(device_type(recipe.accelerator), recipe.precision)
     return strategy, first
 
 
-def _search_passes(recipe: Recipe, strategy: DifferentiableStrategy | ProgressiveDepth, epochs: int, data: Any) -> float:
+def _search_passes(recipe: Recipe, strategy: Any, epochs: int, data: Any) -> float:
     """Returns the cost of a search of ``epochs`` epochs, in passes over the training data."""
-    if isinstance(strategy, ProgressiveDepth):
-        return sum(_search_passes(recipe, part, strategy.stage_epochs(epochs), data) for part in strategy.parts)
-    task, scored = task_of(recipe), strategy.selection.scored(strategy.architecture)
-    evaluated = sum(variants * task.evaluated_portion(recipe, data, batches) for variants, batches in scored)
-    return training_portion(recipe, 'search') * strategy.passes(epochs) + EVALUATION * evaluated
+    task, each, passes = task_of(recipe), strategy.stage_epochs(epochs), 0.0
+    for part in strategy.parts:
+        scored = part.selection.scored(part.architecture)
+        evaluated = sum(variants * task.evaluated_portion(recipe, data, batches) for variants, batches in scored)
+        passes += training_portion(recipe, 'search') * part.passes(each) + EVALUATION * evaluated
+    return passes
 
 
 @dataclass(frozen=True)
@@ -233,11 +228,9 @@ def cost_of_search(recipe: Recipe, strategy: str, data: Any) -> SearchCost:
     """
     fitted, _ = _checked_strategy(recipe, strategy, data)
     whole, first = _with_supernet(fitted, strategy, data)
-    epochs = each = total = fitted.search.epochs
-    if isinstance(whole, ProgressiveDepth):
-        each = whole.stage_epochs(epochs)
-        total = each * len(whole.parts)
-    total += first.selection.epochs(first.architecture)
+    epochs = fitted.search.epochs
+    each = whole.stage_epochs(epochs)
+    total = each * len(whole.parts) + first.selection.epochs(first.architecture)
     held_out = task_of(fitted).evaluated_portion(fitted, data, None)
     # The first epoch moves α only if α does not rest in it.
     trains = first.relaxation.trains_alpha and not first.warmup(each)
@@ -263,7 +256,7 @@ def search(
 
     Args:
         recipe: all settings.
-        strategy: a name of ``nni_darts.strategies.PRESETS``.
+        strategy: a name that :func:`nni_darts.strategies.find` knows.
         seed: of everything that is drawn but the split of the data.
         output: folder for results and checkpoint.
         plan: how many epochs or cells there are in a limited time, and how long that is; left out on resume, that of the run.
@@ -279,7 +272,7 @@ def search(
     Raises:
         InputError: for an unknown strategy or setting, or missing data.
     """
-    output, chosen = Path(output), named_preset(strategy)
+    output, chosen = Path(output), named_method(strategy)
     check_strategies(recipe, [strategy])
     check_logger(recipe)
     data = task_of(recipe).load(recipe)
@@ -287,17 +280,17 @@ def search(
     planned = recipe if plan is None else plan.applied(recipe, 'search', strategy)
     fitted, _ = _checked_strategy(planned, strategy, data)
     if on_start:
-        about = cautions(planned, [strategy], data, ('search',) if chosen.supernet else ('select',))
+        about = cautions(planned, [strategy], data, ('select',) if chosen.one_by_one else ('search',))
         on_start(_headline(recipe, data) + ('' if plan is None else f'; {plan}'), about)
     with alone_in(output):
         what = {**identity('search', seed, strategy=strategy), **_noted(plan)}
         finished = claim(output, recipe, what, resume, task_of(recipe).amounts(data))
         if finished is not None:
             return genotype_from_text(json.dumps(read_json(output / GENOTYPE))), finished
-        if chosen.supernet:
-            genotype, measured = _search_supernet(fitted, strategy, seed, output, data, resume, plan, on_epoch, on_decision)
-        else:
+        if chosen.one_by_one:
             genotype, measured = _search_cells(planned, strategy, seed, output, resume, plan, on_epoch)
+        else:
+            genotype, measured = _search_supernet(fitted, strategy, seed, output, data, resume, plan, on_epoch, on_decision)
         write_text(output / GENOTYPE, genotype.to_json() + '\n')
         _keep_data(output, recipe, data)
         return genotype, _finish(output, {**measured, **cost_of(genotype, recipe, data)}, task_of(recipe).kept(data))
@@ -370,8 +363,8 @@ def _train_supernet(
     task = task_of(recipe)
     seed_everything(seed)
     space = task.space(recipe, data)
-    strategy = whole = _strategy(recipe, name)
-    _keep_executor(strategy.executor_choice, output, resume)
+    whole = _strategy(recipe, name)
+    _keep_executor(whole.executor_choice, output, resume)
 
     def described(record: dict[str, Any]) -> None:
         _write_page(output, recipe, name, seed, over=False)
@@ -418,16 +411,13 @@ def _train_supernet(
             evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=_resume_arguments(folder, resume, output, around[0]))
             strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
 
-    if isinstance(strategy, ProgressiveDepth):
-        epochs = strategy.stage_epochs(recipe.search.epochs)
-        short = recipe.with_epochs('search', epochs)
-        for number, (deeper, part) in enumerate(strategy.stages(space)):
-            run(short, deeper, part, output / f'{STAGE}{number + 1}', (number * epochs, (len(strategy.parts) - number - 1) * epochs))
-            # A resumed run does not repeat this stage, and must build the next one from the same random numbers.
-            seed_everything(seed + _STAGE_SEED * (number + 1))
-        strategy = part
-    else:
-        run(recipe, space, strategy, output)
+    stages, epochs = len(whole.parts), whole.stage_epochs(recipe.search.epochs)
+    short = recipe.with_epochs('search', epochs)
+    for number, (deeper, strategy) in enumerate(whole.stages(space)):
+        folder = output / f'{STAGE}{number + 1}' if whole.in_stages else output
+        run(short, deeper, strategy, folder, (number * epochs, (stages - number - 1) * epochs))
+        # A resumed run does not repeat this stage, and must build the next one from the same random numbers.
+        seed_everything(seed + _STAGE_SEED * (number + 1))
     parallel.must_agree('cell', _genotype(strategy).code())
     return whole, strategy
 
@@ -499,7 +489,7 @@ class _InProcess(SequentialExecutionEngine):
 def _search_cells(
     recipe: Recipe, name: str, seed: int, output: Path, resume: bool, plan: TimePlan | None, on_epoch: OnEpoch | None
 ) -> tuple[AnyGenotype, dict[str, Any]]:
-    """Random search and evolution: the cells one after the other through the select stage, best by validation."""
+    """Trains the cells of a strategy without a supernet one after the other through the select stage; the best is by validation."""
     valid = f'valid_{recipe.metric.name}'
     found: list[tuple[AnyGenotype, dict[str, Any]]] = []
     values: dict[int, float | None] = {}

@@ -42,7 +42,7 @@ ALLOWED = {
     'nni_darts.parallel': {'nni_darts.errors'},
     'nni_darts.ranks': {'nni_darts.errors'},
     'nni_darts.metric': set(),
-    'nni_darts._lazy': set(),
+    'nni_darts._lazy': {'nni_darts.errors'},
     'nni_darts.candidates': {'nni_darts.genotype'},
     'nni_darts.nasbench201': {'nni_darts.errors', 'nni_darts.genotype'},
     'nni_darts.recurrent': {'nni_darts.genotype'},
@@ -81,7 +81,8 @@ TORCH_FREE = (
     'nni_darts.experiment.records',
     'nni_darts.experiment.starters',
     'nni_darts.report.table_formats',
-    'nni_darts.strategies.presets',
+    'nni_darts.strategies.registry',
+    'nni_darts.strategies.trained',
     'nni_darts.strategies.explanations',
     'nni_darts.cli',
 )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable
-from importlib.util import find_spec
 from typing import Any
 
-from nni_darts.cells import number_of_cells
+from nni_darts._lazy import check_module
+from nni_darts.cells import number_of_cells, own_settings
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.metric import ACCURACY, PERPLEXITY
@@ -16,9 +15,10 @@ from nni_darts.nasbench201 import NasBench201Genotype
 from nni_darts.recipe import Recipe, TextRecipe
 from nni_darts.recurrent import RnnGenotype
 from nni_darts.strategies.catalogue import stage_epochs
-from nni_darts.strategies.presets import ALIASES, Preset, preset
+from nni_darts.strategies.method import Method
+from nni_darts.strategies.registry import check_name, find
 
-__all__ = ['check_data_path', 'check_genotype', 'check_strategies', 'named_preset', 'strategy_settings']
+__all__ = ['check_data_path', 'check_genotype', 'check_strategies', 'check_strategy', 'named_method', 'strategy_settings']
 
 _DOWNLOADED = ('cifar10', 'cifar100', 'svhn', 'fashion-mnist')
 _FILES = ('npz', 'csv')
@@ -26,30 +26,36 @@ _FOLDERS = ('folder', 'imagenet', 'text')
 _MANY = 1_000_000_000
 
 
-def named_preset(name: str) -> Preset:
-    """The preset of that name. Raises InputError for an unknown one; the message lists the known ones."""
+def named_method(name: str) -> Method:
+    """The method of that name. Raises InputError for an unknown one; the message lists the known ones."""
     try:
-        return preset(name)
+        return find(name)
     except ValueError as error:
         raise InputError(str(error)) from None
 
 
+def check_strategy(name: str, where: str = '') -> None:
+    """Raises InputError for an unknown strategy, as far as that shows without importing a user's module.
+
+    Args:
+        name: the name.
+        where: the key or option that names it, for the message.
+    """
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise InputError(f'{where}: {error}' if where else str(error)) from None
+
+
 def strategy_settings(recipe: Recipe, name: str) -> dict[str, Any]:
     """The arguments that a recipe gives a strategy with a supernet: those of ``search``, and its own under ``search.settings``."""
-    settings: dict[str, Any] = {
-        'learning_rate': recipe.search.architecture_learning_rate,
-        'weight_decay': recipe.search.architecture_weight_decay,
-        'gradient_clip_val': recipe.search.gradient_clip,
-    }
-    if recipe.search.warmup_epochs is not None:
-        settings['warmup_epochs'] = recipe.search.warmup_epochs
-    if '+' in _full_name(name):
-        settings['epochs_between'] = recipe.search.tuning_epochs
-    if recipe.metric not in (ACCURACY, PERPLEXITY) and any('criterion' in part.model_fields for part in preset(name).own):
-        settings['criterion'] = 'loss'  # other metrics mean little on a batch
-    same = [other for other in recipe.search.settings if _full_name(other) == _full_name(name)]
-    own = name if name in same else next(iter(same), None)  # under its other name, if not under this one
-    return {**settings, **(recipe.search.settings[own] if own is not None else {})}
+    listed = named_method(name).settings()
+    values = {entry.name: getattr(recipe.search, entry.recipe.removeprefix('search.')) for entry in listed if entry.recipe}
+    if values.get('warmup_epochs', 0) is None:
+        del values['warmup_epochs']  # as long as the strategy's authors let α rest
+    if recipe.metric not in (ACCURACY, PERPLEXITY) and any(entry.name == 'criterion' for entry in listed):
+        values['criterion'] = 'loss'  # other metrics mean little on a batch
+    return {**values, **own_settings(recipe, name)}
 
 
 def check_strategies(recipe: Recipe, names: Iterable[str]) -> None:
@@ -63,30 +69,34 @@ def check_strategies(recipe: Recipe, names: Iterable[str]) -> None:
     """
     for name, settings in recipe.search.settings.items():
         try:
-            known = preset(name)
+            known = find(name)
         except ValueError as error:
             raise InputError(f'search.settings: {error}') from None
-        if name == 'random':
+        if known.cells_key:
             number_of_cells(recipe, name)  # says where its only setting is
             continue
-        # A budget decides how many cells evolution trains, whatever its settings say.
-        bought = {'cells': _MANY} if name == 'evolution' and recipe.budget is not None else {}
+        # A budget decides how many cells are trained one by one, whatever the settings say.
+        bought = {'cells': _MANY} if known.one_by_one and recipe.budget is not None else {}
         try:
             known.check({**settings, **bought})
         except ValueError as error:
             raise InputError(f'search.settings of {name}: {error}') from None
     for name in names:
-        chosen = named_preset(name)
-        if not chosen.supernet:
+        chosen = named_method(name)
+        if chosen.one_by_one:
             number_of_cells(recipe, name)
-        elif recipe.budget is None:
-            _check_warmup(recipe, chosen, name)
+        else:
+            _check_supernet(recipe, chosen, name)
 
 
-def _check_warmup(recipe: Recipe, chosen: Preset, name: str) -> None:
-    epochs, warmup = recipe.search.epochs, strategy_settings(recipe, name).get('warmup_epochs', 0)
+def _check_supernet(recipe: Recipe, chosen: Method, name: str) -> None:
+    epochs, settings = recipe.search.epochs, strategy_settings(recipe, name)
+    warmup = settings.get('warmup_epochs', 0)
     try:
-        if chosen.built_by == 'ProgressiveDepth':
+        chosen.check(settings)  # a user's own may have settings without a default
+        if recipe.budget is not None:
+            return
+        if chosen.in_stages:
             stage_epochs(epochs, warmup)
         elif warmup >= max(1, epochs):
             raise ValueError(f'warmup_epochs is {warmup}, which leaves none of the {epochs} epochs to train α in')
@@ -98,7 +108,7 @@ def check_data_path(recipe: Recipe) -> None:
     """Raises InputError for a path of data where nothing is, or a file where a folder belongs, or the reverse."""
     name, path = recipe.data.name, recipe.data.path
     if name.partition(':')[1]:
-        _check_module(name)
+        check_module(name, 'data set')
     if not path or name not in (*_DOWNLOADED, *_FILES, *_FOLDERS):  # a function of the user's may be given anything
         return
     if not os.path.exists(path):
@@ -126,18 +136,3 @@ def check_genotype(recipe: Recipe, genotype: AnyGenotype, stage: str) -> None:
     cells = getattr(getattr(recipe, stage), 'cells', 0)
     if isinstance(genotype, NasBench201Genotype) and cells % 3:
         raise InputError(f'{stage}.cells must be a multiple of 3 for a cell of NAS-Bench-201, which has three stages, not {cells}')
-
-
-def _check_module(name: str) -> None:
-    """Raises InputError if the module of a ``module:function`` is nowhere; it is not imported, since it may import torch."""
-    module, before = name.partition(':')[0].partition('.')[0], list(sys.path)
-    try:
-        sys.path.insert(0, os.getcwd())
-        if module not in sys.modules and find_spec(module) is None:
-            raise InputError(f'no module {module!r} for data set {name!r} in {os.getcwd()} or on PYTHONPATH')
-    finally:
-        sys.path[:] = before
-
-
-def _full_name(name: str) -> str:
-    return str(ALIASES.get(name, name))

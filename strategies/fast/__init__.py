@@ -22,7 +22,7 @@ from nni_darts.strategies.fast.convolutional import FastCell
 from nni_darts.strategies.fast.executors import ExecutionSetting, ExecutorChoice, ExecutorRecord
 from nni_darts.strategies.fast.partial import FastPartialCell
 from nni_darts.strategies.fast.recurrent import FastRecurrentCell
-from nni_darts.strategies.relaxations import PartialChannels, Relaxation
+from nni_darts.strategies.relaxations import Relaxation
 
 __all__ = ['ExecutionSetting', 'ExecutorChoice', 'ExecutorRecord', 'FastCell', 'FastPartialCell', 'FastRecurrentCell', 'accelerate']
 
@@ -41,9 +41,8 @@ def accelerate(model: nn.Module, relaxation: Relaxation, choice: ExecutorChoice,
         ValueError: if an executor is pinned that cannot compute these cells.
     """
     replaced: list[FastCell | FastRecurrentCell] = []
-    kind = type(relaxation)
-    partial = kind is PartialChannels
-    if partial or (kind.mix is Relaxation.mix and kind.around is Relaxation.around and not relaxation.weighted_edges):
+    partial = relaxation.portion is not None
+    if relaxation.mixes_by_weights and (partial or not relaxation.weighted_edges):
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):
                 if convolutional.is_suited(child) and not relaxation.sampled:
@@ -52,6 +51,6 @@ def accelerate(model: nn.Module, relaxation: Relaxation, choice: ExecutorChoice,
                 elif recurrent.is_suited(child) and not partial:
                     replaced.append(FastRecurrentCell(child, choice))
                     setattr(parent, name, replaced[-1])
-    choice.check_cells(replaced, kind.__name__)
+    choice.check_cells(replaced, type(relaxation).__name__)
     if not replaced:
         choice.only_plain()

@@ -44,6 +44,7 @@ class Relaxation:
         trains_alpha: whether α moves at all.
         weighted_edges: whether the edges into a node have weights of their own.
         sampled: whether the supernet computes one path at a time, drawn from a policy.
+        portion: divisor of the number of channels that are searched; None where all of them are.
         passes: what a step of the weights costs, in forward-and-backward passes of a batch through the supernet.
     """
 
@@ -51,6 +52,12 @@ class Relaxation:
     weighted_edges = False
     passes: float = 1
     sampled = False
+    portion: int | None = None
+
+    @property
+    def mixes_by_weights(self) -> bool:
+        """Whether an edge is the sum of its candidates' outputs times :meth:`weights`, so that it can be computed otherwise."""
+        return type(self).mix is Relaxation.mix and type(self).around is Relaxation.around
 
     def begin(self, architecture: Architecture) -> None:
         """Called once the supernet has declared all its decisions."""
