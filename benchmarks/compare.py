@@ -26,7 +26,7 @@ from nni_darts.genotypes.benchmark import Table
 from nni_darts.report.plot import Mark, plot
 from nni_darts.runs.run import Run
 from nni_darts.runs.spec import RunSpec
-from nni_darts.strategies.presets import PRESETS
+from nni_darts.strategies import METHODS
 
 SETTINGS: dict[str, Any] = {
     'data': {'augment': 'crop-flip', 'pad': 1},  # 8×8 pixels
@@ -52,7 +52,7 @@ SETTINGS: dict[str, Any] = {
 }
 IMAGES = {'train': 1000, 'test': 100, 'shrink': 4}
 SEEDS = (1, 2, 3)
-STRATEGIES = (*(name for name in PRESETS if name not in ('fixed-alpha', 'p-darts')), 'darts-1st+pt', 'fixed-alpha+pt')
+STRATEGIES = (*(name for name in METHODS if name not in ('fixed-alpha', 'p-darts')), 'darts-1st+pt', 'fixed-alpha+pt')
 """``fixed-alpha`` by itself reads the first operation out of a uniform α: the cell without any, 10 %. ``p-darts`` needs cells that can be
 stacked deeper."""
 COLUMNS = ('c10_test', 'c100_test', 'in16_test')

@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from nni_darts.budget import affordable_cells
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import Recipe
-from nni_darts.strategies.aging import Aging, evolved
-from nni_darts.strategies.presets import preset
+from nni_darts.strategies.registry import find, full_name
+from nni_darts.strategies.trained import OneByOne
 
-__all__ = ['cells_to_train', 'number_of_cells']
+__all__ = ['cells_to_train', 'least_cells', 'number_of_cells', 'own_settings', 'with_cells']
+
+
+def own_settings(recipe: Recipe, strategy: str) -> dict[str, Any]:
+    """Returns what ``search.settings`` says about a strategy, under its name or another one that stands for it."""
+    same = [name for name in recipe.search.settings if full_name(name) == full_name(strategy)]
+    return dict(recipe.search.settings[strategy if strategy in same else same[0]]) if same else {}
 
 
 def number_of_cells(recipe: Recipe, strategy: str) -> int:
-    """How many cells ``random`` or ``evolution`` trains under a seed.
+    """How many cells a strategy without a supernet trains under a seed.
 
     Raises:
         InputError: for settings of it that do not hold, or a budget that is too small.
     """
-    if strategy == 'evolution':
-        return _aging(recipe).cells
-    if recipe.search.settings.get(strategy):
-        raise InputError(
-            f'search.settings of {strategy}: this strategy has no settings; search.random_samples is the number of cells that it trains'
-        )
-    return recipe.search.random_samples if recipe.budget is None else affordable_cells(recipe, strategy)
+    return int(_proposer(recipe, strategy).cells)  # type: ignore[attr-defined]
+
+
+def least_cells(recipe: Recipe, strategy: str) -> int:
+    """The fewest cells with which a strategy without a supernet makes sense. Errors as for :func:`number_of_cells`."""
+    return _proposer(recipe, strategy).least
+
+
+def with_cells(recipe: Recipe, strategy: str, count: int) -> Recipe:
+    """The recipe with another number of cells for a strategy without a supernet."""
+    key = find(strategy).cells_key
+    settings = {**recipe.search.settings, strategy: {**own_settings(recipe, strategy), 'cells': count}}
+    changes: dict[str, Any] = {key: count} if key else {'settings': settings}
+    return recipe.model_copy(update={'search': recipe.search.model_copy(update=changes)})
 
 
 def cells_to_train(recipe: Recipe, strategy: str, seed: int, values: Mapping[int, float | None]) -> list[AnyGenotype]:
-    """The cells that ``random`` or ``evolution`` trains under a seed, as far as they can be named by now.
+    """The cells that a strategy without a supernet trains under a seed, as far as they can be named by now.
 
     Args:
         values: number of a cell, from 1 → its metric; None for one that was given up. Those not there are still to be trained.
@@ -41,21 +55,28 @@ def cells_to_train(recipe: Recipe, strategy: str, seed: int, values: Mapping[int
     Raises:
         InputError: for settings of it that do not hold.
     """
-    if strategy != 'evolution':
-        return recipe.random_cells(seed, number_of_cells(recipe, strategy))
     sign = 1 if recipe.metric.optimize_mode == 'maximize' else -1
     scores = {number: None if value is None else sign * value for number, value in values.items()}
-    return evolved(_aging(recipe), seed, recipe.space.random_cell, recipe.space.mutated_cell, scores)
+    return _proposer(recipe, strategy).named(recipe.space, seed, scores)
 
 
-def _aging(recipe: Recipe) -> Aging:
-    settings = recipe.search.settings.get('evolution', {})
-    bought = {} if recipe.budget is None else {'cells': affordable_cells(recipe, 'evolution')}
+def _proposer(recipe: Recipe, strategy: str) -> OneByOne:
+    method, settings = find(strategy), own_settings(recipe, strategy)
+    assert method.proposer is not None
+    if settings and method.cells_key:
+        raise InputError(
+            f'search.settings of {strategy}: this strategy has no settings; search.{method.cells_key} is the number of cells that it trains'
+        )
+    if method.cells_key:
+        settings['cells'] = getattr(recipe.search, method.cells_key)
+    bought = None if recipe.budget is None else affordable_cells(recipe, strategy)
+    if bought is not None:
+        settings['cells'] = bought
     try:
-        preset('evolution').check({**settings, **bought})
-        return Aging(**{**settings, **bought})
+        if not method.cells_key:
+            method.check(settings)
+        return method.proposer(**settings)
     except ValueError as error:
-        count = bought.get('cells', 0)
-        cells = '1 cell' if count == 1 else f'{count} cells'
+        cells = '1 cell' if bought == 1 else f'{bought} cells'
         paid = '' if recipe.budget is None else f'a budget of {recipe.budget.passes:g} passes pays for {cells}; '
-        raise InputError(f'search.settings of evolution: {paid}{error}') from None
+        raise InputError(f'search.settings of {strategy}: {paid}{error}') from None

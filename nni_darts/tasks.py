@@ -20,7 +20,6 @@ from nni_darts.report.cost import Cost, counted
 from nni_darts.runs.checks import check_genotype
 from nni_darts.search_spaces import Dropouts, network_from_genotype
 from nni_darts.strategies.differentiable import DifferentiableStrategy
-from nni_darts.strategies.relaxations import PartialChannels
 from nni_darts.training import ImageClassifier, LanguageModel
 
 __all__ = ['ImageTask', 'TextTask', 'task_of']
@@ -233,7 +232,7 @@ class TextTask:
         return recipe.space.supernet(vocabulary=data.vocabulary, dropouts=_dropouts(recipe.search))
 
     def check(self, strategy: DifferentiableStrategy) -> None:
-        if isinstance(strategy.relaxation, PartialChannels):
+        if strategy.relaxation.portion is not None:
             raise ValueError('it searches some of the channels of images, and recurrent cells have no channels')
 
     def searching(self, recipe: TextRecipe, data: TextData, seed: int) -> Run:

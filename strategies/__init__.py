@@ -8,20 +8,36 @@ from nni_darts._lazy import lazy_names
 
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableStrategy
-    from nni_darts.strategies.evolution import Evolution
-    from nni_darts.strategies.presets import PRESETS, create_strategy
+    from nni_darts.strategies.method import Method
+    from nni_darts.strategies.methods import METHODS
     from nni_darts.strategies.progressive_depth import ProgressiveDepth
-    from nni_darts.strategies.random_search import RandomSearch
+    from nni_darts.strategies.registry import create_strategy, find
+    from nni_darts.strategies.trained.base import OneByOne
+    from nni_darts.strategies.trained.in_process import Evolution, RandomSearch
 
-__all__ = ['PRESETS', 'DifferentiableStrategy', 'Evolution', 'ProgressiveDepth', 'RandomSearch', 'create_strategy']
+__all__ = [
+    'METHODS',
+    'DifferentiableStrategy',
+    'Evolution',
+    'Method',
+    'OneByOne',
+    'ProgressiveDepth',
+    'RandomSearch',
+    'create_strategy',
+    'find',
+]
 
 _HOMES = {
     'DifferentiableStrategy': 'nni_darts.strategies.differentiable',
-    'Evolution': 'nni_darts.strategies.evolution',
-    'PRESETS': 'nni_darts.strategies.presets',
+    'Evolution': 'nni_darts.strategies.trained.in_process',
+    'METHODS': 'nni_darts.strategies.methods',
+    'Method': 'nni_darts.strategies.method',
+    'OneByOne': 'nni_darts.strategies.trained.base',
+    'PRESETS': 'nni_darts.strategies.presets',  # for one version
     'ProgressiveDepth': 'nni_darts.strategies.progressive_depth',
-    'RandomSearch': 'nni_darts.strategies.random_search',
-    'create_strategy': 'nni_darts.strategies.presets',
+    'RandomSearch': 'nni_darts.strategies.trained.in_process',
+    'create_strategy': 'nni_darts.strategies.registry',
+    'find': 'nni_darts.strategies.registry',
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

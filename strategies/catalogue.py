@@ -1,7 +1,7 @@
 """The settings of every strategy: what a recipe may hold under ``search.settings``. Imports no torch.
 
 Each class has the settings of one part of a strategy, and the constructor of that part checks its arguments by it. So a wrong setting is
-refused before torch is imported, by the rule and in the words of the constructor. :mod:`nni_darts.strategies.presets` says which parts a
+refused before torch is imported, by the rule and in the words of the constructor. :mod:`nni_darts.strategies.methods` says which parts a
 strategy has.
 """
 
@@ -13,12 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from nni_darts.strategies.aging import Aging
 from nni_darts.strategies.early_stopping import EarlyStopping, early_stopping
 from nni_darts.strategies.settings import Settings, setting
 
 __all__ = [
-    'Aging',
     'ControllerSettings',
     'DepthSettings',
     'EarlyStopping',

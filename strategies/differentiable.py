@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch import nn
 
 from nni_darts._nni import Lightning, LightningModule, ModelSpace, OneShotStrategy, no_default_hook
-from nni_darts.strategies.architects import Architect, Reinforce, SecondOrder
+from nni_darts.strategies.architects import Architect, SecondOrder
 from nni_darts.strategies.architecture import Architecture, Topology, edge_topology
 from nni_darts.strategies.catalogue import ExecutionSetting, SearchedSettings
 from nni_darts.strategies.early_stopping import NOT_BEFORE_DECISIONS, NOT_WITHOUT_ALPHA, EarlyStopping, early_stopping
@@ -18,7 +18,7 @@ from nni_darts.strategies.engine import DifferentiableModule, SearchLoaders
 from nni_darts.strategies.fast import ExecutorChoice, accelerate
 from nni_darts.strategies.fast.executors import Place
 from nni_darts.strategies.relaxations import Relaxation, Softmax
-from nni_darts.strategies.selections import Greedy, Magnitude, Ranking, Selection
+from nni_darts.strategies.selections import Magnitude, Selection
 from nni_darts.strategies.settings import typed
 from nni_darts.strategies.supernet import mutation_hook
 
@@ -50,6 +50,9 @@ class DifferentiableStrategy(OneShotStrategy):
     Attributes:
         architecture: α and the decisions taken so far.
         executor_choice: which executor computes the cells, and how that came about.
+        one_by_one: whether cells are trained one by one, without a supernet.
+        in_stages: whether several supernets are searched, one after the other (:class:`ProgressiveDepth`).
+        schema: settings that a recipe may hold for the constructor.
         on_decision: called with the record of each decision of a progressive selection; set it as you like.
 
     The evaluator must be a Lightning one, with a training and a validation loader: α steps draw random batches of the latter. If its
@@ -63,6 +66,10 @@ class DifferentiableStrategy(OneShotStrategy):
     Raises:
         ValueError: for a setting outside its range.
     """
+
+    one_by_one = False
+    in_stages = False
+    schema = SearchedSettings
 
     def __init__(
         self,
@@ -159,6 +166,19 @@ class DifferentiableStrategy(OneShotStrategy):
             return stopped['sample']
         return self.selection.select(self.architecture, self.relaxation)
 
+    @property
+    def parts(self) -> tuple[DifferentiableStrategy, ...]:
+        """The strategy of each stage: this one, which has a single stage."""
+        return (self,)
+
+    def stages(self, space: ModelSpace) -> Iterator[tuple[ModelSpace, DifferentiableStrategy]]:
+        """The space and the strategy of each stage: of a single one."""
+        yield space, self
+
+    def stage_epochs(self, epochs: int) -> int:
+        """The length of each stage of a search of so many epochs."""
+        return epochs
+
     def warmup(self, epochs: int) -> int:
         """For how many epochs of a search α rests."""
         return round(self.warmup_epochs * epochs) if self.warmup_epochs < 1 else int(self.warmup_epochs)
@@ -193,11 +213,11 @@ class DifferentiableStrategy(OneShotStrategy):
 
 def _check_parts(relaxation: Relaxation, architect: Architect, selection: Selection) -> None:
     """Raises ValueError for parts that do not work together."""
-    if relaxation.sampled != isinstance(selection, Ranking):
+    if relaxation.sampled != selection.ranks_paths:
         raise ValueError('Ranking compares sampled paths: it goes with the relaxation SampledPaths, and no other selection does')
-    if relaxation.sampled and relaxation.trains_alpha != isinstance(architect, Reinforce):
+    if relaxation.sampled and relaxation.trains_alpha != architect.moves_policy:
         raise ValueError('a controller is moved by Reinforce: SampledPaths(controller=True) goes with it, and no other architect does')
-    if isinstance(architect, Reinforce) and not relaxation.sampled:
+    if architect.moves_policy and not relaxation.sampled:
         raise ValueError('Reinforce moves the controller of SampledPaths(controller=True)')
 
 
@@ -206,6 +226,6 @@ def _early_stopping(value: Any, relaxation: Relaxation, selection: Selection) ->
     stopping = early_stopping(value)
     if stopping is not None and (relaxation.sampled or not relaxation.trains_alpha):
         raise ValueError(NOT_WITHOUT_ALPHA)
-    if stopping is not None and isinstance(selection, Greedy):
+    if stopping is not None and selection.decides_while_searching:
         raise ValueError(NOT_BEFORE_DECISIONS)
     return stopping

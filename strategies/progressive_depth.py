@@ -11,10 +11,10 @@ from nni_darts.genotypes.candidates import Candidates
 from nni_darts.strategies.architects import FirstOrder
 from nni_darts.strategies.catalogue import DepthSettings, ExecutionSetting, stage_epochs
 from nni_darts.strategies.differentiable import DifferentiableStrategy
-from nni_darts.strategies.one_by_one import fresh_copy
 from nni_darts.strategies.relaxations import SkipDropout
 from nni_darts.strategies.selections import Magnitude
 from nni_darts.strategies.settings import typed
+from nni_darts.strategies.trained.in_process import fresh_copy
 
 __all__ = ['ProgressiveDepth', 'most_probable']
 
@@ -37,6 +37,10 @@ class ProgressiveDepth(OneShotStrategy):
     Raises:
         ValueError: for a setting outside its range.
     """
+
+    one_by_one = False
+    in_stages = True
+    schema = DepthSettings
 
     def __init__(
         self,

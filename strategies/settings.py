@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
-from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -63,6 +63,8 @@ class Settings(BaseModel):
                 raise ValueError(first['msg'].removeprefix('Value error, ')) from None
             if name not in type(self).model_fields:
                 raise ValueError(f'there is no setting {name!r}; allowed: {", ".join(type(self).model_fields)}') from None
+            if name not in values:
+                raise ValueError(f'{name} must be given: {self._allowed(name)}') from None
             raise ValueError(f'{name} must be {self._allowed(name)}, not {values[name]!r}') from None
 
     @classmethod
@@ -142,7 +144,7 @@ def _is_a(hint: Any, value: Any) -> bool:
     return True
 
 
-_WORDS = {float: 'a number', int: 'a whole number', bool: 'true or false', str: 'text', NoneType: 'null'}
+_WORDS = {Any: 'any value', float: 'a number', int: 'a whole number', bool: 'true or false', str: 'text', NoneType: 'null'}
 _KINDS = {dict: 'a mapping', Callable: 'a function'}
 _LIMITS = ('ge', 'gt', 'le', 'lt')
 
@@ -155,15 +157,17 @@ def _words(hint: Any) -> str:
     if hint in _WORDS:
         return _WORDS[hint]
     if origin is None:
-        return f'an object of {hint.__name__}'
+        return f'an object of {getattr(hint, "__name__", hint)}'
     if origin is Literal:
         return _either([str(part) for part in parts])
     if origin in _KINDS:
         return _KINDS[origin]
     if origin in (list, Sequence):
-        kind, _, limits = _words(parts[0]).removeprefix('a ').partition('number')
-        return f'a list of {kind}numbers{limits}'
-    return _either([_words(part) for part in parts])  # a union
+        kind, number, limits = _words(parts[0]).removeprefix('a ').partition('number') if parts else ('', '', '')
+        return f'a list of {kind}numbers{limits}' if number else 'a list'
+    if origin in (Union, UnionType):
+        return _either([_words(part) for part in parts])
+    return f'an object of {origin.__name__}'
 
 
 def _range(metadata: Sequence[Any]) -> str:

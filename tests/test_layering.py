@@ -71,7 +71,8 @@ TORCH_FREE = (
     'nni_darts.experiment.records',
     'nni_darts.experiment.starters',
     'nni_darts.report.table_formats',
-    'nni_darts.strategies.presets',
+    'nni_darts.strategies.registry',
+    'nni_darts.strategies.trained',
     'nni_darts.strategies.explanations',
     'nni_darts.cli',
 )

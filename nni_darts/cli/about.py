@@ -5,27 +5,25 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Sequence
+from types import NoneType
 from typing import Any
 
 import click
 import yaml
+from pydantic_core import PydanticUndefined
 
 from nni_darts.cli.group import main
 from nni_darts.cli.options import NameFrom
-from nni_darts.errors import InputError
+from nni_darts.errors import InputError, sentence
 from nni_darts.genotypes.kinds import space_summaries
 from nni_darts.recipes import recipe_names, recipe_text
 from nni_darts.strategies.explanations import EXPLANATIONS, SELECTION_EXPLANATIONS, Explanation
-from nni_darts.strategies.presets import ALIASES, PRESETS, SELECTIONS, preset
-
-
-def strategy_names() -> list[str]:
-    """Returns all names of strategies, for completion."""
-    return [*PRESETS, *ALIASES, *(f'{entry.name}+{suffix}' for entry in PRESETS.values() if entry.relaxed for suffix in SELECTIONS)]
+from nni_darts.strategies.methods import METHODS, SELECTIONS
+from nni_darts.strategies.registry import find, installed, names
 
 
 @main.command(short_help='List the strategies, or explain one.')
-@click.argument('name', metavar='[NAME]', required=False, type=NameFrom(strategy_names))
+@click.argument('name', metavar='[NAME]', required=False, type=NameFrom(names))
 def strategies(name: str | None) -> None:
     """List the strategies for --strategy and for experiments. With NAME, explain that strategy: the idea, the paper, when to use it, its
     cost, and its settings with their ranges and defaults.
@@ -37,10 +35,13 @@ def strategies(name: str | None) -> None:
     if name is not None:
         _explain(name)
         return
-    width = max(map(len, PRESETS))
-    for entry in PRESETS.values():
+    packages = {name: point.dist.name if point.dist else point.module for name, point in installed().items()}
+    width = max(map(len, [*METHODS, *packages]))
+    for entry in METHODS.values():
         click.echo(f'{entry.name:<{width}}  {entry.summary} ({entry.paper})')
-    others = ', '.join(entry.name for entry in PRESETS.values() if not entry.relaxed)
+    for own, package in packages.items():
+        click.echo(f'{own:<{width}}  from the package {package}')
+    others = ', '.join(entry.name for entry in METHODS.values() if not entry.relaxed)
     click.echo(f'\nAll but {others} also take another selection as a suffix, as in darts-2nd+pt (darts-pt is darts-1st+pt):')
     for suffix, (_, summary, paper, _) in SELECTIONS.items():
         click.echo(f'{"+" + suffix:<{width}}  {summary} ({paper})')
@@ -48,28 +49,33 @@ def strategies(name: str | None) -> None:
 
 def _explain(name: str) -> None:
     try:
-        entry = preset(name)
+        entry = find(name)
     except ValueError as error:
-        raise InputError(f'{error}.') from None
+        raise InputError(sentence(str(error))) from None
     base, _, suffix = entry.name.partition('+')
-    explanations = [EXPLANATIONS[base], *([SELECTION_EXPLANATIONS[suffix]] if suffix else [])]
+    own = Explanation(find(base).summary, '', ())
+    explanations = [EXPLANATIONS.get(base, own), *([SELECTION_EXPLANATIONS[suffix]] if suffix else [])]
     click.echo(name + (f' = {entry.name}' if name != entry.name else '') + '\n')
     for number, explanation in enumerate(explanations):
         click.echo(_wrapped((f'+{suffix}: ' if number else '') + explanation.idea) + '\n')
     # Users choose a name with a suffix for the sake of the selection, so its advice is the relevant one.
-    click.echo(_field('when', explanations[-1].when))
+    if explanations[-1].when:
+        click.echo(_field('when', explanations[-1].when))
     for paper in dict.fromkeys(paper for explanation in reversed(explanations) for paper in explanation.papers):
         click.echo(_field('paper', f'{paper.title}, arXiv:{paper.arxiv}'))
-    click.echo(_field('cost', _cost(explanations)))
+    if cost := _cost(explanations):
+        click.echo(_field('cost', cost))
     settings = entry.settings()
     if not settings:
         click.echo(_field('settings', 'none'))
         return
     click.echo("\nSettings, in a recipe or an experiment's set as search.settings: {" + name + ': {NAME: VALUE}}\n')
     for setting in settings:
-        default = f'default {_shown(setting.default)}' + (f', or what {setting.recipe} says' if setting.recipe else '')
+        default = 'no default' if setting.default is PydanticUndefined else f'default {_shown(setting.default)}'
+        default += f', or what {setting.recipe} says' if setting.recipe else ''
         click.echo(f'  {setting.name}: {setting.allowed}; {default}')
-        click.echo(_wrapped(setting.meaning, '      '))
+        if setting.meaning:
+            click.echo(_wrapped(setting.meaning, '      '))
 
 
 def _cost(explanations: Sequence[Explanation]) -> str:
@@ -84,6 +90,8 @@ def _cost(explanations: Sequence[Explanation]) -> str:
 def _shown(value: Any) -> str:
     """A value as YAML writes it."""
     plain = list(value) if isinstance(value, tuple) else value
+    if not isinstance(plain, (list, dict, str, int, float, NoneType)):  # of a user's own strategy
+        return repr(plain)
     return yaml.safe_dump(plain, default_flow_style=True).removesuffix('...\n').strip()
 
 

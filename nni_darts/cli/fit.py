@@ -23,8 +23,8 @@ from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.genotypes.networks import KNOWN
 from nni_darts.report.lines import duration, warning_line
+from nni_darts.runs.checks import check_strategy
 from nni_darts.runs.durations import parse_duration
-from nni_darts.strategies.presets import preset
 
 if TYPE_CHECKING:
     from nni_darts.runs.fit import Order, Plan
@@ -95,10 +95,7 @@ def fit(
     seconds, limit = parse_duration(time_text, '--time'), None if most is None else parse_count(most)
     if not is_data(folder):
         raise InputError(f'{folder} is not a folder of images, a .csv or an .npz: give a folder with one folder of images for each class.')
-    try:
-        preset(strategy)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    check_strategy(strategy)
     planned = (output / 'fit.json').is_file()
     if planned and not resume:
         raise InputError(f'{output} already holds a run: continue it with --resume, or choose another folder.')

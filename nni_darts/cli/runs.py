@@ -17,7 +17,7 @@ from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import RUN, Recipe
 from nni_darts.report.cautions import after_training
-from nni_darts.runs.checks import check_genotype, check_strategies, named_preset
+from nni_darts.runs.checks import check_genotype, check_strategies, check_strategy
 from nni_darts.runs.deadline import TimeLimit
 from nni_darts.runs.durations import parse_duration
 from nni_darts.runs.folder import RESULT, WEIGHTS, check_folder, identity
@@ -25,7 +25,7 @@ from nni_darts.runs.folder import RESULT, WEIGHTS, check_folder, identity
 
 @main.command(short_help='Search for a cell.')
 @recipe_options
-@click.option('--strategy', default='darts-2nd', show_default=True, help='A name that "nni-darts strategies" lists.')
+@click.option('--strategy', default='darts-2nd', show_default=True, help='A name from "nni-darts strategies", or package.module:Class.')
 @time_option
 @run_options
 def search(recipe: str, overrides: tuple[str, ...], strategy: str, limit: str | None, seed: int, output: Path, resume: bool) -> None:
@@ -40,7 +40,7 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, limit: str | 
       nni-darts search --recipe digits --time 10m --output out/search
     """
     allowed = _allowed(output, resume, limit)
-    named_preset(strategy)
+    check_strategy(strategy)
     loaded = to_run(Recipe.load(recipe, overrides))
     check_strategies(loaded, [strategy])
     check_folder(output, loaded, identity('search', seed, strategy=strategy), resume)

@@ -24,6 +24,7 @@ from nni_darts.report.searches import search_data, write_search
 from nni_darts.report.summary import PAGE, summarize, write_summary
 from nni_darts.report.trainings import TRAINING, training_data, write_training
 from nni_darts.report.trials import write_trials
+from nni_darts.strategies.registry import file_name
 
 __all__ = ['Pages', 'page_name']
 
@@ -127,8 +128,8 @@ class Pages:
 
 
 def page_name(job: Job) -> str:
-    """Returns the name of a trial's page and data, without the suffix. Some web servers take a ``+`` for a space."""
-    return '-'.join([job.stage, job.strategy.replace('+', '-'), str(job.seed), *([str(job.cell)] if job.cell else [])])
+    """Returns the name of a trial's page and data, without the suffix."""
+    return '-'.join([job.stage, file_name(job.strategy), str(job.seed), *([str(job.cell)] if job.cell else [])])
 
 
 def _result(protocol: Protocol, job: Job, result: Mapping[str, Any] | None) -> dict[str, Any] | None:

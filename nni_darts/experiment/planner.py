@@ -6,6 +6,7 @@ What was planned lies in ``plan.json`` among the manager's logs, so that a resum
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -164,6 +165,7 @@ class Planner:
                 stderr=log,
                 text=True,
                 encoding='utf-8',
+                env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},  # the user's modules are found as here
             )
         assert worker.stdin is not None
         worker.stdin.write(json.dumps(task) + '\n')

@@ -15,8 +15,8 @@ from nni_darts.cells import cells_to_train, number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.experiment.arguments import BEST, EACH_SEED
 from nni_darts.recipes import Recipe
-from nni_darts.runs.checks import check_strategies
-from nni_darts.strategies.presets import preset
+from nni_darts.runs.checks import check_strategies, check_strategy
+from nni_darts.strategies.registry import find
 
 __all__ = ['Job', 'Protocol', 'parse_search_space']
 
@@ -88,7 +88,7 @@ class Protocol:
                 search = Job('search', strategy, seed)
                 mine = [Job('select', strategy, seed, arch, cell) for arch, cell in self._cells(search, results, given_up)]
                 selects += mine
-                if preset(strategy).supernet:
+                if not find(strategy).one_by_one:
                     searches.append(search)
                     mine = [*mine, search]
                 pending[seed] = any(job.key not in results and job.key not in given_up for job in mine)
@@ -112,7 +112,7 @@ class Protocol:
         for strategy in self.strategies:
             promising = []
             for seed in self.seeds:
-                if preset(strategy).supernet:
+                if not find(strategy).one_by_one:
                     counts['search', strategy] += 1
                     if Job('search', strategy, seed).key in given_up:
                         continue
@@ -125,7 +125,7 @@ class Protocol:
 
     def _cells(self, search: Job, results: Results, given_up: Collection[str]) -> list[tuple[str, int]]:
         """(code, number) of the cells that a strategy has found or named under a seed by now."""
-        if preset(search.strategy).supernet:
+        if not find(search.strategy).one_by_one:
             return [(results[search.key]['arch'], 0)] if search.key in results else []
         values: dict[int, float | None] = {}
         for job in self._trainings(search.strategy, search.seed):
@@ -136,7 +136,7 @@ class Protocol:
 
     def _trainings(self, strategy: str, seed: int) -> list[Job]:
         """The short trainings that a strategy can have under a seed, without the cells."""
-        if preset(strategy).supernet:
+        if not find(strategy).one_by_one:
             return [Job('select', strategy, seed)]
         return [Job('select', strategy, seed, cell=number) for number in range(1, number_of_cells(self.recipe, strategy) + 1)]
 
@@ -177,10 +177,7 @@ def parse_search_space(space: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple
     for name in values['strategy']:
         if not isinstance(name, str):
             raise InputError(f'searchSpace.strategy: {name!r} must be the name of a strategy')
-        try:
-            preset(name)
-        except ValueError as error:
-            raise InputError(f'searchSpace.strategy: {error}') from None
+        check_strategy(name, 'searchSpace.strategy')
     seeds = values.get('seed', [1])
     for seed in seeds:
         if not isinstance(seed, int) or isinstance(seed, bool) or not 1 <= seed < 2**31:

@@ -17,7 +17,7 @@ from nni_darts.report.lines import duration
 from nni_darts.runs.deadline import MARGIN
 from nni_darts.runs.limits import affordable
 from nni_darts.runs.planning import Course
-from nni_darts.strategies.presets import preset
+from nni_darts.strategies.registry import find
 
 __all__ = ['OVERHEAD', 'STAGES', 'Timetable', 'epochs_within', 'kinds_to_time', 'makespan', 'retraining_within']
 
@@ -74,7 +74,7 @@ _NAMES = {'search': 'each search', 'select': 'each short training', 'retrain': '
 
 def kinds_to_time(strategies: Sequence[str]) -> list[Kind]:
     """The runs whose steps are timed: a search with every supernet, a short training and a retraining."""
-    return [*(('search', name) for name in strategies if preset(name).supernet), ('select', ''), ('retrain', '')]
+    return [*(('search', name) for name in strategies if not find(name).one_by_one), ('select', ''), ('retrain', '')]
 
 
 def epochs_within(

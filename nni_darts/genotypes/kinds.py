@@ -293,11 +293,13 @@ class OwnSpace(Space):
 
     def random_cell(self, rng: random.Random) -> AnyGenotype:
         """Draws a sample uniformly. Imports torch, since only the space itself knows its choices."""
-        return self.genotype_of(_imported('nni_darts.strategies.evolution:random_sample_of')(self._space(), rng))
+        space = self._space()
+        return self.genotype_of(space.sample(space.random_cell(rng)))
 
     def mutated_cell(self, cell: Any, rng: random.Random) -> AnyGenotype:
         """Returns a sample with one other value. Imports torch, as :meth:`random_cell`."""
-        return self.genotype_of(_imported('nni_darts.strategies.evolution:mutated_sample_of')(self._space(), cell.sample, rng))
+        space = self._space()
+        return self.genotype_of(space.sample(space.mutated_cell(space.model(cell.sample), rng)))
 
     def genotype_of(self, sample: Mapping[str, Any]) -> AnyGenotype:
         """Returns the sample as a genotype."""
@@ -335,7 +337,8 @@ class OwnSpace(Space):
         return {**facts, 'path': self.path, 'settings': {**self.settings, **(settings.space or {})}}
 
     def _space(self) -> Any:
-        return _imported('nni_darts.search_spaces.own:own_space')(self.path, self.settings, {})
+        space = _imported('nni_darts.search_spaces.own:own_space')(self.path, self.settings, {})
+        return _imported('nni_darts.strategies.trained.in_process:SampleSpace')(space)
 
 
 _KINDS: Mapping[str, type[Space]] = {

@@ -24,6 +24,7 @@ from nni_darts.report.progress import Epochs, learning_curves, running_jobs
 from nni_darts.report.spent import plot_spent, spent_by_seed
 from nni_darts.report.spread import Spread, spread
 from nni_darts.report.table_formats import columns
+from nni_darts.strategies.registry import file_name
 
 if TYPE_CHECKING:
     from nni_darts.experiment.ledger import Standing
@@ -147,7 +148,7 @@ def _time(seconds: float) -> str:
 
 
 def _folder(name: str) -> str:
-    return name.replace(' ', '-').replace('+', '-')
+    return file_name(name.replace(' ', '-'))
 
 
 def _strategy_row(protocol: Protocol, jobs: Sequence[Job], results: Mapping[str, Mapping[str, Any]], strategy: str) -> dict[str, Any]:

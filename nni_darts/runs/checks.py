@@ -7,15 +7,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from nni_darts._lazy import check_module
-from nni_darts.cells import number_of_cells
+from nni_darts.cells import number_of_cells, own_settings
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import Recipe
 from nni_darts.recipes.metric import ACCURACY, PERPLEXITY
 from nni_darts.strategies.catalogue import stage_epochs
-from nni_darts.strategies.presets import ALIASES, Preset, preset
+from nni_darts.strategies.method import Method
+from nni_darts.strategies.registry import check_name, find
 
-__all__ = ['check_data_path', 'check_genotype', 'check_strategies', 'named_preset', 'strategy_settings']
+__all__ = ['check_data_path', 'check_genotype', 'check_strategies', 'check_strategy', 'named_method', 'strategy_settings']
 
 _DOWNLOADED = ('cifar10', 'cifar100', 'svhn', 'fashion-mnist')
 _FILES = ('npz', 'csv')
@@ -23,30 +24,36 @@ _FOLDERS = ('folder', 'imagenet', 'text')
 _MANY = 1_000_000_000
 
 
-def named_preset(name: str) -> Preset:
-    """The preset of that name. Raises InputError for an unknown one; the message lists the known ones."""
+def named_method(name: str) -> Method:
+    """The method of that name. Raises InputError for an unknown one; the message lists the known ones."""
     try:
-        return preset(name)
+        return find(name)
     except ValueError as error:
         raise InputError(str(error)) from None
 
 
+def check_strategy(name: str, where: str = '') -> None:
+    """Raises InputError for an unknown strategy, as far as that shows without importing a user's module.
+
+    Args:
+        name: the name.
+        where: the key or option that names it, for the message.
+    """
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise InputError(f'{where}: {error}' if where else str(error)) from None
+
+
 def strategy_settings(recipe: Recipe, name: str) -> dict[str, Any]:
     """The arguments that a recipe gives a strategy with a supernet: those of ``search``, and its own under ``search.settings``."""
-    settings: dict[str, Any] = {
-        'learning_rate': recipe.search.architecture_learning_rate,
-        'weight_decay': recipe.search.architecture_weight_decay,
-        'gradient_clip_val': recipe.search.gradient_clip,
-    }
-    if recipe.search.warmup_epochs is not None:
-        settings['warmup_epochs'] = recipe.search.warmup_epochs
-    if '+' in _full_name(name):
-        settings['epochs_between'] = recipe.search.tuning_epochs
-    if recipe.metric not in (ACCURACY, PERPLEXITY) and any('criterion' in part.model_fields for part in preset(name).own):
-        settings['criterion'] = 'loss'  # other metrics mean little on a batch
-    same = [other for other in recipe.search.settings if _full_name(other) == _full_name(name)]
-    own = name if name in same else next(iter(same), None)  # under its other name, if not under this one
-    return {**settings, **(recipe.search.settings[own] if own is not None else {})}
+    listed = named_method(name).settings()
+    values = {entry.name: getattr(recipe.search, entry.recipe.removeprefix('search.')) for entry in listed if entry.recipe}
+    if values.get('warmup_epochs', 0) is None:
+        del values['warmup_epochs']  # as long as the strategy's authors let α rest
+    if recipe.metric not in (ACCURACY, PERPLEXITY) and any(entry.name == 'criterion' for entry in listed):
+        values['criterion'] = 'loss'  # other metrics mean little on a batch
+    return {**values, **own_settings(recipe, name)}
 
 
 def check_strategies(recipe: Recipe, names: Iterable[str]) -> None:
@@ -60,30 +67,34 @@ def check_strategies(recipe: Recipe, names: Iterable[str]) -> None:
     """
     for name, settings in recipe.search.settings.items():
         try:
-            known = preset(name)
+            known = find(name)
         except ValueError as error:
             raise InputError(f'search.settings: {error}') from None
-        if name == 'random':
+        if known.cells_key:
             number_of_cells(recipe, name)  # says where its only setting is
             continue
-        # A budget decides how many cells evolution trains, whatever its settings say.
-        bought = {'cells': _MANY} if name == 'evolution' and recipe.budget is not None else {}
+        # A budget decides how many cells are trained one by one, whatever the settings say.
+        bought = {'cells': _MANY} if known.one_by_one and recipe.budget is not None else {}
         try:
             known.check({**settings, **bought})
         except ValueError as error:
             raise InputError(f'search.settings of {name}: {error}') from None
     for name in names:
-        chosen = named_preset(name)
-        if not chosen.supernet:
+        chosen = named_method(name)
+        if chosen.one_by_one:
             number_of_cells(recipe, name)
-        elif recipe.budget is None:
-            _check_warmup(recipe, chosen, name)
+        else:
+            _check_supernet(recipe, chosen, name)
 
 
-def _check_warmup(recipe: Recipe, chosen: Preset, name: str) -> None:
-    epochs, warmup = recipe.search.epochs, strategy_settings(recipe, name).get('warmup_epochs', 0)
+def _check_supernet(recipe: Recipe, chosen: Method, name: str) -> None:
+    epochs, settings = recipe.search.epochs, strategy_settings(recipe, name)
+    warmup = settings.get('warmup_epochs', 0)
     try:
-        if chosen.built_by == 'ProgressiveDepth':
+        chosen.check(settings)  # a user's own may have settings without a default
+        if recipe.budget is not None:
+            return
+        if chosen.in_stages:
             stage_epochs(epochs, warmup)
         elif warmup >= max(1, epochs):
             raise ValueError(f'warmup_epochs is {warmup}, which leaves none of the {epochs} epochs to train α in')
@@ -124,7 +135,3 @@ def check_genotype(recipe: Recipe, genotype: AnyGenotype, stage: str) -> None:
         raise InputError(
             f'{stage}.cells must be a multiple of {genotype.stages} for a cell of {genotype.kind}, which has three stages, not {cells}'
         )
-
-
-def _full_name(name: str) -> str:
-    return str(ALIASES.get(name, name))

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nni_darts.cells import with_cells
 from nni_darts.errors import InputError
 from nni_darts.recipes import RUN, Recipe
 from nni_darts.report.lines import duration
 from nni_darts.runs.folder import RESULT, read_json
-from nni_darts.strategies.presets import preset
+from nni_darts.strategies.registry import find
 
 __all__ = ['MARGIN', 'PLAN', 'Deadline', 'TimeLimit', 'TimePlan']
 
@@ -86,12 +87,9 @@ class TimePlan:
             stage: ``search``, ``select`` or ``retrain``.
             strategy: of a search.
         """
-        changes: dict[str, Any] = {'epochs': self.count}
-        if stage == 'search' and not preset(strategy).supernet:
-            own = {**recipe.search.settings.get('evolution', {}), 'cells': self.count}
-            settings = {**recipe.search.settings, 'evolution': own}
-            changes = {'settings': settings} if strategy == 'evolution' else {'random_samples': self.count}
-        return recipe.model_copy(update={stage: getattr(recipe, stage).model_copy(update=changes)})
+        if stage == 'search' and find(strategy).one_by_one:
+            return with_cells(recipe, strategy, self.count)
+        return recipe.with_epochs(stage, self.count)
 
     def deadline(self, before: float) -> Deadline:
         """The end of the time for this process.

@@ -91,7 +91,7 @@ def pace_of_search(recipe: Recipe, strategy: str, seed: int = 1) -> Pace:
 
     Args:
         recipe: all settings.
-        strategy: a name of ``nni_darts.strategies.PRESETS``.
+        strategy: a name that :func:`nni_darts.strategies.find` knows.
         seed: of everything random.
 
     Raises:
@@ -116,16 +116,16 @@ def search_seconds(recipe: Recipe, strategy: str, pace: Pace, data: Any) -> floa
 
     Args:
         recipe: all settings.
-        strategy: a name of ``nni_darts.strategies.PRESETS``.
+        strategy: a name that :func:`nni_darts.strategies.find` knows.
         pace: of the search, or of the short training of a cell where the strategy trains cells one by one.
         data: as ``task_of(recipe).load(recipe)`` returns it.
     """
     from nni_darts.cells import number_of_cells
     from nni_darts.runs.costs import cost_of_search
-    from nni_darts.strategies.presets import preset
+    from nni_darts.strategies.registry import find
     from nni_darts.tasks import task_of
 
-    if not preset(strategy).supernet:
+    if find(strategy).one_by_one:
         return number_of_cells(recipe, strategy) * training_seconds(recipe, 'select', pace, data)
     cost = cost_of_search(recipe, strategy, data)
     # A step handles one batch of the weights' part, as many times as its passes.

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nni_darts.cells import number_of_cells
+from nni_darts.cells import least_cells, number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import Recipe
 from nni_darts.report.lines import duration
 from nni_darts.runs.deadline import MARGIN, TimePlan
 from nni_darts.runs.limits import affordable, pace_of_search, pace_of_training, search_seconds, training_seconds
-from nni_darts.strategies.presets import preset
+from nni_darts.strategies.registry import find
 
 __all__ = ['Course', 'check_no_budget', 'course_of_search', 'course_of_training', 'plan_search', 'plan_training']
 
@@ -86,7 +86,7 @@ def plan_search(recipe: Recipe, strategy: str, seconds: float, seed: int = 1, be
 
     check_no_budget(recipe, '--time')
     begun = time.time() if begun is None else begun
-    if preset(strategy).supernet:
+    if not find(strategy).one_by_one:
         cost, start = _cost_of_search(recipe, strategy, seed)
         least, most = least_epochs(recipe, strategy), recipe.search.epochs
         plan = _planned(cost, seconds, begun, (least, most), f'a search with {strategy}', 'epoch')
@@ -97,9 +97,9 @@ def plan_search(recipe: Recipe, strategy: str, seconds: float, seed: int = 1, be
     cells = recipe.random_cells(seed, _SAMPLED)
     times = [training_seconds(recipe, 'select', pace_of_training(recipe, 'select', cell, seed), data) for cell in cells]
     of = number_of_cells(recipe, strategy)
-    least = recipe.search.settings.get('evolution', {}).get('population', 20) + 1 if strategy == 'evolution' else 1
     mean = sum(times) / len(times)
-    return _planned(lambda count: count * mean, seconds, begun, (min(least, of), of), f'a search with {strategy}', 'cell')
+    bounds = min(least_cells(recipe, strategy), of), of
+    return _planned(lambda count: count * mean, seconds, begun, bounds, f'a search with {strategy}', 'cell')
 
 
 def plan_training(recipe: Recipe, stage: str, genotype: AnyGenotype, seconds: float, seed: int = 1, begun: float | None = None) -> TimePlan:

@@ -27,11 +27,13 @@ class Architect:
             from the former.
         own_optimizer: whether α has an optimizer of its own, and steps of its own; otherwise it moves with the weights.
         passes: what a step of α costs, in forward-and-backward passes of a batch through the supernet.
+        moves_policy: whether it moves the policy from which paths are sampled.
     """
 
     union = False
     own_optimizer = True
     passes: float = 1
+    moves_policy = False
 
     def gradients(self, module: DifferentiableModule, train: Any, valid: Any, index: int, shares: Sequence[float]) -> list[Tensor]:
         """For each of ``module.architecture.arch_parameters()`` what α's optimizer descends.

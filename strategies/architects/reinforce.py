@@ -45,6 +45,8 @@ class Reinforce(Architect):
         ValueError: for a setting outside its range.
     """
 
+    moves_policy = True
+
     criterion: Literal['accuracy', 'loss'] = 'accuracy'
     paths_per_step: int = 1
     baseline_decay: float = 0.99

@@ -42,8 +42,8 @@ def accelerate(model: nn.Module, relaxation: Relaxation, choice: ExecutorChoice,
         ValueError: if an executor is pinned that cannot compute these cells.
     """
     replaced: list[ExecutedCell] = []
-    kind, partial = type(relaxation), relaxation.portion is not None
-    if partial or (kind.mix is Relaxation.mix and kind.around is Relaxation.around and not relaxation.weighted_edges):
+    partial = relaxation.portion is not None
+    if relaxation.mixes_by_weights and (partial or not relaxation.weighted_edges):
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):
                 if convolutional.is_suited(child) and not relaxation.sampled:
@@ -53,6 +53,6 @@ def accelerate(model: nn.Module, relaxation: Relaxation, choice: ExecutorChoice,
                 else:
                     continue
                 setattr(parent, name, replaced[-1])
-    choice.check_cells(replaced, kind.__name__)
+    choice.check_cells(replaced, type(relaxation).__name__)
     if not replaced:
         choice.only_plain()

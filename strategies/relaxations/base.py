@@ -53,6 +53,12 @@ class Relaxation:
     portion: int | None = None
     passes: float = 1
     sampled = False
+    portion: int | None = None
+
+    @property
+    def mixes_by_weights(self) -> bool:
+        """Whether an edge is the sum of its candidates' outputs times :meth:`weights`, so that it can be computed otherwise."""
+        return type(self).mix is Relaxation.mix and type(self).around is Relaxation.around
 
     def begin(self, architecture: Architecture) -> None:
         """Called once the supernet has declared all its decisions."""

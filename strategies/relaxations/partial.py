@@ -38,6 +38,11 @@ class PartialChannels(Relaxation):
         self.portion = portion
         self.weighted_edges = edge_weights
 
+    @property
+    def mixes_by_weights(self) -> bool:
+        """See :class:`Relaxation`: so are the channels that are searched."""
+        return type(self).mix is Relaxation.mix and type(self).around is PartialChannels.around
+
     def candidate(self, module: nn.Module, name: str) -> nn.Module:
         """The candidate with 1/k of its channels."""
         if self.portion == 1:

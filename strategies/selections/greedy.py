@@ -44,6 +44,8 @@ class Greedy(Selection):
         ValueError: for a setting outside its range.
     """
 
+    decides_while_searching = True
+
     def __init__(
         self,
         *,

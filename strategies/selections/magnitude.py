@@ -31,11 +31,15 @@ class Selection:
 
     Attributes:
         step_schedule: whether the evaluator's learning rate schedule advances while a selection fine-tunes.
+        decides_while_searching: whether decisions are spread over the search, so that it must not end early.
+        ranks_paths: whether it compares sampled paths.
 
     Decisions already taken (``architecture.state.fixed``, ``architecture.state.dropped``) stand.
     """
 
     step_schedule = True
+    decides_while_searching = False
+    ranks_paths = False
 
     def epochs(self, architecture: Architecture) -> int:
         """How many epochs of fine-tuning the selection adds to the search."""

@@ -36,6 +36,8 @@ class Ranking(Selection):
         ValueError: for a setting outside its range.
     """
 
+    ranks_paths = True
+
     def __init__(self, *, samples: int = 1000, finalists: int = 10, batches: int | None = 1, **scoring: Any) -> None:
         self.samples = samples
         self.finalists = finalists

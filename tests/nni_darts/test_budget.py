@@ -15,14 +15,14 @@ from nni_darts.errors import InputError
 from nni_darts.experiment.protocol import Protocol
 from nni_darts.recipes import Recipe
 from nni_darts.runs import costs
+from nni_darts.strategies import METHODS, create_strategy
 from nni_darts.strategies.differentiable import DifferentiableModule
-from nni_darts.strategies.presets import PRESETS, create_strategy
 from nni_darts.tasks import task_of
 from nni_darts.training import ImageClassifier
 from tests.helpers import running
 from tests.nni_darts.tiny import SMALL, overrides, text_overrides, write_images, write_text
 
-SUPERNETS = [name for name, preset in PRESETS.items() if preset.supernet]
+SUPERNETS = [name for name, entry in METHODS.items() if not entry.one_by_one]
 
 
 @pytest.fixture(scope='module')

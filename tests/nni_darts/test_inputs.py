@@ -31,7 +31,7 @@ from nni_darts.experiment.tuner import SearchAndRetrain
 from nni_darts.experiment.validate import check_experiment
 from nni_darts.genotypes import genotype_from_code, genotype_from_text
 from nni_darts.recipes import Recipe, load_yaml, recipe_names
-from nni_darts.strategies.presets import create_strategy, preset
+from nni_darts.strategies.registry import create_strategy, find
 from nni_darts.training.checkpoints import read_checkpoint
 from tests.nni_darts.experiment.test_every_strategy import NAMES
 
@@ -190,7 +190,7 @@ def test_arguments_of_the_tuner(tree: Any) -> None:
 @settings(max_examples=max(5, settings.default.max_examples // len(NAMES)) if settings.default else 5)
 @given(data=st.data())
 def test_settings_of_strategies(name: str, data: st.DataObject) -> None:
-    known = st.sampled_from([setting.name for setting in preset(name).settings()] or ['samples'])
+    known = st.sampled_from([setting.name for setting in find(name).settings()] or ['samples'])
     tree = data.draw(st.dictionaries(known | st.sampled_from(['self', 'name', '']), VALUES, min_size=1, max_size=2))
     one_sentence('strategy settings', lambda: create_strategy(name, **tree), ValueError)
 

@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 
-from nni_darts import strategies
 from nni_darts.strategies import DifferentiableStrategy, Evolution, ProgressiveDepth, catalogue
 from nni_darts.strategies.architects import Reinforce, SecondOrder
-from nni_darts.strategies.presets import ALIASES, PRESETS, SELECTIONS, preset
+from nni_darts.strategies.methods import ALIASES, METHODS, SELECTIONS
+from nni_darts.strategies.registry import find
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Gumbel, PartialChannels, RandomSoftmax, SampledPaths, SkipDropout
 from nni_darts.strategies.selections import Greedy, Magnitude, Perturbation, ProgressiveMagnitude, Ranking
 from nni_darts.strategies.selections.scoring import Scoring
 from nni_darts.strategies.settings import Settings
+from nni_darts.strategies.trained import Aging
 
-NAMES = [*PRESETS, *ALIASES, *(f'{name}+{suffix}' for name, entry in PRESETS.items() if entry.relaxed for suffix in SELECTIONS)]
-SUPERNETS = [name for name in NAMES if preset(name).supernet]
+NAMES = [*METHODS, *ALIASES, *(f'{name}+{suffix}' for name, entry in METHODS.items() if entry.relaxed for suffix in SELECTIONS)]
+SUPERNETS = [name for name in NAMES if not find(name).one_by_one]
 
 FOR_PYTHON = {'relaxation', 'architect', 'selection', 'mutation_hooks', 'operations', 'controller', 'seed', 'optimize_mode'}
 """Arguments whose values a recipe cannot hold, or which it says elsewhere."""
@@ -72,9 +73,7 @@ WRONG_SOMEWHERE: list[Any] = [
 
 def direct(name: str, settings: dict[str, Any]) -> Any:
     """Builds a strategy as ``create`` does, without the check that comes first there."""
-    entry, rest = preset(name), dict(settings)
-    own = {key: rest.pop(key) for part in entry.own for key in part.model_fields if key in rest}
-    return getattr(strategies, entry.built_by)(**{**entry.parts(own, None), **entry.defaults, **rest})
+    return find(name).build(dict(settings), None)
 
 
 @pytest.mark.parametrize(('made', 'settings'), CONSTRUCTORS, ids=lambda value: value.__name__)
@@ -91,13 +90,13 @@ def test_a_constructor_takes_its_settings_with_their_defaults(made: type, settin
 
 def test_evolution_takes_the_settings_of_aging() -> None:
     parameters = inspect.signature(Evolution.__init__).parameters
-    assert set(parameters) - FOR_PYTHON - {'self'} == set(catalogue.Aging.model_fields) - {'parallel'}
-    assert all(parameters[name].default == catalogue.Aging.model_fields[name].default for name in ('cells', 'population', 'sample'))
+    assert set(parameters) - FOR_PYTHON - {'self'} == set(Aging.model_fields) - {'parallel'}
+    assert all(parameters[name].default == Aging.model_fields[name].default for name in ('cells', 'population', 'sample'))
 
 
 @pytest.mark.parametrize('name', SUPERNETS)
 def test_listed_defaults_are_those_of_the_strategy(name: str) -> None:
-    listed = {entry.name: entry.default for entry in preset(name).settings()}
+    listed = {entry.name: entry.default for entry in find(name).settings()}
     assert vars(direct(name, listed)).keys() == vars(direct(name, {})).keys()
     one, other = direct(name, listed), direct(name, {})
     if isinstance(one, ProgressiveDepth):
@@ -110,7 +109,7 @@ def test_listed_defaults_are_those_of_the_strategy(name: str) -> None:
 
 @pytest.mark.parametrize('name', SUPERNETS)
 def test_the_check_without_torch_refuses_what_the_constructor_refuses(name: str) -> None:
-    entry, refused = preset(name), 0
+    entry, refused = find(name), 0
     for setting in entry.settings():
         for value in WRONG_SOMEWHERE:
             said = []
@@ -126,17 +125,17 @@ def test_the_check_without_torch_refuses_what_the_constructor_refuses(name: str)
     assert refused > len(WRONG_SOMEWHERE)
 
 
-@pytest.mark.parametrize('name', [name for name in SUPERNETS if preset(name).never_stops])
+@pytest.mark.parametrize('name', [name for name in SUPERNETS if find(name).never_stops])
 def test_strategies_that_cannot_stop_early_say_why_in_both_ways(name: str) -> None:
-    assert 'early_stopping' not in {entry.name for entry in preset(name).settings()}
-    for way in (preset(name).check, lambda settings: direct(name, settings)):
-        with pytest.raises(ValueError, match=preset(name).never_stops):
+    assert 'early_stopping' not in {entry.name for entry in find(name).settings()}
+    for way in (find(name).check, lambda settings: direct(name, settings)):
+        with pytest.raises(ValueError, match=find(name).never_stops):
             way({'early_stopping': True})
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_every_setting_is_explained(name: str) -> None:
-    listed = preset(name).settings()
+    listed = find(name).settings()
     names = [entry.name for entry in listed]
     assert len(set(names)) == len(names) and bool(names) == (name != 'random')
     for entry in listed:
@@ -144,7 +143,7 @@ def test_every_setting_is_explained(name: str) -> None:
 
 
 def test_words_for_what_is_allowed() -> None:
-    words = {entry.name: entry.allowed for name in NAMES for entry in preset(name).settings()}
+    words = {entry.name: entry.allowed for name in NAMES for entry in find(name).settings()}
     assert words['epsilon'] == 'a number above 0'
     assert words['portion'] == 'a whole number from 1'
     assert words['baseline_decay'] == 'a number from 0 to below 1'
@@ -158,6 +157,6 @@ def test_words_for_what_is_allowed() -> None:
 
 def test_a_typing_mistake_is_recognised() -> None:
     with pytest.raises(ValueError, match=r"no setting 'hesian' \(did you mean 'hessian'\?\); it has hessian, epsilon"):
-        preset('darts-2nd').check({'hesian': 'exact'})
+        find('darts-2nd').check({'hesian': 'exact'})
     with pytest.raises(ValueError, match="no setting 'cells'; it has none"):
-        preset('random').check({'cells': 3})
+        find('random').check({'cells': 3})

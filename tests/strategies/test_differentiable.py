@@ -22,7 +22,7 @@ from nni_darts.strategies import DifferentiableStrategy, Evolution, RandomSearch
 from nni_darts.strategies.architects import FirstOrder
 from nni_darts.strategies.architecture import edge_topology
 from nni_darts.strategies.engine.loaders import _shuffled
-from nni_darts.strategies.evolution import choices_of
+from nni_darts.strategies.trained.in_process import choices_of
 from nni_darts.training import ImageClassifier
 from tests.strategies import fitting
 from tests.strategies.fitting import trainer

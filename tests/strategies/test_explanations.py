@@ -7,29 +7,27 @@ import re
 import pytest
 
 from nni_darts.strategies.explanations import EXPLANATIONS, SELECTION_EXPLANATIONS, Explanation
-from nni_darts.strategies.presets import PRESETS, SELECTIONS, create_strategy
-from nni_darts.strategies.progressive_depth import ProgressiveDepth
+from nni_darts.strategies.methods import METHODS, SELECTIONS
+from nni_darts.strategies.registry import create_strategy
 
 EPOCHS = 50
 
 
 def passes(name: str) -> float:
     strategy = create_strategy(name)
-    if isinstance(strategy, ProgressiveDepth):
-        return sum(part.passes(strategy.stage_epochs(EPOCHS)) for part in strategy.parts)
-    return strategy.passes(EPOCHS)
+    return sum(part.passes(strategy.stage_epochs(EPOCHS)) for part in strategy.parts)
 
 
 def test_every_strategy_is_explained() -> None:
-    assert EXPLANATIONS.keys() == PRESETS.keys() and SELECTION_EXPLANATIONS.keys() == SELECTIONS.keys()
+    assert EXPLANATIONS.keys() == METHODS.keys() and SELECTION_EXPLANATIONS.keys() == SELECTIONS.keys()
 
 
-@pytest.mark.parametrize('name', [name for name, entry in PRESETS.items() if entry.supernet])
+@pytest.mark.parametrize('name', [name for name, entry in METHODS.items() if not entry.one_by_one])
 def test_the_cost_is_that_which_a_budget_counts(name: str) -> None:
     assert EXPLANATIONS[name].cost == pytest.approx(passes(name) / passes('darts-1st'), rel=0.01)
 
 
-@pytest.mark.parametrize('name', [name for name, entry in PRESETS.items() if not entry.supernet])
+@pytest.mark.parametrize('name', [name for name, entry in METHODS.items() if entry.one_by_one])
 def test_strategies_without_a_supernet_have_no_relative_cost(name: str) -> None:
     assert EXPLANATIONS[name].cost is None and EXPLANATIONS[name].cost_note
 

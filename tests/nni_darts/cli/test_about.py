@@ -10,9 +10,9 @@ import yaml
 from click.testing import CliRunner
 
 from nni_darts.cli import main
-from nni_darts.cli.about import strategy_names
 from nni_darts.recipes import Recipe, recipe_names
-from nni_darts.strategies.presets import PRESETS, preset
+from nni_darts.strategies.methods import METHODS
+from nni_darts.strategies.registry import find, names
 
 
 def shown(*words: str) -> str:
@@ -32,14 +32,14 @@ def test_a_printed_recipe_is_that_recipe(name: str, tmp_path: Path) -> None:
 
 def test_lists_name_everything() -> None:
     assert [line.split()[0] for line in shown('recipes').splitlines()] == recipe_names()
-    assert [line.split()[0] for line in shown('strategies').splitlines()[: len(PRESETS)]] == list(PRESETS)
+    assert [line.split()[0] for line in shown('strategies').splitlines()[: len(METHODS)]] == list(METHODS)
 
 
-@pytest.mark.parametrize('name', strategy_names())
+@pytest.mark.parametrize('name', names())
 def test_every_setting_of_a_strategy_is_explained(name: str) -> None:
     text = shown('strategies', name)
     assert 'arXiv:' in text and '\ncost ' in text and '\nwhen ' in text
-    settings = preset(name).settings()
+    settings = find(name).settings()
     assert settings or 'settings  none' in text
     lines = [line for line in text.splitlines() if line.startswith('  ') and line[2] != ' ']
     assert len(lines) == len(settings)

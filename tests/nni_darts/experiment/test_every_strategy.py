@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from nni_darts.strategies.presets import PRESETS, SELECTIONS, preset
+from nni_darts.strategies.methods import METHODS, SELECTIONS
+from nni_darts.strategies.registry import find
 from tests.nni_darts.experiment.live import launched
 from tests.nni_darts.tiny import EVOLUTION, SMALL, overrides, write_images
 
 pytestmark = [pytest.mark.nni, pytest.mark.slow]
 
-NAMES = [*PRESETS, *(f'{name}+{suffix}' for name, entry in PRESETS.items() if entry.relaxed for suffix in SELECTIONS)]
+NAMES = [*METHODS, *(f'{name}+{suffix}' for name, entry in METHODS.items() if entry.relaxed for suffix in SELECTIONS)]
 
 
 @pytest.mark.parametrize('space', ['darts', 'nasbench201'])
@@ -33,7 +34,7 @@ def test_every_strategy_ends_with_a_retrained_cell(space: str, tmp_path: Path) -
             if trial.metric is not None and trial.key.startswith('search ')
         }
     results = Counter(trial.key for trial in trials if trial.metric is not None)
-    supernets = [name for name in names if preset(name).supernet]
+    supernets = [name for name in names if not find(name).one_by_one]
     expected = {f'{stage} {name} 1' for name in supernets for stage in ('search', 'select')} | {f'retrain {name} 1' for name in names}
     expected |= {'select random 1.1'} | {f'select evolution 1.{cell}' for cell in range(1, EVOLUTION['cells'] + 1)}
     assert set(results) == expected and set(results.values()) == {1}

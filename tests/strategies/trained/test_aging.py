@@ -2,14 +2,21 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from statistics import fmean
+from typing import Any, NamedTuple
 
 import pytest
 
-from nni_darts.strategies.aging import Aging, evolved
+from nni_darts.strategies.trained import Aging
 from tests.reference.aging import aging_evolution
 
 BITS = 12
+
+
+class Space(NamedTuple):
+    random_cell: Callable[[random.Random], Any]
+    mutated_cell: Callable[[Any, random.Random], Any]
 
 
 def draw(rng: random.Random) -> tuple[int, ...]:
@@ -32,7 +39,7 @@ def run(settings: Aging, seed: int, order: int = 0, fail: frozenset[int] = froze
     scores: dict[int, float | None] = {}
     cells: list[tuple[int, ...]] = []
     while True:
-        before, cells = cells, evolved(settings, seed, draw, mutate, scores)
+        before, cells = cells, settings.named(Space(draw, mutate), seed, scores)
         assert cells[: len(before)] == before
         ready = [number for number in range(1, len(cells) + 1) if number not in scores]
         if len(cells) > settings.population:
@@ -89,7 +96,8 @@ def test_a_small_space_comes_to_its_end() -> None:
     def step(cell: int, rng: random.Random) -> int:
         return (cell + rng.choice([-1, 1])) % 7
 
-    while len(cells := evolved(settings, 1, lambda rng: rng.randrange(7), step, scores)) > len(scores):
+    space = Space(lambda rng: rng.randrange(7), step)
+    while len(cells := settings.named(space, 1, scores)) > len(scores):
         number = len(scores) + 1
         scores[number] = -abs(cells[number - 1] - 5.0)
     assert Counter(cells) == Counter(range(7))

@@ -1,0 +1,152 @@
+"""Methods that a user brings: a class or function named ``package.module:Name``, as a strategy with settings. Imports no torch itself."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, get_type_hints
+
+from pydantic import create_model
+
+from nni_darts._lazy import in_user_code, named
+from nni_darts.errors import InputError
+from nni_darts.strategies.catalogue import ProgressiveSettings, SearchedSettings
+from nni_darts.strategies.method import FOR_PYTHON, Method, checked_call
+from nni_darts.strategies.settings import Settings, setting
+
+__all__ = ['own_method']
+
+_STRATEGIES = (
+    'a strategy is a DifferentiableStrategy, a subclass of it, a function that returns one, or a subclass of '
+    'nni_darts.strategies.OneByOne (docs/own-strategy.md)'
+)
+
+_ALPHA = (*SearchedSettings.listed(), *ProgressiveSettings.listed())
+RECIPE_KEYS: Mapping[str, str] = {
+    name: entry.recipe for entry in _ALPHA if entry.recipe for name in (entry.name, entry.recipe.removeprefix('search.'))
+}
+"""Parameter of a user's strategy → the key of a recipe that gives its value unless ``search.settings`` does."""
+
+_EMPTY = inspect.Parameter.empty
+
+
+def own_method(name: str, target: str) -> Method:
+    """Imports a class or function and describes it as a method.
+
+    Args:
+        name: the name that the user knows it by.
+        target: ``package.module:Name``.
+
+    Raises:
+        InputError: if it cannot be imported, or is no strategy; the message names the user's file and line where there is one.
+    """
+    made_by = named(target, 'strategy')
+    if not (inspect.isclass(made_by) or inspect.isroutine(made_by)):
+        raise InputError(f'strategy {name!r} is an object of type {type(made_by).__name__}, neither a class nor a function; {_STRATEGIES}')
+    return _described(name, target, made_by)
+
+
+@cache
+def _described(name: str, target: str, made_by: Callable[..., Any]) -> Method:
+    one_by_one = _one_by_one(name, made_by)
+    fields, is_open = _fields(name, made_by, one_by_one)
+    own = made_by if inspect.isclass(made_by) and issubclass(made_by, Settings) else _schema(fields)
+    common = (getattr(made_by, 'schema', SearchedSettings),) if is_open and not one_by_one else ()
+    if one_by_one and 'cells' not in own.model_fields:
+        raise InputError(f'strategy {name!r} trains cells one by one, so it needs a parameter cells: the number of cells that it trains')
+
+    def called(**settings: Any) -> Any:
+        with in_user_code(target, 'strategy', getattr(sys.modules[target.partition(':')[0]], '__file__', None)):
+            built = made_by(**settings)
+        _check_kind(name, built, one_by_one)
+        return built
+
+    def build(settings: dict[str, Any], selection: Any) -> Any:
+        return called(**settings, **({} if selection is None else {'selection': selection}))
+
+    def build_in_process(settings: dict[str, Any], selection: Any) -> Any:
+        from nni_darts.strategies.trained.in_process import InProcess
+
+        of_run = {key: settings.pop(key) for key in ('seed', 'optimize_mode') if key in settings and key not in own.model_fields}
+        return checked_call(InProcess, {'proposer': called(**settings), **of_run})
+
+    return Method(
+        name,
+        _paragraph(made_by).replace('\n', ' '),
+        '',
+        build_in_process if one_by_one else build,
+        (own,),
+        common,
+        relaxed=not one_by_one and (is_open or 'selection' in inspect.signature(made_by).parameters),
+        in_stages=getattr(made_by, 'in_stages', False),
+        proposer=called if one_by_one else None,
+    )
+
+
+def _one_by_one(name: str, made_by: Callable[..., Any]) -> bool:
+    """Whether a class, or what a function is annotated to return, trains cells one by one.
+
+    Raises:
+        InputError: for a class that is no strategy.
+    """
+    if not inspect.isclass(made_by):
+        return bool(getattr(_hints(made_by).get('return'), 'one_by_one', False))
+    found = getattr(made_by, 'one_by_one', None)
+    if found is None:
+        raise InputError(f'strategy {name!r} is a class, but no strategy; {_STRATEGIES}')
+    return bool(found)
+
+
+def _check_kind(name: str, built: Any, one_by_one: bool) -> None:
+    found = getattr(built, 'one_by_one', None)
+    if found is None:
+        raise InputError(f'strategy {name!r} returns an object of type {type(built).__name__}, which is no strategy; {_STRATEGIES}')
+    if found and not one_by_one:
+        raise InputError(f'strategy {name!r} returns a strategy that trains cells one by one: annotate the function with "-> OneByOne"')
+
+
+def _fields(name: str, made_by: Callable[..., Any], one_by_one: bool) -> tuple[dict[str, Any], bool]:
+    """The parameters as fields of :class:`Settings`, and whether it also takes any others, by ``**settings``."""
+    hints, meanings = _hints(made_by), _meanings(made_by)
+    fields: dict[str, Any] = {}
+    is_open = False
+    for parameter in inspect.signature(made_by).parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            is_open = True
+        elif parameter.kind is inspect.Parameter.POSITIONAL_ONLY and parameter.default is _EMPTY:
+            raise InputError(f'strategy {name!r} must take its parameter {parameter.name} by name, because settings have names')
+        elif parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY):
+            if parameter.name not in FOR_PYTHON and not parameter.name.startswith('_'):
+                default = ... if parameter.default is _EMPTY else parameter.default
+                recipe = '' if one_by_one else RECIPE_KEYS.get(parameter.name, '')
+                about = setting(default, meanings.get(parameter.name, ''), recipe=recipe)
+                fields[parameter.name] = (hints.get(parameter.name, Any), about)
+    return fields, is_open
+
+
+def _schema(fields: Mapping[str, Any]) -> type[Settings]:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # a parameter may be called like a method of pydantic's
+        return create_model('OwnSettings', __base__=Settings, **fields)
+
+
+def _hints(made_by: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations; none where they name something that is not there while the code runs."""
+    try:
+        return get_type_hints(made_by.__init__ if inspect.isclass(made_by) else made_by, include_extras=True)  # type: ignore[misc]
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _paragraph(made_by: Callable[..., Any]) -> str:
+    return (inspect.getdoc(made_by) or 'a strategy without a docstring').partition('\n\n')[0]
+
+
+def _meanings(made_by: Callable[..., Any]) -> dict[str, str]:
+    """Parameter → its line in the docstring's ``Args:``."""
+    text = '\n'.join(filter(None, (inspect.getdoc(made_by), getattr(made_by.__init__, '__doc__', '') if inspect.isclass(made_by) else '')))
+    return {name: meaning.rstrip('.') for name, meaning in re.findall(r'^\s+(\w+)(?: \(.*?\))?: (.+)$', text, re.MULTILINE)}

@@ -1,0 +1,158 @@
+"""All methods by name: this package's, those that other packages install, and ``package.module:Name``. Importing this imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+from nni_darts._lazy import check_module
+from nni_darts.strategies.method import Method
+from nni_darts.strategies.methods import ALIASES, METHODS, SELECTIONS
+from nni_darts.strategies.own import own_method
+
+if TYPE_CHECKING:
+    from nni_darts._nni import OneShotStrategy
+
+__all__ = ['GROUP', 'check_name', 'create_strategy', 'file_name', 'find', 'full_name', 'installed', 'names']
+
+GROUP = 'nni_darts.strategies'
+"""The entry point group in which an installed package names its strategies."""
+
+_WORD = r'[^\W\d]\w*'
+_TARGET = re.compile(rf'{_WORD}(\.{_WORD})*:{_WORD}')
+_NAME = re.compile(r'[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*')
+
+
+def find(name: str) -> Method:
+    """Finds a method; one that relaxes all candidates may end in ``+pt`` or ``+pt-mag``. A user's own is imported.
+
+    Raises:
+        ValueError: for an unknown name, with the known ones in the message, or something that is no strategy.
+    """
+    base, plus, suffix = full_name(name).partition('+')
+    method, target = METHODS.get(base), _target(base)
+    if method is None and target is not None:
+        method = own_method(base, target)
+    if method is None or (plus and base in METHODS and not (method.relaxed and suffix in SELECTIONS)):
+        raise ValueError(_unknown(name))
+    if not plus:
+        return method
+    if suffix not in SELECTIONS:
+        raise ValueError(f'strategy {name!r} asks for an unknown selection +{suffix}; known: +{", +".join(SELECTIONS)}')
+    if method.one_by_one:
+        raise ValueError(f'strategy {base!r} trains cells one by one: it has no supernet from which +{suffix} could select')
+    if not method.relaxed:
+        raise ValueError(f'strategy {base!r} takes no other selection, such as +{suffix}; to allow it, give it a parameter selection')
+    return _with_selection(method, suffix)
+
+
+def check_name(name: str) -> None:
+    """Checks that a name belongs to a strategy, as far as that shows without importing a user's module, which may import torch.
+
+    Raises:
+        ValueError: for an unknown name or a module that does not exist.
+    """
+    base = full_name(name).partition('+')[0]
+    target = None if base in METHODS else _target(base)
+    if target is None:
+        find(name)
+    else:
+        check_module(target, 'strategy')
+
+
+def create_strategy(name: str, /, **settings: Any) -> OneShotStrategy:
+    """Builds the strategy of that name; ``settings`` are keyword arguments of its class.
+
+    Raises:
+        ValueError: for an unknown name or setting, with the known ones in the message, and for a value of a wrong type or outside its
+            range.
+    """
+    return find(name).create(**settings)
+
+
+def full_name(name: str) -> str:
+    """Returns the name for which another one stands: ``darts-1st+pt`` for ``darts-pt``; any other name as it is."""
+    return str(ALIASES.get(name, name))
+
+
+def file_name(name: str) -> str:
+    """Returns a strategy's name as part of a file name or an address. Some web servers take a ``+`` for a space."""
+    return name.replace('+', '-').replace(':', '--')
+
+
+def names() -> list[str]:
+    """Returns all names of strategies that need no import, for completion."""
+    suffixed = [f'{entry.name}+{suffix}' for entry in METHODS.values() if entry.relaxed for suffix in SELECTIONS]
+    return [*METHODS, *ALIASES, *suffixed, *installed()]
+
+
+def installed() -> Mapping[str, EntryPoint]:
+    """Returns the strategies of installed packages by name, without this package's own names."""
+    return {name: found[0] for name, found in _entry_points(tuple(sys.path)).items() if name not in METHODS and _NAME.fullmatch(name)}
+
+
+@cache
+def _entry_points(path: tuple[str, ...]) -> Mapping[str, list[EntryPoint]]:
+    """Name → entry points that differ, of what is found on a search path."""
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        known = found.setdefault(point.name, [])
+        if all(point.value != other.value for other in known):
+            known.append(point)
+    return found
+
+
+def _target(base: str) -> str | None:
+    """``package.module:Name`` of a user's strategy; None if the name is none.
+
+    Raises:
+        ValueError: for a name that is ambiguous or not well formed.
+    """
+    if ':' in base:
+        if not _TARGET.fullmatch(base):
+            raise ValueError(f'strategy {base!r} must be written package.module:Name, with the class or function after one colon')
+        return base
+    points = _entry_points(tuple(sys.path)).get(base, [])
+    if not points:
+        return None
+    if not _NAME.fullmatch(base):
+        raise ValueError(f'strategy {base!r} of an installed package needs a name of letters, digits, "-" and "_"; use {points[0].value}')
+    if len(points) > 1:
+        raise ValueError(f'several packages install a strategy {base!r}; choose one of {", ".join(point.value for point in points)}')
+    return points[0].value
+
+
+def _unknown(name: str) -> str:
+    known = [*METHODS, *installed()]
+    others = ', '.join(entry.name for entry in METHODS.values() if not entry.relaxed)
+    close = difflib.get_close_matches(str(name).lower(), [*known, *ALIASES], n=1, cutoff=0.8)
+    hint = f' (did you mean {close[0]!r}?)' if close else ''
+    return (
+        f'unknown strategy {name!r}{hint}; known: {", ".join(known)}; all but {others} also with +pt or +pt-mag; darts-pt is darts-1st+pt; '
+        'your own: package.module:Name'
+    )
+
+
+def _with_selection(base: Method, suffix: str) -> Method:
+    chosen, summary, paper, mine = SELECTIONS[suffix]
+
+    def build(settings: dict[str, Any], selection: Any) -> Any:
+        from nni_darts.strategies import selections
+
+        options = {name: settings.pop(name) for name in mine.model_fields if name in settings}
+        return base.build(settings, getattr(selections, chosen)(**options))
+
+    return replace(
+        base,
+        name=f'{base.name}+{suffix}',
+        summary=f'{base.summary}; {summary}',
+        paper='; '.join(filter(None, (base.paper, paper))),
+        build=build,
+        own=(*base.own, mine),
+    )

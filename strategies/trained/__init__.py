@@ -1,0 +1,7 @@
+"""Strategies without a supernet, which train cells one by one: random search, evolution, and the interface for others."""
+
+from nni_darts.strategies.trained.aging import Aging
+from nni_darts.strategies.trained.base import CellSpace, OneByOne, Scores
+from nni_darts.strategies.trained.random_cells import RandomCells
+
+__all__ = ['Aging', 'CellSpace', 'OneByOne', 'RandomCells', 'Scores']

@@ -1,0 +1,97 @@
+"""The interface of strategies without a supernet: they train cells one by one and keep the best. Imports no torch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Protocol
+
+__all__ = ['CellSpace', 'OneByOne', 'Scores']
+
+Cell = Any
+"""A hashable description of an architecture, such as a genotype."""
+
+Scores = Mapping[int, float | None]
+"""Number of a cell, from 1 → its score, larger is better; None for a cell whose training gave no result."""
+
+
+class CellSpace(Protocol):
+    """The space from which cells come: that of a recipe, or any NNI model space."""
+
+    def random_cell(self, rng: random.Random) -> Hashable:
+        """Draws a cell uniformly."""
+
+    def mutated_cell(self, cell: Any, rng: random.Random) -> Hashable:
+        """Returns a cell that differs from another one in one choice."""
+
+
+class OneByOne:
+    """Names the cells of a search one after the other; each is trained separately for a short time, and the best one is kept.
+
+    A subclass has an attribute ``cells``, the number of cells that are trained in all, which is also a keyword argument of its
+    constructor, and implements :meth:`propose`. In an experiment each cell is a trial, and several may be in training at a time.
+
+    Attributes:
+        cells: number of cells that are trained in all.
+        least: fewest cells with which the strategy makes sense; a limited time pays for at least so many.
+
+    Example:
+        >>> class Draw(OneByOne):
+        ...     def __init__(self, cells: int = 8) -> None:
+        ...         self.cells = cells
+        ...
+        ...     def propose(self, space, rng, cells, scores):
+        ...         return space.random_cell(rng)
+    """
+
+    one_by_one = True
+
+    @property
+    def least(self) -> int:
+        """The fewest cells with which the strategy makes sense."""
+        return 1
+
+    def waits_for(self, number: int) -> int:
+        """Returns how many cells must have been trained before a cell is proposed: all earlier ones, unless overridden.
+
+        Args:
+            number: number of the cell, from 1. With smaller results more cells are in training at a time.
+        """
+        return number - 1
+
+    def propose(self, space: CellSpace, rng: random.Random, cells: Sequence[Cell], scores: Scores) -> Cell | None:
+        """Returns the next cell, or None if there is no other one.
+
+        Args:
+            space: draws and mutates cells.
+            rng: the only source of random numbers, so that the same seed and scores give the same cells.
+            cells: the cells before this one; the first has number 1.
+            scores: scores of the first cells, as many as :meth:`waits_for` says.
+        """
+        raise NotImplementedError
+
+    def named(self, space: CellSpace, seed: int, scores: Scores) -> list[Cell]:
+        """Returns the cells that can be named by now, in their order.
+
+        A pure function: the same seed and scores give the same cells, and more scores only add cells at the end.
+
+        Args:
+            space: draws and mutates cells.
+            seed: seed of everything that is drawn.
+            scores: scores of the cells whose training has ended; the other cells are still in training.
+
+        Returns:
+            At most ``cells`` cells; fewer in the end only where a space has no more of them.
+        """
+        cells: list[Cell] = []
+        beginning = random.Random(seed)
+        for number in range(1, self.cells + 1):  # type: ignore[attr-defined]
+            known = range(1, self.waits_for(number) + 1)
+            if any(earlier not in scores for earlier in known):
+                break
+            rng = random.Random(f'{seed} {number}') if known else beginning
+            cell = self.propose(space, rng, cells, {earlier: scores[earlier] for earlier in known})
+            if cell is None:
+                break
+            cells.append(cell)
+        return cells

@@ -1,0 +1,242 @@
+"""Strategies that train models of any NNI space from scratch, one after the other in the calling process, and keep the best."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from numpy.random import RandomState
+from torch import nn
+
+from nni_darts._nni import (
+    Categorical,
+    CategoricalMultiple,
+    Lightning,
+    ModelSpace,
+    ModelStatus,
+    OneShotStrategy,
+    RawFormatModelSpace,
+    SequentialExecutionEngine,
+    model_context,
+)
+from nni_darts.genotypes.neighbours import Choices, Inputs
+from nni_darts.strategies.architecture import Topology, edge_topology
+from nni_darts.strategies.settings import typed
+from nni_darts.strategies.trained.aging import Aging
+from nni_darts.strategies.trained.base import OneByOne
+from nni_darts.strategies.trained.random_cells import RandomCells
+
+__all__ = ['Evolution', 'InProcess', 'RandomSearch', 'SampleSpace', 'choices_of', 'fresh_copy', 'random_sample']
+
+Model = tuple[tuple[str, Any], ...]
+"""A sample that can be compared: labels with what was chosen, inputs as tuples."""
+
+
+@typed
+class InProcess(OneShotStrategy):
+    """Trains the models that a :class:`OneByOne` names. Under ``nnictl`` such cells are trials of their own instead.
+
+    Args:
+        proposer: names one model after the other.
+        seed: seed of everything that is drawn.
+        optimize_mode: whether a higher metric is better (``maximize``) or a lower one (``minimize``: perplexity, a loss).
+
+    Attributes:
+        trained: every model that was trained, in order.
+
+    Raises:
+        ValueError: for another mode.
+    """
+
+    one_by_one = True
+
+    def __init__(self, proposer: OneByOne, seed: int = 1, optimize_mode: Literal['maximize', 'minimize'] = 'maximize') -> None:
+        super().__init__()
+        self.proposer = proposer
+        self.seed = seed
+        self.optimize_mode = optimize_mode
+        self.trained: list[RawFormatModelSpace] = []
+
+    def _initialize(self, model_space: RawFormatModelSpace, engine: SequentialExecutionEngine) -> RawFormatModelSpace:
+        if not isinstance(model_space, RawFormatModelSpace) or not isinstance(model_space.evaluator, Lightning):
+            raise TypeError(f'{type(self).__name__} needs a PyTorch model space and a Lightning evaluator')
+        return model_space
+
+    def _run(self) -> None:
+        space = SampleSpace(self.model_space.model_space)
+        scores: dict[int, float | None] = {}
+        while len(models := self.proposer.named(space, self.seed, scores)) > len(scores):
+            number = len(scores) + 1
+            scores[number] = self.train(space.sample(models[number - 1]))
+
+    def train(self, sample: dict[str, Any]) -> float | None:
+        """Trains the model of a sample; its final metric, larger is better, or None if it reported none."""
+        space = self.model_space.model_space
+        with model_context(sample):
+            network = type(space)(*space.trace_args, **space.trace_kwargs)
+        model = _FixedModel(network, fresh_copy(self.model_space.evaluator), sample)
+        self.trained.append(model)
+        self.engine.submit_models(model)
+        return self._score(model)
+
+    def _score(self, model: RawFormatModelSpace) -> float | None:
+        if model.metric is None:
+            return None
+        return model.metric if self.optimize_mode == 'maximize' else -model.metric
+
+    def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
+        """The trained models, best first."""
+        done = [model for model in self.trained if model.metric is not None]
+        yield from (sorted(done, key=lambda model: -self._score(model)) if sort else done)[:limit]
+
+    def select(self) -> dict[str, Any]:
+        """The best model's sample.
+
+        Raises:
+            RuntimeError: if no model was trained or none reported a final metric.
+        """
+        for model in self.list_models():
+            return model.sample
+        raise RuntimeError('the search has no result: no model reported a final metric')
+
+
+class _FixedModel(RawFormatModelSpace):
+    """One trained-from-scratch model in the form NNI's engine runs."""
+
+    def __init__(self, network: nn.Module, evaluator: Lightning, sample: dict[str, Any]) -> None:
+        super().__init__(network, evaluator)
+        self.sample = sample
+        self.status = ModelStatus.Frozen
+
+    def executable_model(self) -> nn.Module:
+        return self.model_space
+
+
+def fresh_copy(evaluator: Lightning) -> Lightning:
+    """A Lightning evaluator can be used once; the loaders' data need no copy."""
+    loaders = [evaluator.train_dataloaders, evaluator.val_dataloaders, evaluator.datamodule]
+    return copy.deepcopy(evaluator, {id(loader): loader for loader in loaders if loader is not None})
+
+
+@typed
+class RandomSearch(InProcess):
+    """Trains ``samples`` random models of the space from scratch, one after the other, and keeps the best by its final metric.
+
+    Args:
+        samples: how many models to train.
+        seed, optimize_mode: as for :class:`InProcess`.
+
+    Raises:
+        ValueError: for fewer than one sample, or another mode.
+    """
+
+    def __init__(self, samples: int = 8, seed: int = 1, optimize_mode: Literal['maximize', 'minimize'] = 'maximize') -> None:
+        if samples < 1:
+            raise ValueError(f'samples must be at least 1, not {samples}')
+        super().__init__(RandomCells(cells=samples), seed, optimize_mode)
+
+
+@typed
+class Evolution(InProcess):
+    """Trains ``cells`` models of the space from scratch, random ones first, then children of the best, and keeps the best of all.
+
+    A child differs from its parent in one operation or one input. No model is trained twice.
+
+    Args:
+        cells, population, sample: as for :class:`~nni_darts.strategies.trained.Aging`; one model is trained at a time.
+        seed, optimize_mode: as for :class:`InProcess`.
+
+    Raises:
+        ValueError: for a setting outside its range.
+    """
+
+    def __init__(
+        self,
+        cells: int = 24,
+        population: int = 10,
+        sample: int = 3,
+        seed: int = 1,
+        optimize_mode: Literal['maximize', 'minimize'] = 'maximize',
+    ) -> None:
+        super().__init__(Aging(cells=cells, population=population, sample=sample, parallel=1), seed, optimize_mode)
+
+
+class SampleSpace:
+    """The models of an NNI space, to be drawn and mutated as a :class:`~nni_darts.strategies.trained.CellSpace`.
+
+    Args:
+        space: an NNI model space.
+    """
+
+    def __init__(self, space: ModelSpace) -> None:
+        topology = edge_topology(list(space.modules()))
+        self._mutables = space.simplify()
+        self._edges = [edge for labels in topology.edges.values() for edge in labels]
+        # Mutables that are no choices among values can be drawn, but have no neighbours.
+        only_choices = all(isinstance(mutable, (Categorical, CategoricalMultiple)) for mutable in self._mutables.values())
+        self._choices = choices_of(self._mutables, topology) if only_choices else None
+        # NNI wants a value for every label; what lies on an edge that is not chosen is not built.
+        self._first = {label: values[0] for label, values in self._choices.operations.items()} if self._choices else {}
+
+    def random_cell(self, rng: random.Random) -> Model:
+        """Draws a model uniformly."""
+        return self._frozen(random_sample(self._mutables, self._edges, rng))
+
+    def mutated_cell(self, model: Model, rng: random.Random) -> Model:
+        """Returns a model with one other operation or one other input.
+
+        Raises:
+            ValueError: for a space with a mutable that is no choice among values.
+        """
+        if self._choices is None:
+            other = next(label for label, mutable in self._mutables.items() if not isinstance(mutable, (Categorical, CategoricalMultiple)))
+            raise ValueError(f'evolution changes choices among values; {other!r} is a {type(self._mutables[other]).__name__}')
+        return self._frozen(self._choices.mutated(self.sample(model), rng))
+
+    def model(self, sample: Mapping[str, Any]) -> Model:
+        """Returns the model of an NNI sample; two samples that differ only in what is not built are one model."""
+        return self._frozen(sample)
+
+    def sample(self, model: Model) -> dict[str, Any]:
+        """Returns the NNI sample of a model: a value for every label."""
+        lists = {label for label, mutable in self._mutables.items() if isinstance(mutable, CategoricalMultiple)}
+        return {**self._first, **{label: list(value) if label in lists else value for label, value in model}}
+
+    def _frozen(self, sample: Mapping[str, Any]) -> Model:
+        model = sample if self._choices is None else self._choices.model(sample)
+        return tuple((label, tuple(value) if isinstance(value, list) else value) for label, value in model.items())
+
+
+def random_sample(mutables: Mapping[str, Any], edges: Sequence[str], rng: random.Random) -> dict[str, Any]:
+    """A sample drawn uniformly from NNI's mutables (label → mutable); an edge of a cell is never ``none``."""
+    sample: dict[str, Any] = {}
+    for label, mutable in mutables.items():
+        if isinstance(mutable, CategoricalMultiple):
+            count = mutable.n_chosen or rng.randint(1, len(mutable.values))
+            sample[label] = sorted(rng.sample(mutable.values, count))
+        elif isinstance(mutable, Categorical):
+            sample[label] = rng.choice([value for value in mutable.values if label not in edges or value != 'none'])
+        else:
+            sample[label] = mutable.random(random_state=RandomState(rng.randrange(2**32)))
+    return sample
+
+
+def choices_of(mutables: Mapping[str, Any], topology: Topology) -> Choices:
+    """NNI's mutables (label → mutable) as choices.
+
+    Raises:
+        ValueError: for a mutable that is no choice among values.
+    """
+    edges = {edge for labels in topology.edges.values() for edge in labels}
+    operations: dict[str, tuple[Any, ...]] = {}
+    inputs: dict[str, Inputs] = {}
+    for label, mutable in mutables.items():
+        if isinstance(mutable, CategoricalMultiple):
+            inputs[label] = Inputs(tuple(mutable.values), mutable.n_chosen, topology.edges.get(label, ()))
+        elif isinstance(mutable, Categorical):
+            operations[label] = tuple(value for value in mutable.values if label not in edges or value != 'none')
+        else:
+            raise ValueError(f'evolution changes choices among values; {label!r} is a {type(mutable).__name__}')
+    return Choices(operations, inputs)

@@ -1,0 +1,36 @@
+"""Random search: the baseline of the DARTS paper (Liu et al., ICLR 2019, section 3; Li & Talwalkar, UAI 2019). Imports no torch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from nni_darts.strategies.settings import Settings, setting
+from nni_darts.strategies.trained.base import CellSpace, OneByOne, Scores
+
+__all__ = ['RandomCells']
+
+
+class RandomCells(Settings, OneByOne):
+    """Draws every cell uniformly; none waits for another one.
+
+    Raises:
+        ValueError: for fewer than one cell.
+
+    Example:
+        >>> RandomCells(cells=3).waits_for(3)
+        0
+    """
+
+    cells: Annotated[int, Field(ge=1)] = setting(24, 'cells that are trained in all', recipe='search.random_samples')
+
+    def waits_for(self, number: int) -> int:
+        """None."""
+        return 0
+
+    def propose(self, space: CellSpace, rng: random.Random, cells: Sequence[Any], scores: Scores) -> Any:
+        """See :class:`OneByOne`."""
+        return space.random_cell(rng)
