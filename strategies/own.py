@@ -6,9 +6,9 @@ import inspect
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import create_model
 
@@ -124,8 +124,13 @@ def _fields(name: str, made_by: Callable[..., Any], one_by_one: bool) -> tuple[d
                 default = ... if parameter.default is _EMPTY else parameter.default
                 recipe = '' if one_by_one else RECIPE_KEYS.get(parameter.name, '')
                 about = setting(default, meanings.get(parameter.name, ''), recipe=recipe)
-                fields[parameter.name] = (hints.get(parameter.name, Any), about)
+                fields[parameter.name] = (_of_yaml(hints.get(parameter.name, Any)), about)
     return fields, is_open
+
+
+def _of_yaml(hint: Any) -> Any:
+    """The annotation as YAML can meet it, which has lists and no tuples."""
+    return Sequence[get_args(hint)[:1] or (Any,)] if tuple in (hint, get_origin(hint)) else hint  # type: ignore[misc]
 
 
 def _schema(fields: Mapping[str, Any]) -> type[Settings]:

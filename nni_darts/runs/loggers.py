@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nni_darts.errors import InputError
 from nni_darts.recipes import Recipe
+from nni_darts.strategies.registry import file_name
 
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import Logger
@@ -68,7 +69,9 @@ def create_logger(recipe: Recipe, folder: Path, what: Mapping[str, Any]) -> Logg
         os.environ.setdefault('MLFLOW_ALLOW_FILE_STORE', 'true')  # newer versions want a data base and more packages for it
         address = os.environ.get('MLFLOW_TRACKING_URI') or (folder / 'mlruns').absolute().as_uri()
         logger = loggers.MLFlowLogger(_PROJECT, run_name=name, tracking_uri=address)
-    logger.log_hyperparams(dict(_flat({**what, **recipe.to_dict()})))
+    # MLflow refuses keys with the + and, on Windows, the : of a strategy's name.
+    key = file_name if recipe.logger == 'mlflow' else str
+    logger.log_hyperparams({key(name): value for name, value in _flat({**what, **recipe.to_dict()})})
     return logger
 
 

@@ -53,6 +53,10 @@ def uncounted() -> OneByOne:
     return OneByOne()
 
 
+def listed(sizes: tuple[int, ...] = (1, 2), names: list[str] | None = None) -> DifferentiableStrategy:
+    return DifferentiableStrategy()
+
+
 def needs(rate: float, architecture_learning_rate: float = 1.0, **settings):
     return DifferentiableStrategy(learning_rate=rate, **settings)
 
@@ -96,6 +100,12 @@ def test_cells_of_the_documentation_are_trained_one_by_one(folder: Path) -> None
     assert sorted(path.name for path in (folder / 'out').glob('cell-*')) == ['cell-0', 'cell-1', 'cell-2']
 
 
+@pytest.mark.slow
+def test_every_process_of_a_search_finds_the_strategy(folder: Path) -> None:
+    done = search('tempered:Tempered', folder, devices=2, accelerator='cpu')
+    assert done.exit_code == 0, done.output
+
+
 def test_settings_reach_the_parts(folder: Path) -> None:
     strategy = create_strategy('tempered:Tempered', temperature=0.5, learning_rate=0.01)
     assert (strategy.relaxation.temperature, strategy.optimizer_settings['lr']) == (0.5, 0.01)
@@ -132,13 +142,20 @@ def test_capabilities_follow_from_the_code(folder: Path) -> None:
         ('wrong:unannotated', 'annotate the function with "-> OneByOne"'),
         ('wrong:uncounted', 'needs a parameter cells: the number of cells'),
         ('wrong:needs', 'rate must be given: a number'),
-        ('wrong:failing', r"strategy wrong:failing failed: KeyError: 'x' \(\S+wrong.py:31\)"),
+        ('wrong:failing', r"strategy wrong:failing failed: KeyError: 'x' \(\S+wrong.py:35\)"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_starts(strategy: str, said: str, folder: Path) -> None:
     done = search(strategy, folder)
     assert done.exit_code == 2 and re.search(said, done.output), done.output
     assert done.output.startswith('Error: ') and len(done.output.splitlines()) == 1 and not (folder / 'out').exists()
+
+
+def test_lists_of_yaml_are_settings(folder: Path) -> None:
+    assert [entry.allowed for entry in find('wrong:listed').settings()] == ['a list of whole numbers', 'a list or null']
+    find('wrong:listed').check({'sizes': [3, 4], 'names': ['a']})
+    with pytest.raises(ValueError, match=r"sizes must be a list of whole numbers, not \['x'\]"):
+        find('wrong:listed').check({'sizes': ['x']})
 
 
 @pytest.mark.parametrize(

@@ -157,9 +157,10 @@ def test_a_quotation_that_does_not_end_is_no_compiler(monkeypatch: pytest.Monkey
 
 
 def test_one_process_builds_while_the_others_wait(toy: Path) -> None:
-    code = 'import torch; from nni_darts.strategies.fast import kernels; from pathlib import Path; kernels._SOURCE = Path(SOURCE); '
-    code = code.replace('SOURCE', repr(str(kernels._SOURCE))) + 'assert kernels.kernels(torch.zeros(1)) is not None'
-    processes = [subprocess.Popen([sys.executable, '-W', 'ignore', '-c', code]) for _ in range(2)]
+    code = 'import sys, torch; from pathlib import Path; from nni_darts.strategies.fast import kernels; kernels._SOURCE = Path(sys.argv[1])'
+    code += '; assert kernels.kernels(torch.zeros(1)) is not None'
+    command = [sys.executable, '-W', 'ignore', '-c', code, str(kernels._SOURCE)]
+    processes = [subprocess.Popen(command) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
     assert len(builds(toy)) == 1
 

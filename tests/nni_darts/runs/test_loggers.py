@@ -105,13 +105,16 @@ def test_wandb_writes_offline(images: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(find_spec('mlflow') is None, reason='mlflow is not installed')
 def test_mlflow_writes_into_the_output_folder(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
-    result = trained(images, 'mlflow', tmp_path)
+    settings = {**overrides(images), 'space.nodes': 1, 'logger': 'mlflow', 'search.settings.darts-1st+pt.batches': 2}
+    recipe = Recipe.load('digits', settings)
+    result = stages.train_cell(recipe, 'retrain', recipe.random_cells(1)[0], 1, tmp_path)
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient((tmp_path / 'mlruns').absolute().as_uri())
     (run,) = client.search_runs([client.get_experiment_by_name('nni-darts').experiment_id])
     assert run.data.metrics['test_accuracy'] == pytest.approx(result['test_accuracy'])
     assert run.data.params['retrain.learning_rate'] == '0.05' and run.info.run_name == 'digits retrain 1'
+    assert run.data.params['search.settings.darts-1st-pt.batches'] == '2'  # it refuses keys with a +
     history = [metric.value for metric in client.get_metric_history(run.info.run_id, 'valid_accuracy')]
     assert history == pytest.approx([epoch['valid_accuracy'] for epoch in epochs_in(tmp_path)], abs=1e-5)
 
