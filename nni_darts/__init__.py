@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
-from nni_darts._lazy import lazy_names
+from nni_darts._lazy import FormerModules, lazy_names
 
 if TYPE_CHECKING:
     from nni_darts.genotypes.convolutional import DARTS_OPERATIONS, Genotype
@@ -28,3 +29,16 @@ _HOMES = {
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
+
+_MOVED = {
+    'nni_darts.candidates': 'nni_darts.genotypes.candidates',
+    'nni_darts.choices': 'nni_darts.genotypes.neighbours',
+    'nni_darts.genotype': 'nni_darts.genotypes.convolutional',
+    'nni_darts.metric': 'nni_darts.recipes.metric',
+    'nni_darts.nasbench201': 'nni_darts.genotypes.nasbench201',
+    'nni_darts.published': 'nni_darts.genotypes.published',
+    'nni_darts.recipe': 'nni_darts.recipes',
+    'nni_darts.recurrent': 'nni_darts.genotypes.recurrent',
+    'nni_darts.tasks': 'nni_darts.runs.tasks',
+}
+sys.meta_path.append(FormerModules(_MOVED))

@@ -6,15 +6,19 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from nni_darts.errors import InputError
 
-__all__ = ['check_module', 'failing_place', 'in_user_code', 'lazy_names', 'named', 'source_file']
+__all__ = ['FormerModules', 'check_module', 'failing_place', 'in_user_code', 'lazy_names', 'named', 'source_file']
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -26,6 +30,32 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
         return getattr(importlib.import_module(homes[name]), name)
 
     return get, lambda: sorted(homes)
+
+
+class FormerModules(MetaPathFinder, Loader):
+    """Finds modules under the paths that they had in an earlier version, and warns that they have moved.
+
+    Args:
+        moved: former path → new path.
+    """
+
+    def __init__(self, moved: Mapping[str, str]) -> None:
+        self.moved = moved
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Returns the spec of a module that has moved; None for any other."""
+        return ModuleSpec(name, self) if name in self.moved else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Returns a module that looks everything up in the new one."""
+        home = self.moved[spec.name]
+        warnings.warn(f'{spec.name} has moved to {home}; the former path will be removed', DeprecationWarning, stacklevel=2)
+        module, new = ModuleType(spec.name), importlib.import_module(home)
+        module.__getattr__ = lambda name: getattr(new, name)  # type: ignore[method-assign]
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Does nothing: there is nothing of its own in it."""
 
 
 def named(path: str, what: str) -> Any:
