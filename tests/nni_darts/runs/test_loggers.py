@@ -107,7 +107,7 @@ def test_mlflow_writes_into_the_output_folder(images: Path, tmp_path: Path, monk
     monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
     settings = {**overrides(images), 'space.nodes': 1, 'logger': 'mlflow', 'search.settings.darts-1st+pt.batches': 2}
     recipe = Recipe.load('digits', settings)
-    result = stages.train_cell(recipe, 'retrain', recipe.random_cells(1)[0], 1, tmp_path)
+    result = running.train_cell(recipe, 'retrain', recipe.random_cells(1)[0], 1, tmp_path)
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient((tmp_path / 'mlruns').absolute().as_uri())
