@@ -33,7 +33,7 @@ from benchmarks.common import benchmark, print_table
 from nni_darts.recipes import Recipe
 from nni_darts.runs.run import Run
 from nni_darts.runs.spec import RunSpec
-from nni_darts.tasks import task_of
+from nni_darts.runs.tasks import task_of
 from nni_darts.training.run import epochs_of
 
 WAYS = ((1, 1), (1, 2), (2, 1))

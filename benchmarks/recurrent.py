@@ -25,9 +25,9 @@ from benchmarks.common import benchmark, print_table
 from nni_darts import PUBLISHED, Recipe, RnnGenotype
 from nni_darts.data import TextData
 from nni_darts.files import write_text
+from nni_darts.runs.tasks import task_of
 from nni_darts.search_spaces import Dropouts
 from nni_darts.search_spaces.recurrent import Encoded, dropout_mask
-from nni_darts.tasks import task_of
 from nni_darts.training.best_epoch import BestEpoch
 from nni_darts.training.run import create_trainer, epochs_of, last_checkpoint, quiet_lightning
 

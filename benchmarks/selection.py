@@ -32,8 +32,8 @@ from nni_darts.strategies.architecture import Architecture
 from nni_darts.strategies.differentiable import DifferentiableModule
 from nni_darts.strategies.selections import Perturbation
 from nni_darts.training.run import quiet_lightning
+from tests.helpers.fitting import fit
 from tests.reference.selection import brute_force_score
-from tests.strategies.fitting import fit
 
 
 class Measured(Perturbation):

@@ -16,7 +16,7 @@ import torch
 
 from nni_darts import Recipe, load_model
 from nni_darts.data import load_images
-from tests.nni_darts.experiment.browser import CHROMIUM, Browser
+from tests.helpers.browser import CHROMIUM, Browser
 
 FOLDER = Path(__file__).parents[1] / 'examples' / 'browser'
 NEEDED = ('ort.wasm.min.mjs', 'ort-wasm-simd-threaded.mjs', 'ort-wasm-simd-threaded.wasm')

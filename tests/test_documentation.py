@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from nni_darts.cli import main
 from nni_darts.recipes import Recipe
 from nni_darts.strategies.registry import check_name
-from tests.nni_darts.pictures import train_on_photos
+from tests.helpers.pictures import train_on_photos
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')), *sorted((ROOT / 'examples').rglob('README.md'))]

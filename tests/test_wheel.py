@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.nni_darts.experiment.live import free_port
+from tests.helpers.live import free_port
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {

@@ -117,7 +117,7 @@ def _report(recipe: Recipe, as_json: bool, start: str = '') -> bool:
 def _run_through(recipe: Recipe) -> tuple[list[str], list[str], list[str]]:
     """Runs the checks that precede a search, a short training and a retraining. Returns facts, warnings and errors."""
     from nni_darts.runs.costs import cautions, preflight
-    from nni_darts.tasks import task_of
+    from nni_darts.runs.tasks import task_of
 
     task = task_of(recipe)
     try:

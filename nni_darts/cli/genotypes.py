@@ -56,7 +56,7 @@ def cost(source: str, recipe: str | None, overrides: tuple[str, ...], as_json: b
         check_data_path(loaded)
     from nni_darts.runs.costs import cost_of
     from nni_darts.runs.keeping import kept_description
-    from nni_darts.tasks import task_of
+    from nni_darts.runs.tasks import task_of
 
     task = task_of(loaded)
     shape = (kept_description(folder) if own and folder is not None else None) or task.shape(loaded)

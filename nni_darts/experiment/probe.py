@@ -35,7 +35,7 @@ def _look(recipe):
         found['gpus'] = visible_gpus()
         if recipe is not None:
             from nni_darts.recipes import Recipe
-            from nni_darts.tasks import task_of
+            from nni_darts.runs.tasks import task_of
 
             checked = Recipe.from_dict(recipe)
             task_of(checked).load(checked)

@@ -11,10 +11,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nni_darts.cells import cells_to_train, number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.experiment.arguments import BEST, EACH_SEED
 from nni_darts.recipes import Recipe
+from nni_darts.runs.cells import cells_to_train, number_of_cells
 from nni_darts.runs.checks import check_strategies, check_strategy
 from nni_darts.strategies.registry import find
 

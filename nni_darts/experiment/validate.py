@@ -226,7 +226,7 @@ def _check_data(config: dict[str, Any], recipe: Recipe, strategies: Sequence[str
         return
     with loading_torch():
         from nni_darts.runs.costs import cautions, preflight
-        from nni_darts.tasks import task_of
+        from nni_darts.runs.tasks import task_of
 
     task = task_of(recipe)
     try:

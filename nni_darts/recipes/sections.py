@@ -202,6 +202,6 @@ class TrainSettings(_Training):
 
 
 class BudgetSettings(Section):
-    """The budget of every strategy under each seed until its cell is known (see :mod:`nni_darts.budget`)."""
+    """The budget of every strategy under each seed until its cell is known (see :mod:`nni_darts.runs.budget`)."""
 
     passes: Annotated[float, Field(gt=0, le=1_000_000)]

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from nni_darts._lazy import check_module
-from nni_darts.cells import number_of_cells, own_settings
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import Recipe
 from nni_darts.recipes.metric import ACCURACY, PERPLEXITY
+from nni_darts.runs.cells import number_of_cells, own_settings
 from nni_darts.strategies.catalogue import stage_epochs
 from nni_darts.strategies.method import Method
 from nni_darts.strategies.registry import check_name, find

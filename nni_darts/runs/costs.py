@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-from nni_darts.budget import affordable_epochs, training_passes, training_portion
-from nni_darts.cells import number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import Recipe
 from nni_darts.report.cautions import before_search
+from nni_darts.runs.budget import affordable_epochs, training_passes, training_portion
+from nni_darts.runs.cells import number_of_cells
 from nni_darts.runs.checks import check_strategies, strategy_settings
+from nni_darts.runs.tasks import task_of
 from nni_darts.strategies.costs import EVALUATION
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.registry import create_strategy, find
-from nni_darts.tasks import task_of
 from nni_darts.training.run import device_type
 
 __all__ = [

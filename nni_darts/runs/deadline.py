@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nni_darts.cells import with_cells
 from nni_darts.errors import InputError
 from nni_darts.recipes import RUN, Recipe
 from nni_darts.report.lines import duration
+from nni_darts.runs.cells import with_cells
 from nni_darts.runs.folder import RESULT, read_json
 from nni_darts.strategies.registry import find
 

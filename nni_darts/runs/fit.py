@@ -46,8 +46,8 @@ from nni_darts.runs.proposal import (
     proposed_recipe,
     search_portion,
 )
+from nni_darts.runs.tasks import task_of
 from nni_darts.runs.training_page import read_answers
-from nni_darts.tasks import task_of
 
 __all__ = [
     'BASELINE',

@@ -14,9 +14,9 @@ from nni_darts.data import Description
 from nni_darts.errors import InputError
 from nni_darts.files import write_text
 from nni_darts.genotypes import AnyGenotype
-from nni_darts.provenance import provenance
 from nni_darts.recipes import RUN
 from nni_darts.runs.folder import DATA, GENOTYPE, RESULT, WEIGHTS, read_json, write_json
+from nni_darts.runs.provenance import provenance
 from nni_darts.runs.spec import Work
 from nni_darts.runs.weights import SavedNetwork, write_weights
 from nni_darts.training.run import epochs_of, last_checkpoint, peak_memory_mib

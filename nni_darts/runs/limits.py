@@ -120,10 +120,10 @@ def search_seconds(recipe: Recipe, strategy: str, pace: Pace, data: Any) -> floa
         pace: of the search, or of the short training of a cell where the strategy trains cells one by one.
         data: as ``task_of(recipe).load(recipe)`` returns it.
     """
-    from nni_darts.cells import number_of_cells
+    from nni_darts.runs.cells import number_of_cells
     from nni_darts.runs.costs import cost_of_search
+    from nni_darts.runs.tasks import task_of
     from nni_darts.strategies.registry import find
-    from nni_darts.tasks import task_of
 
     if find(strategy).one_by_one:
         return number_of_cells(recipe, strategy) * training_seconds(recipe, 'select', pace, data)
@@ -143,7 +143,7 @@ def training_seconds(recipe: Recipe, stage: str, pace: Pace, data: Any) -> float
         pace: of that training.
         data: as ``task_of(recipe).load(recipe)`` returns it.
     """
-    from nni_darts.tasks import task_of
+    from nni_darts.runs.tasks import task_of
 
     weights, validated, tested = task_of(recipe).batches_of_training(recipe, stage, data)
     epoch = pace.step * (weights + EVALUATION * validated) + EPOCH_SECONDS

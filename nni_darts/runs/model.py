@@ -33,9 +33,9 @@ from nni_darts.runs.folder import GENOTYPE
 from nni_darts.runs.keeping import kept_description
 from nni_darts.runs.location import find_model
 from nni_darts.runs.predictions import Predictions
+from nni_darts.runs.tasks import task_of
 from nni_darts.runs.weights import SavedNetwork, read_weights
 from nni_darts.search_spaces import network_from_genotype
-from nni_darts.tasks import task_of
 
 __all__ = ['Model', 'OnUnreadable', 'load_model']
 

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nni_darts.cells import least_cells, number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import Recipe
 from nni_darts.report.lines import duration
+from nni_darts.runs.cells import least_cells, number_of_cells
 from nni_darts.runs.deadline import MARGIN, TimePlan
 from nni_darts.runs.limits import affordable, pace_of_search, pace_of_training, search_seconds, training_seconds
 from nni_darts.strategies.registry import find
@@ -82,7 +82,7 @@ def plan_search(recipe: Recipe, strategy: str, seconds: float, seed: int = 1, be
         InputError: if the least search takes longer, for a recipe with a budget, and as :meth:`nni_darts.runs.run.Run.execute`.
     """
     from nni_darts.runs.costs import least_epochs
-    from nni_darts.tasks import task_of
+    from nni_darts.runs.tasks import task_of
 
     check_no_budget(recipe, '--time')
     begun = time.time() if begun is None else begun
@@ -134,7 +134,7 @@ def check_no_budget(recipe: Recipe, where: str) -> None:
 
 def _cost_of_search(recipe: Recipe, strategy: str, seed: int) -> tuple[Callable[[int], float], float]:
     """Epochs → seconds of a search with a supernet, and the seconds until its first step."""
-    from nni_darts.tasks import task_of
+    from nni_darts.runs.tasks import task_of
 
     data, pace = task_of(recipe).load(recipe), pace_of_search(recipe, strategy, seed)
     return lambda epochs: search_seconds(recipe.with_epochs('search', epochs), strategy, pace, data), pace.start
@@ -142,7 +142,7 @@ def _cost_of_search(recipe: Recipe, strategy: str, seed: int) -> tuple[Callable[
 
 def _cost_of_training(recipe: Recipe, stage: str, genotype: AnyGenotype, seed: int) -> Callable[[int], float]:
     """Epochs → seconds of a training."""
-    from nni_darts.tasks import task_of
+    from nni_darts.runs.tasks import task_of
 
     data, pace = task_of(recipe).load(recipe), pace_of_training(recipe, stage, genotype, seed)
     return lambda epochs: training_seconds(recipe.with_epochs(stage, epochs), stage, pace, data)

@@ -19,7 +19,7 @@ import torch
 from nni_darts.errors import InputError
 from nni_darts.files import CHECKPOINT
 from nni_darts.genotypes import genotype_from_dict
-from nni_darts.ranks import together
+from nni_darts.parallel.launch import together
 from nni_darts.recipes import RUN, Recipe
 from nni_darts.runs.checks import check_strategies, named_method
 from nni_darts.runs.costs import as_input_error, cautions, checked_recipe, cost_of
@@ -30,8 +30,8 @@ from nni_darts.runs.loggers import check_logger
 from nni_darts.runs.search import finish_search, search_cells, train_supernet
 from nni_darts.runs.spec import Outcome, RunSpec, Watch, Work
 from nni_darts.runs.start import Start, finished_training
+from nni_darts.runs.tasks import task_of
 from nni_darts.runs.train import continued, finish_training, page_of, train_network
-from nni_darts.tasks import task_of
 
 __all__ = ['Run', 'take_part', 'train_longer']
 

@@ -14,12 +14,12 @@ from pytorch_lightning import seed_everything
 from nni_darts import parallel
 from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
 from nni_darts.activity import announce
-from nni_darts.cells import cells_to_train, number_of_cells
 from nni_darts.files import METRICS, write_text
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.genotypes.base import operation_name
 from nni_darts.recipes import RUN, Recipe
 from nni_darts.report.searches import SEARCH, search_data, write_search
+from nni_darts.runs.cells import cells_to_train, number_of_cells
 from nni_darts.runs.costs import configured_strategy, search_passes
 from nni_darts.runs.folder import BY_MAGNITUDE, EXECUTOR, STAGE, read_json, write_json
 from nni_darts.runs.keeping import callbacks_in_time, resume_arguments

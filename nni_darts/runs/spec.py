@@ -12,7 +12,7 @@ from nni_darts.recipes import Recipe
 from nni_darts.runs.deadline import PLAN, TimePlan
 from nni_darts.runs.folder import FROM, identity
 from nni_darts.runs.start import Start
-from nni_darts.tasks import task_of
+from nni_darts.runs.tasks import task_of
 
 __all__ = ['Outcome', 'RunSpec', 'Watch', 'Work']
 

@@ -12,9 +12,9 @@ from pytorch_lightning import seed_everything
 from torch import Tensor, nn
 
 from nni_darts import parallel
-from nni_darts.budget import training_portion
 from nni_darts.files import METRICS
 from nni_darts.recipes import RUN, Recipe
+from nni_darts.runs.budget import training_portion
 from nni_darts.runs.costs import as_input_error, cost_of
 from nni_darts.runs.folder import MORE, read_json
 from nni_darts.runs.keeping import callbacks_in_time, finish, keep_genotype, keep_network, resume_arguments

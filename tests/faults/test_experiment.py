@@ -17,8 +17,8 @@ import requests
 
 from nni_darts import Genotype
 from nni_darts.experiment.manager import FINISHED
-from tests.nni_darts.experiment.live import ENVIRONMENT, Experiment, launched
-from tests.nni_darts.tiny import overrides, write_images
+from tests.helpers.live import ENVIRONMENT, Experiment, launched
+from tests.helpers.tiny import overrides, write_images
 
 pytestmark = [pytest.mark.faults, pytest.mark.nni]
 

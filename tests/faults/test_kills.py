@@ -18,8 +18,8 @@ import torch
 from nni_darts import PUBLISHED, RnnGenotype
 from nni_darts.cli import main
 from nni_darts.runs.weights import read_state_dict
-from tests.nni_darts import tiny
-from tests.nni_darts.test_stages import measured
+from tests.helpers import tiny
+from tests.nni_darts.runs.test_run import measured
 
 pytestmark = pytest.mark.faults
 

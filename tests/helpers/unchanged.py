@@ -30,8 +30,8 @@ _TIMES = ('seconds', 'mib', 'executor', 'versions', 'images_per')
 
 def runs(folder: Path) -> Iterator[tuple[str, list[str], dict[str, object]]]:
     """Name, command without its recipe's settings, and settings, of every run."""
-    from tests.nni_darts import tiny
-    from tests.nni_darts.pictures import write_pictures
+    from tests.helpers import tiny
+    from tests.helpers.pictures import write_pictures
 
     digits = {**tiny.overrides(tiny.write_images(folder / 'images.npz')), **tiny.SMALL, 'space.channels': 4}
     (folder / 'text').mkdir()

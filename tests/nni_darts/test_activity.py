@@ -12,7 +12,7 @@ from nni_darts.data.scan import unreadable
 from nni_darts.recipes import Recipe
 from nni_darts.strategies.fast import kernels
 from tests.helpers import running
-from tests.nni_darts.tiny import SMALL, overrides, write_images
+from tests.helpers.tiny import SMALL, overrides, write_images
 
 
 def heard(work) -> list[Activity]:

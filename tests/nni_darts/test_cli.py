@@ -18,9 +18,9 @@ from nni_darts import PUBLISHED, Genotype
 from nni_darts.cli import main
 from nni_darts.cli.options import to_run
 from nni_darts.recipes import Recipe
+from tests.helpers.processors import HEAP_CHECKED, INSTRUCTION_SETS
+from tests.helpers.tiny import overrides, write_images
 from tests.nni_darts.experiment.test_validate import experiment
-from tests.nni_darts.tiny import overrides, write_images
-from tests.processors import HEAP_CHECKED, INSTRUCTION_SETS
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, '-c', 'from nni_darts.cli import main; main(prog_name="nni-darts")']

@@ -120,7 +120,7 @@ def test_what_is_wrong_is_one_sentence_before_anything_starts(folder: Path, sets
 def test_a_network_with_other_choices_is_refused() -> None:
     recipe = Recipe.load('digits', {'space.name': 'ghosts:GhostNet'})
     code = genotype_from_dict({'space': 'ghosts:GhostNet', 'sample': {'block0': 'ghost'}}).code()
-    from nni_darts.tasks import task_of
+    from nni_darts.runs.tasks import task_of
 
     with pytest.raises(InputError, match="has no value for 'block1' of ghosts:GhostNet"):
         task_of(recipe).network(recipe, 'retrain', genotype_from_code(code), task_of(recipe).shape(recipe))

@@ -23,8 +23,8 @@ from nni_darts.recipes import Recipe
 from nni_darts.runs.checks import strategy_settings
 from nni_darts.strategies import create_strategy, find
 from nni_darts.strategies.registry import check_name, installed, names
-from tests.nni_darts.experiment.live import ENVIRONMENT, ROOT, launched
-from tests.nni_darts.tiny import overrides, write_images
+from tests.helpers.live import ENVIRONMENT, ROOT, launched
+from tests.helpers.tiny import overrides, write_images
 from tests.test_documentation import OWN_STRATEGY, blocks
 
 TEMPERED, CLIMBING = blocks(OWN_STRATEGY, 'python')

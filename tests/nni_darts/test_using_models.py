@@ -17,8 +17,8 @@ from click.testing import CliRunner, Result
 
 from nni_darts import load_model
 from nni_darts.cli import main
-from tests.nni_darts.cli.command import examples_of
-from tests.nni_darts.pictures import COLOURS, train_on_photos, write_oddities
+from tests.helpers.command import examples_of
+from tests.helpers.pictures import COLOURS, train_on_photos, write_oddities
 
 COMMAND = [sys.executable, '-W', 'ignore', '-m', 'nni_darts']
 

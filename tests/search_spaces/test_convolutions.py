@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_darts.search_spaces.convolutions import Conv2d, DepthwiseConv2d, PointwiseConv2d
-from tests.processors import HEAP_CHECKED, INSTRUCTION_SETS
+from tests.helpers.processors import HEAP_CHECKED, INSTRUCTION_SETS
 
 LAYOUTS = {'channels_last': torch.channels_last, 'contiguous': torch.contiguous_format}
 

@@ -13,7 +13,7 @@ from nni_darts._nni import DataLoader, model_context
 from nni_darts.genotypes.nasbench201 import EDGES, OPERATIONS, NasBench201Genotype, edge_label
 from nni_darts.search_spaces.nasbench201 import NasBench201Space, nasbench201_network
 from nni_darts.strategies import create_strategy
-from tests.strategies import fitting
+from tests.helpers import fitting
 
 SMALL = {'channels': 4, 'cells': 3, 'num_classes': 5}
 LABELS = [edge_label(*edge) for edge in EDGES]

@@ -24,9 +24,9 @@ from nni_darts.strategies.architecture import edge_topology
 from nni_darts.strategies.engine.loaders import _shuffled
 from nni_darts.strategies.trained.in_process import choices_of
 from nni_darts.training import ImageClassifier
-from tests.strategies import fitting
-from tests.strategies.fitting import trainer
-from tests.strategies.spaces import TwoLabels
+from tests.helpers import fitting
+from tests.helpers.fitting import trainer
+from tests.helpers.spaces import TwoLabels
 
 SMALL = {'channels': 2, 'cells': 3, 'nodes': 2, 'in_channels': 1}
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.fast import piecewise
-from tests.strategies.compiler import needs_kernels
+from tests.helpers.compiler import needs_kernels
 
 EXECUTORS = ('joined', 'piecewise', 'compiled')
 

@@ -20,8 +20,8 @@ from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.fast import FastCell, FastRecurrentCell, executors, kernels, remembered
 from nni_darts.strategies.fast.executors import NAMES, Place, unusable
 from nni_darts.strategies.relaxations import Gumbel, PartialChannels, Relaxation, SkipDropout, Softmax
-from tests.ranks import on_ranks
-from tests.strategies.compiler import needs_kernels
+from tests.helpers.compiler import needs_kernels
+from tests.helpers.ranks import on_ranks
 
 Made = tuple[DifferentiableStrategy, nn.Module]
 

@@ -21,7 +21,7 @@ from nni_darts.strategies.fast import FastCell, convolutional, piecewise
 from nni_darts.strategies.fast.partial import partial_channels
 from nni_darts.strategies.fast.plan import _stages
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, PartialChannels, RandomSoftmax, SkipDropout, Softmax
-from tests.strategies.compiler import needs_kernels
+from tests.helpers.compiler import needs_kernels
 
 SPACES = {
     'darts': lambda: DartsSpace(4, 4, 3, 2, 3),

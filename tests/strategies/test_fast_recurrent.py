@@ -15,7 +15,7 @@ from nni_darts.search_spaces import DartsRnnSpace, Dropouts
 from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.fast.recurrent import FastRecurrentCell, Workspace, _node_state, _NodeState
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, RandomSoftmax, Softmax
-from tests.strategies.compiler import needs_kernels
+from tests.helpers.compiler import needs_kernels
 
 Made = tuple[DifferentiableStrategy, nn.Module]
 PINNED = {'plain': 'plain', 'fast': 'joined'}

@@ -22,7 +22,7 @@ from nni_darts import files
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.fast import kernels
-from tests.strategies.compiler import needs_kernels
+from tests.helpers.compiler import needs_kernels
 
 
 @pytest.fixture(autouse=True)

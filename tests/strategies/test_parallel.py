@@ -16,9 +16,9 @@ from nni_darts.recipes import Recipe
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import create_strategy
 from nni_darts.training import ImageClassifier
-from tests.ranks import on_ranks
-from tests.strategies.fitting import fit, trainer
-from tests.strategies.spaces import TwoLabels
+from tests.helpers.fitting import fit, trainer
+from tests.helpers.ranks import on_ranks
+from tests.helpers.spaces import TwoLabels
 
 CASES = {
     'darts-1st': ('darts-1st', {}, False),

@@ -23,10 +23,10 @@ from nni_darts.strategies.relaxations import SkipDropout
 from nni_darts.strategies.selections import Magnitude
 from nni_darts.training import ImageClassifier
 from tests.helpers import running
-from tests.nni_darts.test_stages import Stop, measured, stop_at
-from tests.nni_darts.tiny import overrides, write_images
+from tests.helpers.fitting import trainer
+from tests.helpers.tiny import overrides, write_images
+from tests.nni_darts.runs.test_run import Stop, measured, stop_at
 from tests.reference.skips import limited
-from tests.strategies.fitting import trainer
 
 
 def skips(genotype: Genotype, kind: str) -> int:

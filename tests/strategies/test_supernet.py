@@ -9,7 +9,7 @@ from nni_darts._nni import InputChoice, LayerChoice, ModelSpace
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.supernet import MixedInputs, MixedOperation, SummedInputs
-from tests.strategies.spaces import Nested, TwoLabels
+from tests.helpers.spaces import Nested, TwoLabels
 
 
 def supernet(space: ModelSpace) -> tuple[DifferentiableStrategy, ModelSpace]:

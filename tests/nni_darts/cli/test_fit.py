@@ -19,8 +19,8 @@ from nni_darts.recipes import Recipe
 from nni_darts.runs.durations import parse_duration
 from nni_darts.runs.fit import Order, Plan
 from tests.helpers import running
-from tests.nni_darts.cli.command import run
-from tests.nni_darts.tiny import overrides, write_images
+from tests.helpers.command import run
+from tests.helpers.tiny import overrides, write_images
 
 
 @pytest.mark.parametrize(('text', 'seconds'), [('90s', 90), ('20m', 1200), ('2h', 7200), ('1h30m', 5400), ('1.5d', 129600), (' 2h ', 7200)])

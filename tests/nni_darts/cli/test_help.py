@@ -23,12 +23,12 @@ from nni_darts.cli import main
 from nni_darts.files import cache_folder
 from nni_darts.recipes import Recipe
 from tests.helpers import running
-from tests.nni_darts.cli.command import examples_of
+from tests.helpers.command import examples_of
+from tests.helpers.live import BIN, free_port
+from tests.helpers.pictures import train_on_photos
+from tests.helpers.tiny import overrides, write_images
 from tests.nni_darts.cli.test_life import User
 from tests.nni_darts.cli.test_overview import add_experiments
-from tests.nni_darts.experiment.live import BIN, free_port
-from tests.nni_darts.pictures import train_on_photos
-from tests.nni_darts.tiny import overrides, write_images
 
 ROOT = Path(__file__).parents[3]
 NAMES = ['', *main.commands]

@@ -19,9 +19,9 @@ from nni_darts.errors import InputError
 from nni_darts.experiment import nnictl
 from nni_darts.experiment.manager import Manager
 from nni_darts.files import cache_folder
-from tests.nni_darts.cli.command import examples_of
-from tests.nni_darts.experiment.live import BIN, ENVIRONMENT, free_port
-from tests.nni_darts.tiny import overrides, write_images
+from tests.helpers.command import examples_of
+from tests.helpers.live import BIN, ENVIRONMENT, free_port
+from tests.helpers.tiny import overrides, write_images
 
 pytestmark = pytest.mark.nni
 

@@ -19,8 +19,8 @@ from nni.tools.nnictl.config_utils import Experiments
 from nni_darts.cli import main
 from nni_darts.experiment import nnictl
 from nni_darts.report.summary import write_summary
-from tests.nni_darts.cli.command import run
-from tests.nni_darts.report.results import summary_of
+from tests.helpers.command import run
+from tests.helpers.results import summary_of
 
 VALID = {'darts-1st': {1: 0.90, 2: 0.94}, 'random': {1: 0.89, 2: 0.91}}
 

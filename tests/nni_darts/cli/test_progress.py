@@ -17,7 +17,7 @@ from rich.console import Console
 from nni_darts.activity import Activity, announce
 from nni_darts.cli.progress import Pace, Progress, aligned
 from tests.helpers.terminal import Session, on_terminal
-from tests.nni_darts.tiny import overrides, write_images
+from tests.helpers.tiny import overrides, write_images
 
 COMMAND = [sys.executable, '-W', 'ignore', '-m', 'nni_darts']
 

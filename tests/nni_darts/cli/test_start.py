@@ -15,7 +15,7 @@ from nni_darts.errors import InputError
 from nni_darts.experiment.starters import EXPERIMENT, STARTERS, write_starter
 from nni_darts.experiment.validate import check_experiment
 from nni_darts.recipes import Recipe, recipe_text
-from tests.nni_darts.cli.command import run
+from tests.helpers.command import run
 
 ROOT = Path(__file__).parents[3]
 IMAGES = ROOT / 'examples' / 'own_images'

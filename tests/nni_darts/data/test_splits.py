@@ -7,12 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nni_darts.budget import training_portion
 from nni_darts.data import ArrayImages, ImageData, load_images
 from nni_darts.data.splits import hold_out, largest_share, missing_classes, split, split_in_two, stratified_split
 from nni_darts.errors import InputError
 from nni_darts.recipes import DataSettings, Recipe
-from nni_darts.tasks import task_of
+from nni_darts.runs.budget import training_portion
+from nni_darts.runs.tasks import task_of
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.floats(0, 1), st.integers(0, 3))

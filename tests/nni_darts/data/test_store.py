@@ -20,7 +20,7 @@ from nni_darts.data import ImageDataModule, load_images, store
 from nni_darts.data.store import Store, StoredPictures
 from nni_darts.errors import InputError
 from nni_darts.recipes import DataSettings
-from nni_darts.tasks import ImageTask
+from nni_darts.runs.tasks import ImageTask
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_pydoc_needs_no_download() -> None:
 
 def test_batches_go_on_where_the_last_one_stopped(tmp_path: Path) -> None:
     """Columns are pieces of the text; tokens of the batches one below the other are those pieces, targets one word further."""
-    from tests.nni_darts.tiny import write_text
+    from tests.helpers.tiny import write_text
 
     data = load_text(TextSettings(name='text', path=str(write_text(tmp_path))))
     module = TextDataModule(data, batch_size=4, evaluation_batch_size=3, bptt=6, deviation=2.0, seed=3)

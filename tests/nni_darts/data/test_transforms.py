@@ -17,7 +17,7 @@ from nni_darts.data.scan import open_image
 from nni_darts.data.transforms import BringToSize, covering, evaluation_transform, pixels, with_margin, within
 from nni_darts.errors import InputError
 from nni_darts.recipes import DataSettings, Recipe
-from nni_darts.tasks import ImageTask
+from nni_darts.runs.tasks import ImageTask
 
 SIDES = st.integers(1, 700)
 SIZES = st.tuples(SIDES, SIDES)

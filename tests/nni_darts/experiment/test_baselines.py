@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nni_darts.budget import training_passes
 from nni_darts.experiment.protocol import parse_search_space
 from nni_darts.recipes import Recipe
-from tests.nni_darts.experiment.live import ROOT, launched
-from tests.nni_darts.tiny import write_images
+from nni_darts.runs.budget import training_passes
+from tests.helpers.live import ROOT, launched
+from tests.helpers.tiny import write_images
 
 pytestmark = [pytest.mark.nni, pytest.mark.slow]
 

@@ -9,8 +9,8 @@ import pytest
 
 from nni_darts.strategies.methods import METHODS, SELECTIONS
 from nni_darts.strategies.registry import find
-from tests.nni_darts.experiment.live import launched
-from tests.nni_darts.tiny import EVOLUTION, SMALL, overrides, write_images
+from tests.helpers.live import launched
+from tests.helpers.tiny import EVOLUTION, SMALL, overrides, write_images
 
 pytestmark = [pytest.mark.nni, pytest.mark.slow]
 

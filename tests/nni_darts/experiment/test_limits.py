@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from nni_darts.experiment.planner import TIMING
+from tests.helpers.live import BIN, ENVIRONMENT, Experiment, check_logs, free_port, write_experiment
 from tests.helpers.terminal import on_terminal
-from tests.nni_darts.experiment.live import BIN, ENVIRONMENT, Experiment, check_logs, free_port, write_experiment
-from tests.nni_darts.tiny import overrides, write_images
+from tests.helpers.tiny import overrides, write_images
 
 pytestmark = pytest.mark.nni
 

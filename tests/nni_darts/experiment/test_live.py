@@ -11,9 +11,9 @@ import pytest
 
 from nni_darts import Genotype
 from nni_darts.experiment.manager import FINISHED, TrialRecord
-from tests.nni_darts.experiment.browser import CHROMIUM, Browser
-from tests.nni_darts.experiment.live import Experiment, launched
-from tests.nni_darts.tiny import overrides, write_images
+from tests.helpers.browser import CHROMIUM, Browser
+from tests.helpers.live import Experiment, launched
+from tests.helpers.tiny import overrides, write_images
 
 pytestmark = pytest.mark.nni
 

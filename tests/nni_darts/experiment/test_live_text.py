@@ -9,8 +9,8 @@ import pytest
 
 from nni_darts.genotypes import genotype_from_code
 from nni_darts.genotypes.recurrent import RnnGenotype
-from tests.nni_darts.experiment.live import ENVIRONMENT, check_logs, launched
-from tests.nni_darts.tiny import text_overrides, write_text
+from tests.helpers.live import ENVIRONMENT, check_logs, launched
+from tests.helpers.tiny import text_overrides, write_text
 
 pytestmark = pytest.mark.nni
 

@@ -18,7 +18,7 @@ from nni.tools.nnictl.config_utils import Experiments
 from nni_darts.errors import InputError
 from nni_darts.experiment import nnictl
 from nni_darts.experiment.nnictl import forget_dead_manager
-from tests.nni_darts.experiment.live import BIN, free_port, write_experiment
+from tests.helpers.live import BIN, free_port, write_experiment
 
 SLEEP = 'import time; time.sleep(100)'
 

@@ -18,8 +18,8 @@ from nni_darts.experiment.planner import LOG, PLAN, TIMING, Planner, experiment_
 from nni_darts.experiment.protocol import Protocol
 from nni_darts.experiment.validate import check_experiment
 from nni_darts.recipes import Recipe
-from tests.nni_darts.experiment.live import launched, write_experiment
-from tests.nni_darts.tiny import overrides, write_images
+from tests.helpers.live import launched, write_experiment
+from tests.helpers.tiny import overrides, write_images
 
 SURROUNDINGS = {'gpus': 0, 'trials_per_gpu': 1, 'stall_minutes': 5}
 

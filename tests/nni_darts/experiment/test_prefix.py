@@ -9,9 +9,9 @@ import pytest
 
 from nni_darts.experiment.manager import Manager
 from nni_darts.experiment.nnictl import _identifier, _start
-from tests.nni_darts.experiment.browser import CHROMIUM, Browser
-from tests.nni_darts.experiment.live import Experiment, free_port, write_experiment
-from tests.nni_darts.tiny import overrides, write_images
+from tests.helpers.browser import CHROMIUM, Browser
+from tests.helpers.live import Experiment, free_port, write_experiment
+from tests.helpers.tiny import overrides, write_images
 
 pytestmark = [pytest.mark.nni, pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine')]
 

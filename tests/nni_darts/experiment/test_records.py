@@ -16,7 +16,7 @@ from nni.tools.nnictl.config_utils import Experiments
 from nni_darts.errors import InputError
 from nni_darts.experiment.records import chosen, experiments, named
 from nni_darts.report.summary import write_summary
-from tests.nni_darts.report.results import summary_of
+from tests.helpers.results import summary_of
 
 
 @pytest.fixture

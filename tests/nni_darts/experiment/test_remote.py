@@ -12,9 +12,9 @@ import pytest
 from nni_darts import Genotype
 from nni_darts.experiment.machines import look_at
 from nni_darts.recipes import Recipe
-from tests.nni_darts.experiment.live import Experiment, launched
-from tests.nni_darts.experiment.sshd import SSHD, Machine
-from tests.nni_darts.tiny import overrides, write_images
+from tests.helpers.live import Experiment, launched
+from tests.helpers.sshd import SSHD, Machine
+from tests.helpers.tiny import overrides, write_images
 
 pytestmark = [pytest.mark.nni, pytest.mark.slow, pytest.mark.skipif(SSHD is None, reason='no sshd on this machine')]
 

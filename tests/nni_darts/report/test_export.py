@@ -23,8 +23,8 @@ from nni_darts.runs import location
 from nni_darts.runs.weights import read_state_dict
 from nni_darts.search_spaces import network_from_genotype
 from tests.helpers import running
-from tests.nni_darts.pictures import CELL
-from tests.nni_darts.tiny import recipe, text_recipe, write_images, write_text
+from tests.helpers.pictures import CELL
+from tests.helpers.tiny import recipe, text_recipe, write_images, write_text
 
 onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')

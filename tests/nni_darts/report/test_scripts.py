@@ -19,7 +19,7 @@ from nni_darts.experiment.protocol import Protocol
 from nni_darts.recipes import Recipe
 from nni_darts.report.summary import summarize, write_summary
 from nni_darts.report.trainings import write_training
-from tests.nni_darts.experiment.browser import CHROMIUM, Browser
+from tests.helpers.browser import CHROMIUM, Browser
 from tests.nni_darts.report.test_trainings import EVALUATION, data_of
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine')

@@ -19,7 +19,7 @@ from nni_darts.genotypes.nasbench201 import OPERATIONS
 from nni_darts.genotypes.recurrent import ACTIVATIONS
 from nni_darts.report.records import indicators, pack, unpack
 from nni_darts.report.searches import search_data, strengths_in, write_search
-from tests.nni_darts.experiment.browser import CHROMIUM, Browser
+from tests.helpers.browser import CHROMIUM, Browser
 
 DARTS_PAIR = Genotype.random(random.Random(1))
 CELLS: dict[str, tuple[AnyGenotype, tuple[str, ...]]] = {

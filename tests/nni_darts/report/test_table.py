@@ -12,7 +12,7 @@ import pytest
 from nni_darts.errors import InputError
 from nni_darts.report.table import compare, rows_of
 from nni_darts.report.table_formats import FORMATS
-from tests.nni_darts.report.results import summary_of
+from tests.helpers.results import summary_of
 
 
 def test_the_paired_t_test() -> None:

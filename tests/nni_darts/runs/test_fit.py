@@ -9,8 +9,8 @@ import pytest
 from nni_darts.recipes import Recipe
 from nni_darts.runs.fit import longest_training, shortest_training
 from nni_darts.runs.proposal import LEAST_TRAINING_EPOCHS, LEAST_TRAINING_STEPS, MOST_TRAINING_EPOCHS
-from nni_darts.tasks import task_of
-from tests.nni_darts.tiny import overrides, write_images
+from nni_darts.runs.tasks import task_of
+from tests.helpers.tiny import overrides, write_images
 
 
 @pytest.mark.parametrize(('images', 'batch'), [(96, 16), (96, 2), (1600, 4)])

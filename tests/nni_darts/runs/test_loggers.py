@@ -17,7 +17,7 @@ from nni_darts.errors import InputError
 from nni_darts.recipes import Recipe
 from nni_darts.runs.loggers import check_logger
 from tests.helpers import running
-from tests.nni_darts.tiny import overrides, write_images
+from tests.helpers.tiny import overrides, write_images
 
 
 @pytest.fixture(scope='module')

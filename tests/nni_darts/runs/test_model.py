@@ -23,8 +23,8 @@ from nni_darts.errors import InputError
 from nni_darts.runs.model import Model
 from nni_darts.runs.weights import read_state_dict, read_weights, write_weights
 from tests.helpers import running
-from tests.nni_darts.pictures import CELL, COLOURS, picture, write_oddities, write_pictures
-from tests.nni_darts.tiny import overrides, write_images
+from tests.helpers.pictures import CELL, COLOURS, picture, write_oddities, write_pictures
+from tests.helpers.tiny import overrides, write_images
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')

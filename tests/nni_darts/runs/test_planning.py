@@ -17,7 +17,7 @@ from nni_darts.runs.planning import plan_search, plan_training
 from nni_darts.runs.weights import read_state_dict
 from tests.helpers import running
 from tests.helpers.stopping import Stop, stop_at
-from tests.nni_darts.tiny import overrides, write_images
+from tests.helpers.tiny import overrides, write_images
 
 ENDLESS = 1e6
 

@@ -18,7 +18,7 @@ from nni_darts.recipes import Recipe
 from nni_darts.runs.weights import read_state_dict
 from tests.helpers import running
 from tests.helpers.stopping import Stop, stop_at
-from tests.nni_darts.tiny import overrides, text_overrides, write_images, write_text
+from tests.helpers.tiny import overrides, text_overrides, write_images, write_text
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:

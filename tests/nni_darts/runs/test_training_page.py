@@ -19,7 +19,7 @@ from nni_darts.genotypes.recurrent import RnnGenotype
 from nni_darts.recipes import Recipe
 from nni_darts.runs.training_page import evaluation_of, thumbnails
 from tests.helpers import running
-from tests.nni_darts.tiny import overrides, recipe, text_recipe, write_images, write_text
+from tests.helpers.tiny import overrides, recipe, text_recipe, write_images, write_text
 
 
 @pytest.fixture(scope='module')

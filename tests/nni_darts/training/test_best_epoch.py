@@ -16,7 +16,7 @@ from nni_darts.runs.weights import read_state_dict
 from nni_darts.search_spaces import network_from_genotype
 from tests.helpers import running
 from tests.helpers.stopping import Stop
-from tests.nni_darts.tiny import overrides, text_overrides, write_images, write_text
+from tests.helpers.tiny import overrides, text_overrides, write_images, write_text
 
 
 @pytest.fixture(scope='module')

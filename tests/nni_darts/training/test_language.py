@@ -18,7 +18,7 @@ from nni_darts.strategies.differentiable import DifferentiableModule
 from nni_darts.training import LanguageModel
 from nni_darts.training.averaging import AveragedWeights
 from nni_darts.training.language import HiddenStates, perplexity
-from tests.nni_darts.tiny import text_recipe, write_text
+from tests.helpers.tiny import text_recipe, write_text
 from tests.reference import recurrent as reference
 from tests.reference.second_order import published_clipped_gradient, unrolled_gradient
 

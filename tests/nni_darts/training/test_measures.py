@@ -14,7 +14,7 @@ from torch import Tensor
 from nni_darts import parallel
 from nni_darts.recipes.metric import IMAGE_METRICS
 from nni_darts.training.measures import measure, measured_in_training
-from tests.ranks import on_ranks
+from tests.helpers.ranks import on_ranks
 
 
 def logits(count: int = 60, classes: int = 4) -> tuple[Tensor, Tensor]:

@@ -21,8 +21,8 @@ from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.architects import Coordinate, FirstOrder, SecondOrder, architecture_gradient
 from nni_darts.training import ImageClassifier
 from nni_darts.training.run import half_precision
-from tests.strategies.fitting import trainer
-from tests.strategies.spaces import TwoLabels
+from tests.helpers.fitting import trainer
+from tests.helpers.spaces import TwoLabels
 
 SIXTEEN = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 SCALE = 2.0**16

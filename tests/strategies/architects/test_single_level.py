@@ -13,8 +13,8 @@ from torch.utils.data import TensorDataset
 
 from nni_darts._nni import DataLoader, Lightning, LightningModule
 from nni_darts.strategies import create_strategy
-from tests.strategies.fitting import trainer
-from tests.strategies.spaces import TwoLabels
+from tests.helpers.fitting import trainer
+from tests.helpers.spaces import TwoLabels
 
 RATE, MOMENTUM, DECAY = 0.1, 0.9, 3e-2
 

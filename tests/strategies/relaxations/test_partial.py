@@ -103,7 +103,7 @@ def test_other_spaces() -> None:
 def test_what_cannot_be_narrowed() -> None:
     with pytest.raises(ValueError, match='cannot be divided by 4'):
         create_strategy('pc-darts').mutate_model(DartsSpace(channels=6, cells=3, nodes=1))
-    from tests.strategies.spaces import TwoLabels
+    from tests.helpers.spaces import TwoLabels
 
     with pytest.raises(ValueError, match='only operations made of Conv2d and BatchNorm2d'):
         create_strategy('pc-darts').mutate_model(TwoLabels())

@@ -19,8 +19,8 @@ from nni_darts.strategies.relaxations import SampledPaths, Softmax
 from nni_darts.strategies.relaxations.policies import Controller, draw
 from nni_darts.strategies.selections import Magnitude, Ranking
 from nni_darts.strategies.supernet import MixedOperation
+from tests.helpers.spaces import Nested, TwoLabels
 from tests.reference.policy import all_paths, objective
-from tests.strategies.spaces import Nested, TwoLabels
 
 
 def supernet(name: str, space: ModelSpace, **settings: Any) -> tuple[DifferentiableStrategy, ModelSpace]:

@@ -14,9 +14,9 @@ from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, RandomSoftmax, Softmax
 from nni_darts.strategies.selections import ProgressiveMagnitude
-from tests.nni_darts.test_stages import broken_and_resumed, measured
-from tests.nni_darts.tiny import overrides, write_images
-from tests.strategies.fitting import fit
+from tests.helpers.fitting import fit
+from tests.helpers.tiny import overrides, write_images
+from tests.nni_darts.runs.test_run import broken_and_resumed, measured
 
 Made = tuple[DifferentiableStrategy, nn.Module, Callable[[], Tensor]]
 

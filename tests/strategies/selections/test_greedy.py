@@ -16,7 +16,7 @@ from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.relaxations import Softmax
 from nni_darts.strategies.selections import Greedy, Perturbation
 from tests.helpers import running
-from tests.nni_darts.tiny import overrides, write_images
+from tests.helpers.tiny import overrides, write_images
 from tests.reference import greedy as reference
 from tests.strategies.selections.test_perturbation import OPERATIONS, fit, loaders
 

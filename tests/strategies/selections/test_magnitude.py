@@ -9,7 +9,7 @@ from nni_darts import Genotype
 from nni_darts.genotypes.convolutional import DARTS_OPERATIONS
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import create_strategy
-from tests.strategies.spaces import TwoLabels
+from tests.helpers.spaces import TwoLabels
 
 
 @pytest.mark.parametrize('seed', range(20))

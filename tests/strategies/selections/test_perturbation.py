@@ -20,11 +20,10 @@ from nni_darts.strategies.architecture import Architecture
 from nni_darts.strategies.relaxations import Fixed, PartialChannels, Softmax
 from nni_darts.strategies.selections import Perturbation, Progressive, ProgressiveMagnitude
 from nni_darts.training import ImageClassifier
-from tests.helpers import running
-from tests.nni_darts.tiny import overrides, write_images
+from tests.helpers import fitting, running
+from tests.helpers.spaces import TwoLabels
+from tests.helpers.tiny import overrides, write_images
 from tests.reference.selection import brute_force_score
-from tests.strategies import fitting
-from tests.strategies.spaces import TwoLabels
 
 OPERATIONS = ['skip_connect', 'sep_conv_3x3', 'avg_pool_3x3']
 

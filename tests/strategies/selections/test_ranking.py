@@ -16,9 +16,9 @@ from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.relaxations import SampledPaths
 from nni_darts.strategies.selections import Ranking
-from tests.nni_darts.test_stages import broken_and_resumed
-from tests.nni_darts.tiny import overrides, write_images
-from tests.strategies.fitting import fit
+from tests.helpers.fitting import fit
+from tests.helpers.tiny import overrides, write_images
+from tests.nni_darts.runs.test_run import broken_and_resumed
 
 OPERATIONS = ['none', 'skip_connect', 'sep_conv_3x3', 'max_pool_3x3']
 

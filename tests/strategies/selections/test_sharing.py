@@ -16,7 +16,7 @@ from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.architecture import InputDecision, Mask
 from nni_darts.strategies.relaxations import PartialChannels, Softmax
 from nni_darts.strategies.selections.sharing import SharedResults
-from tests.strategies.spaces import Nested, TwoLabels
+from tests.helpers.spaces import Nested, TwoLabels
 
 SMALL = ['none', 'skip_connect', 'sep_conv_3x3', 'max_pool_3x3']
 

@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.nni_darts.experiment.live import BIN, free_port
+from tests.helpers.live import BIN, free_port
 
 SSHD = shutil.which('sshd') or shutil.which('sshd', path='/usr/sbin')
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 CONTEXT = multiprocessing.get_context('forkserver')
-CONTEXT.set_forkserver_preload(['nni_darts.runs.run', 'nni_darts.ranks'])  # the time goes into computing, not into imports
+CONTEXT.set_forkserver_preload(['nni_darts.runs.run', 'nni_darts.parallel.launch'])  # the time goes into computing, not into imports
 
 
 def on_ranks(size: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -28,7 +28,7 @@ def on_ranks(size: int, folder: Path, function: Callable[..., Any], *arguments: 
 
 
 def _run(rank: int, size: int, folder: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    from nni_darts.ranks import join
+    from nni_darts.parallel.launch import join
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

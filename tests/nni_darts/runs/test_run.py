@@ -16,13 +16,13 @@ from nni_darts.genotypes import genotype_from_code, genotype_from_text
 from nni_darts.recipes import Recipe
 from nni_darts.report.searches import warnings_in
 from nni_darts.runs import costs
+from nni_darts.runs.tasks import task_of
 from nni_darts.runs.weights import read_state_dict
 from nni_darts.search_spaces import network_from_genotype
 from nni_darts.strategies.fast import kernels
-from nni_darts.tasks import task_of
 from tests.helpers import running
 from tests.helpers.stopping import Stop, stop_at
-from tests.nni_darts.tiny import overrides, recipe, write_images
+from tests.helpers.tiny import overrides, recipe, write_images
 
 
 @pytest.fixture(scope='module')

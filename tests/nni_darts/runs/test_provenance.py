@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from nni_darts.provenance import git_state, provenance
+from nni_darts.runs.provenance import git_state, provenance
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -18,15 +18,15 @@ from nni_darts.data import ImageDataModule, TextDataModule, load_images, load_te
 from nni_darts.errors import InputError, RankLost
 from nni_darts.genotypes import genotype_from_sample
 from nni_darts.genotypes.recurrent import RnnGenotype
-from nni_darts.ranks import join
+from nni_darts.parallel.launch import join
 from nni_darts.recipes import Recipe
 from nni_darts.runs.search import train_supernet
 from nni_darts.runs.spec import RunSpec, Work
 from nni_darts.runs.weights import read_state_dict
 from tests.helpers import running
-from tests.nni_darts.test_stages import measured
-from tests.nni_darts.tiny import overrides, text_overrides, write_images, write_text
-from tests.ranks import on_ranks
+from tests.helpers.ranks import on_ranks
+from tests.helpers.tiny import overrides, text_overrides, write_images, write_text
+from tests.nni_darts.runs.test_run import measured
 
 EVEN = {'search.evaluation_batch_size': 4, 'retrain.evaluation_batch_size': 4}
 

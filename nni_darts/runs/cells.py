@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nni_darts.budget import affordable_cells
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import Recipe
+from nni_darts.runs.budget import affordable_cells
 from nni_darts.strategies.registry import find, full_name
 from nni_darts.strategies.trained import OneByOne
 

@@ -1,7 +1,7 @@
 """The processes of a run on several devices: started, watched, ended.
 
-Rank 0 is the process that was asked for the run. The others are its children, ``python -m nni_darts.ranks``: each gets what it is to do as
-JSON on its standard input, does its part of the same run, and writes no files. That input stays open: when it closes, rank 0 is gone,
+Rank 0 is the process that was asked for the run. The others are its children, ``python -m nni_darts.parallel.launch``: each gets its order
+as JSON on its standard input, does its part of the same run, and writes no files. That input stays open: when it closes, rank 0 is gone,
 however it ended, and the child ends, too. Ranks meet through a file in a private folder and talk over the loopback interface.
 """
 
@@ -95,7 +95,7 @@ class _Children:
             for rank in range(1, devices):
                 with self._log(rank).open('wb') as log:
                     process = subprocess.Popen(
-                        [sys.executable, '-W', 'ignore', '-m', 'nni_darts.ranks'],
+                        [sys.executable, '-W', 'ignore', '-m', 'nni_darts.parallel.launch'],
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         stderr=log,

@@ -14,12 +14,12 @@ from nni_darts.errors import InputError
 from nni_darts.genotypes import genotype_from_text
 from nni_darts.recipes import Recipe, TextRecipe
 from nni_darts.runs import costs
+from nni_darts.runs.tasks import task_of
 from nni_darts.runs.weights import read_state_dict
 from nni_darts.search_spaces import Dropouts, network_from_genotype
-from nni_darts.tasks import task_of
 from tests.helpers import running
-from tests.nni_darts.test_stages import Stop, broken_and_resumed, measured, stop_at
-from tests.nni_darts.tiny import SMALL, text_overrides, text_recipe, write_text
+from tests.helpers.tiny import SMALL, text_overrides, text_recipe, write_text
+from tests.nni_darts.runs.test_run import Stop, broken_and_resumed, measured, stop_at
 
 CELL = RnnGenotype.from_code('rnn.t0r1')
 

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from nni_darts.budget import affordable_epochs, training_passes
-from nni_darts.cells import number_of_cells
 from nni_darts.errors import InputError
 from nni_darts.experiment.protocol import Protocol
 from nni_darts.recipes import Recipe
 from nni_darts.runs import costs
+from nni_darts.runs.budget import affordable_epochs, training_passes
+from nni_darts.runs.cells import number_of_cells
+from nni_darts.runs.tasks import task_of
 from nni_darts.strategies import METHODS, create_strategy
 from nni_darts.strategies.differentiable import DifferentiableModule
-from nni_darts.tasks import task_of
 from nni_darts.training import ImageClassifier
 from tests.helpers import running
-from tests.nni_darts.tiny import SMALL, overrides, text_overrides, write_images, write_text
+from tests.helpers.tiny import SMALL, overrides, text_overrides, write_images, write_text
 
 SUPERNETS = [name for name, entry in METHODS.items() if not entry.one_by_one]
 
