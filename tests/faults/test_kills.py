@@ -19,7 +19,7 @@ from nni_darts import PUBLISHED, RnnGenotype
 from nni_darts.cli import main
 from nni_darts.runs.weights import read_state_dict
 from tests.helpers import tiny
-from tests.nni_darts.runs.test_run import measured
+from tests.helpers.stopping import measured
 
 pytestmark = pytest.mark.faults
 

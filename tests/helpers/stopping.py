@@ -1,11 +1,19 @@
-"""A run that is interrupted after an epoch, as the listener of its epochs does it."""
+"""Runs that are interrupted after an epoch, and what must be the same when they continue."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-__all__ = ['Stop', 'stop_at']
+import pytest
+import torch
+
+from nni_darts.recipes import Recipe
+from tests.helpers import running
+
+__all__ = ['Stop', 'broken_and_resumed', 'measured', 'stop_at']
 
 
 class Stop(Exception):
@@ -20,3 +28,18 @@ def stop_at(epoch: int) -> Callable[[dict[str, Any]], None]:
             raise Stop
 
     return on_epoch
+
+
+def measured(folder: Path) -> list[dict]:
+    """The measurements of a run's epochs without times."""
+    lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+    return [{key: value for key, value in line.items() if 'seconds' not in key} for line in lines]
+
+
+def broken_and_resumed(recipe: Recipe, strategy: str, folder: Path, epoch: int = 2) -> tuple[tuple, tuple]:
+    """What an unbroken search finds, and one that stopped as that epoch ended, before its checkpoint, and went on."""
+    unbroken = running.search(recipe, strategy, 1, folder / 'unbroken')
+    with pytest.raises(Stop):
+        running.search(recipe, strategy, 1, folder / 'broken', on_epoch=stop_at(epoch))
+    torch.manual_seed(999)
+    return unbroken, running.search(recipe, strategy, 1, folder / 'broken', resume=True)

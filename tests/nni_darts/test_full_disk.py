@@ -19,8 +19,8 @@ from click.testing import CliRunner, Result
 from nni_darts.cli import main
 from nni_darts.experiment.failures import reason
 from nni_darts.files import replacing
+from tests.helpers.stopping import measured
 from tests.helpers.tiny import overrides, write_images
-from tests.nni_darts.runs.test_run import measured
 
 KIB = 1024
 SENTENCE = r'Error: \S*/(\S+) cannot be written: the disk is full\. Make room, then run the same command with --resume to continue\.'

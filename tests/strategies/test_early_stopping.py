@@ -13,8 +13,8 @@ from nni_darts.recipes import Recipe
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.early_stopping import EarlyStopping
 from tests.helpers import running
+from tests.helpers.stopping import broken_and_resumed, measured
 from tests.helpers.tiny import overrides, write_images
-from tests.nni_darts.runs.test_run import broken_and_resumed, measured
 
 
 def written_out(eigenvalues: list[float]) -> tuple[int, int] | None:

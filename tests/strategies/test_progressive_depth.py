@@ -24,8 +24,8 @@ from nni_darts.strategies.selections import Magnitude
 from nni_darts.training import ImageClassifier
 from tests.helpers import running
 from tests.helpers.fitting import trainer
+from tests.helpers.stopping import Stop, measured, stop_at
 from tests.helpers.tiny import overrides, write_images
-from tests.nni_darts.runs.test_run import Stop, measured, stop_at
 from tests.reference.skips import limited
 
 

@@ -25,8 +25,8 @@ from nni_darts.runs.spec import RunSpec, Work
 from nni_darts.runs.weights import read_state_dict
 from tests.helpers import running
 from tests.helpers.ranks import on_ranks
+from tests.helpers.stopping import measured
 from tests.helpers.tiny import overrides, text_overrides, write_images, write_text
-from tests.nni_darts.runs.test_run import measured
 
 EVEN = {'search.evaluation_batch_size': 4, 'retrain.evaluation_batch_size': 4}
 

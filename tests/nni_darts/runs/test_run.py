@@ -21,7 +21,7 @@ from nni_darts.runs.weights import read_state_dict
 from nni_darts.search_spaces import network_from_genotype
 from nni_darts.strategies.fast import kernels
 from tests.helpers import running
-from tests.helpers.stopping import Stop, stop_at
+from tests.helpers.stopping import Stop, broken_and_resumed, measured, stop_at
 from tests.helpers.tiny import overrides, recipe, write_images
 
 
@@ -33,20 +33,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='module')
 def tiny(images: Path) -> Recipe:
     return recipe(images)
-
-
-def measured(folder: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-    return [{key: value for key, value in line.items() if 'seconds' not in key} for line in lines]
-
-
-def broken_and_resumed(recipe: Recipe, strategy: str, folder: Path, epoch: int = 2) -> tuple[tuple, tuple]:
-    """What an unbroken search finds, and one that stopped as that epoch ended, before its checkpoint, and went on."""
-    unbroken = running.search(recipe, strategy, 1, folder / 'unbroken')
-    with pytest.raises(Stop):
-        running.search(recipe, strategy, 1, folder / 'broken', on_epoch=stop_at(epoch))
-    torch.manual_seed(999)
-    return unbroken, running.search(recipe, strategy, 1, folder / 'broken', resume=True)
 
 
 @pytest.mark.parametrize('strategy', ['darts-1st', 'darts-2nd', 'random'])

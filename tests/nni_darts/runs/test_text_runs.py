@@ -18,8 +18,8 @@ from nni_darts.runs.tasks import task_of
 from nni_darts.runs.weights import read_state_dict
 from nni_darts.search_spaces import Dropouts, network_from_genotype
 from tests.helpers import running
+from tests.helpers.stopping import Stop, broken_and_resumed, measured, stop_at
 from tests.helpers.tiny import SMALL, text_overrides, text_recipe, write_text
-from tests.nni_darts.runs.test_run import Stop, broken_and_resumed, measured, stop_at
 
 CELL = RnnGenotype.from_code('rnn.t0r1')
 

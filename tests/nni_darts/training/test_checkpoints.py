@@ -25,7 +25,7 @@ from nni_darts.runs.weights import read_state_dict
 from nni_darts.training.checkpoints import Checkpoints
 from nni_darts.training.run import last_checkpoint
 from tests.helpers import running, tiny
-from tests.nni_darts.runs.test_run import Stop, measured, stop_at
+from tests.helpers.stopping import Stop, measured, stop_at
 
 Run = Callable[[Path, bool], Any]
 

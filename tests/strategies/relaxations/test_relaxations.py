@@ -15,8 +15,8 @@ from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, RandomSoftmax, Softmax
 from nni_darts.strategies.selections import ProgressiveMagnitude
 from tests.helpers.fitting import fit
+from tests.helpers.stopping import broken_and_resumed, measured
 from tests.helpers.tiny import overrides, write_images
-from tests.nni_darts.runs.test_run import broken_and_resumed, measured
 
 Made = tuple[DifferentiableStrategy, nn.Module, Callable[[], Tensor]]
 

@@ -17,8 +17,8 @@ from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.relaxations import SampledPaths
 from nni_darts.strategies.selections import Ranking
 from tests.helpers.fitting import fit
+from tests.helpers.stopping import broken_and_resumed
 from tests.helpers.tiny import overrides, write_images
-from tests.nni_darts.runs.test_run import broken_and_resumed
 
 OPERATIONS = ['none', 'skip_connect', 'sep_conv_3x3', 'max_pool_3x3']
 
