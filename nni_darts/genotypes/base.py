@@ -1,4 +1,4 @@
-"""What all kinds of genotypes have in common. Imports no torch."""
+"""The base class of all genotypes, and the helpers that their classes share. Imports no torch."""
 
 from __future__ import annotations
 

@@ -279,7 +279,7 @@ class Genotype(AnyGenotype):
         }
 
     def all_edges(self) -> dict[str, CellEdges]:
-        """Returns kind of cell → all edges that a cell of so many nodes may have."""
+        """Returns kind of cell → all edges of the space, for cells with this number of nodes."""
         states = range(_CELL_INPUTS, _CELL_INPUTS + self.nodes)
         return {
             kind: CellEdges(

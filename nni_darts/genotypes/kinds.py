@@ -81,7 +81,7 @@ class Space(Section):
 
     @property
     def cells_in_words(self) -> str:
-        """What a recipe of this space trains, in words."""
+        """The architectures of this space, in words."""
         return f'{"recurrent" if self.task == RnnGenotype.task else "convolutional"} cells'
 
     def accepts(self, genotype: AnyGenotype) -> bool:
@@ -307,7 +307,7 @@ class OwnSpace(Space):
 
     @property
     def cells_in_words(self) -> str:
-        """What a recipe of this space trains, in words."""
+        """The architectures of this space, in words."""
         return f'architectures of {self.name}'
 
     def accepts(self, genotype: AnyGenotype) -> bool:
@@ -361,7 +361,7 @@ _SUMMARIES: Mapping[str, str] = {
 
 
 def space_summaries() -> dict[str, str]:
-    """Returns each space by name with one line about it: this package's, and those that installed packages register."""
+    """Returns one line about each space by name, including the spaces that installed packages register."""
     return {**_SUMMARIES, **_registered()}
 
 

@@ -166,7 +166,7 @@ class RnnGenotype(AnyGenotype):
         return {KIND: [(operation_label(KIND, state, source), name) for state, (name, source) in enumerate(self.recurrent, 1)]}
 
     def all_edges(self) -> dict[str, CellEdges]:
-        """Returns all edges that a cell of so many nodes may have, under the kind of cell."""
+        """Returns all edges of the space, for a cell with this number of nodes, under the kind of cell."""
         states = range(1, self.nodes + 1)
         edges = ((operation_label(KIND, state, source), state, source) for state in states for source in range(state))
         return {KIND: CellEdges('Recurrent cell', tuple(edges))}

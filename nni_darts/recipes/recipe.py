@@ -200,7 +200,7 @@ class Recipe(Section):
         return self.model_copy(update={stage: getattr(self, stage).model_copy(update={'epochs': epochs})})
 
     def random_cells(self, seed: int, count: int | None = None) -> list[AnyGenotype]:
-        """The first cells that random search trains under this seed: all N of them, or so many."""
+        """Returns the first ``count`` cells that random search trains under this seed; all of them if ``count`` is None."""
         rng = random.Random(seed)
         return [self.space.random_cell(rng) for _ in range(self.search.random_samples if count is None else count)]
 

@@ -1,4 +1,4 @@
-"""What runs cost, and what can be said of them before they begin."""
+"""The costs of runs, and the checks and warnings before they begin."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def checked_recipe(recipe: Recipe, name: str, data: Any) -> Recipe:
 
 
 def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str]:
-    """The recipe as a strategy follows it, and in words what a budget pays for.
+    """Returns the recipe as a strategy follows it, and the epochs or cells that a budget pays for, in words.
 
     Builds the supernet that it would search, on torch's meta device: nothing is allocated. Others have settings only.
     """

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder at its end, and how it continues from what lies there."""
+"""The files that a run leaves in its folder at its end, and the checkpoints from which it continues."""
 
 from __future__ import annotations
 

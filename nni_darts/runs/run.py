@@ -40,9 +40,9 @@ class Run:
     """A search or a training.
 
     Args:
-        spec: what is to be done.
+        spec: the description of the run.
         output: folder for results and checkpoint.
-        watch: who watches it.
+        watch: its callbacks.
 
     Example:
         ``Run(RunSpec.search(Recipe.load('digits'), 'darts-2nd', seed=1), Path('out')).execute()``
@@ -169,7 +169,7 @@ def train_longer(output: Path, epochs: int, *, resume: bool = False, watch: Watc
         output: the folder of the training.
         epochs: how many more.
         resume: continue this training if it was interrupted.
-        watch: who watches it.
+        watch: its callbacks.
 
     Returns:
         The result, as :meth:`Run.execute` has it; epochs, seconds and passes count from the very beginning.

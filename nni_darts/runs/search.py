@@ -133,7 +133,7 @@ class _Stage:
         self.work.watch.on_decision(record)
 
     def _described(self, strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
-        """What ``metrics.jsonl`` has of an epoch of a search besides its measurements."""
+        """Returns the entries of ``metrics.jsonl`` for an epoch of a search, besides its measurements."""
         return {
             **_decisions(strategy, epoch),
             **_eigenvalue(strategy, epoch),

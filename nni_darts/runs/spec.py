@@ -1,4 +1,4 @@
-"""One run, described: what is to be done, who watches it, and what its parts share once it has begun."""
+"""The description of a run, the callbacks that watch it, and the state that its parts share once it has begun."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ['Outcome', 'RunSpec', 'Watch', 'Work']
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What a run is to do. It is what run.json says, a trial's job and a worker's order.
+    """The description of a run: at once the content of run.json, a trial's job and a worker's order.
 
     Attributes:
         stage: ``search``, ``select`` or ``retrain``.
@@ -88,7 +88,7 @@ def _silent(*_: Any) -> None:
 
 @dataclass(frozen=True)
 class Watch:
-    """What is called while a run goes on. Bars, pages and reports to NNI are such callbacks.
+    """Callbacks of a run: progress bars, pages and reports to NNI.
 
     Attributes:
         on_start: called before anything is trained, with recipe, data, classes and sizes in a line, and a list of warnings.
@@ -106,7 +106,7 @@ class Watch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished run gives.
+    """The outcome of a finished run.
 
     Attributes:
         genotype: the architecture that was found or trained.
@@ -122,12 +122,12 @@ class Work:
     """A run that has begun: what its parts share.
 
     Attributes:
-        spec: what is to be done.
+        spec: the description of the run.
         recipe: the recipe with as many epochs or cells as time and budget allow.
         output: folder for results and checkpoint.
         data: as ``task_of(recipe).load(recipe)`` returns it.
         resume: whether it continues from the checkpoint there, if there is one.
-        watch: who watches it; nobody on the workers.
+        watch: its callbacks; none on the workers.
         start: where a training starts, if not from scratch.
     """
 

@@ -114,7 +114,7 @@ def train_network(work: Work) -> Trained:
 
 
 def _best_epoch(recipe: Recipe, stage: str, network: nn.Module, start: Start | None) -> BestEpoch | None:
-    """What follows validation, where the best epoch is kept or patience is asked for."""
+    """Returns the callback that follows validation, if the best epoch is kept or patience is asked for."""
     settings, keep = getattr(recipe, stage), recipe.keeps_best(stage)
     if not keep and settings.patience is None:
         return None

@@ -15,6 +15,9 @@ from nni_darts.cli import main
 from nni_darts.errors import InputError
 from nni_darts.genotypes import genotype_from_code, genotype_from_dict
 from nni_darts.recipes import Recipe
+from tests.helpers.live import ENVIRONMENT, launched
+from tests.helpers.tiny import overrides, write_images
+from tests.test_documentation import OWN_STRATEGY, blocks
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'own-space.md'
 EXAMPLE = re.search(r'^```python\n(.*?)^```', PAGE.read_text('utf-8'), re.MULTILINE | re.DOTALL)[1]
@@ -135,3 +138,26 @@ def test_an_own_operation_is_searched_and_retrained(folder: Path, strategy: str)
     assert 'myops:Ghost' in text and genotype_from_code(found.code()) == found
     done('retrain', '--genotype', 'found', '--output', 'trained', sets=['retrain.epochs=1'])
     assert json.loads((folder / 'trained' / 'genotype.json').read_text()) == json.loads(text)
+
+
+@pytest.mark.slow
+@pytest.mark.nni
+def test_an_own_space_and_an_own_strategy_run_in_one_experiment(folder: Path) -> None:
+    """Beside strategies of this package, from search to a retrained network, its pages and an export."""
+    (folder / 'tempered.py').write_text(blocks(OWN_STRATEGY, 'python')[0])
+    small = overrides(write_images(folder / 'images.npz'))
+    settings = {key: value for key, value in small.items() if key.startswith('data.') or key.endswith(('epochs', 'batch_size'))}
+    settings |= {'space.name': 'ghosts:GhostNet', 'retrain.space': {'width': 24}, 'search.random_samples': 1}
+    names = ['tempered:Tempered', 'darts-2nd', 'random']
+    space = {'strategy': {'_type': 'choice', '_value': names}}
+    with launched(folder, ENVIRONMENT, searchSpace=space, classArgs={'recipe': 'digits', 'set': settings}) as experiment:
+        experiment.wait(lambda: experiment.manager.status() == 'DONE', 900)
+        trials = {trial.key: trial for trial in experiment.trials() if trial.metric is not None}
+        pages = {path.name for path in (experiment.folder / 'log').glob('*.html')}
+        summary = (experiment.folder / 'log' / 'summary.html').read_text()
+        trained = experiment.folder / 'environments' / 'local-env' / 'trials' / trials['retrain tempered:Tempered 1'].id
+        done('export', str(trained), '--pt2', 'model.pt2', sets=[])
+    searches = [f'{stage} {name} 1' for name in names[:2] for stage in ('search', 'select')]
+    assert set(trials) == {*searches, 'select random 1.1', *(f'retrain {name} 1' for name in names)}
+    assert all(genotype_from_code(trial.metric['arch']).space == 'ghosts:GhostNet' for trial in trials.values())
+    assert {'search-tempered--Tempered-1.html', 'retrain-random-1.html'} <= pages and 'GhostNet' in summary and 'block2' in summary
