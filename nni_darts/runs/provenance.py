@@ -50,7 +50,7 @@ def provenance() -> dict[str, Any]:
         },
         'command': sys.argv,
         'git': git_state(Path.cwd()),
-        'package_git': git_state(Path(__file__).parent),
+        'package_git': git_state(Path(__file__).parents[1]),
         'machine': {
             'platform': platform.platform(),
             'processor': platform.machine(),

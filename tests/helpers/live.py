@@ -19,7 +19,7 @@ import yaml
 
 from nni_darts.experiment.manager import Manager, TrialRecord
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {
     **{k: v for k, v in os.environ.items() if k != 'OMP_NUM_THREADS'},
