@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 import torch
+from pytorch_lightning import seed_everything
 from torch import Tensor, nn
 
 from benchmarks.common import benchmark, print_table
@@ -26,7 +27,6 @@ from nni_darts.data import TextData
 from nni_darts.files import write_text
 from nni_darts.search_spaces import Dropouts
 from nni_darts.search_spaces.recurrent import Encoded, dropout_mask
-from nni_darts.stages import seed_everything
 from nni_darts.tasks import task_of
 from nni_darts.training.best_epoch import BestEpoch
 from nni_darts.training.run import create_trainer, epochs_of, last_checkpoint, quiet_lightning
@@ -143,17 +143,17 @@ def main(data: Path, work: Path, quick: bool, json_file: Path | None) -> None:
     text = TextData(text.train[: short or WORDS], text.valid[:short], text.test[:short], text.words)
     cell = PUBLISHED['DARTS_V2-RNN']
     drawn = RnnGenotype.random(random.Random(SEED), nodes=cell.nodes)
-    seed_everything(SEED)
+    seed_everything(SEED, verbose=False)
     made = {'DARTS_V2': task.network(recipe, 'retrain', cell, text)}
-    seed_everything(SEED)
+    seed_everything(SEED, verbose=False)
     made[f'random {drawn.code()}'] = task.network(recipe, 'retrain', drawn, text)
-    seed_everything(SEED)
+    seed_everything(SEED, verbose=False)
     dropouts = Dropouts(**recipe.retrain.dropouts.model_dump())
     made['LSTM'] = lstm_of_size(count(made['DARTS_V2']), text.vocabulary, recipe.retrain.hidden, dropouts)
     rows = []
     for index, (name, network) in enumerate(made.items()):
         click.echo(name, err=True)
-        seed_everything(SEED)
+        seed_everything(SEED, verbose=False)
         found = train(recipe, text, network, work / f'{index}')
         rows.append(
             {

@@ -9,7 +9,6 @@ Each writes what a user wants to keep into its output folder: ``genotype.json``,
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -17,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from pytorch_lightning import seed_everything
 from torch import Tensor, nn
 
 from nni_darts import parallel
@@ -98,13 +97,6 @@ OnStart = Callable[[str, list[str]], None]
 
 OnDecision = Callable[[dict[str, Any]], None]
 """Called with the record of a decision."""
-
-
-def seed_everything(seed: int) -> None:
-    """Seeds Python, numpy and torch."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> list[str]:
@@ -368,7 +360,7 @@ def _train_supernet(
 ) -> tuple[Any, DifferentiableStrategy]:
     """The search itself, on every rank. Returns the strategy, and the one of its last stage, which is the same where it has none."""
     task = task_of(recipe)
-    seed_everything(seed)
+    seed_everything(seed, verbose=False)
     space = task.space(recipe, data)
     strategy = whole = _strategy(recipe, name)
     _keep_executor(strategy.executor_choice, output, resume)
@@ -424,7 +416,7 @@ def _train_supernet(
         for number, (deeper, part) in enumerate(strategy.stages(space)):
             run(short, deeper, part, output / f'{STAGE}{number + 1}', (number * epochs, (len(strategy.parts) - number - 1) * epochs))
             # A resumed run does not repeat this stage, and must build the next one from the same random numbers.
-            seed_everything(seed + _STAGE_SEED * (number + 1))
+            seed_everything(seed + _STAGE_SEED * (number + 1), verbose=False)
         strategy = part
     else:
         run(recipe, space, strategy, output)
@@ -740,7 +732,7 @@ def _train_network(
         The network; after ``retrain`` the metric on test data, and the answers to it; what followed validation.
     """
     task, settings = task_of(recipe), getattr(recipe, stage)
-    seed_everything(seed)
+    seed_everything(seed, verbose=False)
     with _as_input_error(stage):
         network = task.network(recipe, stage, genotype, data)
     trained = 0 if start is None else start.trained
