@@ -14,10 +14,12 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet --no-build-isolation --editable '.[test]'
 	touch $@
 
+SUITE := -m 'not slow and not faults' -n 3 --dist loadfile --no-loadscope-reorder
+
 # Three processes on two cores: tests of real experiments wait for NNI half of their time.
 test: install
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow and not faults' -n 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(SUITE)
 
 # The maths again with the narrower instruction set that most desktops and laptops have, on one thread and on two.
 NARROW := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 NNI_DARTS_KERNELS_ARCH=x86-64-v3
@@ -38,6 +40,10 @@ test-faults: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+
+wheel: install
+	$(BIN)/pip --no-deps --no-build-isolation --wheel-dir dist .
 
 # Starts the quickstart, waits for its table, leaves NNI's page up until `make demo-stop`.
 demo: install
