@@ -41,6 +41,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
 
 wheel: install
 	$(BIN)/pip --no-deps --no-build-isolation --wheel-dir dist .

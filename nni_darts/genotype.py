@@ -235,7 +235,7 @@ class Genotype:
     @classmethod
     def from_sample(cls, sample: Mapping[str, Any]) -> Genotype:
         """The genotype of a sample of :class:`DartsSpace`. Raises ValueError if labels are missing."""
-        cells: dict[str, tuple] = {}
+        cells: dict[str, tuple[Any, ...]] = {}
         for kind in KINDS:
             edges: list[Edge] = []
             state = _CELL_INPUTS
@@ -304,7 +304,7 @@ class Genotype:
         Args:
             operations: as for :meth:`to_sample`.
         """
-        cells: dict[str, tuple] = {}
+        cells: dict[str, tuple[Any, ...]] = {}
         for kind in KINDS:
             edges = []
             for state in range(_CELL_INPUTS, _CELL_INPUTS + nodes):

@@ -186,8 +186,8 @@ class SpaceSettings(_Section):
     def mutated_cell(self, cell: AnyGenotype, rng: random.Random) -> AnyGenotype:
         """A cell of this space with one other operation or one other input."""
         if self.name == 'nasbench201':
-            return NasBench201Genotype.from_sample(NASBENCH201_CHOICES.mutated(cell.to_sample(), rng))
-        return Genotype.from_sample(darts_choices(self.candidates).mutated(cell.to_sample(self.candidates), rng))
+            return NasBench201Genotype.from_sample(NASBENCH201_CHOICES.mutated(cell.to_sample(), rng))  # type: ignore[union-attr]
+        return Genotype.from_sample(darts_choices(self.candidates).mutated(cell.to_sample(self.candidates), rng))  # type: ignore[union-attr, call-arg]
 
 
 class _Training(_Section):
@@ -312,7 +312,7 @@ class RecurrentSpaceSettings(_Section):
 
     def mutated_cell(self, cell: AnyGenotype, rng: random.Random) -> AnyGenotype:
         """A cell of this space with one other activation or one other input."""
-        return RnnGenotype.from_sample(recurrent_choices(self.nodes).mutated(cell.to_sample(), rng))
+        return RnnGenotype.from_sample(recurrent_choices(self.nodes).mutated(cell.to_sample(), rng))  # type: ignore[union-attr]
 
 
 class DropoutSettings(_Section):
@@ -538,11 +538,11 @@ class Recipe(_Section):
 class TextRecipe(Recipe):
     """All settings of one experiment on text."""
 
-    data: TextSettings
-    space: RecurrentSpaceSettings
-    search: TextSearchSettings
-    retrain: TextTrainSettings
-    select: TextTrainSettings
+    data: TextSettings  # type: ignore[assignment]
+    space: RecurrentSpaceSettings  # type: ignore[assignment]
+    search: TextSearchSettings  # type: ignore[assignment]
+    retrain: TextTrainSettings  # type: ignore[assignment]
+    select: TextTrainSettings  # type: ignore[assignment]
     metric: _one_of(PERPLEXITY) = PERPLEXITY  # type: ignore[valid-type]
 
     def keeps_best(self, stage: str) -> bool:
@@ -646,7 +646,7 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def _fields(path: tuple, kind: type[Recipe]) -> list[str]:
+def _fields(path: tuple[Any, ...], kind: type[Recipe]) -> list[str]:
     """The names allowed at this place of a recipe."""
     model: Any = kind
     for part in path:

@@ -121,7 +121,7 @@ class ImageTask:
         """How a supernet is trained."""
         settings = recipe.search
         module = ImageClassifier(data.num_classes, settings.epochs, **_sgd(settings), **_judged(recipe, data))
-        parts = {'train_portion': settings.train_portion, 'portion': settings.portion}
+        parts: dict[str, Any] = {'train_portion': settings.train_portion, 'portion': settings.portion}
         return module, ImageDataModule(data, recipe.data, **parts, batch_size=settings.batch_size, seed=seed)
 
     def evaluated_portion(self, recipe: Recipe, data: ImageData, batches: int | None) -> float:
@@ -275,7 +275,7 @@ class TextTask:
     def cost(self, recipe: TextRecipe, stage: str, genotype: AnyGenotype, data: TextData) -> Cost:
         """Of the network that a stage trains, for one word."""
         check_genotype(recipe, genotype, stage)
-        return recurrent_cost(genotype, vocabulary=data.vocabulary, hidden=getattr(recipe, stage).hidden)
+        return recurrent_cost(genotype, vocabulary=data.vocabulary, hidden=getattr(recipe, stage).hidden)  # type: ignore[arg-type]
 
 
 def task_of(recipe: Recipe) -> Any:

@@ -38,7 +38,7 @@ def network_from_genotype(
     Raises:
         ValueError: for sizes that make no network, or an option that this kind of network does not have.
     """
-    sizes = {name: value for name, value in (('channels', channels), ('cells', cells)) if value is not None}
+    sizes: dict[str, Any] = {name: value for name, value in (('channels', channels), ('cells', cells)) if value is not None}
     if isinstance(genotype, RnnGenotype):
         if sizes:
             raise ValueError(f'a network of a recurrent cell has embedding and hidden units, no {" and ".join(sizes)}')

@@ -51,7 +51,7 @@ class Mask(NamedTuple):
     """
 
     label: str
-    index: int
+    index: int  # type: ignore[assignment]  # tuple.index, which nobody needs here
     renormalise: bool = False
 
 
@@ -183,7 +183,7 @@ class Architecture(nn.Module):
 
     def eligible(self, label: str) -> list[int]:
         """The operations of a label that may be chosen: ``none`` not on an edge of a cell."""
-        names = self.decisions[label].names
+        names = self.decisions[label].names  # type: ignore[union-attr]
         return [index for index, name in enumerate(names) if label not in self.edges or name != 'none']
 
     def operation(self, label: str) -> int | None:
@@ -197,7 +197,7 @@ class Architecture(nn.Module):
         gone = set(self.dropped.get(label, ()))
         if self.masked is not None and self.masked.label == label:
             gone.add(self.masked.index)
-        return [index for index in range(self.decisions[label].candidates) if index not in gone]
+        return [index for index in range(self.inputs()[label].candidates) if index not in gone]
 
     def is_cut(self, label: str) -> bool:
         """Whether the operations of that label stand on an input that is dropped, or masked just now: nothing reads them."""

@@ -105,7 +105,7 @@ class DifferentiableStrategy(OneShotStrategy):
         self.relaxation = relaxation
         self.architect = architect
         self.selection = selection
-        self.optimizer_settings = {'lr': learning_rate, 'betas': tuple(betas), 'weight_decay': weight_decay}
+        self.optimizer_settings: dict[str, Any] = {'lr': learning_rate, 'betas': tuple(betas), 'weight_decay': weight_decay}
         self.warmup_epochs = warmup_epochs
         self.gradient_clip_val = gradient_clip_val
         self.architecture = Architecture()
@@ -571,7 +571,7 @@ class _GrowingBatches:
                 raise ValueError('this strategy makes batches larger: it needs loaders with a batch_size (or batch_increase: 0)')
             return
         self._sampler.batch_size = self._size + growth
-        count = len(self._sampler.sampler)
+        count = len(self._sampler.sampler)  # type: ignore[arg-type]
         alone = growth and parallel.too_small(count % self._sampler.batch_size) and count > self._sampler.batch_size
         self._sampler.drop_last = bool(self._drop_last or alone)
 
@@ -627,7 +627,7 @@ def _optimizers(configured: Any) -> list[Optimizer]:
     return []
 
 
-def _weighed(value: Tensor, share: float) -> Tensor:
+def _weighed(value: Any, share: float) -> Tensor:
     """A mean over this rank's part of a batch, so that the mean of this over ranks is that over all samples."""
     return value if share == 1 else share * value
 
@@ -656,7 +656,7 @@ def _shuffled(loader: Any) -> Any:
         return DataLoader(
             loader.dataset,
             batch_size=loader.batch_size,
-            sampler=RandomSampler(loader.dataset),
+            sampler=RandomSampler(loader.dataset),  # type: ignore[arg-type]
             num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
             pin_memory=loader.pin_memory,

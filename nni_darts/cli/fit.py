@@ -9,7 +9,7 @@ import time
 import webbrowser
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -126,7 +126,7 @@ def _check_same(plan: Plan, order: Order, folder: Path, output: Path) -> None:
     from nni_darts.recipe import Recipe
 
     context, begun = click.get_current_context(), plan.order
-    data = Path(Recipe.from_dict(plan.recipe).data.path)
+    data = Path(str(Recipe.from_dict(plan.recipe).data.path))
     options = {
         'folder': ('the folder', data.resolve() == folder.resolve(), data, folder),
         'time_text': ('--time', order.seconds == begun.seconds, f'{begun.seconds:g}s', f'{order.seconds:g}s'),
@@ -151,7 +151,7 @@ def _planned(folder: Path, order: Order, begun: float, progress: Progress) -> Pl
     from nni_darts.runs.fit import facts_of, plan_fit
 
     name, path = data_kind(folder), str(folder)
-    sized = {'image_size': 32} if name in ('folder', 'csv', 'hf') else {}
+    sized: dict[str, Any] = {'image_size': 32} if name in ('folder', 'csv', 'hf') else {}
     report = inspect(DataSettings(name=name, path=path, skip_unreadable=True, **sized) if sized else DataSettings(name=name, path=path))
     progress.say(f'{folder}: {report.images:,} images of {len(report.classes)} classes: {_listed(report.classes)}')
     for sentence in (*(f'{sentence}; it is left out' for sentence in report.unreadable), *findings(report)):
@@ -181,7 +181,8 @@ def _carried_out(plan: Plan, output: Path, resumed: bool, progress: Progress) ->
     from nni_darts.runs import fit as runs
     from nni_darts.runs.training_page import EVALUATION
 
-    order, calls = plan.order, {'on_epoch': progress.epoch, 'resume': True}
+    order = plan.order
+    calls: dict[str, Any] = {'on_epoch': progress.epoch, 'resume': True}
     if plan.threads:
         torch.set_num_threads(plan.threads)
     recipe = Recipe.from_dict(plan.recipe)

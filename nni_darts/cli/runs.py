@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -50,7 +51,7 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, limit: str | 
             from nni_darts import stages
             from nni_darts.report.searches import warnings_in
             from nni_darts.runs.planning import plan_search
-        calls = {'on_start': progress.start, 'on_epoch': progress.epoch, 'on_decision': progress.decision}
+        calls: dict[str, Any] = {'on_start': progress.start, 'on_epoch': progress.epoch, 'on_decision': progress.decision}
         plan = allowed.plan(lambda seconds, begun: plan_search(loaded, strategy, seconds, seed, begun))
         genotype, result = stages.search(loaded, strategy, seed, output, plan=plan, resume=resume, **calls)
     print_warnings([*warnings_in(output), *after_training(result)])
@@ -123,7 +124,7 @@ def retrain(
         with loading_torch():
             from nni_darts import stages
             from nni_darts.runs.planning import plan_training
-        calls = {'on_start': progress.start, 'on_epoch': progress.epoch, 'resume': resume}
+        calls: dict[str, Any] = {'on_start': progress.start, 'on_epoch': progress.epoch, 'resume': resume}
         if more is not None:
             result = stages.train_longer(output, more, **calls)
         else:

@@ -94,7 +94,7 @@ def run_trial() -> None:
 
     for record in epochs_of(output):  # run before a stop, but never heard of
         on_epoch(record)
-    calls = {'resume': True, 'on_start': _begin, 'on_epoch': on_epoch}
+    calls: dict[str, Any] = {'resume': True, 'on_start': _begin, 'on_epoch': on_epoch}
     with watched(said):
         if job['stage'] == 'search':
             genotype, result = stages.search(recipe, job['strategy'], job['seed'], output, **calls, on_decision=on_decision)

@@ -82,7 +82,7 @@ def cell_edges(genotype: AnyGenotype) -> dict[str, list[tuple[str, str]]]:
     return {
         kind: [
             (operation_label(kind, state, source), name)
-            for state, edges in enumerate(genotype.node_edges(kind), start=2)
+            for state, edges in enumerate(genotype.node_edges(kind), start=2)  # type: ignore[union-attr]
             for name, source in edges
         ]
         for kind in KINDS
@@ -94,7 +94,7 @@ def space_edges(genotype: AnyGenotype) -> dict[str, list[tuple[str, int, int]]]:
     if isinstance(genotype, NasBench201Genotype):
         return {'cell': [(edge_label(node, source), node, source) for node, source in EDGES]}
     kinds, first = ((KIND,), 1) if isinstance(genotype, RnnGenotype) else (KINDS, 2)
-    states = range(first, first + genotype.nodes)
+    states = range(first, first + genotype.nodes)  # type: ignore[union-attr]
     return {kind: [(operation_label(kind, state, source), state, source) for state in states for source in range(state)] for kind in kinds}
 
 

@@ -104,7 +104,7 @@ def _rows(places: Sequence[float]) -> list[float]:
     rows = list(places)
     for before, index in zip([None, *order], order):
         rows[index] = max(places[index], TOP) if before is None else max(places[index], rows[before] + line)
-    last = HEIGHT - BOTTOM
+    last: float = HEIGHT - BOTTOM
     for index in reversed(order):
         rows[index] = min(rows[index], last)
         last = rows[index] - line

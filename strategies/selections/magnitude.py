@@ -31,11 +31,13 @@ class Selection:
 
     Attributes:
         step_schedule: whether the evaluator's learning rate schedule advances while a selection fine-tunes.
+        learning_rate_factor: the weights' learning rate while fine-tuning, times that at the start, where the schedule does not advance.
 
     Decisions already taken (``architecture.fixed``, ``architecture.dropped``) stand.
     """
 
     step_schedule = True
+    learning_rate_factor = 1.0
 
     def epochs(self, architecture: Architecture) -> int:
         """How many epochs of fine-tuning the selection adds to the search."""
@@ -85,7 +87,7 @@ class Selection:
             else:
                 factors = edge_weights(architecture, label)
                 edges = [_scaled(tables[decision.edges[index]], factors[index]) for index in left]
-                chosen = [index for _, index in strongest_edges(edges, decision.chosen)]
+                chosen = [index for _, index in strongest_edges(edges, decision.chosen)]  # type: ignore[arg-type]
             sample[label] = sorted(left[index] for index in chosen)
         return sample
 

@@ -59,7 +59,7 @@ class Ranking(Selection):
         """See :class:`Selection`. What is written down are the finalists, best first."""
         drawn: dict[tuple[Any, ...], Path] = {}
         for _ in range(self.samples):
-            path = architecture.policy.draw()
+            path = architecture.policy.draw()  # type: ignore[union-attr]
             drawn.setdefault(tuple(sorted(path.items())), path)
         paths = list(drawn.values())
         if self.first.batches is not None and len(paths) > self.finalists:
@@ -79,7 +79,7 @@ class Ranking(Selection):
 
     def select(self, architecture: Architecture, relaxation: Relaxation) -> dict[str, Any]:
         """The NNI sample of the best path, once they are ranked."""
-        return architecture.sample_of(architecture.memory.get('ranked') or architecture.policy.best())
+        return architecture.sample_of(architecture.memory.get('ranked') or architecture.policy.best())  # type: ignore[union-attr]
 
 
 def _ranked(scoring: Scoring, architecture: Architecture, module: DifferentiableModule, paths: list[Path]) -> list[tuple[float, Path]]:
