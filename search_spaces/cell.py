@@ -82,7 +82,7 @@ class ChoiceNode(MutableModule):
 
         A strategy reads from this that the inputs are edges, whose strength is that of their best operation: they carry no α.
         """
-        return {self.inputs.label: [edge.label for edge in self.edges]}
+        return {self.inputs.label: [str(edge.label) for edge in self.edges]}
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
         """states: list of (B, C, H, W) → (B, C, H', W')."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -173,7 +173,7 @@ class DartsSpace(_CellNetwork, ModelSpace):
             raise ValueError(f'nodes must be at least 1, not {nodes}')
         candidates = edge_candidates(operations, nodes)
         self.candidates = candidates
-        self._sizes = {
+        self._sizes: dict[str, Any] = {
             'channels': channels,
             'num_classes': num_classes,
             'in_channels': in_channels,
@@ -190,7 +190,7 @@ class DartsSpace(_CellNetwork, ModelSpace):
 
             states = range(2, 2 + nodes)
             edges = iter(candidates[kind])
-            made = [ChoiceNode(kind, state, [next(edges) for _ in range(state)], make_operation) for state in states]
+            made: list[nn.Module] = [ChoiceNode(kind, state, [next(edges) for _ in range(state)], make_operation) for state in states]
             return made, states
 
         self._build(make_nodes, channels=channels, cells=cells, num_classes=num_classes, in_channels=in_channels, stem=stem, affine=fixed)

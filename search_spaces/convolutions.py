@@ -50,7 +50,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → (B, C', H', W')"""
-        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -202,7 +202,8 @@ class _Depthwise(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         of_input, of_weight = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled():  # to be differentiated again: in operations that can be
-            return *_usual_gradients(gradient, x, weight, *ctx.geometry, [of_input, of_weight]), None, None
+            stride, dilation = ctx.geometry
+            return *_usual_gradients(gradient, x, weight, stride, dilation, [of_input, of_weight]), None, None
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         return (
             depthwise_input_gradient(gradient, x, weight, *ctx.geometry) if of_input else None,
@@ -249,9 +250,8 @@ def _padding(weight: Tensor, dilation: int) -> int:
     return dilation * (weight.shape[-1] - 1) // 2
 
 
-def _usual_gradients(
-    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, wanted: list[bool]
-) -> tuple[Tensor | None, Tensor | None]:
+def _usual_gradients(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, wanted: list[bool]) -> tuple[Any, Any]:
+    """The gradients in x and in the weight; None for one that is not wanted."""
     padding = [_padding(weight, dilation)] * 2
     results = torch.ops.aten.convolution_backward(
         gradient, x, weight, None, [stride] * 2, padding, [dilation] * 2, False, [0, 0], weight.shape[0], [*wanted, False]

@@ -51,8 +51,8 @@ def _with_channels(convolution: nn.Conv2d, in_channels: int) -> nn.Conv2d:
     """Returns a like convolution for images of ``in_channels`` channels, or the convolution itself if it already takes that many."""
     if convolution.in_channels == in_channels:
         return convolution
-    size, stride, padding = convolution.kernel_size, convolution.stride, convolution.padding
-    return _initialised(nn.Conv2d(in_channels, convolution.out_channels, size, stride, padding, bias=False))
+    geometry: dict[str, Any] = {name: getattr(convolution, name) for name in ('kernel_size', 'stride', 'padding')}
+    return _initialised(nn.Conv2d(in_channels, convolution.out_channels, **geometry, bias=False))
 
 
 def _initialised(convolution: nn.Conv2d) -> nn.Conv2d:

@@ -170,7 +170,7 @@ class RecurrentChoiceNode(MutableModule):
 
     def topology(self) -> Mapping[str, Sequence[str]]:
         """As for :meth:`nni_darts.search_spaces.cell.ChoiceNode.topology`: the inputs are edges and carry no α."""
-        return {self.inputs.label: [edge.label for edge in self.edges]}
+        return {self.inputs.label: [str(edge.label) for edge in self.edges]}
 
     def forward(self, states: Sequence[Tensor], mask: Tensor | None) -> Tensor:
         """states: list of (B, hidden); mask: of the hidden dropout, (B, hidden) → (B, hidden)"""

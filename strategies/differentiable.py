@@ -97,7 +97,7 @@ class DifferentiableStrategy(OneShotStrategy):
         self.relaxation = relaxation
         self.architect = architect
         self.selection = selection
-        self.optimizer_settings = {'lr': learning_rate, 'betas': tuple(betas), 'weight_decay': weight_decay}
+        self.optimizer_settings: dict[str, Any] = {'lr': learning_rate, 'betas': tuple(betas), 'weight_decay': weight_decay}
         self.warmup_epochs = warmup_epochs
         self.gradient_clip_val = gradient_clip_val
         self.architecture = Architecture()

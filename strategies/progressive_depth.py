@@ -59,8 +59,9 @@ class ProgressiveDepth(OneShotStrategy):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        settings = {'learning_rate': learning_rate, 'betas': betas, 'weight_decay': weight_decay, 'warmup_epochs': warmup_epochs}
-        settings |= {'gradient_clip_val': gradient_clip_val, 'execution': execution, 'checkpoint': checkpoint}
+        adam: dict[str, Any] = {'learning_rate': learning_rate, 'betas': betas, 'weight_decay': weight_decay}
+        settings = {**adam, 'warmup_epochs': warmup_epochs, 'gradient_clip_val': gradient_clip_val}
+        settings |= {'execution': execution, 'checkpoint': checkpoint}
         self.cells = tuple(cells)
         self.keep = tuple(keep)
         # All are made at once: a wrong setting must not wait for the last stage.

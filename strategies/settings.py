@@ -121,7 +121,7 @@ def typed(made: type[T] | None = None, *, settings: type[Settings] | None = None
             settings(**{name: value for name, value in given.items() if name in known})
         constructor(self, *args, **arguments)
 
-    made.__init__ = checked  # type: ignore[misc]
+    made.__init__ = checked  # type: ignore[method-assign, assignment]
     return made
 
 

@@ -116,7 +116,7 @@ class SummedInputs(RelaxedChoice):
         """The sum of the inputs that are left; they have one shape."""
         left = self.architecture.view.inputs(self.label)
         terms = [inputs[index] for index in left]
-        if self.architecture.decisions[self.label].weighted:
+        if self.architecture.decisions[self.label].weighted:  # type: ignore[union-attr]
             weights = self.architecture.edge_weights(self.label).unbind()
             return weighted_sum([weights[index] for index in left], terms)
         return sum(terms[1:], terms[0])

@@ -93,7 +93,8 @@ def _report(recipe: Recipe, as_json: bool, start: str = '') -> bool:
     total = report.images + len(report.unreadable)
     refused = report.unreadable and not recipe.data.skip_unreadable
     errors = [refusal(report.unreadable, total).rstrip('.')] if refused else []
-    facts, warnings = [], findings(report)
+    facts: list[str] = []
+    warnings = findings(report)
     if report.unreadable and not refused:
         warnings += report.unreadable
     if not start and not errors:

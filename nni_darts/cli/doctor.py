@@ -145,7 +145,7 @@ def _requirements(extra: str = '') -> list[tuple[str, bool, str]]:
 def _python() -> Finding:
     from packaging.specifiers import SpecifierSet
 
-    version, allowed = platform.python_version(), metadata.metadata('nni-darts').get('Requires-Python') or ''
+    version, allowed = platform.python_version(), metadata.metadata('nni-darts')['Requires-Python'] or ''
     if SpecifierSet(allowed).contains(version):
         return Finding('Python', 'ok', f'{version}, {sys.executable}')
     return Finding('Python', 'missing', version, f'nni-darts needs Python {allowed}', required=True)

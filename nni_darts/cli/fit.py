@@ -124,7 +124,7 @@ def _check_same(plan: Plan, order: Order, folder: Path, output: Path) -> None:
     from nni_darts.recipes import Recipe
 
     context, begun = click.get_current_context(), plan.order
-    data = Path(Recipe.from_dict(plan.recipe).data.path)
+    data = Path(str(Recipe.from_dict(plan.recipe).data.path))
     options = {
         'folder': ('the folder', data.resolve() == folder.resolve(), data, folder),
         'time_text': ('--time', order.seconds == begun.seconds, f'{begun.seconds:g}s', f'{order.seconds:g}s'),
@@ -149,7 +149,7 @@ def _planned(folder: Path, order: Order, begun: float, progress: Progress) -> Pl
     from nni_darts.runs.fit import facts_of, plan_fit
 
     name, path = data_kind(folder), str(folder)
-    sized = {'image_size': 32} if name in ('folder', 'csv', 'hf') else {}
+    sized: dict[str, Any] = {'image_size': 32} if name in ('folder', 'csv', 'hf') else {}
     report = inspect(DataSettings(name=name, path=path, skip_unreadable=True, **sized) if sized else DataSettings(name=name, path=path))
     progress.say(f'{folder}: {report.images:,} images of {len(report.classes)} classes: {_listed(report.classes)}')
     for sentence in (*(f'{sentence}; it is left out' for sentence in report.unreadable), *findings(report)):

@@ -49,7 +49,7 @@ class _Commands(click.Group):
             return super().invoke(context)
         except InputError as error:
             problem = click.ClickException(sentence(str(error)))
-            problem.exit_code = 2
+            problem.exit_code = 2  # type: ignore[misc]
             raise problem from None
         except (ArithmeticError, RankLost) as error:
             raise click.ClickException(sentence(str(error))) from None

@@ -160,7 +160,7 @@ def export(checkpoint: Path, onnx_file: Path | None, pt2_file: Path | None) -> N
     from nni_darts.runs.model import load_model
 
     model = load_model(located.path)
-    program = export_program(model.network, (model.description.channels, *model.description.size))
+    program = export_program(model.network, (model.description.channels, *model.description.size))  # type: ignore[arg-type]
     about = metadata(model.description, model.genotype, model.data)
     if onnx_file is not None:
         difference = export_onnx(program, onnx_file, about)

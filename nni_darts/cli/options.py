@@ -59,7 +59,7 @@ def check_target(option: str, path: Path, endings: tuple[str, ...], source: Path
         raise InputError(f'{option} {path} is {source} itself, which would be overwritten; name another file.')
 
 
-class NameFrom(click.ParamType):
+class NameFrom(click.ParamType):  # type: ignore[type-arg]  # older versions of click take none
     """Text that the shell completes to one of several names; the command itself reports any other text.
 
     Args:

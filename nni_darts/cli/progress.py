@@ -241,7 +241,7 @@ class Progress(Screen):
         least = 0.0  # what is inside must be over first
         for row, inner in zip(reversed(counted), [None, *reversed(counted[1:])]):
             within = 0.0 if inner is None or inner.activity.lasting else inner.fraction
-            left = row.pace.left(row.activity.of, now, within)
+            left = None if row.activity.of is None else row.pace.left(row.activity.of, now, within)
             if left is not None:
                 left = least = max(left, least)
             time_left = '' if left is None else f'{duration(max(1.0, left))} left'

@@ -19,7 +19,7 @@ FITS: tuple[Fit, ...] = get_args(Fit)
 """The ways to bring a picture to the size that a network sees."""
 
 
-class Labelled(Dataset):
+class Labelled(Dataset[Any]):
     """A map-style data set of images that knows its labels without opening an image."""
 
     labels: Tensor
@@ -130,8 +130,8 @@ class ImageData:
         ``load_images(Recipe.load('digits').data).train[0]``
     """
 
-    train: Dataset
-    test: Dataset
+    train: Dataset[Any]
+    test: Dataset[Any]
     num_classes: int
     channels: int
     size: tuple[int, int]
@@ -152,7 +152,7 @@ class ImageData:
         return Description(self.num_classes, self.channels, self.size, mean, std, classes, self.fit, self.resize)
 
 
-def labels_of(data: Dataset) -> Sequence[int] | None:
+def labels_of(data: Dataset[Any]) -> Sequence[int] | None:
     """The labels of a data set without opening its images; None where it does not know them."""
     labels = getattr(data, 'labels', None)
     return labels.tolist() if isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.ndim == 1 else None

@@ -56,7 +56,7 @@ def from_mapping(values: Mapping[str, Any], source: str, settings: DataSettings)
     idle = ', '.join(str(key) for key in values if unused(str(key)))
     notes = (f'{source}: {idle} are not used: validation images are cut from the training images',) if idle else ()
     arrays = tuple(values[key] for key in train if key is not None), tuple(values[key] for key in test if key is not None)
-    return from_arrays(arrays[0], arrays[1] or None, source, settings, notes=notes)  # type: ignore[arg-type]
+    return from_arrays(arrays[0], arrays[1] or None, source, settings, notes=notes)
 
 
 def unused(key: str) -> bool:
@@ -128,8 +128,9 @@ def _arrays(part: Any, source: str) -> Arrays:
         InputError: for items that are not (image, label), or images of several sizes.
     """
     if isinstance(part, tuple):
-        return tuple(np.asarray(value.cpu() if isinstance(value, Tensor) else value) for value in part)
-    images, labels = [], []
+        return tuple(np.asarray(value.cpu() if isinstance(value, Tensor) else value) for value in part)  # type: ignore[return-value]
+    images: list[Any] = []
+    labels: list[Any] = []
     for number, item in enumerate(_items(part)):
         if not isinstance(item, (tuple, list)) or len(item) != 2:
             raise InputError(f'{source}: item {number} of the data set must be (image, label), not {_type(item)}')

@@ -52,17 +52,17 @@ class _Parts(BatchSampler):
 class _EpochBatches(_Parts):
     """Batches of an :class:`EpochSampler`; a resumed pass continues where it stopped."""
 
-    sampler: EpochSampler
+    sampler: Any
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         # Drawn with the first batch and no sooner: Lightning makes the iterator before it says which epoch it is.
         yield from self.sampler.rest(super().__iter__(), len(self))
 
 
-class _Transformed(Dataset):
+class _Transformed(Dataset[Any]):
     """Some of a data set's items, each image put through a transform. An item is asked for by its index, or by (index, seed)."""
 
-    def __init__(self, data: Dataset, indices: Sequence[int], transform: Callable[[Any], Tensor]) -> None:
+    def __init__(self, data: Dataset[Any], indices: Sequence[int], transform: Callable[[Any], Tensor]) -> None:
         self.data = data
         self.indices = indices
         self.transform = transform
@@ -118,14 +118,13 @@ class ImageDataModule(ResumableDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.labels = labels_of(data.train)
-        self.train_indices, self.valid_indices = split_in_two(
-            self.labels, len(data.train), train_portion, settings.split_seed, settings.split
-        )
+        count = len(data.train)  # type: ignore[arg-type]
+        self.train_indices, self.valid_indices = split_in_two(self.labels, count, train_portion, settings.split_seed, settings.split)
         if portion < 1:
             self.train_indices, self.valid_indices = (self._some(part, portion) for part in (self.train_indices, self.valid_indices))
         if len(self.train_indices) < 2 or (train_portion < 1 and not self.valid_indices):
             used = '' if portion == 1 else f'{portion:g} of '
-            raise InputError(f'{len(data.train)} training images are too few to keep {used}{train_portion:g} of them for the weights')
+            raise InputError(f'{count} training images are too few to keep {used}{train_portion:g} of them for the weights')
         ranks, least = parallel.world_size(), min(len(indices) for indices in (self.train_indices, self.valid_indices) if indices)
         if ranks > 1 and least < 2 * ranks:
             raise InputError(f'a part of {least} images is too few for {ranks} processes, of which each needs two')
@@ -146,7 +145,7 @@ class ImageDataModule(ResumableDataModule):
         parts = {'weights': self.train_indices, 'validation': self.valid_indices}
         return {name: missing_classes([self.labels[index] for index in indices], classes) for name, indices in parts.items() if indices}
 
-    def _in_order(self, data: Dataset, *, whole: bool = False) -> DataLoader:
+    def _in_order(self, data: Dataset[Any], *, whole: bool = False) -> DataLoader[Any]:
         size, count = self.batch_size, len(data)  # type: ignore[arg-type]
         if whole:
             return self._loader(data, BatchSampler(SequentialSampler(data), size, drop_last=False))  # type: ignore[arg-type]
@@ -156,7 +155,7 @@ class ImageDataModule(ResumableDataModule):
         size = next(larger for larger in numbers_from(size) if not 0 < count % larger < parallel.world_size())
         return self._loader(data, _Parts(SequentialSampler(data), size, drop_last=False))  # type: ignore[arg-type]
 
-    def _loader(self, data: Dataset, batches: BatchSampler) -> DataLoader:
+    def _loader(self, data: Dataset[Any], batches: BatchSampler) -> DataLoader[Any]:
         workers = self.settings.workers
         return DataLoader(
             data,
@@ -167,31 +166,32 @@ class ImageDataModule(ResumableDataModule):
             generator=torch.Generator(),  # of the workers' seeds, which nothing uses; else it would be the training's
         )
 
-    def _shuffled(self, indices: Sequence[int], offset: int) -> DataLoader:
+    def _shuffled(self, indices: Sequence[int], offset: int) -> DataLoader[Any]:
         data = _Transformed(self.data.train, indices, self._augmented)
         sampler, count = EpochSampler(len(data), 2 * self.seed + offset), len(data)
         self.placed(sampler)
         small = parallel.too_small(count % self.batch_size) and count > self.batch_size
-        return self._loader(data, _EpochBatches(sampler, self.batch_size, drop_last=small))
+        return self._loader(data, _EpochBatches(sampler, self.batch_size, drop_last=small))  # type: ignore[arg-type]
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Augmented batches for the weights, in a new order each epoch: (B, C, H, W) floats and (B,) labels."""
         return self._shuffled(self.train_indices, 0)
 
-    def architecture_dataloader(self) -> DataLoader:
+    def architecture_dataloader(self) -> DataLoader[Any]:
         """Augmented batches of the validation part for α, as the DARTS authors draw them."""
         return self._shuffled(self.valid_indices, 1)
 
-    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         """The validation part, in order, not augmented; nothing where there is none."""
         if not self.valid_indices:
             return []
         return self._in_order(_Transformed(self.data.train, self.valid_indices, self._plain))
 
-    def scoring_dataloader(self) -> DataLoader:
+    def scoring_dataloader(self) -> DataLoader[Any]:
         """The validation part as :meth:`val_dataloader`, but whole batches on every rank: what their statistics depend on."""
         return self._in_order(_Transformed(self.data.train, self.valid_indices, self._plain), whole=True)
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader[Any]:
         """The test images, in order, not augmented."""
-        return self._in_order(_Transformed(self.data.test, range(len(self.data.test)), self._plain))
+        indices = range(len(self.data.test))  # type: ignore[arg-type]
+        return self._in_order(_Transformed(self.data.test, indices, self._plain))

@@ -51,7 +51,7 @@ class ResumableDataModule(pl.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch under way and how many of its batches are done."""
-        loop = self.trainer.fit_loop
+        loop: Any = self.trainer.fit_loop  # type: ignore[union-attr]  # Lightning asks only where it trains
         epoch = loop.epoch_progress.current.processed
         under_way = epoch == loop.epoch_progress.current.completed
         return {'epoch': epoch, 'batches': loop.epoch_loop.batch_progress.current.completed if under_way else 0}

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nni_darts.activity import counted
 from nni_darts.errors import InputError
@@ -83,7 +83,8 @@ def list_images(root: Path) -> Listing:
     Raises:
         InputError: if the folder cannot be read.
     """
-    files, left_out = [], Counter()
+    files: list[tuple[str, int]] = []
+    left_out: Counter[str] = Counter()
     try:
         classes = class_folders(root)
     except OSError as error:
@@ -104,7 +105,8 @@ def images_below(root: Path) -> tuple[list[str], Counter[str]]:
     Raises:
         InputError: if the folder cannot be read.
     """
-    files, left_out = [], Counter()
+    files: list[str] = []
+    left_out: Counter[str] = Counter()
     try:
         for folder, _, names in sorted(os.walk(root, followlinks=True)):
             if any(part.startswith('.') for part in Path(folder).relative_to(root).parts):
@@ -213,7 +215,7 @@ def _why(file: str | io.BytesIO, error: Exception) -> str:
         return 'there is no such file'
     if size == 0:
         return 'the file is empty'
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return 'no image format that is known'
     return next(iter(str(error).splitlines()), type(error).__name__)
 

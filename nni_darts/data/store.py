@@ -75,7 +75,7 @@ class Store:
         self._open()
         flat, sums = self._pixels.reshape(-1), 0
         for start in range(0, flat.size, _CHUNK):
-            sums = zlib.crc32(flat[start : start + _CHUNK], sums)
+            sums = zlib.crc32(flat[start : start + _CHUNK].data, sums)
         if sums != header.get('crc32'):
             raise ValueError(f'{path} is damaged')
 
@@ -127,7 +127,7 @@ def stored(data: ImageData) -> ImageData:
     Raises:
         InputError: for a picture that cannot be decoded.
     """
-    parts = (data.train, data.test)
+    parts: tuple[Any, Any] = (data.train, data.test)
     folder, bring = cache_folder(), to_size(data.description)
     try:
         marks = [part.marks() for part in parts]

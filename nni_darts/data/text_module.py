@@ -100,7 +100,7 @@ class Spans(Pass, Sampler[tuple[int, int, int]]):
         yield from self.rest(((number, start, length) for number, (start, length) in enumerate(zip(starts, lengths))), len(lengths))
 
 
-class _Stream(Dataset):
+class _Stream(Dataset[Any]):
     """A stream, laid out as (rows, B); its items are :class:`TextBatch`."""
 
     def __init__(self, name: str, rows: Tensor) -> None:
@@ -138,7 +138,7 @@ class TextDataModule(ResumableDataModule):
         self._valid = self._loader('valid', data.valid, evaluation_batch_size)
         self._test = self._loader('test', data.test, evaluation_batch_size)
 
-    def _loader(self, name: str, stream: Tensor, batch_size: int, deviation: float = 0.0, seed: int | None = None) -> DataLoader:
+    def _loader(self, name: str, stream: Tensor, batch_size: int, deviation: float = 0.0, seed: int | None = None) -> DataLoader[Any]:
         try:
             rows = lay_out(stream, batch_size)
         except InputError as error:
@@ -151,21 +151,21 @@ class TextDataModule(ResumableDataModule):
             generator=torch.Generator(),  # of the workers' seeds; there are none, and it would be the training's
         )
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Training text for the weights."""
-        self.placed(self._train.sampler)
+        self.placed(self._train.sampler)  # type: ignore[arg-type]
         return self._train
 
-    def architecture_dataloader(self) -> DataLoader:
+    def architecture_dataloader(self) -> DataLoader[Any]:
         """Validation text for α, in as many pieces as the training text."""
-        self.placed(self._alpha.sampler)
+        self.placed(self._alpha.sampler)  # type: ignore[arg-type]
         return self._alpha
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[Any]:
         """Validation text."""
         return self._valid
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader[Any]:
         """Test text."""
         return self._test
 

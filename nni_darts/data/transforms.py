@@ -42,14 +42,15 @@ class BringToSize(nn.Module):
         fill: Sequence[int] = (0,),
     ) -> None:
         super().__init__()
-        self.size = tuple(size)
-        self.resize = self.size if resize is None else tuple(resize)
+        self.size: tuple[int, int] = (size[0], size[1])
+        self.resize = self.size if resize is None else (resize[0], resize[1])
         self.fit = fit
         self.fill = list(fill)
 
     def forward(self, image: Any) -> Any:
         """A PIL image or a tensor (C, H, W) → the same with height and width ``size``."""
-        before = tuple(functional.get_size(image))
+        height, width = functional.get_size(image)
+        before = (height, width)
         if before == self.size == self.resize:
             return image
         if self.fit == 'letterbox':

@@ -61,7 +61,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 def _installed() -> list[str]:
     """The UUIDs of the machine's NVIDIA GPUs: numbers mean different GPUs to different libraries."""
-    import pynvml  # comes with NNI
+    import pynvml
 
     try:
         pynvml.nvmlInit()

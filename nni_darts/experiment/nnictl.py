@@ -156,7 +156,8 @@ def listed(home: Path | None = None) -> dict[str, dict[str, Any]]:
     return {identifier: _sound(entry) for identifier, entry in found.items() if isinstance(entry, dict)}
 
 
-_FIELDS = {'port': int, 'pid': int, 'startTime': (int, float), 'status': str, 'experimentName': str, 'logDir': str, 'tag': list}
+_NUMBERS = {'port': int, 'pid': int, 'startTime': (int, float)}
+_FIELDS: dict[str, Any] = {**_NUMBERS, 'status': str, 'experimentName': str, 'logDir': str, 'tag': list}
 """Fields of an entry in NNI's list that are read, and their types."""
 
 

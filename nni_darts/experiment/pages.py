@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class Pages:
         for job in known:
             record, result = latest[job.key], standing.results.get(job.key)
             if record.id not in self._finished:
-                self._guarded(job.key, lambda job=job, record=record, result=result: self._write(protocol, job, record.id, result))
+                self._guarded(job.key, partial(self._write, protocol, job, record.id, result))
         named = {job.key: page_name(job) + '.html' for job in known}
         epochs = {job.key: self._epochs.get(latest[job.key].id, []) for job in known}
         starts = tuner_starts(self._folder / TUNER_SINCE)

@@ -115,13 +115,13 @@ class Planner:
             for worker in self._workers:
                 self._courses |= self._answer(worker)
             left = MARGIN * self._limit - elapsed
-            about = {'seconds': left, 'limit': self._limit, 'where': self._where}
-            timetable = epochs_within(protocol, self._courses, self._concurrency, **about)
+            timetable = epochs_within(protocol, self._courses, self._concurrency, seconds=left, limit=self._limit, where=self._where)
             self.sentence = timetable.sentence(self._recipe, self._limit, elapsed)
         except InputError as error:
             if not self._lenient:
                 raise
-            timetable, self.settled = Timetable(*(getattr(self._recipe, stage).epochs for stage in STAGES), seconds=0.0), True
+            epochs = {stage: getattr(self._recipe, stage).epochs for stage in STAGES}
+            timetable, self.settled = Timetable(**epochs, seconds=0.0), True
             self.sentence = f'Nothing was shortened: {error}.'
         self.timetable = timetable
         self._write()

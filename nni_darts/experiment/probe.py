@@ -3,6 +3,9 @@
 Reads ``ARGUMENTS`` (recipe as plain data, or None), prints one JSON object on the last line.
 """
 
+# mypy: allow-untyped-defs, allow-untyped-calls
+# Without annotations: the Python of another machine may be an old one.
+
 import importlib.metadata
 import json
 import platform

@@ -98,8 +98,8 @@ class Protocol:
                     retrains += [Job('retrain', strategy, seed, best['arch'])] if best else []
             else:
                 best = None if any(pending.values()) else self.best(strategy, results)
-                runs = range(1, self.retrain_runs + 1) if best else ()
-                retrains += [Job('retrain', strategy, run, best['arch']) for run in runs]
+                runs = range(1, self.retrain_runs + 1)
+                retrains += [Job('retrain', strategy, run, best['arch']) for run in runs if best]
         return searches + selects + retrains
 
     def expected(self, given_up: Collection[str] = ()) -> Counter[tuple[str, str]]:

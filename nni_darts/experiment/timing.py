@@ -32,7 +32,7 @@ def main() -> None:
     threading.Thread(target=_end_with_tuner, daemon=True).start()
     with redirect_stdout(sys.stderr):
         try:
-            answer = {'courses': _courses(task)}
+            answer: dict[str, Any] = {'courses': _courses(task)}
         except InputError as error:
             answer = {'error': str(error)}
     print(json.dumps(answer), flush=True)

@@ -203,7 +203,7 @@ class Genotype(AnyGenotype):
     @classmethod
     def from_sample(cls, sample: Mapping[str, Any]) -> Genotype:
         """The genotype of a sample of :class:`DartsSpace`. Raises ValueError if labels are missing."""
-        cells: dict[str, tuple] = {}
+        cells: dict[str, tuple[Any, ...]] = {}
         for kind in KINDS:
             edges: list[Edge] = []
             state = _CELL_INPUTS
@@ -310,7 +310,7 @@ class Genotype(AnyGenotype):
         Args:
             operations: as for :meth:`to_sample`.
         """
-        cells: dict[str, tuple] = {}
+        cells: dict[str, tuple[Any, ...]] = {}
         for kind in KINDS:
             edges = []
             for state in range(_CELL_INPUTS, _CELL_INPUTS + nodes):

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 T = TypeVar('T')
-Sliceable = TypeVar('Sliceable', list, tuple, Tensor)
+Sliceable = TypeVar('Sliceable', list[Any], tuple[Any, ...], Tensor)
 
 
 def _grouped() -> bool:

@@ -103,8 +103,8 @@ class _Children:
                         start_new_session=True,  # Ctrl-C is for rank 0, which ends the others
                     )
                 self._processes.append(process)
-                process.stdin.write(json.dumps({**order, 'rank': rank, 'folder': str(folder)}).encode() + b'\n')
-                process.stdin.flush()
+                process.stdin.write(json.dumps({**order, 'rank': rank, 'folder': str(folder)}).encode() + b'\n')  # type: ignore[union-attr]
+                process.stdin.flush()  # type: ignore[union-attr]
         except BrokenPipeError:
             pass  # it has ended already: whoever waits for it says so
         except BaseException:
@@ -117,7 +117,7 @@ class _Children:
     def wait_until_ready(self) -> None:
         """Returns once all of them are up. Raises RuntimeError if one ends instead."""
         for process in self._processes:
-            if not process.stdout.readline():
+            if not process.stdout.readline():  # type: ignore[union-attr]
                 raise RuntimeError('a process ended before it began')
 
     def watch(self) -> None:
@@ -152,8 +152,8 @@ class _Children:
             process.kill()
             process.wait()
             with suppress(BrokenPipeError):  # what it has not read
-                process.stdin.close()
-            process.stdout.close()
+                process.stdin.close()  # type: ignore[union-attr]
+            process.stdout.close()  # type: ignore[union-attr]
 
     def reason(self, error: RuntimeError) -> Exception:
         """Returns the exception to raise for an error in rank 0: the first error of a child if that is the cause, else the error itself."""
@@ -200,7 +200,7 @@ def join(rank: int, devices: int, folder: Path, *, gpus: bool = False) -> None:
             torch.cuda.set_device(rank)
         distributed.init_process_group(
             'cpu:gloo,cuda:nccl' if gpus else 'gloo',
-            store=distributed.FileStore(str(folder / 'ranks'), devices),
+            store=distributed.FileStore(str(folder / 'ranks'), devices),  # type: ignore[attr-defined]
             rank=rank,
             world_size=devices,
             timeout=PATIENCE,

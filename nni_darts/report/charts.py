@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import pairwise
 from typing import Any
 
 from nni_darts.recipes.metric import ACCURACY, IMAGE_METRICS, Metric
-from nni_darts.report.plot import ticks
+from nni_darts.report.axes import Axis, short
 
 __all__ = ['Run', 'curve', 'front_chart', 'line_chart', 'measured_charts', 'runs_chart', 'share_chart']
 
@@ -20,8 +19,6 @@ _WIDTH, _HEIGHT = 400, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 30, 30
 _DIGIT = 8.0
 """Width of a character of a number, at most."""
-_MOST_DIGITS = 5
-"""Behind the point of a number beside an axis."""
 
 
 @dataclass(frozen=True)
@@ -126,12 +123,12 @@ def front_chart(title: str, cost: str, runs: Sequence[Run], front: Sequence[str]
     kept = {run.name: (run, run.points[0]) for run in runs if _finite(run.points)}
     if not kept:
         return ''
-    frame = _Frame([point for _, point in kept.values()], margin=0.06)
-    parts = frame.begin(title, cost, whole=False)
+    frame = _Frame([point for _, point in kept.values()], margin=0.06, whole=False)
+    parts = frame.begin(title, cost)
     corners = [kept[name][1] for name in front if name in kept]
     steps = [(x, y) for before, (x, y) in zip([None, *corners], corners) for x, y in ([(x, before[1])] if before else []) + [(x, y)]]
     if steps:
-        parts.append(frame.line([*steps, (frame.last, steps[-1][1])], 'front'))
+        parts.append(frame.line([*steps, (frame.across.high, steps[-1][1])], 'front'))
     for name, (run, point) in kept.items():
         about = f'{name}: {point[1]:.4g} at {point[0]:,} {cost}' + (', on the Pareto front' if name in front else '')
         shape = 'dot on-front' if name in front else 'dot'
@@ -150,56 +147,50 @@ def _finite(points: Sequence[Point]) -> list[Point]:
 
 
 class _Frame:
-    """The axes of a chart: which place a value has.
+    """The two axes of a chart.
 
     Args:
-        points: all that are drawn, at least one.
+        points: all points of the chart, at least one.
         low: where the axis of values begins if no value is smaller; the smallest value unless given.
         margin: free space on all sides, as a part of the range.
+        whole: whether the horizontal axis has whole numbers only.
     """
 
-    def __init__(self, points: Sequence[Point], *, low: float | None = None, margin: float = 0.0) -> None:
+    def __init__(self, points: Sequence[Point], *, low: float | None = None, margin: float = 0.0, whole: bool = True) -> None:
         xs, ys = ([point[axis] for point in points] for axis in (0, 1))
-        self.counts = all(y == round(y) for y in ys)
-        self.first, self.last = _range(xs, margin)
-        self.bottom, self.top = _range([*ys] if low is None else [low, *ys], margin)
-
-    def x(self, value: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * (value - self.first) / (self.last - self.first)
-
-    def y(self, value: float) -> float:
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * (value - self.bottom) / (self.top - self.bottom)
+        self.across = Axis(xs, _LEFT, _WIDTH - _RIGHT, margin=margin, whole=whole)
+        counts = all(y == round(y) for y in ys)
+        self.up = Axis([*ys] if low is None else [low, *ys], _HEIGHT - _BOTTOM, _TOP, margin=margin, whole=counts)
+        self.whole = whole
 
     def line(self, points: Sequence[Point], role: str) -> str:
-        """A line through points, of that class."""
-        return f'<polyline class="{role}" points="{" ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)}"/>'
+        """Draws a line of class ``role`` through points."""
+        return f'<polyline class="{role}" points="{" ".join(f"{self.across(x):.1f},{self.up(y):.1f}" for x, y in points)}"/>'
 
     def centre(self, point: Point) -> str:
-        """The place of a point, as attributes of a circle."""
-        return f'cx="{self.x(point[0]):.1f}" cy="{self.y(point[1]):.1f}"'
+        """Returns the place of a point as attributes of a circle."""
+        return f'cx="{self.across(point[0]):.1f}" cy="{self.up(point[1]):.1f}"'
 
-    def begin(self, title: str, across: str, *, whole: bool = True) -> list[str]:
-        """The SVG element's beginning with title, grid and numbers.
+    def begin(self, title: str, across: str) -> list[str]:
+        """Returns the beginning of the SVG element with title, grid and numbers.
 
         Args:
-            title: of the chart.
-            across: name of the horizontal axis.
-            whole: whether it has whole numbers only.
+            title: title of the chart.
+            across: name of the horizontal axis, written where it has whole numbers.
         """
         parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">']
         parts.append(f'<text class="title" x="4" y="16">{escape(title)}</text>')
-        levels = ticks(self.bottom, self.top, whole=self.counts)
-        for value, shown in zip(levels, _equally_precise(levels)):
-            y = f'{self.y(value):.1f}'
+        for value, label in zip(self.up.ticks, self.up.labels()):
+            y = f'{self.up(value):.1f}'
             parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>')
-            parts.append(f'<text x="{_LEFT - 6}" y="{self.y(value) + 4:.1f}" text-anchor="end">{shown}</text>')
-        if whole:
+            parts.append(f'<text x="{_LEFT - 6}" y="{self.up(value) + 4:.1f}" text-anchor="end">{label}</text>')
+        if self.whole:
             parts.append(f'<text x="4" y="{_HEIGHT - 12}">{escape(across)}</text>')
-        for value in ticks(self.first, self.last, whole=whole):
-            shown = f'{value:.0f}' if whole else _short(value)
-            x, half = self.x(value), _DIGIT * len(shown) / 2
+        for value in self.across.ticks:
+            label = f'{value:.0f}' if self.whole else short(value)
+            x, half = self.across(value), _DIGIT * len(label) / 2
             # The last one may stand at the edge of the picture, and must not be cut off there.
-            parts.append(f'<text x="{min(x, _WIDTH - half):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{shown}</text>')
+            parts.append(f'<text x="{min(x, _WIDTH - half):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{label}</text>')
         return parts
 
 
@@ -222,27 +213,3 @@ def share_chart(names: Sequence[str], epochs: Sequence[Mapping[str, float]], ord
         parts.append(f'<polygon class="o{order.index(names[index])}" points="0,{height} {line} {width},{height}">')
         parts.append(f'<title>{escape(names[index])} {last:.3f}</title></polygon>')
     return ''.join([*parts, '</svg>'])
-
-
-def _range(values: Sequence[float], margin: float = 0.0) -> tuple[float, float]:
-    """From the smallest to the largest; of equal ones a little more than that."""
-    low, high = min(values), max(values)
-    low, high = (low, high) if high > low else (low, low + (abs(low) * 0.1 or 1.0))
-    return low - margin * (high - low), high + margin * (high - low)
-
-
-def _equally_precise(values: Sequence[float]) -> list[str]:
-    """Round numbers with as many digits behind the point as the step between them needs."""
-    step = min((abs(two - one) for one, two in pairwise(values)), default=0.0) or abs(values[0] if values else 0.0) or 1.0
-    digits = math.ceil(-math.log10(step) - 1e-9)
-    if digits > _MOST_DIGITS or max(map(abs, values), default=0.0) >= 1e6:
-        return [_short(value) for value in values]
-    return [f'{value:.{max(0, digits)}f}' for value in values]
-
-
-def _short(value: float) -> str:
-    """A number with k, M or G instead of its zeros."""
-    for size, letter in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
-        if abs(value) >= size:
-            return f'{value / size:.4g}{letter}'
-    return f'{value:.4g}'

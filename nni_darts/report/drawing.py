@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
+from typing import Any
 
 from fast_sugiyama import from_edges
 
@@ -138,7 +139,8 @@ def _draw(graph: CellGraph, top: float) -> tuple[float, float, list[Rectangle | 
         boxes.append(Rectangle(left, middle[key] - _HEIGHT / 2, width, _HEIGHT, box.role, _text(box)))
 
     following: dict[int, list[int]] = defaultdict(list)
-    for source, target in links:
+    dummies: Any = links  # ids are numbers here, and there are links, since dummy vertices are asked for
+    for source, target in dummies:
         following[source].append(target)
     curves = []
     for source, target in graph.edges:

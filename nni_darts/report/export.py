@@ -59,6 +59,9 @@ class FromPixels(nn.Module):
         mean, std: of each channel over the training images.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.network = network.eval()
@@ -190,6 +193,7 @@ def export_onnx(program: Program, path: Path, about: Mapping[str, str]) -> float
             exported = torch.onnx.export(
                 copy.deepcopy(program.exported), input_names=[INPUT], output_names=[OUTPUT], dynamo=True, verbose=False
             )
+        assert exported is not None  # dynamo=True
         exported.model.metadata_props.update(about)
         for node in exported.model.graph:
             node.metadata_props.clear()  # where in torch's source it came from: as long as the weights of a small network

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ['Mark', 'plot', 'ticks']
+from nni_darts.report.axes import Axis
+
+__all__ = ['Mark', 'plot']
 
 WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 150, 16, 52
 COLOURS = ('#0a66c2', '#c2410c', '#15803d', '#9333ea', '#b91c1c', '#0e7490', '#a16207', '#be185d', '#4d7c0f', '#475569')
 LINE = 15
 """Height of a line of names."""
+_MARGIN = 0.06
 
 
 @dataclass(frozen=True)
@@ -62,19 +64,19 @@ def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
         raise ValueError('there is nothing to draw')
     costs = [_Spread.of(mark.costs) for mark in marks]
     values = [_Spread.of(mark.values) for mark in marks]
-    across = _Axis(costs, LEFT, WIDTH - RIGHT)
-    up = _Axis(values, HEIGHT - BOTTOM, TOP)
+    across = Axis([end for cost in costs for end in cost.ends], LEFT, WIDTH - RIGHT, margin=_MARGIN)
+    up = Axis([end for value in values for end in value.ends], HEIGHT - BOTTOM, TOP, margin=_MARGIN)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(value_label)} against {escape(cost_label)}" '
         'font-family="system-ui, sans-serif" font-size="12" fill="currentColor" style="max-width: 52rem; width: 100%; min-width: 32rem">'
     ]
-    for tick in across.ticks:
+    for tick, label in zip(across.ticks, across.labels()):
         parts.append(_line(across(tick), TOP, across(tick), HEIGHT - BOTTOM, 'currentColor', 0.15))
-        parts.append(_text(across(tick), HEIGHT - BOTTOM + 16, f'{tick:g}', 'middle'))
-    for tick in up.ticks:
+        parts.append(_text(across(tick), HEIGHT - BOTTOM + 16, label, 'middle'))
+    for tick, label in zip(up.ticks, up.labels()):
         parts.append(_line(LEFT, up(tick), WIDTH - RIGHT, up(tick), 'currentColor', 0.15))
-        parts.append(_text(LEFT - 8, up(tick) + 4, f'{tick:g}', 'end'))
+        parts.append(_text(LEFT - 8, up(tick) + 4, label, 'end'))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, cost_label, 'middle'))
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(_text(16, middle, value_label, 'middle', f' transform="rotate(-90 16 {middle:.1f})"'))
@@ -95,28 +97,6 @@ def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
     return ''.join([*parts, '</svg>'])
 
 
-class _Axis:
-    """Numbers → places between two ends; the ticks lie inside."""
-
-    def __init__(self, spreads: Sequence[_Spread], start: float, end: float) -> None:
-        low = min(spread.ends[0] for spread in spreads)
-        high = max(spread.ends[1] for spread in spreads)
-        margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
-        self.low, self.high, self.start, self.end = low - margin, high + margin, start, end
-        self.ticks = ticks(self.low, self.high)
-
-    def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
-
-
-def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """Some four to nine round numbers from low to high; fewer where they must be whole."""
-    step = 10 ** math.floor(math.log10((high - low) / 4))
-    step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) < 8)
-    step = max(1, step) if whole else step
-    return [round(index * step, 12) for index in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
 def _rows(places: Sequence[float]) -> list[float]:
     """Where names stand: as near to their dots' height as they can without touching each other."""
     order = sorted(range(len(places)), key=places.__getitem__)
@@ -124,7 +104,7 @@ def _rows(places: Sequence[float]) -> list[float]:
     rows = list(places)
     for before, index in zip([None, *order], order):
         rows[index] = max(places[index], TOP) if before is None else max(places[index], rows[before] + line)
-    last = HEIGHT - BOTTOM
+    last: float = HEIGHT - BOTTOM
     for index in reversed(order):
         rows[index] = min(rows[index], last)
         last = rows[index] - line

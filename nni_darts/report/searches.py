@@ -41,7 +41,7 @@ def search_data(records: Sequence[Mapping[str, Any]], *, strategy: str, seed: in
     ordered = [record for _, record in sorted({record['epoch']: record for record in records if 'epoch' in record}.items())]
     epochs, before = [], None
     for record in ordered:
-        entry = {name: value for name, value in record.items() if isinstance(value, (int, float)) and name != 'default'}
+        entry: dict[str, Any] = {key: value for key, value in record.items() if isinstance(value, (int, float)) and key != 'default'}
         if 'genotype' in record:
             genotype = genotype_of(record)
             edges = {kind: set(chosen) for kind, chosen in genotype.edges().items()}
@@ -107,7 +107,7 @@ def _pictures(data: Mapping[str, Any]) -> dict[str, Any]:
     epochs, metric = data['epochs'], METRICS[data['metric']]
 
     def by_cell(name: str) -> dict[str, list[tuple[float, float]]]:
-        kinds = next((entry[name] for entry in epochs if name in entry), {})
+        kinds: dict[str, float] = next((entry[name] for entry in epochs if name in entry), {})
         return {kind: [(entry['epoch'], entry[name][kind]) for entry in epochs if name in entry] for kind in kinds}
 
     charts = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -276,7 +276,7 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     if data.exists() and data.read_text('utf-8') == text:
         return
     metric = METRICS[summary['metric']]
-    filters = {
+    filters: dict[str, Callable[..., str]] = {
         'spread': lambda found: _shown(found, metric),
         'interval': lambda found: _interval(found, metric),
         'value': lambda value: '–' if value is None else metric.shown(value),

@@ -71,7 +71,7 @@ class TimePlan:
     of: int
     seconds: float
     tail: float = 0.0
-    begun: float = field(default_factory=time.time, compare=False)
+    begun: float = field(default_factory=time.time, compare=False)  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         return f'planned: {self.count} of {self.of}, about {duration(self.seconds)} of {duration(self.time)}'

@@ -269,11 +269,11 @@ def settled(plan: Plan, recipe: Recipe, genotype: AnyGenotype, now: float, resum
         return sum(training_seconds(changed, 'retrain', pace, data) for pace in paces)
 
     longest = longest_training(recipe, data, left, cost)
-    if longest is None:
-        longest = shortest_training(recipe, data)
-        epochs = affordable(left, lambda epochs: cost(longest.with_epochs('retrain', epochs)), (1, longest.retrain.epochs))
-        longest = longest.with_epochs('retrain', epochs or 1)
-    return longest
+    if longest is not None:
+        return longest
+    shortest = shortest_training(recipe, data)
+    epochs = affordable(left, lambda epochs: cost(shortest.with_epochs('retrain', epochs)), (1, shortest.retrain.epochs))
+    return shortest.with_epochs('retrain', epochs or 1)
 
 
 def longest_training(recipe: Recipe, data: Any, seconds: float, cost: Callable[[Recipe], float]) -> Recipe | None:

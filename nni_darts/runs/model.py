@@ -153,8 +153,9 @@ class Model:
                 raise InputError(f'there is no folder or table {path}')
             files, notes = labelled_photos(path, self.classes)
             sources, numbers = [(file, file) for file, _ in files], [label for _, label in files]
-            for note in notes if on_note else ():
-                on_note(note)
+            if on_note:
+                for note in notes:
+                    on_note(note)
         else:
             sources = image_sources(images, self.description)
             numbers = [self._number(label) for label in labels]
@@ -184,8 +185,9 @@ class Model:
             faults = [image for image in images if isinstance(image, InputError)]
             if faults and on_unreadable is None:
                 raise faults[0]
-            for fault in faults if on_unreadable else ():
-                on_unreadable(str(fault))
+            if on_unreadable:
+                for fault in faults:
+                    on_unreadable(str(fault))
             read += [first + offset for offset, image in enumerate(images) if not isinstance(image, InputError)]
             if len(faults) < len(images):
                 batch = torch.stack([image for image in images if isinstance(image, Tensor)])
@@ -332,7 +334,9 @@ def _program(path: Path, device: torch.device) -> Model:
         with _weights_only():
             program = torch.export.load(path)
         if device.type != 'cpu':
-            program = torch.export.passes.move_to_device_pass(program, device)
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, device)
         module = program.module()
     except Exception as error:  # torch has many kinds for a damaged file, or one of another version
         raise InputError(f'{path} is not a program that this torch can read ({_reason(error)})') from None

@@ -124,7 +124,7 @@ class ImageTask:
         """How a supernet is trained."""
         settings = recipe.search
         module = ImageClassifier(data.num_classes, settings.epochs, **_sgd(settings), **_judged(recipe, data))
-        parts = {'train_portion': settings.train_portion, 'portion': settings.portion}
+        parts: dict[str, Any] = {'train_portion': settings.train_portion, 'portion': settings.portion}
         return module, ImageDataModule(data, recipe.data, **parts, batch_size=settings.batch_size, seed=seed)
 
     def evaluated_portion(self, recipe: Recipe, data: ImageData, batches: int | None) -> float:

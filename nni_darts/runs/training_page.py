@@ -68,7 +68,7 @@ def read_answers(output: Path) -> Evaluation:
         raise InputError(f'{path} does not hold the answers to a test ({error}): finish the training with --resume.') from None
 
 
-def thumbnails(data: Dataset, indices: Sequence[int], most: int = _MOST_CHARACTERS) -> list[str]:
+def thumbnails(data: Dataset[Any], indices: Sequence[int], most: int = _MOST_CHARACTERS) -> list[str]:
     """Returns thumbnails of images as data URIs (PNG), all reduced to the same size so that they fit into ``most`` characters in total.
 
     Args:
@@ -144,7 +144,7 @@ class TrainingPage:
             found = evaluation.to_dict(_WORST)
             write_text(self.output / EVALUATION, json.dumps(found) + '\n')
             with replacing(self.output / ANSWERS) as file:
-                arrays = {'labels': evaluation.labels.numpy(), 'probabilities': evaluation.probabilities.numpy()}
+                arrays: dict[str, Any] = {'labels': evaluation.labels.numpy(), 'probabilities': evaluation.probabilities.numpy()}
                 np.savez_compressed(file, classes=np.array(evaluation.classes), names=np.array(evaluation.names), **arrays)
             pictures = thumbnails(data.test, evaluation.worst(_WORST))
             found['mistakes'] = [{**mistake, 'image': picture} for mistake, picture in zip(found['mistakes'], pictures)]

@@ -10,6 +10,8 @@ from torch import nn
 __all__ = ['AveragedWeights']
 
 
+# Lightning's WeightAveraging copies the whole module from the first step, validates its initial weights until the first update, and
+# changes the checkpoint: an average that begins in the middle of a training would override every hook of it but one.
 class AveragedWeights:
     """The mean of a model's parameters over steps; as ``torch.optim.ASGD`` with ``lambd=0, t0=0`` keeps it.
 

@@ -61,14 +61,14 @@ class BestEpoch(pl.Callback):
         if self.epoch is None or self.metric.improves(value, self.value):
             self.epoch, self.value = epoch, value
             if self.keep:
-                self._weights = {name: tensor.detach().clone() for name, tensor in module.model.state_dict().items()}
+                self._weights = {name: tensor.detach().clone() for name, tensor in module.model.state_dict().items()}  # type: ignore[union-attr]
         elif self.patience is not None and epoch - max(self.epoch, self.before) >= self.patience:
             self.ended = trainer.current_epoch + 1
             trainer.fit_loop.max_epochs = self.ended
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if self.keep and self._weights is not None:
-            module.model.load_state_dict(self._weights)
+            module.model.load_state_dict(self._weights)  # type: ignore[union-attr]
 
     def state_dict(self) -> dict[str, Any]:
         return {'epoch': self.epoch, 'value': self.value, 'ended': self.ended, 'keep': self.keep, 'weights': self._weights}

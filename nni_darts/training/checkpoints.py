@@ -28,10 +28,10 @@ class RandomStates(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         version, internal, gauss = random.getstate()
-        name, keys, position, has_gauss, cached = np.random.get_state()
+        name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
         return {
             'python': [version, list(internal), gauss],
-            'numpy': [name, torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+            'numpy': [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
             'torch': torch.get_rng_state(),
             # Of this process' GPU, if it has one; others are left alone.
             'cuda': [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.optim import SGD
-from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 from torchmetrics import MeanMetric
 
 from nni_darts import parallel
@@ -106,6 +106,7 @@ class ImageClassifier(LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """SGD, and a schedule stepped each epoch."""
         optimizer = SGD(self.parameters(), self.learning_rate, self.momentum, weight_decay=self.weight_decay)
+        scheduler: LRScheduler
         if self.schedule == 'cosine':
             scheduler = CosineAnnealingLR(optimizer, self.epochs, eta_min=self.min_learning_rate)
         else:

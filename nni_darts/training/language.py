@@ -112,13 +112,13 @@ class LanguageModel(LightningModule):
 
     def _encode(self, batch: Any) -> tuple[Any, Tensor]:
         """Returns the model's output for a batch, and the mean loss of its words."""
-        tokens, targets, place = batch
-        before = self._states.before(*place)
+        tokens, targets, (stream, number) = batch
+        before = self._states.before(stream, number)
         decoder: nn.Linear = self.model.decoder
         # After a checkpoint it lies elsewhere; and a pass under autocast may be followed by one in full precision.
         before = None if before is None else before.to(tokens.device, decoder.weight.dtype)
         encoded = self.model.encode(tokens, before)
-        self._states.keep(*place, before, encoded.hidden)
+        self._states.keep(stream, number, before, encoded.hidden)
         return encoded, linear_cross_entropy(encoded.dropped.flatten(0, 1), decoder.weight, decoder.bias, targets)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor
 from torchmetrics import Metric
@@ -36,7 +37,8 @@ class _BalancedAccuracy(MulticlassRecall):
 
     def compute(self) -> Tensor:
         """A scalar."""
-        return super().compute()[(self.tp + self.fn) > 0].mean()
+        counts: Any = self.tp + self.fn  # type: ignore[operator]  # tensors, as the metric is not averaged over samples
+        return super().compute()[counts > 0].mean()
 
 
 class _Auroc(MulticlassAUROC):
@@ -49,7 +51,7 @@ class _Auroc(MulticlassAUROC):
         """Logits, not probabilities: of those torchmetrics would guess from each batch which of both they are."""
         super().update(preds.float().softmax(dim=1), target)
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]
         """A scalar; 0.5 where a single class has images, so that nothing can be told apart."""
         target: Tensor = dim_zero_cat(self.target)
         counts = target.bincount(minlength=self.num_classes)

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments import LightningEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.precision import MixedPrecision
@@ -99,7 +100,8 @@ class EpochLog(Checkpoint):
         lines = [line for line in _lines(self.path) if json.loads(line)['epoch'] < epoch]
         seconds = round(self._before + time.monotonic() - self._started, 2)
         total = round(seconds + (json.loads(lines[-1])['total_seconds'] if lines else 0), 2)
-        record = {'epoch': epoch, 'of': before + trainer.max_epochs + after, **values, 'seconds': seconds, 'total_seconds': total}
+        of = before + int(trainer.max_epochs or 0) + after
+        record: dict[str, Any] = {'epoch': epoch, 'of': of, **values, 'seconds': seconds, 'total_seconds': total}
         record |= {} if self._rate is None else {'learning_rate': self._rate}
         record |= self.extra() if self.extra else {}
         write_text(self.path, ''.join(line + '\n' for line in [*lines, json.dumps(record)]))
@@ -153,7 +155,7 @@ class Announcements(pl.Callback):
 
     def _announce_epochs(self, trainer: pl.Trainer) -> None:
         before, after = self.around
-        announce('epochs', before + trainer.current_epoch, before + trainer.max_epochs + after, lasting=True)
+        announce('epochs', before + trainer.current_epoch, before + int(trainer.max_epochs or 0) + after, lasting=True)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int) -> None:
         _announce_batch('training', index, trainer.num_training_batches)
@@ -183,7 +185,7 @@ def last_checkpoint(folder: Path, log: Path | None = None, before: int = 0) -> P
     Raises:
         ValueError: if all checkpoints are damaged.
     """
-    reasons = []
+    reasons: list[str] = []
     for path in (folder / CHECKPOINT, folder / PREVIOUS):
         if path.exists():
             try:
@@ -256,7 +258,7 @@ def create_trainer(
             # Named, so that Lightning does not ask variables of SLURM, LSF, MPI or torchrun: ranks are this package's own affair.
             plugins=[CheckpointFiles(), LightningEnvironment(), *([scaled] if scaled else [])],
         )
-    except (pl.utilities.exceptions.MisconfigurationException, RuntimeError) as error:
+    except (MisconfigurationException, RuntimeError) as error:
         raise InputError(f'accelerator {accelerator!r} cannot be used here: {error}') from None
 
 

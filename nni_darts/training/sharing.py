@@ -29,7 +29,7 @@ class SharedSteps(pl.Callback):
         parallel.average_gradients(module.parameters(), self._share)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        parallel.average_buffers(module.model)
+        parallel.average_buffers(module.model)  # type: ignore[arg-type]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        parallel.average_buffers(module.model)
+        parallel.average_buffers(module.model)  # type: ignore[arg-type]

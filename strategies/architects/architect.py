@@ -72,7 +72,7 @@ class Architect:
         loss_scale: float = 1.0,
     ) -> list[Tensor]:
         """Arguments and result as for :func:`architecture_gradient`."""
-        given = {'buffers': buffers, 'learning_rate': learning_rate, 'loss_scale': loss_scale}
+        given: dict[str, Any] = {'buffers': buffers, 'learning_rate': learning_rate, 'loss_scale': loss_scale}
         return architecture_gradient(train_loss, valid_loss, weights, alphas, optimizer, **given, **self.options())
 
 

@@ -47,6 +47,8 @@ def dominant_eigenvalue(
         return largest_eigenvalue(product, sum(sizes), iterations=iterations, tolerance=tolerance)
 
 
+# scipy's eigsh tests for convergence only when its short basis is full, which takes some more Hessian-vector products for the same
+# tolerance; and it has no estimate where ``iterations`` products are not enough.
 def largest_eigenvalue(product: Callable[[Tensor], Tensor], size: int, *, iterations: int = 30, tolerance: float = 1e-3) -> float:
     """The largest eigenvalue of a symmetric matrix H from products with it, by Lanczos' method with full reorthogonalisation.
 

@@ -108,7 +108,7 @@ def architecture_gradient(
             return parallel.average(gradient_of(valid_loss(), alphas, loss_scale))
 
         def overflowed(gradients: Sequence[Tensor]) -> bool:
-            return loss_scale != 1 and not bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all())
+            return loss_scale != 1 and not bool(torch.isfinite(torch.stack(torch._foreach_norm(list(gradients)))).all())
 
         def not_finite() -> list[Tensor]:
             return [torch.full_like(alpha, math.nan) for alpha in alphas]
@@ -127,7 +127,7 @@ def architecture_gradient(
         if overflowed(gradients):
             return not_finite()  # no pass with weights that are not numbers: hidden states would keep them
         published = clip_norm == 'published'
-        max_norm = PUBLISHED_NORM if published else clip_norm
+        max_norm = PUBLISHED_NORM if clip_norm == 'published' else clip_norm
         coefficient = None if max_norm is None else clip_coefficient(gradients, max_norm)
         if coefficient is not None:
             gradients = list(torch._foreach_mul(gradients, coefficient.clamp(max=1.0)))
@@ -192,14 +192,14 @@ def _difference_product(
     restore: Callable[[], None],
 ) -> list[Tensor]:
     """∇²αw L_t · vector by a central difference (equation 8); only α is differentiated."""
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(vector)))
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(vector))))
     scale = epsilon / norm.clamp(min=1e-12)  # a zero vector gives the difference of equal gradients, zero
-    offset = torch._foreach_mul(vector, scale)
+    offset = torch._foreach_mul(list(vector), scale)
     sides = []
     for sign in (1.0, -1.0):
         restore()
         with torch.no_grad():
-            torch._foreach_add_(weights, offset, alpha=sign)
+            torch._foreach_add_(list(weights), offset, alpha=sign)
         sides.append(gradient_of(train_loss(), alphas))
     difference = torch._foreach_sub(sides[0], sides[1])
     return list(torch._foreach_div(difference, 2 * scale))
@@ -233,7 +233,7 @@ def _scaled(loss: Tensor, loss_scale: float) -> Tensor:
 
 
 def _unscaled(gradients: Sequence[Tensor], loss_scale: float) -> list[Tensor]:
-    return list(gradients) if loss_scale == 1 else list(torch._foreach_div(gradients, loss_scale))
+    return list(gradients) if loss_scale == 1 else list(torch._foreach_div(list(gradients), loss_scale))
 
 
 def _reached(weights: Sequence[Tensor], loss: Tensor, loss_scale: float) -> tuple[list[Tensor], list[Tensor]]:

@@ -60,15 +60,16 @@ class Reinforce(Architect):
     def gradients(self, module: DifferentiableModule, train: Any, valid: Any, index: int, shares: Sequence[float]) -> list[Tensor]:
         """See :class:`Architect`. Minus the policy gradient, as an optimizer descends; the training batch is not looked at."""
         architecture = module.architecture
-        drawn = [architecture.policy.follow(draw) for _ in range(self.paths_per_step)]
+        drawn = [architecture.policy.follow(draw) for _ in range(self.paths_per_step)]  # type: ignore[union-attr]
         scores = []
         with torch.no_grad(), saved(list(module.model.buffers())):
             for path, _ in drawn:
                 with architecture.viewed(path=path):
                     scores.append(module.score_on(valid, index, shares[1], self.criterion))
         (rewards,) = parallel.average([torch.stack(scores).cpu()])  # one transfer for all
-        loss = sum(self.surrogate(architecture.state.memory, reward, log) for reward, (_, log) in zip(rewards.tolist(), drawn))
-        return parallel.average(gradient_of(loss / self.paths_per_step, architecture.arch_parameters(), module.loss_scale))
+        losses = [self.surrogate(architecture.state.memory, reward, log) for reward, (_, log) in zip(rewards.tolist(), drawn)]
+        loss = sum(losses[1:], losses[0]) / self.paths_per_step
+        return parallel.average(gradient_of(loss, architecture.arch_parameters(), module.loss_scale))
 
     def surrogate(self, memory: dict[str, Any], reward: float, log_probability: Tensor) -> Tensor:
         """A scalar whose gradient is minus the estimate above; ``memory`` keeps b, which takes up this reward afterwards."""

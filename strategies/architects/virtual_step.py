@@ -17,7 +17,7 @@ def clip_coefficient(tensors: Sequence[Tensor], max_norm: float) -> Tensor:
 
     Gradients are clipped by multiplying them by it where it is below 1, as in :func:`torch.nn.utils.clip_grad_norm_`.
     """
-    return max_norm / (torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors))) + 1e-6)
+    return max_norm / (torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors)))) + 1e-6)
 
 
 @torch.no_grad()
@@ -42,14 +42,14 @@ def virtual_step(
         ValueError: if the optimizer is not SGD or does not hold one of the weights.
     """
     if optimizer is None:
-        return list(torch._foreach_mul(gradients, [-rate for rate in rates])) if gradients else [], list(rates)
+        return list(torch._foreach_mul(list(gradients), [-rate for rate in rates])) if gradients else [], list(rates)
     if not isinstance(optimizer, SGD):
         raise ValueError(
             f'the second-order architecture gradient mirrors torch.optim.SGD, not {type(optimizer).__name__}; train the weights with '
             'SGD, pass optimizer=None for a plain gradient step, or use order=1'
         )
     groups = {id(parameter): group for group in optimizer.param_groups for parameter in group['params']}
-    alike: dict[tuple, list[int]] = {}  # weights under the same rule are stepped together
+    alike: dict[tuple[Any, ...], list[int]] = {}  # weights under the same rule are stepped together
     for index, weight in enumerate(weights):
         if id(weight) not in groups:
             raise ValueError(f'weight {index} of shape {tuple(weight.shape)} is not a parameter of the optimizer')
@@ -63,18 +63,19 @@ def virtual_step(
     for (momentum, dampening, weight_decay, nesterov, maximize, started), indices in alike.items():
         direction = [gradients[index] for index in indices]
         if maximize:
-            direction = torch._foreach_neg(direction)
+            direction = list(torch._foreach_neg(direction))
         if weight_decay:
-            direction = torch._foreach_add(direction, [weights[index] for index in indices], alpha=weight_decay)
+            direction = list(torch._foreach_add(direction, [weights[index] for index in indices], alpha=weight_decay))
         factor = -1.0 if maximize else 1.0
         if momentum:
             buffered, kept = direction, 1.0
             if started:
                 kept = 1.0 - dampening
-                buffered = torch._foreach_mul([optimizer.state[weights[index]]['momentum_buffer'] for index in indices], momentum)
+                buffers = [optimizer.state[weights[index]]['momentum_buffer'] for index in indices]
+                buffered = list(torch._foreach_mul(buffers, momentum))
                 torch._foreach_add_(buffered, direction, alpha=kept)
             if nesterov:
-                direction = torch._foreach_add(direction, buffered, alpha=momentum)
+                direction = list(torch._foreach_add(direction, buffered, alpha=momentum))
                 factor *= 1.0 + momentum * kept
             else:
                 direction = buffered

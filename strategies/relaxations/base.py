@@ -80,7 +80,7 @@ class Relaxation:
         weights = list(self.weights(label, alpha).unbind())
         kept = [index for index in range(len(candidates)) if mask is None or index != mask.index]
         if mask is not None and mask.renormalise:
-            others = onto_simplex(torch.stack([weights[index] for index in kept])).unbind()
+            others = list(onto_simplex(torch.stack([weights[index] for index in kept])).unbind())
         else:
             others = [weights[index] for index in kept]
         return weighted_sum(others, [candidates[index](*args, **kwargs) for index in kept])

@@ -69,4 +69,4 @@ class SampledPaths(Relaxation):
             for norm, momentum, count in zip(norms, momenta, counts):
                 norm.training, norm.momentum = False, momentum
                 if count is not None:
-                    norm.num_batches_tracked.copy_(count)
+                    norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr]

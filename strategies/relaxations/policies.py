@@ -119,8 +119,9 @@ class Policy(nn.Module):
         counts: dict[str, int] = {}
 
         def seen(label: str, options: Sequence[int], log_probabilities: Tensor) -> None:
-            if isinstance(architecture.decisions[label], OperationDecision):
-                table = torch.zeros(len(architecture.decisions[label].names), dtype=torch.float64)
+            decision = architecture.decisions[label]
+            if isinstance(decision, OperationDecision):
+                table = torch.zeros(len(decision.names), dtype=torch.float64)
                 table[list(options)] = log_probabilities.exp().double().cpu()
                 sums[label] = sums.get(label, 0) + table
                 counts[label] = counts.get(label, 0) + 1
@@ -193,7 +194,7 @@ class Controller(Policy):
 
     def taken(self, state: Any, label: str, option: int) -> Any:
         """See :class:`Policy`."""
-        return self.options[self._places[label]].weight[option], state[1]
+        return self.options[self._places[label]].weight[option], state[1]  # type: ignore[index]
 
 
 _INITIAL_RANGE = 0.1

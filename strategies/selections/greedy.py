@@ -73,7 +73,7 @@ class Greedy(Selection):
         for labels in architecture.grouped(architecture.operations()).values():
             choices = {architecture.edges[label][0] for label in labels if label in architecture.edges}
             alone = sum(label not in architecture.edges for label in labels)
-            counts.append(alone + sum(architecture.inputs()[choice].chosen for choice in choices))
+            counts.append(alone + sum(architecture.inputs()[choice].chosen or 0 for choice in choices))
         return counts
 
     def rounds_due(self, finished: int, search_epochs: int, architecture: Architecture) -> int:
@@ -136,8 +136,9 @@ class Greedy(Selection):
             return
         choice, _ = architecture.edges[decided]
         decision = architecture.inputs()[choice]
-        open_inputs = [index for index, edge in enumerate(decision.edges) if edge not in architecture.state.fixed]
-        if len(decision.edges) - len(open_inputs) == decision.chosen:
+        edges = decision.edges or ()
+        open_inputs = [index for index, edge in enumerate(edges) if edge not in architecture.state.fixed]
+        if len(edges) - len(open_inputs) == decision.chosen:
             architecture.state.dropped[choice] = open_inputs
 
     def _scores(self, architecture: Architecture, relaxation: Relaxation, labels: Sequence[str]) -> list[float]:

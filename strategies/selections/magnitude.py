@@ -33,6 +33,7 @@ class Selection:
         step_schedule: whether the evaluator's learning rate schedule advances while a selection fine-tunes.
         decides_while_searching: whether decisions are spread over the search, so that it must not end early.
         ranks_paths: whether it compares sampled paths.
+        learning_rate_factor: the weights' learning rate while fine-tuning, times that at the start, where the schedule does not advance.
 
     Decisions already taken (``architecture.state.fixed``, ``architecture.state.dropped``) stand.
     """
@@ -40,6 +41,7 @@ class Selection:
     step_schedule = True
     decides_while_searching = False
     ranks_paths = False
+    learning_rate_factor = 1.0
 
     def epochs(self, architecture: Architecture) -> int:
         """How many epochs of fine-tuning the selection adds to the search."""
@@ -89,7 +91,7 @@ class Selection:
             else:
                 factors = edge_weights(architecture, label)
                 edges = [_scaled(tables[decision.edges[index]], factors[index]) for index in left]
-                chosen = [index for _, index in strongest_edges(edges, decision.chosen)]
+                chosen = [index for _, index in strongest_edges(edges, decision.chosen)]  # type: ignore[arg-type]
             sample[label] = sorted(left[index] for index in chosen)
         return sample
 

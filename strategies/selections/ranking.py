@@ -61,7 +61,7 @@ class Ranking(Selection):
         """See :class:`Selection`. What is written down are the finalists, best first."""
         drawn: dict[tuple[Any, ...], Path] = {}
         for _ in range(self.samples):
-            path = architecture.policy.draw()
+            path = architecture.policy.draw()  # type: ignore[union-attr]
             drawn.setdefault(tuple(sorted(path.items())), path)
         paths = list(drawn.values())
         if self.first.batches is not None and len(paths) > self.finalists:

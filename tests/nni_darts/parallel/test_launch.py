@@ -52,7 +52,7 @@ def children_of(pid: int) -> list[int]:
     for entry in Path('/proc').glob('[0-9]*'):
         try:
             parent = int((entry / 'stat').read_text().rpartition(')')[2].split()[1])
-            if parent == pid and b'-m\0nni_darts.ranks' in (entry / 'cmdline').read_bytes():
+            if parent == pid and b'-m\0nni_darts.parallel.launch' in (entry / 'cmdline').read_bytes():
                 found.append(int(entry.name))
         except OSError:
             continue  # it has just ended

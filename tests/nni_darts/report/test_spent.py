@@ -10,7 +10,7 @@ import pytest
 from nni_darts.experiment.ledger import Standing
 from nni_darts.experiment.protocol import Protocol
 from nni_darts.recipes import Recipe
-from nni_darts.report.plot import HEIGHT, WIDTH, Mark, plot, ticks
+from nni_darts.report.plot import HEIGHT, WIDTH, Mark, plot
 from nni_darts.report.summary import summarize, write_summary
 
 SVG = '{http://www.w3.org/2000/svg}'
@@ -50,13 +50,6 @@ def test_names_do_not_overlap_and_stay_inside(count: int) -> None:
     places = [float(element.get(key)) for element in root.iter() for key in ('y', 'y1', 'y2', 'cy') if element.get(key)]
     assert 0 <= min(places) and max(places) <= HEIGHT
     assert all(0 <= float(circle.get('cx')) <= WIDTH for circle in root.iter(f'{SVG}circle'))
-
-
-@pytest.mark.parametrize(('low', 'high'), [(0, 1), (91.2, 97.4), (0.001, 0.0017), (54.3, 54.4), (10, 12345)])
-def test_ticks_are_few_and_round(low: float, high: float) -> None:
-    found = ticks(low, high)
-    assert 3 <= len(found) <= 9 and low <= min(found) and max(found) <= high
-    assert len({round((b - a) / (found[1] - found[0]), 6) for a, b in zip(found, found[1:])}) == 1
 
 
 def test_nothing_to_draw() -> None:
