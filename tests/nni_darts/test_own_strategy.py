@@ -201,9 +201,9 @@ def write_package(folder: Path, name: str = 'cold', target: str = 'cold_darts:Te
     """An installed package: a module, and the metadata that pip leaves beside it."""
     folder.mkdir(exist_ok=True)
     (folder / 'cold_darts.py').write_text(TEMPERED)
-    metadata = folder / f'cold_darts_{name}-1.0.dist-info'
+    metadata = folder / f'cold_darts_{folder.name}_{name}-1.0.dist-info'
     metadata.mkdir()
-    (metadata / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: cold-darts-{name}\nVersion: 1.0\n')
+    (metadata / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: cold-darts-{folder.name}-{name}\nVersion: 1.0\n')
     (metadata / 'entry_points.txt').write_text(f'[nni_darts.strategies]\n{name} = {target}\n')
     return folder
 
@@ -221,7 +221,7 @@ def test_a_package_installs_a_strategy(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    assert re.search(r'^cold +from the package cold-darts-cold$', run('strategies'), re.MULTILINE)
+    assert re.search(r'^cold +from the package cold-darts-site-cold$', run('strategies'), re.MULTILINE)
     assert 'temperature: a number; default 0.1' in run('strategies', 'cold')
     run('search', '--recipe', 'digits', '--strategy', 'cold', *words, '--output', 'out')
     assert json.loads((tmp_path / 'out' / 'result.json').read_text())['strategy'] == 'cold'
