@@ -29,9 +29,7 @@ class Cost:
     multiply_adds: int
 
 
-def network_cost(
-    genotype: AnyGenotype, *, image_size: tuple[int, int] = (32, 32), in_channels: int = 3, **options: Any
-) -> Cost:
+def network_cost(genotype: AnyGenotype, *, image_size: tuple[int, int] = (32, 32), in_channels: int = 3, **options: Any) -> Cost:
     """Counts for one image on torch's meta device: nothing is allocated or computed.
 
     Args: as for ``network_from_genotype``; ``image_size`` is (H, W).

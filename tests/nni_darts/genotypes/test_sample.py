@@ -21,7 +21,7 @@ def test_every_form_is_reversible() -> None:
 
 
 def test_values_that_json_cannot_hold_are_named_by_their_label() -> None:
-    with pytest.raises(ValueError, match=r"block: .* is a type; candidates must be text, numbers, true, false or null"):
+    with pytest.raises(ValueError, match=r'block: .* is a type; candidates must be text, numbers, true, false or null'):
         SampleGenotype.of('ghosts:GhostNet', {'block': int})
     with pytest.raises(ValueError, match='rate: .* is a float'):
         SampleGenotype.of('ghosts:GhostNet', {'rate': float('nan')})
