@@ -33,7 +33,7 @@ def own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) 
     if not (isinstance(kind, type) and issubclass(kind, ModelSpace)):
         raise InputError(f'space {path!r} is no ModelSpace: it must be a class that derives from nni.nas.nn.pytorch.ModelSpace')
     # NNI puts a constructor with other parameters in the place of the class's own, which it keeps under this name.
-    parameters = list(inspect.signature(getattr(kind, '_init_wrapped', kind.__init__)).parameters.values())[1:]
+    parameters = list(inspect.signature(getattr(kind, '_init_wrapped', kind.__init__)).parameters.values())[1:]  # type: ignore[arg-type, misc]
     named_parameters = [parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
     if len(named_parameters) == len(parameters):
         for name in settings:

@@ -124,7 +124,7 @@ class Architecture(nn.Module):
 
     def eligible(self, label: str) -> list[int]:
         """Returns the operations of a label that may be chosen: ``none`` not on an edge of a cell."""
-        names = self.decisions[label].names
+        names = self.decisions[label].names  # type: ignore[union-attr]
         return [index for index, name in enumerate(names) if label not in self.edges or name != 'none']
 
     def sample_of(self, path: Path, *, only_path: bool = False) -> dict[str, Any]:

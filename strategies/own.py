@@ -47,7 +47,7 @@ def own_method(name: str, target: str) -> Method:
     made_by = named(target, 'strategy')
     if not (inspect.isclass(made_by) or inspect.isroutine(made_by)):
         raise InputError(f'strategy {name!r} is an object of type {type(made_by).__name__}, neither a class nor a function; {_STRATEGIES}')
-    return _described(name, target, made_by)
+    return _described(name, target, made_by)  # type: ignore[arg-type]
 
 
 @cache
@@ -72,7 +72,7 @@ def _described(name: str, target: str, made_by: Callable[..., Any]) -> Method:
         from nni_darts.strategies.trained.in_process import InProcess
 
         of_run = {key: settings.pop(key) for key in ('seed', 'optimize_mode') if key in settings and key not in own.model_fields}
-        return checked_call(InProcess, {'proposer': called(**settings), **of_run})
+        return checked_call(InProcess, {'proposer': called(**settings), **of_run})  # type: ignore[dict-item]
 
     return Method(
         name,
@@ -142,7 +142,7 @@ def _schema(fields: Mapping[str, Any]) -> type[Settings]:
 def _hints(made_by: Callable[..., Any]) -> dict[str, Any]:
     """The annotations; none where they name something that is not there while the code runs."""
     try:
-        return get_type_hints(made_by.__init__ if inspect.isclass(made_by) else made_by, include_extras=True)  # type: ignore[misc]
+        return get_type_hints(made_by.__init__ if inspect.isclass(made_by) else made_by, include_extras=True)
     except (NameError, TypeError, AttributeError):
         return {}
 

@@ -22,7 +22,7 @@ class Mask(NamedTuple):
     """
 
     label: str
-    index: int
+    index: int  # type: ignore[assignment]
     renormalise: bool = False
 
 
@@ -51,7 +51,7 @@ class View:
         gone = set(self.architecture.state.dropped.get(label, ()))
         if (mask := self.mask_of(label)) is not None:
             gone.add(mask.index)
-        return [index for index in range(self.architecture.decisions[label].candidates) if index not in gone]
+        return [index for index in range(self.architecture.decisions[label].candidates) if index not in gone]  # type: ignore[union-attr]
 
     def is_cut(self, label: str) -> bool:
         """Returns whether the operations of a label stand on an input that is left out, so that nothing reads them."""

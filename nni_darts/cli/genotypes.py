@@ -124,7 +124,7 @@ def query(source: str, table: Path | None, nats_bench: Path | None, as_json: boo
         raise InputError(f'{source} is not a cell of the space nasbench201; the benchmark has results for those cells only.')
     if (table is None) == (nats_bench is None):
         raise InputError('give the measurements with either --table FILE or --nats-bench FOLDER.')
-    values = Table.read(table).query(genotype) if table else query_nats_bench(str(nats_bench), genotype)
+    values = Table.read(table).query(genotype) if table else query_nats_bench(str(nats_bench), genotype)  # type: ignore[arg-type]
     if as_json:
         click.echo(json.dumps({'arch': genotype.to_text(), **values}))
     else:

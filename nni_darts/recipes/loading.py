@@ -102,7 +102,7 @@ def assign(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def _fields(path: tuple, kind: type[BaseModel], tag: type[BaseModel] | None) -> list[str]:
+def _fields(path: tuple[Any, ...], kind: type[BaseModel], tag: type[BaseModel] | None) -> list[str]:
     """The names allowed at this place of a recipe; ``tag`` is the class of the place's section where there are several."""
     model: Any = kind
     for part in path:

@@ -210,11 +210,11 @@ class TextRecipe(Recipe):
 
     task: ClassVar[str] = 'text'
 
-    data: TextSettings
+    data: TextSettings  # type: ignore[assignment]
     space: RecurrentSpace  # type: ignore[assignment]
-    search: TextSearchSettings
-    retrain: TextTrainSettings
-    select: TextTrainSettings
+    search: TextSearchSettings  # type: ignore[assignment]
+    retrain: TextTrainSettings  # type: ignore[assignment]
+    select: TextTrainSettings  # type: ignore[assignment]
     metric: one_of(PERPLEXITY) = PERPLEXITY  # type: ignore[valid-type]
 
     def keeps_best(self, stage: str) -> bool:

@@ -320,7 +320,7 @@ def within_parameters(recipe: Recipe, genotype: AnyGenotype, most: int, count: C
     Raises:
         InputError: if even four channels have more; the message says how many.
     """
-    for channels in range(recipe.retrain.channels, 3, -1):
+    for channels in range(recipe.retrain.channels or 0, 3, -1):
         smaller = recipe.model_copy(update={'retrain': recipe.retrain.model_copy(update={'channels': channels})})
         if count(smaller) <= most:
             return smaller

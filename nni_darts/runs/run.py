@@ -105,24 +105,25 @@ class Run:
         said = work.task.cautions(spec.recipe, data, (spec.stage,))
         if spec.weights is not None:
             work = replace(work, start=Start(spec.weights.absolute()))
-            said += _cautions_of_weights(work)
+            said += _cautions_of_weights(work, Start(spec.weights.absolute()))
         self.watch.on_start(_headline(work), said)
         with alone_in(self.output):
             finished = claim(self.output, spec.recipe, spec.identity(), resume, work.task.amounts(data))
             if finished is not None:
-                return Outcome(spec.genotype, finished)
+                return Outcome(spec.architecture, finished)
             if work.start is None and FROM in (begun := read_json(self.output / RUN)):
                 work = replace(work, start=Start(Path(begun[FROM])))
-            return Outcome(spec.genotype, _trained(work))
+            return Outcome(spec.architecture, _trained(work))
 
 
-def _cautions_of_weights(work: Work) -> list[str]:
+def _cautions_of_weights(work: Work, start: Start) -> list[str]:
     """Warns of tensors that the weights do not fit, and of test data that they may have learned from."""
-    said, spec = [], work.spec
+    said: list[str] = []
+    spec, genotype = work.spec, work.spec.architecture
     if not (work.resume and (work.output / CHECKPOINT).exists()):  # else they were loaded, and may be gone
         with as_input_error(spec.stage), torch.device('meta'):
-            said += work.start.misfits(work.task.network(spec.recipe, spec.stage, spec.genotype, work.data), spec.genotype)
-        said += work.start.tested_on(spec.recipe, work.task.amounts(work.data)) if spec.stage == 'retrain' else []
+            said += start.misfits(work.task.network(spec.recipe, spec.stage, genotype, work.data), genotype)
+        said += start.tested_on(spec.recipe, work.task.amounts(work.data)) if spec.stage == 'retrain' else []
     return said
 
 
@@ -200,8 +201,8 @@ def train_longer(output: Path, epochs: int, *, resume: bool = False, watch: Watc
         watch.on_start(_headline(work), work.task.cautions(recipe, data, (stage,)))
         run[MORE] = pending
         write_json(output / RUN, run)
-        again = continued(work, before, len(pending), epochs)
-        history = [*before.get('history', []), {'epochs': again.start.trained, 'result': before['result']}]
+        again, trained = continued(work, before, len(pending), epochs)
+        history = [*before.get('history', []), {'epochs': trained, 'result': before['result']}]
         return _trained(again, history=history)
 
 

@@ -54,6 +54,13 @@ class RunSpec:
         """Describes a training: ``select`` or ``retrain``. ``more``: ``weights`` and ``plan``."""
         return cls(stage, recipe, seed, genotype=genotype, **more)
 
+    @property
+    def architecture(self) -> AnyGenotype:
+        """The genotype of a training. Raises ValueError for a search, which has none yet."""
+        if self.genotype is None:
+            raise ValueError('a search has no architecture yet')
+        return self.genotype
+
     def identity(self) -> dict[str, Any]:
         """Returns what ``run.json`` says of the run besides its recipe, as plain data."""
         what = identity(self.stage, self.seed, strategy=self.strategy, genotype=self.genotype, weights=self.weights)

@@ -52,7 +52,7 @@ class Trained:
 
 def page_of(work: Work) -> TrainingPage:
     """Returns the page of a training."""
-    return TrainingPage(work.output, work.recipe, work.spec.stage, work.spec.genotype, read_json(work.output / RUN)['seed'])
+    return TrainingPage(work.output, work.recipe, work.spec.stage, work.spec.architecture, read_json(work.output / RUN)['seed'])
 
 
 def train_network(work: Work) -> Trained:
@@ -133,7 +133,7 @@ def finish_training(work: Work, done: Trained, page: TrainingPage, **more: Any) 
         page: the page of the training.
         more: what ``result.json`` has besides.
     """
-    recipe, stage, start, genotype, best = work.recipe, work.spec.stage, work.start, work.spec.genotype, done.best
+    recipe, stage, start, genotype, best = work.recipe, work.spec.stage, work.start, work.spec.architecture, done.best
     epochs = epochs_of(work.output)
     last = epochs[-1]['epoch']
     kept = best.epoch if best is not None and best.keep and best.epoch is not None else last
@@ -152,8 +152,8 @@ def finish_training(work: Work, done: Trained, page: TrainingPage, **more: Any) 
 # some more epochs ----------------------------------------------------------------------------------------------------------------------
 
 
-def continued(work: Work, before: Mapping[str, Any], number: int, epochs: int) -> Work:
-    """Returns the run that trains a finished network for some more epochs.
+def continued(work: Work, before: Mapping[str, Any], number: int, epochs: int) -> tuple[Work, int]:
+    """Returns the run that trains a finished network for some more epochs, and for how many it has been trained.
 
     Args:
         work: the finished run; its seed is the one in ``run.json``.
@@ -166,7 +166,7 @@ def continued(work: Work, before: Mapping[str, Any], number: int, epochs: int) -
     best = _best_before(recipe, stage, work.output, before['result'], trained)
     spec = replace(work.spec, seed=work.spec.seed + _MORE_SEED * number)
     start = Start(work.output, trained, best, f'{MORE}-{number}')
-    return replace(work, spec=spec, recipe=_gently(recipe, stage, epochs), start=start)
+    return replace(work, spec=spec, recipe=_gently(recipe, stage, epochs), start=start), trained
 
 
 def _best_before(recipe: Recipe, stage: str, output: Path, result: Mapping[str, Any], trained: int) -> tuple[int, float] | None:

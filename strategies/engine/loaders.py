@@ -92,7 +92,7 @@ class _GrowingBatches:
                 raise ValueError('this strategy makes batches larger: it needs loaders with a batch_size (or batch_increase: 0)')
             return
         self._sampler.batch_size = self._size + growth
-        count = len(self._sampler.sampler)
+        count = len(self._sampler.sampler)  # type: ignore[arg-type]
         alone = growth and parallel.too_small(count % self._sampler.batch_size) and count > self._sampler.batch_size
         self._sampler.drop_last = bool(self._drop_last or alone)
 
@@ -117,7 +117,7 @@ def _shuffled(loader: Any) -> Any:
         return DataLoader(
             loader.dataset,
             batch_size=loader.batch_size,
-            sampler=RandomSampler(loader.dataset),
+            sampler=RandomSampler(loader.dataset),  # type: ignore[arg-type]
             num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
             pin_memory=loader.pin_memory,

@@ -187,7 +187,7 @@ class DifferentiableModule(_Forwarding):
         Arguments as for :meth:`loss_on`.
         """
         outputs = self.training_module.training_step(batch, batch_idx)
-        return _weighted(outputs.get('architecture_loss', outputs['loss']) if isinstance(outputs, dict) else outputs, share)
+        return _weighted(outputs.get('architecture_loss', outputs['loss']) if isinstance(outputs, dict) else outputs, share)  # type: ignore[arg-type]
 
     def score_on(self, batch: Any, batch_idx: int, share: float, criterion: Literal['accuracy', 'loss']) -> Tensor:
         """Returns the portion of a batch's samples that are right, or minus its mean loss: a scalar on the batch's device.

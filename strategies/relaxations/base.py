@@ -50,7 +50,6 @@ class Relaxation:
 
     trains_alpha = True
     weighted_edges = False
-    portion: int | None = None
     passes: float = 1
     sampled = False
     portion: int | None = None

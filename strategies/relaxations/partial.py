@@ -47,7 +47,7 @@ class PartialChannels(Relaxation):
         """The candidate with 1/k of its channels."""
         if self.portion == 1:
             return module
-        narrow = _narrow(copy.deepcopy(module), self.portion)
+        narrow = _narrow(copy.deepcopy(module), self.portion)  # type: ignore[arg-type]
         covered = {id(tensor) for layer in narrow.modules() if isinstance(layer, _LAYERS) for tensor in layer.parameters(recurse=False)}
         if any(id(parameter) not in covered for parameter in narrow.parameters()):
             raise ValueError(f'pc-darts can narrow only operations made of Conv2d and BatchNorm2d, not {type(module).__name__}')
@@ -65,7 +65,7 @@ class PartialChannels(Relaxation):
         if passed.shape[2:] != searched.shape[2:]:
             passed = functional.max_pool2d(passed, 2, 2, ceil_mode=True)
         # Shuffled so that the next operation, too, searches some of the channels that went around this one.
-        return torch.channel_shuffle(torch.cat([searched, passed], dim=1), self.portion)
+        return torch.channel_shuffle(torch.cat([searched, passed], dim=1), self.portion)  # type: ignore[arg-type]
 
 
 _LAYERS = (nn.Conv2d, nn.BatchNorm2d)

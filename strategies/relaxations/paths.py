@@ -51,13 +51,13 @@ class SampledPaths(Relaxation):
     @contextmanager
     def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:
         """Draws the path of this step."""
-        architecture.view = View(architecture, path=architecture.policy.draw())
+        architecture.view = View(architecture, path=architecture.policy.draw())  # type: ignore[union-attr]
         yield
 
     @contextmanager
     def validation_step(self, architecture: Architecture, model: nn.Module) -> Iterator[None]:
         """Draws the path of this batch."""
-        architecture.view = View(architecture, path=architecture.policy.draw())
+        architecture.view = View(architecture, path=architecture.policy.draw())  # type: ignore[union-attr]
         norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.training]
         momenta = [norm.momentum for norm in norms]
         counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]

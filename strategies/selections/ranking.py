@@ -81,7 +81,7 @@ class Ranking(Selection):
 
     def select(self, architecture: Architecture, relaxation: Relaxation) -> dict[str, Any]:
         """The NNI sample of the best path, once they are ranked."""
-        return architecture.sample_of(architecture.state.memory.get('ranked') or architecture.policy.best())
+        return architecture.sample_of(architecture.state.memory.get('ranked') or architecture.policy.best())  # type: ignore[union-attr]
 
 
 def _ranked(scoring: Scoring, architecture: Architecture, module: DifferentiableModule, paths: list[Path]) -> list[tuple[float, Path]]:

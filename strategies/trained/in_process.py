@@ -89,7 +89,7 @@ class InProcess(OneShotStrategy):
     def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
         """The trained models, best first."""
         done = [model for model in self.trained if model.metric is not None]
-        yield from (sorted(done, key=lambda model: -self._score(model)) if sort else done)[:limit]
+        yield from (sorted(done, key=lambda model: -(self._score(model) or 0.0)) if sort else done)[:limit]
 
     def select(self) -> dict[str, Any]:
         """The best model's sample.
