@@ -7,6 +7,7 @@ Reading files, building kernels or scoring candidates lies deep inside a run, an
 from __future__ import annotations
 
 import gc
+import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
@@ -94,6 +95,7 @@ def loading_torch() -> Iterator[None]:
         gc.disable()
     try:
         with under_way('loading torch'):
+            importlib.import_module('numpy')  # before torch, which swallows Ctrl-C while it imports numpy itself
             yield
     finally:
         if first:

@@ -77,13 +77,18 @@ def create_strategy(name: str, /, **settings: Any) -> OneShotStrategy:
 
 
 def full_name(name: str) -> str:
-    """Returns the name for which another one stands: ``darts-1st+pt`` for ``darts-pt``; any other name as it is."""
+    """Returns the name for which another one stands: ``darts-1st+pt`` for ``darts-pt``; any other name as it is.
+
+    A row of an experiment may be called by a strategy and the settings that it changes, as in ``darts-2nd search.epochs=5``: then it is the
+    strategy's name.
+    """
+    name = str(name).partition(' ')[0]
     return str(ALIASES.get(name, name))
 
 
 def file_name(name: str) -> str:
     """Returns a strategy's name as part of a file name or an address. Some web servers take a ``+`` for a space."""
-    return name.replace('+', '-').replace(':', '--')
+    return re.sub(r'[^\w.-]', '-', name.replace(':', '--'))
 
 
 def names() -> list[str]:

@@ -14,7 +14,18 @@ from nni_darts.runs.durations import parse_duration
 from nni_darts.runs.planning import check_no_budget
 from nni_darts.strategies.settings import Settings, setting
 
-__all__ = ['BEST', 'EACH_SEED', 'NOT_BY_HAND', 'NO_ASSESSOR', 'TIME', 'TIME_ELSEWHERE', 'TunerArguments', 'is_local', 'unsendable']
+__all__ = [
+    'BEST',
+    'EACH_SEED',
+    'NOT_BY_HAND',
+    'NO_ASSESSOR',
+    'TIME',
+    'TIME_BESIDE_SETTINGS',
+    'TIME_ELSEWHERE',
+    'TunerArguments',
+    'is_local',
+    'unsendable',
+]
 
 NO_ASSESSOR = (
     'leave assessor out: it would compare searches with trainings of other lengths, and their numbers are not comparable; '
@@ -24,6 +35,8 @@ NO_ASSESSOR = (
 NOT_BY_HAND = 'NNI starts nni-darts trial for each trial; to run a stage by hand, use nni-darts search or nni-darts retrain'
 
 TIME = 'classArgs.time'
+TIME_BESIDE_SETTINGS = f'{TIME} plans the same epochs for all, so searchSpace may hold no settings of the recipe beside strategy and seed'
+
 TIME_ELSEWHERE = f'{TIME} needs trials on this machine (trainingService local), where it times their steps; elsewhere leave it out'
 
 BEST, EACH_SEED = 'best', 'each_seed'

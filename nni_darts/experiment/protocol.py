@@ -6,9 +6,11 @@ from scratch. Random search and evolution have no search trial: their cells go s
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from nni_darts.errors import InputError
@@ -54,13 +56,14 @@ class Protocol:
 
     Attributes:
         recipe: all settings.
-        strategies, seeds: every pair of them is searched.
+        strategies, seeds: every pair of them is searched. A strategy may be followed by the settings that it changes in the recipe.
         retrain_runs: how often the best cell of each strategy is trained from scratch, with seeds 1, 2, …, where ``retrain`` is ``best``.
         retrain: ``best`` trains the best cell of all seeds, ``each_seed`` the best cell of every seed, once and with that seed: so test
             results have a spread over searches.
 
     Raises:
-        InputError: for wrong settings of a strategy, or a budget too small for one that trains cells one by one.
+        InputError: for wrong settings of a strategy or in the search space, or a budget too small for a strategy that trains cells one by
+            one.
     """
 
     recipe: Recipe
@@ -70,7 +73,19 @@ class Protocol:
     retrain: str = BEST
 
     def __post_init__(self) -> None:
-        check_strategies(self.recipe, self.strategies)
+        recipes = {strategy: self._changed(strategy) for strategy in self.strategies}
+        object.__setattr__(self, '_recipes', recipes)
+        for strategy, recipe in recipes.items():
+            check_strategies(recipe, [strategy.partition(' ')[0]])
+
+    def recipe_of(self, strategy: str) -> Recipe:
+        """Returns the recipe with the settings that one of the ``strategies`` changes, such as ``darts-2nd search.epochs=5``."""
+        recipes: dict[str, Recipe] = self._recipes  # type: ignore[attr-defined]
+        return recipes[strategy]
+
+    def _changed(self, strategy: str) -> Recipe:
+        _, _, changes = strategy.partition(' ')
+        return self.recipe.changed(changes.split(), source='searchSpace') if changes else self.recipe
 
     def jobs(self, results: Results, given_up: Collection[str]) -> list[Job]:
         """All jobs that can be named by now, finished ones included, in the order in which they should run.
@@ -131,14 +146,14 @@ class Protocol:
         for job in self._trainings(search.strategy, search.seed):
             if job.key in results or job.key in given_up:
                 values[job.cell] = results[job.key]['default'] if job.key in results else None
-        cells = cells_to_train(self.recipe, search.strategy, search.seed, values)
+        cells = cells_to_train(self.recipe_of(search.strategy), search.strategy, search.seed, values)
         return [(genotype.code(), number) for number, genotype in enumerate(cells, start=1)]
 
     def _trainings(self, strategy: str, seed: int) -> list[Job]:
         """The short trainings that a strategy can have under a seed, without the cells."""
         if not find(strategy).one_by_one:
             return [Job('select', strategy, seed)]
-        return [Job('select', strategy, seed, cell=number) for number in range(1, number_of_cells(self.recipe, strategy) + 1)]
+        return [Job('select', strategy, seed, cell=number) for number in range(1, number_of_cells(self.recipe_of(strategy), strategy) + 1)]
 
     def select_results(self, strategy: str, results: Results) -> list[Mapping[str, Any]]:
         """Results of the short trainings of a strategy's cells, in the order of seeds and cells."""
@@ -156,30 +171,51 @@ class Protocol:
 
 
 def parse_search_space(space: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Strategies and seeds from NNI's search space, for example
-    ``{strategy: {_type: choice, _value: [darts-2nd, random]}, seed: {_type: choice, _value: [1, 2]}}``.
+    """Reads strategies and seeds from NNI's search space.
+
+    Besides ``strategy`` and ``seed`` it may have settings of the recipe, such as ``search.epochs: {_type: choice, _value: [5, 10]}``. Every
+    strategy is then compared with every combination of them, each under a name of its own, such as ``darts-2nd search.epochs=5``.
+
+    Example:
+        ``parse_search_space({'strategy': {'_type': 'choice', '_value': ['darts-2nd', 'random']}})``
 
     Raises:
-        InputError: for another key, an unknown strategy, or seeds that are not whole numbers from 1.
+        InputError: for another key, an unknown strategy, seeds that are not whole numbers from 1, or values that are no numbers or words.
     """
-    if not isinstance(space, Mapping) or set(space) - {'strategy', 'seed'} or 'strategy' not in space:
-        raise InputError("searchSpace must have the key 'strategy' and may have 'seed', nothing else")
-    values = {}
+    if not isinstance(space, Mapping) or 'strategy' not in space or any(not _is_setting(key) for key in set(space) - {'strategy', 'seed'}):
+        raise InputError(
+            "searchSpace must have the key 'strategy'; it may have 'seed', and settings of the recipe's sections "
+            f'{", ".join(_SECTIONS)}, such as search.epochs'
+        )
+    values: dict[str, list[Any]] = {}
     for key, entry in space.items():
-        if (
-            not isinstance(entry, Mapping)
-            or entry.get('_type') != 'choice'
-            or not isinstance(entry.get('_value'), list)
-            or not entry['_value']
-        ):
+        chosen = entry.get('_value') if isinstance(entry, Mapping) and entry.get('_type') == 'choice' else None
+        if not isinstance(chosen, list) or not chosen:
             raise InputError(f'searchSpace.{key} must be {{_type: choice, _value: [...]}} with at least one value, not {entry!r}')
-        values[key] = entry['_value']
+        values[key] = chosen
     for name in values['strategy']:
-        if not isinstance(name, str):
+        if not isinstance(name, str) or ' ' in name:
             raise InputError(f'searchSpace.strategy: {name!r} must be the name of a strategy')
         check_strategy(name, 'searchSpace.strategy')
     seeds = values.get('seed', [1])
     for seed in seeds:
         if not isinstance(seed, int) or isinstance(seed, bool) or not 1 <= seed < 2**31:
             raise InputError(f'searchSpace.seed: {seed!r} must be a whole number from 1 (the page of NNI shows 0 as if there were none)')
-    return tuple(dict.fromkeys(values['strategy'])), tuple(dict.fromkeys(seeds))
+    settings = [[f'{key}={_word(key, value)}' for value in values[key]] for key in sorted(set(values) - {'strategy', 'seed'})]
+    rows = (' '.join(row) for row in product(values['strategy'], *settings))
+    return tuple(dict.fromkeys(rows)), tuple(dict.fromkeys(seeds))
+
+
+_SECTIONS = ('space', 'search', 'select', 'retrain')
+
+
+def _is_setting(key: Any) -> bool:
+    return isinstance(key, str) and key.partition('.')[0] in _SECTIONS and bool(key.partition('.')[2]) and not set(key) & set(' =')
+
+
+def _word(key: str, value: Any) -> str:
+    """A value as a part of a row's name. Raises InputError for one that is no number, word, true, false or null."""
+    word = value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, (list, dict)) or not word or set(word) & set(' ="#/'):
+        raise InputError(f'searchSpace.{key}: {value!r} must be a number, a word, true, false or null')
+    return word

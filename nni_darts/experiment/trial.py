@@ -96,7 +96,9 @@ def run_trial() -> None:
     for record in epochs_of(output):  # run before a stop, but never heard of
         on_epoch(record)
     genotype = genotype_from_code(job['arch']) if job['arch'] else None
-    spec = RunSpec(job['stage'], recipe, job['seed'], strategy=job['strategy'] if genotype is None else '', genotype=genotype)
+    spec = RunSpec(
+        job['stage'], recipe, job['seed'], strategy=job['strategy'].partition(' ')[0] if genotype is None else '', genotype=genotype
+    )
     with watched(said):
         outcome = Run(spec, output, Watch(_begin, on_epoch, on_decision)).execute(resume=True)
     watchdog.stop()

@@ -22,7 +22,7 @@ import requests
 from nni.tuner import Tuner
 
 from nni_darts.errors import InputError
-from nni_darts.experiment.arguments import BEST, NO_ASSESSOR, TIME, TIME_ELSEWHERE, TunerArguments, is_local
+from nni_darts.experiment.arguments import BEST, NO_ASSESSOR, TIME, TIME_BESIDE_SETTINGS, TIME_ELSEWHERE, TunerArguments, is_local
 from nni_darts.experiment.failures import Failures
 from nni_darts.experiment.ledger import Ledger, Standing
 from nni_darts.experiment.manager import ERROR, LIMITED, TUNER_SINCE, Manager, TrialRecord, bypass_proxy, tuner_starts
@@ -248,7 +248,12 @@ class SearchAndRetrain(Tuner):
         local = is_local(config.get('trainingService'))
         if self._seconds is not None and not local:
             raise InputError(TIME_ELSEWHERE)
-        own = experiment_seconds(config.get('maxExperimentDuration')) if local and self.recipe.budget is None else None
+        assert self._protocol is not None
+        rows = any(' ' in strategy for strategy in self._protocol.strategies)
+        if self._seconds is not None and rows:
+            raise InputError(TIME_BESIDE_SETTINGS)
+        planned = local and self.recipe.budget is None and not rows
+        own = experiment_seconds(config.get('maxExperimentDuration')) if planned else None
         limits = [(seconds, key) for seconds, key in ((self._seconds, TIME), (own, 'maxExperimentDuration')) if seconds is not None]
         folder = os.environ.get('NNI_LOG_DIRECTORY')
         if not limits or folder is None:
@@ -282,7 +287,7 @@ class SearchAndRetrain(Tuner):
             'manager': f'{host}:{self._manager.address.partition(":")[2]}',
             'share': config.get('trialConcurrency', 1) if local else 1,
             **self._surroundings,
-            'recipe': self._protocol.recipe.to_dict(),
+            'recipe': self._protocol.recipe_of(job.strategy).to_dict(),
             'mutation_summary': {'stage': job.stage, 'strategy': job.strategy, 'seed': job.seed, 'arch': job.arch or '-'},
         }
 

@@ -10,7 +10,6 @@ import difflib
 import json
 import shutil
 import warnings
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, chdir, nullcontext
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from typing import Any
 
 from nni_darts.activity import loading_torch
 from nni_darts.errors import InputError
-from nni_darts.experiment.arguments import NO_ASSESSOR, TIME_ELSEWHERE, TunerArguments, is_local
+from nni_darts.experiment.arguments import NO_ASSESSOR, TIME_BESIDE_SETTINGS, TIME_ELSEWHERE, TunerArguments, is_local
 from nni_darts.experiment.machines import look_at
 from nni_darts.experiment.protocol import Protocol, parse_search_space
 from nni_darts.recipes import Recipe, load_yaml
@@ -83,7 +82,7 @@ def check_experiment(path: Path, *, closed: bool = False) -> Findings:
         return findings
     _check_nni(path, findings)
     if protocol is not None:
-        _check_data(config, protocol.recipe, protocol.strategies, path, findings)
+        _check_data(config, protocol, path, findings)
         _check_machines(config, protocol.recipe, path, findings)
     return findings
 
@@ -133,6 +132,8 @@ def _check_tuner(config: dict[str, Any], path: Path, findings: Findings) -> Prot
         if parsed.time is not None and not is_local(config['trainingService']):
             raise InputError(TIME_ELSEWHERE)
         strategies, seeds = parse_search_space(_search_space(config, path))
+        if parsed.time is not None and any(' ' in strategy for strategy in strategies):
+            raise InputError(TIME_BESIDE_SETTINGS)
         return Protocol(recipe, strategies, seeds, parsed.retrain_runs, parsed.retrain)
     except InputError as error:
         findings.errors.append(str(error))
@@ -220,7 +221,7 @@ def _check_place_of_data(config: dict[str, Any], recipe: Recipe, path: Path, fin
         findings.errors.append(str(error))
 
 
-def _check_data(config: dict[str, Any], recipe: Recipe, strategies: Sequence[str], path: Path, findings: Findings) -> None:
+def _check_data(config: dict[str, Any], protocol: Protocol, path: Path, findings: Findings) -> None:
     """The data, and what the stages will build from it."""
     if any(service.get('platform') != 'local' for service in _services(config)):
         return
@@ -228,12 +229,13 @@ def _check_data(config: dict[str, Any], recipe: Recipe, strategies: Sequence[str
         from nni_darts.runs.costs import cautions, preflight
         from nni_darts.runs.tasks import task_of
 
-    task = task_of(recipe)
+    recipe, task = protocol.recipe, task_of(protocol.recipe)
+    rows = [(protocol.recipe_of(strategy), [strategy.partition(' ')[0]]) for strategy in protocol.strategies]
     try:
         with _inside('trialCodeDirectory', path.parent / str(config.get('trialCodeDirectory') or '.')):
             data = task.load(recipe)
-            bought = preflight(recipe, strategies, data)
-            findings.warnings += cautions(recipe, strategies, data)
+            bought = [line for changed, strategies in rows for line in preflight(changed, strategies, data)]
+            findings.warnings += dict.fromkeys(line for changed, strategies in rows for line in cautions(changed, strategies, data))
     except InputError as error:
         findings.errors.append(str(error))
         return

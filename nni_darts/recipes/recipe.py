@@ -191,6 +191,10 @@ class Recipe(Section):
             raise InputError(f'{path} is damaged ({type(error).__name__}); name the recipe with --recipe') from None
         return cls.of_run(values, overrides, source=f'the recipe of {folder}')
 
+    def changed(self, overrides: Iterable[str] | Mapping[str, Any], *, source: str) -> Recipe:
+        """Returns the recipe with other settings. Arguments and errors as for :meth:`of_run`."""
+        return type(self).of_run(self.to_dict(), overrides, source=source)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data that :meth:`from_dict` reads back."""
         return self.model_dump(mode='json')

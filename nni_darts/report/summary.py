@@ -133,11 +133,13 @@ def _commands(protocol: Protocol, jobs: Sequence[Job], rows: Sequence[Mapping[st
     again = []
     for job in jobs:
         name = _folder(job.key)
+        strategy, *changes = job.strategy.split()
+        sets = ''.join(f' --set {change}' for change in changes)
         if job.stage == 'search':
-            again.append(f'nni-darts search --recipe {RECIPE} --strategy {job.strategy} --seed {job.seed} --output {name}')
+            again.append(f'nni-darts search --recipe {RECIPE} --strategy {strategy}{sets} --seed {job.seed} --output {name}')
         elif job.arch:
             stage = '' if job.stage == 'retrain' else f'--stage {job.stage} '
-            again.append(f'nni-darts retrain --recipe {RECIPE} {stage}--genotype={job.arch} --seed {job.seed} --output {name}')
+            again.append(f'nni-darts retrain --recipe {RECIPE} {stage}--genotype={job.arch}{sets} --seed {job.seed} --output {name}')
     train = f'nni-darts retrain --recipe {protocol.recipe.space.full_size} --set data.path=FOLDER'
     full = [f'{train} --genotype={row["code"]} --output {_folder(row["strategy"])}-full' for row in rows if row['code']]
     return {'again': again, 'full_size': full}

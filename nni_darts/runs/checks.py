@@ -27,6 +27,8 @@ _MANY = 1_000_000_000
 def named_method(name: str) -> Method:
     """The method of that name. Raises InputError for an unknown one; the message lists the known ones."""
     try:
+        if ' ' in name:
+            raise ValueError(f'a strategy has no space in its name: {name!r}')
         return find(name)
     except ValueError as error:
         raise InputError(str(error)) from None

@@ -179,7 +179,7 @@ def test_random_search_has_no_search_trials() -> None:
         ({'strategy': {'_type': 'choice', '_value': ['darts']}}, "unknown strategy 'darts'"),
         ({'strategy': {'_type': 'uniform', '_value': [0, 1]}}, '_type: choice'),
         ({'strategy': {'_type': 'choice', '_value': []}}, 'at least one'),
-        ({'strategy': {'_type': 'choice', '_value': ['random']}, 'lr': {}}, 'nothing else'),
+        ({'strategy': {'_type': 'choice', '_value': ['random']}, 'lr': {}}, 'it may have .seed., and settings'),
         ({'strategy': {'_type': 'choice', '_value': ['random']}, 'seed': {'_type': 'choice', '_value': [0]}}, 'from 1'),
         ({'strategy': {'_type': 'choice', '_value': ['random']}, 'seed': {'_type': 'choice', '_value': ['1']}}, "'1'"),
         ({'strategy': {'_type': 'choice', '_value': [3]}}, '3'),
@@ -269,3 +269,37 @@ def test_the_table_has_mean_and_spread() -> None:
     assert row['select']['mean'] * 100 == pytest.approx(sum(values) / 2)
     assert row['select']['sd'] * 100 == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
     assert f'{sum(values) / 2:.2f} ±' in table
+
+
+def choices(**values: list[object]) -> dict[str, object]:
+    return {key.replace('__', '.'): {'_type': 'choice', '_value': value} for key, value in values.items()}
+
+
+def test_settings_in_the_search_space_are_rows_of_their_own() -> None:
+    space = choices(strategy=['darts-1st', 'random'], seed=[1, 2], search__random_samples=[2, 3], retrain__schedule=['step'])
+    rows, seeds = parse_search_space(space)
+    assert rows == tuple(
+        f'{strategy} retrain.schedule=step search.random_samples={count}' for strategy in ('darts-1st', 'random') for count in (2, 3)
+    )
+    protocol = Protocol(Recipe.load('digits'), rows, seeds)
+    assert [protocol.recipe_of(row).search.random_samples for row in rows] == [2, 3, 2, 3]
+    assert {protocol.recipe_of(row).retrain.schedule for row in rows} == {'step'} and protocol.recipe.retrain.schedule == 'cosine'
+    counts = Counter((job.stage, job.strategy) for job in protocol.jobs({}, ()))
+    assert counts == Counter({**{('search', row): 2 for row in rows[:2]}, ('select', rows[2]): 4, ('select', rows[3]): 6})
+    assert len({job.key for job in protocol.jobs({}, ())}) == sum(counts.values())
+
+
+@pytest.mark.parametrize(
+    ('space', 'words'),
+    [
+        (choices(strategy=['random'], data__path=['a', 'b']), 'settings of the recipe.s sections space, search, select, retrain'),
+        (choices(strategy=['random'], search=[1]), 'settings of the recipe.s sections'),
+        (choices(strategy=['random search.epochs=3']), 'must be the name of a strategy'),
+        (choices(strategy=['random'], search__settings=[{}]), 'must be a number, a word, true, false or null'),
+        (choices(strategy=['random'], search__epoch=[1]), "unknown key 'search.epoch'"),
+        (choices(strategy=['random'], search__epochs=[0]), 'search.epochs = 0 is wrong'),
+    ],
+)
+def test_wrong_settings_in_the_search_space_are_named(space: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Protocol(Recipe.load('digits'), *parse_search_space(space))
