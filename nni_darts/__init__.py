@@ -13,10 +13,21 @@ if TYPE_CHECKING:
     from nni_darts.genotypes.published import PUBLISHED
     from nni_darts.genotypes.recurrent import RnnGenotype
     from nni_darts.recipes import Recipe
+    from nni_darts.runs.loading import load_search
     from nni_darts.runs.model import load_model
 
 __version__ = '0.2.0.dev0'
-__all__ = ['DARTS_OPERATIONS', 'PUBLISHED', 'Genotype', 'NasBench201Genotype', 'Recipe', 'RnnGenotype', '__version__', 'load_model']
+__all__ = [
+    'DARTS_OPERATIONS',
+    'PUBLISHED',
+    'Genotype',
+    'NasBench201Genotype',
+    'Recipe',
+    'RnnGenotype',
+    '__version__',
+    'load_model',
+    'load_search',
+]
 
 _HOMES = {
     'DARTS_OPERATIONS': 'nni_darts.genotypes.convolutional',
@@ -26,6 +37,7 @@ _HOMES = {
     'Recipe': 'nni_darts.recipes',
     'RnnGenotype': 'nni_darts.genotypes.recurrent',
     'load_model': 'nni_darts.runs.model',
+    'load_search': 'nni_darts.runs.loading',
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)
