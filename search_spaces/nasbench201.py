@@ -6,6 +6,7 @@ The same code gives the search space and, from a genotype, the network to train.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -158,10 +159,7 @@ def nasbench201_network(
     *,
     in_channels: int = 3,
     affine: bool = True,
-    stem: str = 'cifar',
-    auxiliary: bool = False,
-    drop_path: float = 0.0,
-    pool_batch_norm: bool = True,
+    **others: Any,
 ) -> NasBench201Network:
     """The network to train: (B, in_channels, H, W) → logits (B, num_classes).
 
@@ -169,13 +167,16 @@ def nasbench201_network(
         genotype: any cell of NAS-Bench-201.
         channels, cells, num_classes, in_channels: as for :class:`NasBench201Space`.
         affine: whether the batch norms of the cells have scale and shift.
-        stem, auxiliary, drop_path: options of other networks of cells, which have no other value than the default here.
-        pool_batch_norm: ignored, since these pools never have one.
+        others: ``stem``, ``auxiliary``, ``drop_path`` of other networks of cells, which have no other value here than their default; and
+            ``pool_batch_norm``, which is ignored, since these pools never have one.
 
     Raises:
         ValueError: for sizes that make no network, or an option that these networks do not have.
     """
-    for name, value, only in (('stem', stem, 'cifar'), ('auxiliary', auxiliary, False), ('drop_path', drop_path, 0.0)):
-        if value != only:
-            raise ValueError(f'networks of NAS-Bench-201 have no other {name} than {only!r}')
+    only = {'stem': 'cifar', 'auxiliary': False, 'drop_path': 0.0, 'pool_batch_norm': others.get('pool_batch_norm')}
+    for name, value in others.items():
+        if name not in only:
+            raise ValueError(f'networks of NAS-Bench-201 have no {name}')
+        if value != only[name]:
+            raise ValueError(f'networks of NAS-Bench-201 have no other {name} than {only[name]!r}')
     return NasBench201Network(genotype, channels=channels, cells=cells, num_classes=num_classes, in_channels=in_channels, affine=affine)

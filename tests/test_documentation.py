@@ -55,14 +55,14 @@ def test_commands(page: str, line: str, tmp_path: Path, monkeypatch: pytest.Monk
         assert f'`{line}`' in MENTIONS, line  # in the text a command may be named without all it needs
         return
     overrides = [item for item in values.get('overrides', ()) if '...' not in item]
-    if values.get('recipe') and not values['recipe'].endswith('.yml'):
+    if not any('=ghosts:' in item for item in overrides) and values.get('recipe') and not values['recipe'].endswith('.yml'):
         Recipe.load(values['recipe'], overrides)
     if ':' not in values.get('strategy', ''):
         check_name(values.get('strategy', 'random'))
     file = values.get('experiment') or values.get('target')
     if file is not None and file.suffix == '.yml' and file.parent.name == 'examples':
         assert file.is_file()
-    if words[0] in QUICK and not any(word in line for word in ('out/', 'data.path', 'NAME', 'tempered:')):
+    if words[0] in QUICK and not any(word in line for word in ('out/', 'data.path', 'NAME', 'tempered:', 'ghosts:')):
         monkeypatch.chdir(tmp_path)
         done = CliRunner().invoke(main, words)
         assert done.exit_code == 0, done.output

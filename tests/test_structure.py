@@ -22,7 +22,6 @@ MANY_PARAMETERS = {
     'search_spaces/cnn.py: _build',
     'strategies/architects/architect.py: gradient',
     'strategies/architects/gradient.py: architecture_gradient',
-    'strategies/fast/streamed.py: streamed',
 }
 """Functions that still have more parameters than they may. The list only gets shorter."""
 

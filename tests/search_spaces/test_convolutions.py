@@ -87,7 +87,7 @@ def test_autocast_goes_the_usual_way() -> None:
 def test_every_shape_of_our_networks_in_a_process_of_its_own(processor: str, threads: tuple[int, ...]) -> None:
     limits = {'OMP_NUM_THREADS': str(max(threads)), 'OMP_WAIT_POLICY': 'passive', **INSTRUCTION_SETS[processor]}
     process = subprocess.run(
-        [sys.executable, '-W', 'ignore', Path(__file__).with_name('convolution_shapes.py'), *map(str, threads)],
+        [sys.executable, '-W', 'ignore', Path(__file__).parents[1] / 'helpers' / 'convolution_shapes.py', *map(str, threads)],
         capture_output=True,
         text=True,
         timeout=300,

@@ -21,7 +21,7 @@ from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy, Evolution, RandomSearch, create_strategy
 from nni_darts.strategies.architects import FirstOrder
 from nni_darts.strategies.architecture import edge_topology
-from nni_darts.strategies.engine.loaders import _shuffled
+from nni_darts.strategies.engine.loaders import SearchLoaders, _shuffled
 from nni_darts.strategies.trained.in_process import choices_of
 from nni_darts.training import ImageClassifier
 from tests.helpers import fitting
@@ -217,10 +217,9 @@ def test_alpha_steps_see_shuffled_validation_batches() -> None:
 @pytest.mark.parametrize(('train', 'valid', 'steps'), [(24, 8, 3), (8, 24, 1), (24, 24, 3)])
 def test_an_epoch_is_one_pass_over_the_training_batches(train: int, valid: int, steps: int) -> None:
     strategy = create_strategy('darts-1st')
-    loader = strategy.__class__.train_dataloader
-    strategy._architecture_loader = None
     pair = loaders((1, 8, 8), 10, train=train, valid=valid)
-    combined = loader(strategy, lambda: pair[0], lambda: pair[1])
+    strategy.loaders = SearchLoaders(None, lambda: pair[1])
+    combined = strategy.train_dataloader(lambda: pair[0], lambda: pair[1])
     assert sum(1 for _ in combined) == steps
 
 
