@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from benchmarks.common import benchmark, print_table
 from nni_darts import PUBLISHED, Recipe, RnnGenotype
 from nni_darts.data import TextData
-from nni_darts.files import write_text
+from nni_darts.files import METRICS, write_text
 from nni_darts.runs.tasks import task_of
 from nni_darts.search_spaces import Dropouts
 from nni_darts.search_spaces.recurrent import Encoded, dropout_mask
 from nni_darts.training.best_epoch import BestEpoch
-from nni_darts.training.run import create_trainer, epochs_of, last_checkpoint, quiet_lightning
+from nni_darts.training.run import EpochLog, create_trainer, epochs_of, last_checkpoint, quiet_lightning
 
 WORDS = 200_000
 """Of the training text, from its start; validation and test text are whole."""
@@ -104,11 +104,10 @@ def train(recipe: Recipe, data: TextData, network: nn.Module, folder: Path) -> d
         settings, best = recipe.retrain, BestEpoch(recipe.metric)
         trainer = create_trainer(
             folder,
-            epochs=settings.epochs,
-            accelerator='cpu',
-            precision='32-true',
+            recipe.model_copy(update={'accelerator': 'cpu'}),
+            settings.epochs,
+            log=EpochLog(folder / METRICS, _say),
             gradient_clip=settings.gradient_clip,
-            on_epoch=_say,
             callbacks=[best],
         )
         last = last_checkpoint(folder)

@@ -22,8 +22,8 @@ from nni_darts.experiment.protocol import Job, Protocol
 from nni_darts.genotypes import genotype_from_code
 from nni_darts.report.records import unpack
 from nni_darts.report.searches import search_data, write_search
-from nni_darts.report.summary import PAGE, summarize, write_summary
-from nni_darts.report.trainings import TRAINING, training_data, write_training
+from nni_darts.report.summary import PAGE, Observed, summarize, write_summary
+from nni_darts.report.trainings import TRAINING, AboutTraining, training_data, write_training
 from nni_darts.report.trials import write_trials
 from nni_darts.strategies.registry import file_name
 
@@ -83,7 +83,7 @@ class Pages:
         self._guarded(
             'summary',
             lambda: write_summary(
-                self._folder, summarize(protocol, jobs, standing, records, named, reasons, epochs, over=over, starts=starts, plan=plan)
+                self._folder, summarize(protocol, jobs, standing, records, Observed(named, reasons, epochs, starts, plan), over=over)
             ),
         )
 
@@ -92,18 +92,14 @@ class Pages:
         reported, _ = self._manager.reported(trial_id)
         measured = [unpack(value) for value in reported if isinstance(value, Mapping)]
         self._epochs[trial_id] = _numbers(measured)
-        about: dict[str, Any] = {'recipe': protocol.recipe.name, 'metric': protocol.recipe.metric.name, 'over': result is not None}
+        over, recipe = result is not None, protocol.recipe
         if job.stage == 'search':
-            data = search_data(measured, strategy=job.strategy, seed=job.seed, **about)
+            data = search_data(measured, strategy=job.strategy, seed=job.seed, recipe=recipe.name, metric=recipe.metric.name, over=over)
             write_search(self._folder, page_name(job), data, up=PAGE)
         else:
-            data = self._local_training(trial_id, over=result is not None) or training_data(
-                measured,
-                stage=job.stage,
-                seed=job.seed,
-                genotype=genotype_from_code(job.arch),
-                result=_result(protocol, job, result),
-                **about,
+            about = AboutTraining(job.stage, job.seed, recipe.name, recipe.metric.name, genotype_from_code(job.arch))
+            data = self._local_training(trial_id, over=over) or training_data(
+                measured, about, over=over, result=_result(protocol, job, result)
             )
             write_training(self._folder, page_name(job), {**data, 'strategy': job.strategy, 'cell': job.cell}, up=PAGE)
         if result is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -31,9 +31,39 @@ if TYPE_CHECKING:
     from nni_darts.experiment.manager import TrialRecord
     from nni_darts.experiment.protocol import Job, Protocol
 
-__all__ = ['DATA', 'PAGE', 'RECIPE', 'format_largest_class', 'format_limit', 'format_table', 'footnotes', 'summarize', 'write_summary']
+__all__ = [
+    'DATA',
+    'PAGE',
+    'RECIPE',
+    'Observed',
+    'format_largest_class',
+    'format_limit',
+    'format_table',
+    'footnotes',
+    'summarize',
+    'write_summary',
+]
 
 PAGE, DATA, RECIPE = 'summary.html', 'summary.json', 'recipe.yml'
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Observations of an experiment besides its jobs and trials.
+
+    Attributes:
+        pages: key of a job → address of its page.
+        reasons: trial id → why it ended without a result.
+        epochs: key of a job → measurements of its epochs so far.
+        starts: when the experiment was started and each time resumed, in seconds since the epoch.
+        plan: how it was planned into a time, in words; '' without one.
+    """
+
+    pages: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    epochs: Epochs = field(default_factory=dict)
+    starts: Sequence[float] = ()
+    plan: str = ''
 
 
 def summarize(
@@ -41,23 +71,22 @@ def summarize(
     jobs: Sequence[Job],
     standing: Standing,
     records: Sequence[TrialRecord],
-    pages: Mapping[str, str] = MappingProxyType({}),
-    reasons: Mapping[str, str] = MappingProxyType({}),
-    epochs: Epochs = MappingProxyType({}),
+    observed: Observed | None = None,
     *,
     over: bool,
-    starts: Sequence[float] = (),
-    plan: str = '',
 ) -> dict[str, Any]:
     """Plain data: a row for each strategy, a row for each job, what failed, how to do it again.
 
     Args:
-        pages: key of a job → address of its page.
-        reasons: trial id → why it ended without a result.
-        epochs: key of a job → measurements of its epochs so far.
-        starts: when the experiment was started and each time resumed, in seconds since the epoch.
-        plan: how it was planned into a time, in words; '' without one.
+        protocol: the plan of the experiment.
+        jobs: all jobs that can be named by now.
+        standing: the state of the jobs.
+        records: the trials as the manager lists them.
+        observed: further observations of the experiment.
+        over: whether the experiment has ended.
     """
+    observed = observed or Observed()
+    pages, reasons, epochs, starts, plan = observed.pages, observed.reasons, observed.epochs, observed.starts, observed.plan
     identifiers = {record.key: record.id for record in records if record.key}
     rows = [_strategy_row(protocol, jobs, standing.results, strategy) for strategy in protocol.strategies]
     listed = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from nni_darts.report.drawing import cell_svg
 from nni_darts.report.lines import duration
 from nni_darts.report.pages import render
 
-__all__ = ['TRAINING', 'confusions', 'training_data', 'write_training']
+__all__ = ['AboutTraining', 'TRAINING', 'confusions', 'training_data', 'write_training']
 
 TRAINING = 'training'
 """Name of page and data in the output folder of a training."""
@@ -27,16 +28,32 @@ _CONFUSIONS = 10
 _TITLES = {'select': 'Short training', 'retrain': 'Retraining'}
 
 
+@dataclass(frozen=True)
+class AboutTraining:
+    """The description of a training on its page.
+
+    Attributes:
+        stage: ``select`` or ``retrain``.
+        seed: seed of the training.
+        recipe: name of the recipe.
+        metric: name of the recipe's metric.
+        genotype: the architecture whose network is trained.
+        strategy: name of the strategy that found it, where it is known.
+    """
+
+    stage: str
+    seed: int
+    recipe: str
+    metric: str
+    genotype: AnyGenotype
+    strategy: str = ''
+
+
 def training_data(
     records: Sequence[Mapping[str, Any]],
+    about: AboutTraining,
     *,
-    stage: str,
-    seed: int,
-    recipe: str,
-    metric: str,
-    genotype: AnyGenotype,
     over: bool,
-    strategy: str = '',
     result: Mapping[str, Any] | None = None,
     evaluation: Mapping[str, Any] | None = None,
     commands: Sequence[str] = (),
@@ -44,27 +61,22 @@ def training_data(
     """Returns plain data of one training: all that its page shows.
 
     Args:
-        records: measurements of the epochs so far, in any order; of several of one epoch the last counts.
-        stage: ``select`` or ``retrain``.
-        seed: of the training.
-        recipe: name of the recipe.
-        metric: ``accuracy`` or ``perplexity``.
-        genotype: the cell whose network is trained.
+        records: measurements of the epochs so far, in any order; of several records of one epoch the last counts.
+        about: the description of the training.
         over: whether the training has ended.
-        strategy: the one that found the cell, where it is known.
         result: measurements and costs at the end.
         evaluation: of the test images, as ``Evaluation.to_dict`` returns it; a mistake may have an ``image``, a data URI.
         commands: command lines that use the trained network.
     """
     ordered = [record for _, record in sorted({record['epoch']: record for record in records if 'epoch' in record}.items())]
     return {
-        'stage': stage,
-        'strategy': strategy,
-        'seed': seed,
-        'recipe': recipe,
-        'metric': metric,
+        'stage': about.stage,
+        'strategy': about.strategy,
+        'seed': about.seed,
+        'recipe': about.recipe,
+        'metric': about.metric,
         'over': over,
-        'arch': genotype.code(),
+        'arch': about.genotype.code(),
         'epochs': [{name: value for name, value in record.items() if _is_number(value) and name != 'default'} for record in ordered],
         'result': {name: value for name, value in (result or {}).items() if _is_number(value)},
         'evaluation': dict(evaluation) if evaluation else None,

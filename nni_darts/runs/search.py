@@ -27,7 +27,7 @@ from nni_darts.runs.loggers import create_logger
 from nni_darts.runs.spec import RunSpec, Work
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.fast import ExecutorChoice, ExecutorRecord
-from nni_darts.training.run import create_trainer, epochs_of, quiet_lightning
+from nni_darts.training.run import EpochLog, create_trainer, epochs_of, quiet_lightning
 
 __all__ = ['finish_search', 'search_cells', 'train_supernet']
 
@@ -101,20 +101,19 @@ class _Stage:
         work, recipe = self.work, self.recipe
         module, datamodule = work.task.searching(recipe, work.data, work.spec.seed)
         logger = None
+
+        def described() -> dict[str, Any]:
+            return self._described(strategy, trainer.current_epoch + 1)
+
         if parallel.is_first():
             logger = create_logger(recipe, self.folder, {'stage': 'search', 'strategy': work.spec.strategy, 'seed': work.spec.seed})
             strategy.on_decision = lambda record: self._decided(strategy, record)
         with quiet_lightning():
             trainer = create_trainer(
                 self.folder,
-                epochs=recipe.search.epochs,
-                accelerator=recipe.accelerator,
-                precision=recipe.precision,
-                checkpoint_steps=recipe.checkpoint_steps,
-                on_epoch=self._epoch_ended,
-                extra=lambda: self._described(strategy, trainer.current_epoch + 1),
-                around=self.around,
-                metrics=work.output / METRICS,
+                recipe,
+                recipe.search.epochs,
+                log=EpochLog(work.output / METRICS, self._epoch_ended, described, self.around),
                 logger=logger,
                 callbacks=callbacks_in_time(work) if not self.around[1] else [],  # of several stages the last one can end early
             )

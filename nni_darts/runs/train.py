@@ -24,7 +24,7 @@ from nni_darts.runs.start import Start
 from nni_darts.runs.training_page import TrainingPage
 from nni_darts.training.best_epoch import BestEpoch
 from nni_darts.training.divergence import not_finite
-from nni_darts.training.run import create_trainer, epochs_of, peak_memory_mib, quiet_lightning
+from nni_darts.training.run import EpochLog, create_trainer, epochs_of, peak_memory_mib, quiet_lightning
 from nni_darts.training.sharing import SharedSteps
 
 __all__ = ['continued', 'finish_training', 'page_of', 'train_network']
@@ -78,14 +78,10 @@ def train_network(work: Work) -> Trained:
     with quiet_lightning():
         trainer = create_trainer(
             folder,
-            epochs=settings.epochs,
-            accelerator=recipe.accelerator,
-            precision=recipe.precision,
-            checkpoint_steps=recipe.checkpoint_steps,
+            recipe,
+            settings.epochs,
+            log=EpochLog(work.output / METRICS, work.watch.on_epoch, around=(trained, 0)),
             gradient_clip=settings.gradient_clip,
-            on_epoch=work.watch.on_epoch,
-            around=(trained, 0),
-            metrics=work.output / METRICS,
             logger=create_logger(recipe, folder, {'stage': stage, 'seed': work.spec.seed}) if parallel.is_first() else None,
             callbacks=[
                 *([SharedSteps()] if recipe.devices > 1 else []),

@@ -23,7 +23,7 @@ from nni_darts.files import replacing, write_text
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import Recipe
 from nni_darts.report.fits import commands
-from nni_darts.report.trainings import TRAINING, training_data, write_training
+from nni_darts.report.trainings import TRAINING, AboutTraining, training_data, write_training
 from nni_darts.runs.evaluation import Evaluation
 from nni_darts.training.run import epochs_of
 
@@ -118,17 +118,11 @@ class TrainingPage:
     def __init__(self, output: Path, recipe: Recipe, stage: str, genotype: AnyGenotype, seed: int) -> None:
         self.output = output
         self.recipe = recipe
-        self._about: dict[str, Any] = {
-            'stage': stage,
-            'seed': seed,
-            'recipe': recipe.name,
-            'metric': recipe.metric.name,
-            'genotype': genotype,
-        }
+        self._about = AboutTraining(stage, seed, recipe.name, recipe.metric.name, genotype)
 
     def write(self) -> None:
         """Writes the epochs so far."""
-        write_training(self.output, TRAINING, training_data(epochs_of(self.output), **self._about, over=False))
+        write_training(self.output, TRAINING, training_data(epochs_of(self.output), self._about, over=False))
 
     def finish(self, result: Mapping[str, Any], answers: tuple[Tensor, Tensor] | None, data: Any) -> None:
         """Writes the finished training, and ``evaluation.json`` where images were tested.
@@ -148,8 +142,8 @@ class TrainingPage:
                 np.savez_compressed(file, classes=np.array(evaluation.classes), names=np.array(evaluation.names), **arrays)
             pictures = thumbnails(data.test, evaluation.worst(_WORST))
             found['mistakes'] = [{**mistake, 'image': picture} for mistake, picture in zip(found['mistakes'], pictures)]
-        about = {**self._about, 'over': True, 'result': result, 'evaluation': found, 'commands': self._commands()}
-        write_training(self.output, TRAINING, training_data(epochs_of(self.output), **about))
+        written = training_data(epochs_of(self.output), self._about, over=True, result=result, evaluation=found, commands=self._commands())
+        write_training(self.output, TRAINING, written)
 
     def _commands(self) -> list[str]:
         """Command lines that use the network; there are none for language models."""

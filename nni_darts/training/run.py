@@ -26,6 +26,7 @@ from nni_darts._nni import Trainer
 from nni_darts.activity import announce
 from nni_darts.errors import InputError
 from nni_darts.files import CHECKPOINT, METRICS, PREVIOUS, write_text
+from nni_darts.recipes import Recipe
 from nni_darts.training.checkpoints import CheckpointFiles, Checkpoints, RandomStates, read_checkpoint
 from nni_darts.training.divergence import StopOnDivergence
 
@@ -205,49 +206,46 @@ def last_checkpoint(folder: Path, log: Path | None = None, before: int = 0) -> P
 
 def create_trainer(
     folder: Path,
-    *,
+    recipe: Recipe,
     epochs: int,
-    accelerator: str,
-    precision: str,
-    checkpoint_steps: int | None = None,
+    *,
+    log: EpochLog | None = None,
     gradient_clip: float | None = None,
-    on_epoch: OnEpoch | None = None,
-    extra: Callable[[], dict[str, Any]] | None = None,
-    around: tuple[int, int] = (0, 0),
-    metrics: Path | None = None,
     logger: Logger | None = None,
     callbacks: Sequence[pl.Callback] = (),
 ) -> pl.Trainer:
-    """A Lightning trainer that writes checkpoints, and a line of ``metrics.jsonl`` after each epoch, into ``folder``.
+    """Creates a Lightning trainer that writes checkpoints into ``folder``, and a line of ``metrics.jsonl`` after each epoch.
 
     Args:
-        metrics: the file for these lines, where it is another one.
-        checkpoint_steps: number of steps within an epoch after which a checkpoint is also written.
-        gradient_clip: norm for Lightning to clip to; one-shot strategies clip themselves and need None here.
-        logger: where measurements go besides that file.
-        callbacks: further ones, called before ours.
-        others: as in the recipe and for :class:`EpochLog`.
+        folder: folder for the checkpoints, created if it does not exist.
+        recipe: the recipe, for its accelerator, its precision and the number of steps between two checkpoints.
+        epochs: number of epochs.
+        log: the log of the epochs; None writes ``metrics.jsonl`` in the folder.
+        gradient_clip: norm to which Lightning clips gradients; one-shot strategies clip themselves and need None here.
+        logger: where measurements go besides the log.
+        callbacks: further callbacks, called before those of this package.
 
     Raises:
         InputError: if the accelerator is not there.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    log = log or EpochLog(folder / METRICS)
     together: list[pl.Callback] = [
         *callbacks,
         RandomStates(),
-        *([EpochLog(metrics or folder / METRICS, on_epoch, extra, around)] if parallel.is_first() else []),
-        Checkpoints(folder, checkpoint_steps),
+        *([log] if parallel.is_first() else []),
+        Checkpoints(folder, recipe.checkpoint_steps),
         StopOnDivergence(),
-        Announcements(around),
+        Announcements(log.around),
     ]
-    scaled = half_precision(device_type(accelerator)) if precision == '16-mixed' else None
-    accelerator, devices = _own_device(accelerator)
+    scaled = half_precision(device_type(recipe.accelerator)) if recipe.precision == '16-mixed' else None
+    accelerator, devices = _own_device(recipe.accelerator)
     try:
         return Trainer(
             max_epochs=epochs,
             accelerator=accelerator,
             devices=devices,
-            precision=None if scaled else precision,
+            precision=None if scaled else recipe.precision,
             gradient_clip_val=gradient_clip,
             callbacks=together,
             default_root_dir=str(folder),

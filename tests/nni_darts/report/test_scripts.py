@@ -17,7 +17,7 @@ from nni_darts import Genotype
 from nni_darts.experiment.ledger import Standing
 from nni_darts.experiment.protocol import Protocol
 from nni_darts.recipes import Recipe
-from nni_darts.report.summary import summarize, write_summary
+from nni_darts.report.summary import Observed, summarize, write_summary
 from nni_darts.report.trainings import write_training
 from tests.helpers.browser import CHROMIUM, Browser
 from tests.nni_darts.report.test_trainings import EVALUATION, data_of
@@ -96,7 +96,7 @@ def write(folder: Path, search_epochs: int = 6, over: bool = False) -> None:
                 epochs[job.key] = curve(10, value)
     busy = frozenset() if over else frozenset({'search sgas 2'})
     jobs = protocol.jobs(results, ())
-    write_summary(folder, summarize(protocol, jobs, Standing(results, busy), [], {}, {}, epochs, over=over))
+    write_summary(folder, summarize(protocol, jobs, Standing(results, busy), [], Observed(epochs=epochs), over=over))
 
 
 def column(browser: Browser, table: str, number: int) -> list[str]:

@@ -15,7 +15,7 @@ from nni_darts.experiment.protocol import Protocol
 from nni_darts.genotypes import genotype_from_code
 from nni_darts.recipes import Recipe
 from nni_darts.report.cost import network_cost
-from nni_darts.report.summary import format_largest_class, format_limit, summarize, write_summary
+from nni_darts.report.summary import Observed, format_largest_class, format_limit, summarize, write_summary
 
 
 @pytest.mark.parametrize('space', ['darts', 'nasbench201'])
@@ -42,7 +42,7 @@ def test_searches_are_named_and_linked(tmp_path: Path) -> None:
     protocol = Protocol(Recipe.load('digits'), ('darts-1st+pt', 'random'), (1, 2))
     jobs = protocol.jobs({}, ())
     pages = {'search darts-1st+pt 2': 'search-darts-1st-pt-2.html'}
-    write_summary(tmp_path, summarize(protocol, jobs, Standing(), [], pages, over=False))
+    write_summary(tmp_path, summarize(protocol, jobs, Standing(), [], Observed(pages), over=False))
     page = (tmp_path / 'summary.html').read_text()
     assert page.count('href="search-darts-1st-pt-2.html"') == 2  # beside its seed, and among the jobs
     assert 'nni-darts search --recipe recipe.yml --strategy darts-1st+pt --seed 1 --output search-darts-1st-pt-1' in page

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nni_darts import Genotype, RnnGenotype
-from nni_darts.report.trainings import confusions, training_data, write_training
+from nni_darts.report.trainings import AboutTraining, confusions, training_data, write_training
 
 CELL = Genotype.random(random.Random(1))
 CLASSES = ('cat', 'dog', '<b>')
@@ -46,8 +46,9 @@ def data_of(**changes: Any) -> dict[str, Any]:
         }
         for epoch in (2, 1, 2, 3)
     ]
-    about = {'stage': 'retrain', 'seed': 1, 'recipe': 'digits', 'metric': 'accuracy', 'genotype': CELL, 'over': True, **changes}
-    return training_data(about.pop('records', records), **about)
+    described = {'stage': 'retrain', 'seed': 1, 'recipe': 'digits', 'metric': 'accuracy', 'genotype': CELL}
+    about = AboutTraining(**{**described, **{name: changes.pop(name) for name in (*described, 'strategy') if name in changes}})
+    return training_data(changes.pop('records', records), about, **{'over': True, **changes})
 
 
 def page_of(folder: Path, **changes: Any) -> str:

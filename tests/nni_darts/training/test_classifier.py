@@ -12,9 +12,11 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from nni_darts.data.splits import balanced_weights
+from nni_darts.files import METRICS
+from nni_darts.recipes import Recipe
 from nni_darts.training import ImageClassifier
 from nni_darts.training.measures import measure
-from nni_darts.training.run import create_trainer, quiet_lightning
+from nni_darts.training.run import EpochLog, OnEpoch, create_trainer, quiet_lightning
 
 
 class Model(nn.Module):
@@ -38,10 +40,12 @@ def data(count: int = 12) -> DataLoader:
     return DataLoader(TensorDataset(torch.randn(count, 4, generator=generator), torch.arange(count) % 3), batch_size=5)
 
 
-def fit(module: ImageClassifier, model: nn.Module, epochs: int, folder: Path, **settings: object) -> pl.Trainer:
+def fit(module: ImageClassifier, model: nn.Module, epochs: int, folder: Path, on_epoch: OnEpoch | None = None, **more: float) -> pl.Trainer:
     module.set_model(model)
     with quiet_lightning():
-        trainer = create_trainer(folder, epochs=epochs, accelerator='cpu', precision='32-true', **settings)
+        trainer = create_trainer(
+            folder, Recipe.load('digits', {'accelerator': 'cpu'}), epochs, log=EpochLog(folder / METRICS, on_epoch), **more
+        )
         trainer.fit(module, data(), data(7))
     return trainer
 
@@ -127,7 +131,7 @@ def test_an_unknown_accelerator_is_an_input_error(tmp_path: Path) -> None:
 
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match='gpu'):
-            create_trainer(tmp_path, epochs=1, accelerator='gpu', precision='32-true')
+            create_trainer(tmp_path, Recipe.load('digits', {'accelerator': 'gpu'}), 1)
 
 
 @pytest.mark.parametrize('smoothing', [0.0, 0.1])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from nni_darts.recipes import Recipe
 from nni_darts.training.classifier import ImageClassifier
 from nni_darts.training.run import create_trainer, quiet_lightning
 
@@ -43,7 +44,7 @@ def test_it_stops_at_the_step_and_says_which(where: str, what: str, tmp_path: Pa
     module.set_model(model)
     data = DataLoader(TensorDataset(torch.randn(8, 1, 2, 2), torch.randint(2, (8,))), batch_size=4)
     with quiet_lightning(), pytest.raises(ArithmeticError, match=what) as error:
-        create_trainer(tmp_path, epochs=5, accelerator='cpu', precision='32-true', gradient_clip=5.0).fit(module, data)
+        create_trainer(tmp_path, Recipe.load('digits', {'accelerator': 'cpu'}), 5, gradient_clip=5.0).fit(module, data)
     assert 'in step 1 of epoch 2 (step 3 in all) at learning rate 0.025: the training has diverged; lower the' in str(error.value)
     assert all(torch.isfinite(weight).all() for weight in model.parameters())
 
@@ -57,5 +58,5 @@ def test_a_network_that_is_no_longer_finite_after_an_epoch(tmp_path: Path) -> No
         quiet_lightning(),
         pytest.raises(ArithmeticError, match=r'the network holds NaN or infinite numbers \(\S*mean\) in step 2 of epoch 2'),
     ):
-        create_trainer(tmp_path, epochs=2, accelerator='cpu', precision='32-true').fit(module, data)
+        create_trainer(tmp_path, Recipe.load('digits', {'accelerator': 'cpu'}), 2).fit(module, data)
     assert torch.load(tmp_path / 'last.ckpt', weights_only=True)['epoch'] == 0  # the checkpoint of the epoch before

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from nni_darts.recipes import Recipe
 from nni_darts.training.run import create_trainer
 
 CLUSTERS = {
@@ -22,5 +23,5 @@ CLUSTERS = {
 def test_variables_of_a_cluster_change_nothing(cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in CLUSTERS[cluster].items():
         monkeypatch.setenv(name, value)
-    trainer = create_trainer(tmp_path, epochs=1, accelerator='cpu', precision='32-true')
+    trainer = create_trainer(tmp_path, Recipe.load('digits', {'accelerator': 'cpu'}), 1)
     assert (trainer.world_size, trainer.global_rank, trainer.num_devices, trainer.is_global_zero) == (1, 0, 1, True)
