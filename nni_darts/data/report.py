@@ -272,9 +272,6 @@ def _some(names: Sequence[str]) -> str:
     return ', '.join(names[:20]) + (f' and {len(names) - 20} more' if len(names) > 20 else '')
 
 
-# looking ------------------------------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Look:
     """One image: (height, width), mode, whether it is grey, and what the same picture has in common."""

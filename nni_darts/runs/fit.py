@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,21 +29,21 @@ from nni_darts.recipes.metric import METRICS
 from nni_darts.report.lines import duration
 from nni_darts.runs.comparison import Comparison
 from nni_darts.runs.costs import cost_of, preflight
-from nni_darts.runs.limits import Pace, affordable, pace_of_search, pace_of_training, search_seconds, training_seconds
+from nni_darts.runs.lengths import longest_training, shortest_training, with_portion, within_parameters
+from nni_darts.runs.limits import Pace, affordable, pace_of_search, pace_of_training, search_seconds, take_fastest_threads, training_seconds
 from nni_darts.runs.proposal import (
     LEAST_SEARCH_EPOCHS,
-    LEAST_TRAINING_EPOCHS,
-    LEAST_TRAINING_STEPS,
     MOST_SEARCH_EPOCHS,
-    MOST_TRAINING_EPOCHS,
     SIZES,
     STEPS,
     Facts,
     Size,
     alpha_rate,
+    cheaper,
     image_sides,
     proposed_recipe,
     search_portion,
+    sensible,
 )
 from nni_darts.runs.tasks import task_of
 from nni_darts.runs.training_page import read_answers
@@ -59,12 +58,9 @@ __all__ = [
     'Plan',
     'facts_of',
     'finish',
-    'longest_training',
     'plan_fit',
     'read_plan',
     'settled',
-    'shortest_training',
-    'within_parameters',
 ]
 
 FIT, RECIPE = 'fit.json', 'recipe.yml'
@@ -84,9 +80,6 @@ MEASURING = 0.05
 
 RESERVE = 0.06
 """Portion of the time that is left free: the pace of a machine changes."""
-
-_PARTS = 1000
-"""Portions of the training images are tried in thousandths."""
 
 Say = Callable[[str], None]
 
@@ -206,7 +199,7 @@ def plan_fit(facts: Facts, report: DataReport, order: Order, begun: float, say: 
     Raises:
         InputError: if there is too little time for the smallest networks; the message says how much they need.
     """
-    candidates = [(size, side) for side in image_sides(facts) for size in SIZES if _sensible(size, facts)]
+    candidates = [(size, side) for side in image_sides(facts) for size in SIZES if sensible(size, facts)]
     tried: set[int] = set()
     chosen: _Timed | None = None
     # The cheapest networks are quickly timed, and say which others to try.
@@ -219,7 +212,7 @@ def plan_fit(facts: Facts, report: DataReport, order: Order, begun: float, say: 
             preflight(recipe, [order.strategy], data)  # too few images are refused at once
             if torch.get_num_threads() > 1:
                 say(f'timing a few steps on {torch.get_num_threads()} threads, and on one')
-                _take_fastest_threads(recipe, order)
+                take_fastest_threads(recipe, order.strategy, order.seed)
         tried.add(index)
         say(f'timing a few steps at {f"{side}×{side} pixels" if side else "the size of the images"}, {size.name} networks')
         timed = _Timed.at(recipe, data, size, side, order)
@@ -233,7 +226,7 @@ def plan_fit(facts: Facts, report: DataReport, order: Order, begun: float, say: 
                 f'{duration(order.seconds)} is too short for {facts.images:,} images on this machine: the smallest search and training '
                 f'take about {duration(needed)}. Give --time {_rounded_up(needed)} or more.'
             )
-        index = _cheaper(candidates, index, (order.seconds - (time.time() - begun)) / needed, tried)
+        index = cheaper(candidates, index, (order.seconds - (time.time() - begun)) / needed, tried)
     assert chosen is not None
     plan, needed = chosen.plan(facts, order, begun)
     if plan is None:  # measuring took the time that was spare
@@ -274,57 +267,6 @@ def settled(plan: Plan, recipe: Recipe, genotype: AnyGenotype, now: float, resum
     shortest = shortest_training(recipe, data)
     epochs = affordable(left, lambda epochs: cost(shortest.with_epochs('retrain', epochs)), (1, shortest.retrain.epochs))
     return shortest.with_epochs('retrain', epochs or 1)
-
-
-def longest_training(recipe: Recipe, data: Any, seconds: float, cost: Callable[[Recipe], float]) -> Recipe | None:
-    """Returns the recipe with as many epochs of the final training as fit, or else the fewest, on as many images as fit; None if none do.
-
-    A network needs a few epochs and a few hundred steps before it can be compared with another: rather than fewer epochs it gets fewer
-    images in each.
-
-    Args:
-        recipe: all settings.
-        data: as ``task_of(recipe).load(recipe)`` returns it.
-        seconds: there are for training.
-        cost: recipe → seconds.
-    """
-    shortest = shortest_training(recipe, data)
-    whole, fewest = _with_portion(recipe, 1.0), shortest.retrain.epochs
-    bounds = fewest, max(fewest, MOST_TRAINING_EPOCHS)
-    epochs = affordable(seconds, lambda epochs: cost(whole.with_epochs('retrain', epochs)), bounds)
-    if epochs is not None:
-        return whole.with_epochs('retrain', epochs)
-    parts = round(_PARTS * shortest.retrain.portion), _PARTS
-    part = affordable(seconds, lambda part: cost(_with_portion(shortest, part / _PARTS)), parts)
-    return None if part is None else _with_portion(shortest, part / _PARTS)
-
-
-def shortest_training(recipe: Recipe, data: Any) -> Recipe:
-    """Returns the recipe with the fewest epochs of the final training, on the fewest images. Arguments as for :func:`longest_training`."""
-    whole = _with_portion(recipe, 1.0)
-    batches, _, _ = task_of(whole).batches_of_training(whole, 'retrain', data)
-    fewest = max(LEAST_TRAINING_EPOCHS, math.ceil(LEAST_TRAINING_STEPS / batches))
-    least = min(_PARTS, math.ceil(_PARTS * LEAST_TRAINING_STEPS / (batches * fewest)))
-    return _with_portion(whole, least / _PARTS).with_epochs('retrain', fewest)
-
-
-def within_parameters(recipe: Recipe, genotype: AnyGenotype, most: int, count: Callable[[Recipe], int]) -> Recipe:
-    """Returns the recipe with as many channels of the final network as a limit of parameters allows, but not more than it has.
-
-    Args:
-        recipe: all settings.
-        genotype: the cell that was found.
-        most: number of parameters.
-        count: recipe → parameters of the final network of this cell.
-
-    Raises:
-        InputError: if even four channels have more; the message says how many.
-    """
-    for channels in range(recipe.retrain.channels or 0, 3, -1):
-        smaller = recipe.model_copy(update={'retrain': recipe.retrain.model_copy(update={'channels': channels})})
-        if count(smaller) <= most:
-            return smaller
-    raise InputError(f'the smallest network of the found cell has {count(smaller):,} parameters, more than --max-parameters {most:,}.')
 
 
 def finish(output: Path, plan: Plan, results: dict[str, dict[str, Any]], resumed: bool) -> dict[str, Any]:
@@ -396,7 +338,7 @@ class _Timed:
         seconds = {'measuring': used, SEARCH: searching, **predicted}
         why = _reasons(recipe, facts, order, self)
         return Plan(order, recipe.to_dict(), why, seconds, self.retrain.peak_mib, begun, torch.get_num_threads()), needed(
-            _with_portion(shortest, 1.0)
+            with_portion(shortest, 1.0)
         )
 
     def _searched(self, facts: Facts, order: Order, seconds: float) -> Recipe:
@@ -415,41 +357,6 @@ class _Timed:
         return recipe.model_copy(update={'search': recipe.search.model_copy(update=settings)})
 
 
-def _take_fastest_threads(recipe: Recipe, order: Order) -> None:
-    """Computes on one thread from now on if that is faster: on a busy machine threads wait for each other in every small operation."""
-    paces = {}
-    for threads in {torch.get_num_threads(), 1}:
-        torch.set_num_threads(threads)
-        paces[threads] = pace_of_search(recipe, order.strategy, order.seed).step
-    torch.set_num_threads(min(paces, key=lambda threads: paces[threads]))
-
-
-def _sensible(size: Size, facts: Facts) -> bool:
-    """Whether there are images enough for networks of that size."""
-    return facts.images >= 2000 or size is not SIZES[0]
-
-
-def _cheaper(candidates: Sequence[tuple[Size, int | None]], index: int, room: float, tried: Set[int]) -> int:
-    """The index of the most expensive candidate that has not been tried and may be cheap enough.
-
-    The cost goes with the number of pixels, and is a third from one size of network to the next.
-
-    Args:
-        candidates: sizes of networks and sides of images, the most expensive ones first.
-        index: of the one that was timed.
-        room: how many times as much as that one's least cost there is.
-        tried: indices of those that were timed.
-    """
-    for other, candidate in enumerate(candidates):
-        if other not in tried and _relative_cost(*candidate) <= 0.5 * room * _relative_cost(*candidates[index]):
-            return other
-    return len(candidates) - 1
-
-
-def _relative_cost(size: Size, side: int | None) -> float:
-    return (side or 1) ** 2 / 3 ** SIZES.index(size)
-
-
 def _recipe(facts: Facts, report: DataReport, size: Size, side: int | None) -> Recipe:
     """A recipe with the sizes given, and with what is suggested for uneven classes, long pictures and unreadable files."""
     values = proposed_recipe(facts, size, side)
@@ -462,10 +369,6 @@ def _recipe(facts: Facts, report: DataReport, size: Size, side: int | None) -> R
 
 def _part(portion: float) -> str:
     return '' if portion == 1 else f' on {100 * portion:.3g} % of the images'
-
-
-def _with_portion(recipe: Recipe, portion: float) -> Recipe:
-    return recipe.model_copy(update={'retrain': recipe.retrain.model_copy(update={'portion': portion})})
 
 
 def _reasons(recipe: Recipe, facts: Facts, order: Order, timed: _Timed) -> tuple[str, ...]:

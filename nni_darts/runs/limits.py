@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nni_darts.genotypes import AnyGenotype
     from nni_darts.recipes import Recipe
 
-__all__ = ['Pace', 'affordable', 'pace_of_search', 'pace_of_training', 'search_seconds', 'training_seconds']
+__all__ = ['Pace', 'affordable', 'pace_of_search', 'pace_of_training', 'search_seconds', 'take_fastest_threads', 'training_seconds']
 
 EPOCH_SECONDS = 0.3
 """For an epoch's checkpoint, its line of metrics.jsonl and its pages."""
@@ -165,3 +165,17 @@ def affordable(seconds: float, cost: Callable[[int], float], bounds: tuple[int, 
         middle = math.ceil((low + high) / 2)
         low, high = (middle, high) if cost(middle) <= seconds else (low, middle - 1)
     return low
+
+
+def take_fastest_threads(recipe: Recipe, strategy: str, seed: int) -> None:
+    """Computes on one thread from now on if that is faster: on a busy machine threads wait for each other in every small operation.
+
+    Arguments as for :func:`pace_of_search`.
+    """
+    import torch
+
+    paces = {}
+    for threads in {torch.get_num_threads(), 1}:
+        torch.set_num_threads(threads)
+        paces[threads] = pace_of_search(recipe, strategy, seed).step
+    torch.set_num_threads(min(paces, key=lambda threads: paces[threads]))

@@ -7,11 +7,21 @@ measured steps (:mod:`nni_darts.runs.fit`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ['SIZES', 'Facts', 'Size', 'epochs_for', 'image_sides', 'proposed_recipe', 'search_portion']
+__all__ = [
+    'SIZES',
+    'Facts',
+    'Size',
+    'cheaper',
+    'epochs_for',
+    'image_sides',
+    'proposed_recipe',
+    'search_portion',
+    'sensible',
+]
 
 SIDES = (32, 48, 64, 96, 128, 160, 224)
 """Sides of square images, in pixels, that photos are scaled to."""
@@ -167,3 +177,29 @@ def alpha_rate(steps: int) -> float:
     """Returns the learning rate with which α can move by ``REACH`` in ``steps`` steps, within ``ALPHA_RATES``."""
     low, high = ALPHA_RATES
     return min(high, max(low, float(f'{REACH / max(1, steps):.1g}')))
+
+
+def sensible(size: Size, facts: Facts) -> bool:
+    """Returns whether there are enough images for networks of a size."""
+    return facts.images >= 2000 or size is not SIZES[0]
+
+
+def cheaper(candidates: Sequence[tuple[Size, int | None]], index: int, room: float, tried: Set[int]) -> int:
+    """Returns the index of the most expensive candidate that has not been tried and may be cheap enough.
+
+    The cost goes with the number of pixels, and is a third from one size of network to the next.
+
+    Args:
+        candidates: sizes of networks and sides of images, the most expensive ones first.
+        index: of the one that was timed.
+        room: how many times as much as that one's least cost there is.
+        tried: indices of those that were timed.
+    """
+    for other, candidate in enumerate(candidates):
+        if other not in tried and _relative_cost(*candidate) <= 0.5 * room * _relative_cost(*candidates[index]):
+            return other
+    return len(candidates) - 1
+
+
+def _relative_cost(size: Size, side: int | None) -> float:
+    return (side or 1) ** 2 / 3 ** SIZES.index(size)

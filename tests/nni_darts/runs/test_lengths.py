@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nni_darts.recipes import Recipe
-from nni_darts.runs.fit import longest_training, shortest_training
+from nni_darts.runs.lengths import longest_training, shortest_training
 from nni_darts.runs.proposal import LEAST_TRAINING_EPOCHS, LEAST_TRAINING_STEPS, MOST_TRAINING_EPOCHS
 from nni_darts.runs.tasks import task_of
 from tests.helpers.tiny import overrides, write_images
