@@ -16,7 +16,6 @@ from nni_darts.errors import InputError
 from nni_darts.files import naming
 from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_file, genotype_from_text
 from nni_darts.genotypes.benchmark import NATS_DATASETS, Table, query_nats_bench
-from nni_darts.genotypes.nasbench201 import NasBench201Genotype
 from nni_darts.genotypes.networks import KNOWN, KnownNetwork
 from nni_darts.genotypes.notations import NASLIB_NUMBERING
 from nni_darts.genotypes.published import PUBLISHED
@@ -120,7 +119,7 @@ def query(source: str, table: Path | None, nats_bench: Path | None, as_json: boo
       nni-darts query '(4, 0, 3, 1, 4, 3)' --table nasbench201.csv
     """
     genotype = read_genotype(source)
-    if genotype.kind != NasBench201Genotype.kind:
+    if not genotype.tabulated:
         raise InputError(f'{source} is not a cell of the space nasbench201; the benchmark has results for those cells only.')
     if (table is None) == (nats_bench is None):
         raise InputError('give the measurements with either --table FILE or --nats-bench FOLDER.')

@@ -46,6 +46,7 @@ class AnyGenotype(ABC):
         task: the data that its networks read: ``images`` or ``text``.
         network: the import path ``module:function`` that builds its network: (genotype, keyword arguments) → ``nn.Module``.
         stages: the number of stages that the network's cells are divided into evenly, or 1.
+        tabulated: whether a benchmark has measured all of its kind, so that their accuracies can be looked up.
         form: the sentence that says which JSON it is read from.
     """
 
@@ -53,6 +54,7 @@ class AnyGenotype(ABC):
     task: ClassVar[str] = 'images'
     network: ClassVar[str]
     stages: ClassVar[int] = 1
+    tabulated: ClassVar[bool] = False
     form: ClassVar[str]
 
     @property

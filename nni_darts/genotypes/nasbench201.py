@@ -57,6 +57,7 @@ class NasBench201Genotype(AnyGenotype):
     kind = 'NAS-Bench-201'
     network = 'nni_darts.search_spaces.nasbench201:nasbench201_network'
     stages = 3
+    tabulated = True
     form = f'a NAS-Bench-201 genotype in JSON is an object with the key {_FIELD}'
 
     operations: tuple[str, ...]

@@ -129,13 +129,23 @@ def test_decided_edges_never_change_and_every_node_keeps_two(criterion: int) -> 
     assert Genotype.from_sample(sample).nodes == 3
 
 
+class Noted(Greedy):
+    """Notes the α of the edges whenever they are scored."""
+
+    def _scores(self, architecture: Any, relaxation: Any, labels: Any) -> list[float]:
+        self.noted = [*getattr(self, 'noted', []), {label: architecture.alpha(label).tolist() for label in labels}]
+        return super()._scores(architecture, relaxation, labels)
+
+
 def test_the_best_edge_is_taken_and_written_down() -> None:
-    strategy = DifferentiableStrategy(selection=Greedy())
+    strategy = DifferentiableStrategy(selection=Noted())
     searched(strategy, small(), 3)
     history = strategy.architecture.state.history
     assert [record['stage'] for record in history] == ['edge', 'operation'] * 12
     assert len(history) == strategy.selection.decisions(strategy.architecture)
-    for record in history[::2]:
+    for record, alphas in zip(history[::2], strategy.selection.noted, strict=True):
+        expected = dict(zip(alphas, reference.scores([*alphas.values()], [[*alphas.values()]], criterion=1)))
+        assert record['scores'] == pytest.approx([expected[label] for label in record['candidates']], rel=1e-3, abs=1e-5)
         best, *others = sorted(record['scores'], reverse=True)
         assert record['choice'] == record['candidates'][record['scores'].index(best)]
         assert record['margin'] == (pytest.approx(best - others[0]) if others else None)
