@@ -6,6 +6,7 @@ The same code gives the search space and, from a genotype, the network to retrai
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -60,28 +61,31 @@ class AuxiliaryHead(nn.Module):
         return self.classifier(self.features(x).mean(dim=(2, 3)))
 
 
+@dataclass(frozen=True)
+class _Sizes:
+    """The sizes of a network of cells. Raises ValueError for sizes that make no network."""
+
+    channels: int
+    cells: int
+    num_classes: int
+    in_channels: int
+    stem: Stem
+
+    def __post_init__(self) -> None:
+        for name in ('channels', 'num_classes', 'in_channels'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name} must be at least 1, not {getattr(self, name)}')
+        if self.cells < MIN_CELLS:
+            raise ValueError(f'cells must be at least {MIN_CELLS} (one normal, two reduction cells), not {self.cells}')
+        if self.stem not in STEMS:
+            raise ValueError(f'unknown stem {self.stem!r}; known: {", ".join(STEMS)}')
+
+
 class _CellNetwork(nn.Module):
     """Base class of the space and the network: the stacking of cells, and the forward pass."""
 
-    def _build(
-        self,
-        make_nodes: MakeNodes,
-        *,
-        channels: int,
-        cells: int,
-        num_classes: int,
-        in_channels: int,
-        stem: Stem,
-        affine: bool,
-        auxiliary: bool = False,
-    ) -> None:
-        for name, value in (('channels', channels), ('num_classes', num_classes), ('in_channels', in_channels)):
-            if value < 1:
-                raise ValueError(f'{name} must be at least 1, not {value}')
-        if cells < MIN_CELLS:
-            raise ValueError(f'cells must be at least {MIN_CELLS} (one normal, two reduction cells), not {cells}')
-        if stem not in STEMS:
-            raise ValueError(f'unknown stem {stem!r}; known: {", ".join(STEMS)}')
+    def _build(self, make_nodes: MakeNodes, sizes: _Sizes, *, affine: bool, auxiliary: bool = False) -> None:
+        channels, cells, num_classes, in_channels, stem = astuple(sizes)
         if stem == 'cifar':
             width = STEM_MULTIPLIER * channels
             self.stem = nn.Sequential(Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
@@ -193,7 +197,7 @@ class DartsSpace(_CellNetwork, ModelSpace):
             made: list[nn.Module] = [ChoiceNode(kind, state, [next(edges) for _ in range(state)], make_operation) for state in states]
             return made, states
 
-        self._build(make_nodes, channels=channels, cells=cells, num_classes=num_classes, in_channels=in_channels, stem=stem, affine=fixed)
+        self._build(make_nodes, _Sizes(channels, cells, num_classes, in_channels, stem), affine=fixed)
 
     def with_depth(self, cells: int, operations: Candidates) -> DartsSpace:
         """The same space, of another depth and with other operations, with fresh weights."""
@@ -201,68 +205,6 @@ class DartsSpace(_CellNetwork, ModelSpace):
 
 
 class Network(_CellNetwork):
-    """The network of one genotype. Arguments as in :func:`darts_network`."""
-
-    def __init__(
-        self,
-        genotype: Genotype,
-        *,
-        channels: int,
-        cells: int,
-        num_classes: int,
-        in_channels: int,
-        stem: Stem,
-        auxiliary: bool,
-        drop_path: float,
-        affine: bool,
-        pool_batch_norm: bool,
-    ) -> None:
-        super().__init__()
-
-        def make_nodes(kind: str, channels: int) -> tuple[list[nn.Module], Sequence[int]]:
-            outer, inner = _strides(kind)
-            create = partial(create_operation, channels=channels, affine=affine, pool_batch_norm=pool_batch_norm)
-            nodes: list[nn.Module] = [
-                FixedNode([(create(name, stride=outer if source < 2 else inner), source) for name, source in edges])
-                for edges in genotype.node_edges(kind)
-            ]
-            return nodes, genotype.cell(kind)[1]
-
-        self._build(
-            make_nodes,
-            channels=channels,
-            cells=cells,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            stem=stem,
-            affine=affine,
-            auxiliary=auxiliary,
-        )
-        self.genotype = genotype
-        self.set_drop_path(drop_path)
-
-    def set_drop_path(self, probability: float) -> None:
-        """Sets the probability with which an edge is dropped for a sample while training."""
-        if not 0 <= probability < 1:
-            raise ValueError(f'drop_path must lie in [0, 1), not {probability}')
-        for module in self.modules():
-            if isinstance(module, FixedNode):
-                module.drop_path = probability
-
-
-def darts_network(
-    genotype: Genotype,
-    channels: int = 36,
-    cells: int = 20,
-    num_classes: int = 10,
-    *,
-    in_channels: int = 3,
-    stem: Stem = 'cifar',
-    auxiliary: bool = False,
-    drop_path: float = 0.0,
-    affine: bool = True,
-    pool_batch_norm: bool = True,
-) -> Network:
     """The network to retrain: (B, in_channels, H, W) → logits (B, num_classes).
 
     Args:
@@ -275,16 +217,48 @@ def darts_network(
 
     Raises:
         ValueError: for sizes that make no network.
+
+    Example:
+        ``Network(PUBLISHED['DARTS_V2'], channels=16, cells=8)``
     """
-    return Network(
-        genotype,
-        channels=channels,
-        cells=cells,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        stem=stem,
-        auxiliary=auxiliary,
-        drop_path=drop_path,
-        affine=affine,
-        pool_batch_norm=pool_batch_norm,
-    )
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        channels: int = 36,
+        cells: int = 20,
+        num_classes: int = 10,
+        *,
+        in_channels: int = 3,
+        stem: Stem = 'cifar',
+        auxiliary: bool = False,
+        drop_path: float = 0.0,
+        affine: bool = True,
+        pool_batch_norm: bool = True,
+    ) -> None:
+        super().__init__()
+
+        def make_nodes(kind: str, channels: int) -> tuple[list[nn.Module], Sequence[int]]:
+            outer, inner = _strides(kind)
+            create = partial(create_operation, channels=channels, affine=affine, pool_batch_norm=pool_batch_norm)
+            nodes: list[nn.Module] = [
+                FixedNode([(create(name, stride=outer if source < 2 else inner), source) for name, source in edges])
+                for edges in genotype.node_edges(kind)
+            ]
+            return nodes, genotype.cell(kind)[1]
+
+        self._build(make_nodes, _Sizes(channels, cells, num_classes, in_channels, stem), affine=affine, auxiliary=auxiliary)
+        self.genotype = genotype
+        self.set_drop_path(drop_path)
+
+    def set_drop_path(self, probability: float) -> None:
+        """Sets the probability with which an edge is dropped for a sample while training."""
+        if not 0 <= probability < 1:
+            raise ValueError(f'drop_path must lie in [0, 1), not {probability}')
+        for module in self.modules():
+            if isinstance(module, FixedNode):
+                module.drop_path = probability
+
+
+darts_network = Network
+"""Another name of :class:`Network`, as other networks have functions that build them."""

@@ -25,7 +25,7 @@ def network_from_genotype(
             ignores these and the options that concern cells.
         num_classes: number of classes; None is 10.
         options: ``in_channels``, ``affine``, and for a pair of cells ``stem``, ``auxiliary``, ``drop_path``, ``pool_batch_norm``, as for
-            :func:`~nni_darts.search_spaces.cnn.darts_network`. A recurrent cell has none of all these but ``vocabulary``, ``embedding``,
+            :class:`~nni_darts.search_spaces.cnn.Network`. A recurrent cell has none of all these but ``vocabulary``, ``embedding``,
             ``hidden``, ``dropouts`` and ``batch_norm``, as for :func:`~nni_darts.search_spaces.recurrent.recurrent_network`; a sample has
             ``path`` and ``settings``, as for :func:`~nni_darts.search_spaces.own.own_network`.
 

@@ -100,7 +100,7 @@ class Genotype(AnyGenotype):
     """
 
     kind = 'convolutional'
-    network = 'nni_darts.search_spaces.cnn:darts_network'
+    network = 'nni_darts.search_spaces.cnn:Network'
     form = 'a genotype in JSON is an object with the keys normal, normal_concat, reduce, reduce_concat'
 
     normal: tuple[Edge, ...]
