@@ -48,9 +48,9 @@ class CellEdges:
     Attributes:
         title: the name of the cell.
         edges: (label, state, source) of every choice.
-        names: source → the heading of its column, where that is not its number less ``shift``.
+        names: source → its name, where that is not its number less ``shift``; empty for a column without a heading.
         shift: how many states come before the first node.
-        rows: state → the heading of its row, where that is not its number less ``shift``.
+        rows: state → the heading of its row, where that is not the number of a node.
     """
 
     title: str
@@ -61,11 +61,12 @@ class CellEdges:
 
     def row(self, state: int) -> str:
         """Returns the heading of a state's row."""
-        return self.rows.get(state, str(state - self.shift))
+        return self.rows[state] if state in self.rows else f'node {state - self.shift}'
 
     def column(self, source: int) -> str:
         """Returns the heading of a source's column."""
-        return self.names.get(source, str(source - self.shift))
+        name = self.names.get(source, str(source - self.shift))
+        return f'from {name}' if name else ''
 
 
 class GraphBuilder:

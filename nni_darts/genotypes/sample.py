@@ -98,7 +98,7 @@ class SampleGenotype(AnyGenotype):
         """Returns a row for each choice, under ``choices``."""
         labels = [label for label, _ in self.choices]
         rows = dict(enumerate(labels))
-        return {_CELL: CellEdges('Choices', tuple((label, row, 0) for row, label in rows.items()), {0: 'chosen'}, rows=rows)}
+        return {_CELL: CellEdges('Choices', tuple((label, row, 0) for row, label in rows.items()), {0: ''}, rows=rows)}
 
     def graphs(self, strengths: Mapping[str, float] | None = None) -> list[CellGraph]:
         """Returns one graph: from the space to each choice, and from there to what was chosen. Arguments as for the base class."""

@@ -26,7 +26,7 @@ OPERATION_ORDER = tuple(dict.fromkeys((*OPERATION_NAMES, *OPERATIONS, *ACTIVATIO
 _DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
 _ONE = 64**2 - 1
 _TEXTS = ('arch', 'probabilities', 'tables', 'decided')
-_SKIPS = ('skip_connect', 'identity')
+_SKIPS = ('skip_connect', 'identity', 'skip')
 
 
 def pack(record: Mapping[str, Any]) -> dict[str, float | str]:
@@ -114,4 +114,4 @@ def _entropy(tables: Iterable[Mapping[str, float]]) -> float:
 
 def skips(genotype: AnyGenotype) -> dict[str, int]:
     """Kind of cell → its edges that carry a skip connection or identity."""
-    return {kind: sum(name in _SKIPS for _, name in edges) for kind, edges in genotype.edges().items()}
+    return {kind: sum(name.lower() in _SKIPS for _, name in edges) for kind, edges in genotype.edges().items()}
