@@ -1,4 +1,4 @@
-"""Code that is imported when it is first used: names of our packages, and the user's own ``package.module:Name``."""
+"""Imports on first use: public names of this package, and user code named ``package.module:Name``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ __all__ = ['FormerModules', 'check_module', 'failing_place', 'in_user_code', 'la
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """``__getattr__`` and ``__dir__`` for a package whose public names live in the modules that ``homes`` gives (name → module)."""
+    """Returns ``__getattr__`` and ``__dir__`` for a package that imports its public names on first use.
+
+    Args:
+        package: name of the package.
+        homes: public name → module that defines it.
+    """
 
     def get(name: str) -> Any:
         if name not in homes:
@@ -33,21 +38,21 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
 
 
 class FormerModules(MetaPathFinder, Loader):
-    """Finds modules under the paths that they had in an earlier version, and warns that they have moved.
+    """Finds modules under their paths of an earlier version, with a DeprecationWarning.
 
     Args:
-        moved: former path → new path.
+        moved: former import path → new import path.
     """
 
     def __init__(self, moved: Mapping[str, str]) -> None:
         self.moved = moved
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Returns the spec of a module that has moved; None for any other."""
+        """Returns the spec of a module that has moved; None for any other module."""
         return ModuleSpec(name, self) if name in self.moved else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Returns a module that looks everything up in the new one."""
+        """Returns a module that looks up all names in the module at the new path."""
         home = self.moved[spec.name]
         warnings.warn(f'{spec.name} has moved to {home}; the former path will be removed', DeprecationWarning, stacklevel=2)
         module, new = ModuleType(spec.name), importlib.import_module(home)
@@ -55,22 +60,22 @@ class FormerModules(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Does nothing: there is nothing of its own in it."""
+        """Does nothing, because the module has no code of its own."""
 
 
 def named(path: str, what: str) -> Any:
-    """Imports an object of the user's, from the current folder or from wherever Python finds modules.
+    """Imports a user's object from the current folder or from Python's search path.
 
     Args:
         path: ``package.module:Name``.
-        what: the words for it in messages, such as ``space``.
+        what: role of the object in messages, such as ``space``.
 
     Raises:
         InputError: if there is no such module or name, or importing the module fails; the message names the user's file and line.
     """
     module_name, _, name = path.partition(':')
     if '' not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # a command line tool does not look into the current folder by itself
+        sys.path.insert(0, os.getcwd())  # Python does not search the current folder when a command line tool runs
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -91,7 +96,7 @@ def check_module(path: str, what: str) -> None:
     """Checks that the module of ``package.module:Name`` exists, without importing it, since it may import torch.
 
     Raises:
-        InputError: if Python finds no such module in the current folder or elsewhere.
+        InputError: if there is no such module in the current folder or on Python's search path.
     """
     module, before = path.partition(':')[0].partition('.')[0], list(sys.path)
     try:
@@ -104,15 +109,15 @@ def check_module(path: str, what: str) -> None:
 
 @contextmanager
 def in_user_code(path: str, what: str, file: str | None) -> Iterator[None]:
-    """Within the block, whatever the user's code raises is reported in one sentence with the user's own file and line.
+    """Converts any exception of user code in the block to an InputError: one sentence with the user's file and line.
 
     Args:
         path: ``package.module:Name``.
-        what: the words for it in messages.
-        file: the file of the user's module, if it is known.
+        what: role of the object in messages, such as ``space``.
+        file: file of the user's module; None if it is unknown.
 
     Raises:
-        InputError: for any exception; an InputError passes as it is.
+        InputError: for any exception; an InputError is passed on unchanged.
     """
     try:
         yield
@@ -123,11 +128,11 @@ def in_user_code(path: str, what: str, file: str | None) -> Iterator[None]:
 
 
 def failing_place(error: BaseException, file: str | None = None) -> str:
-    """Returns ``FILE:LINE`` of the innermost frame in the user's code: neither in a library that it called, nor in this package.
+    """Returns ``FILE:LINE`` of the innermost frame in the user's code, which is neither in a library nor in this package.
 
     Args:
-        error: the exception that was caught.
-        file: the file of the user's module; frames in its folder count as the user's even inside an environment.
+        error: the caught exception.
+        file: file of the user's module; frames in its folder count as user code even inside a virtual environment.
     """
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith('<')]
     home = os.path.dirname(os.path.abspath(file)) + os.sep if file else None
@@ -140,7 +145,7 @@ def failing_place(error: BaseException, file: str | None = None) -> str:
 
 
 def source_file(thing: Any) -> str | None:
-    """Returns the file of the module that a class or function was defined in, if it is known."""
+    """Returns the file that defines a class or function; None if it is unknown."""
     return getattr(sys.modules.get(getattr(thing, '__module__', '')), '__file__', None)
 
 

@@ -1,4 +1,4 @@
-"""Torchvision's networks for images of any size: the baselines that a found cell is held against."""
+"""Torchvision's networks for images of any size, as baselines for the cells that a search finds."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ['known_network']
 
 
 def known_network(genotype: KnownNetwork, num_classes: int = 10, in_channels: int = 3, stem: str = 'cifar', **of_cells: Any) -> nn.Module:
-    """Builds the network with fresh weights: (B, in_channels, H, W) → logits (B, num_classes).
+    """Builds a known network with newly initialised weights: (B, in_channels, H, W) → logits (B, num_classes).
 
-    Torchvision's networks are made for 224×224 pixels: they halve the image two times (resnet18) or more before they look closely, which
-    leaves next to nothing of a small image.
+    Torchvision's networks are made for images of 224×224 pixels. Their stems and first stages reduce the resolution so much that little
+    remains of a small image.
 
     Args:
-        genotype: which network.
+        genotype: name of the network.
         num_classes: number of classes.
         in_channels: channels of the images.
         stem: ``imagenet`` is torchvision's own; ``cifar`` begins with a 3×3 convolution of stride 1 and without a pool, as is usual for
             images of about 32×32 pixels (He et al., CVPR 2016, arXiv:1512.03385, section 4.2).
-        of_cells: options of networks of cells, which are ignored.
+        of_cells: options of networks of cells; they are ignored.
     """
     return _BUILDERS[genotype.name](num_classes, in_channels, stem == 'cifar')
 
@@ -48,7 +48,7 @@ def _mobilenet_v3_small(num_classes: int, in_channels: int, small: bool) -> nn.M
 
 
 def _with_channels(convolution: nn.Conv2d, in_channels: int) -> nn.Conv2d:
-    """Returns a like convolution for images of ``in_channels`` channels, or the convolution itself if it already takes that many."""
+    """Returns the convolution, or a similar one for ``in_channels`` channels if it takes another number of channels."""
     if convolution.in_channels == in_channels:
         return convolution
     geometry: dict[str, Any] = {name: getattr(convolution, name) for name in ('kernel_size', 'stride', 'padding')}
@@ -56,7 +56,7 @@ def _with_channels(convolution: nn.Conv2d, in_channels: int) -> nn.Conv2d:
 
 
 def _initialised(convolution: nn.Conv2d) -> nn.Conv2d:
-    """Draws a convolution's weights in the way torchvision does for both networks, and returns the convolution."""
+    """Initialises a convolution's weights as torchvision does for both networks, and returns the convolution."""
     nn.init.kaiming_normal_(convolution.weight, mode='fan_out', nonlinearity='relu')
     return convolution
 

@@ -1,4 +1,4 @@
-"""The network to train, whatever kind of genotype it is made of."""
+"""Construction of networks from genotypes of any kind."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ __all__ = ['network_from_genotype']
 def network_from_genotype(
     genotype: AnyGenotype, channels: int | None = None, cells: int | None = None, num_classes: int | None = None, **options: Any
 ) -> nn.Module:
-    """The network to train: (B, in_channels, H, W) → logits (B, num_classes); of a recurrent cell one that reads text.
+    """Builds the network of a genotype, with newly initialised weights.
+
+    The network maps images (B, in_channels, H, W) to logits (B, num_classes); the network of a recurrent cell is a language model.
 
     Args:
         genotype: a pair of cells (NASNet, AmoebaNet and DARTS), a cell of NAS-Bench-201, a recurrent cell, a known network, or a sample of
-            a space of the user's.
-        channels, cells: size; None is the published one (36 and 20; NAS-Bench-201: 16 and 15). A known network has a size of its own, and
-            ignores these and the options that concern cells.
+            a user's own space.
+        channels: number of channels; None is the published number (36; NAS-Bench-201: 16). A known network ignores it.
+        cells: number of cells; None is the published number (20; NAS-Bench-201: 15). A known network ignores it.
         num_classes: number of classes; None is 10.
-        options: ``in_channels``, ``affine``, and for a pair of cells ``stem``, ``auxiliary``, ``drop_path``, ``pool_batch_norm``, as for
-            :class:`~nni_darts.search_spaces.cnn.Network`. A recurrent cell has none of all these but ``vocabulary``, ``embedding``,
-            ``hidden``, ``dropouts`` and ``batch_norm``, as for :func:`~nni_darts.search_spaces.recurrent.recurrent_network`; a sample has
-            ``path`` and ``settings``, as for :func:`~nni_darts.search_spaces.own.own_network`.
+        options: ``in_channels``, ``affine``, and for a pair of cells ``stem``, ``auxiliary``, ``drop_path`` and ``pool_batch_norm``, as for
+            :class:`~nni_darts.search_spaces.cnn.Network`. A known network ignores the options of cells. A recurrent cell has only
+            the options ``vocabulary``, ``embedding``, ``hidden``, ``dropouts`` and ``batch_norm``, as for
+            :func:`~nni_darts.search_spaces.recurrent.recurrent_network`. A sample has the options ``path`` and ``settings``, as for
+            :func:`~nni_darts.search_spaces.own.own_network`.
 
     Raises:
-        ValueError: for sizes that make no network, or an option that this kind of network does not have.
+        ValueError: for impossible sizes, or an option that this kind of network does not have.
     """
     module, _, name = genotype.network.partition(':')
     build = getattr(importlib.import_module(module), name)

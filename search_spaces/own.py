@@ -1,4 +1,4 @@
-"""Any NNI ``ModelSpace`` of the user's: its supernet and the networks of its samples."""
+"""A user's own NNI ``ModelSpace``, and the networks of its samples."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ['check_own_space', 'own_network', 'own_space']
 
 
 def own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> ModelSpace:
-    """Builds a space: images (B, in_channels, H, W) → logits (B, num_classes), as its user wrote it.
+    """Builds a user's model space, a map from images (B, in_channels, H, W) to logits (B, num_classes).
 
     Args:
         path: ``package.module:Class`` of a ``ModelSpace``.
         settings: keyword arguments of its constructor.
-        facts: about the data: ``num_classes``, ``in_channels``, ``image_size``. Those of them that are parameters of the constructor and no
-            settings are passed, too.
+        facts: ``num_classes``, ``in_channels`` and ``image_size`` (height, width) of the data. The constructor receives each value for
+            which it has a parameter that is not among the settings.
 
     Raises:
-        InputError: if there is no such class, it is no ``ModelSpace``, it has no such setting, or it fails.
+        InputError: if there is no such class, it is not a ``ModelSpace``, it has no such setting, or its constructor fails.
     """
     kind = named(path, 'space')
     if not (isinstance(kind, type) and issubclass(kind, ModelSpace)):
         raise InputError(f'space {path!r} is no ModelSpace: it must be a class that derives from nni.nas.nn.pytorch.ModelSpace')
-    # NNI puts a constructor with other parameters in the place of the class's own, which it keeps under this name.
+    # NNI replaces the constructor and keeps the original under this name.
     parameters = list(inspect.signature(getattr(kind, '_init_wrapped', kind.__init__)).parameters.values())[1:]  # type: ignore[arg-type, misc]
     named_parameters = [parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
     if len(named_parameters) == len(parameters):
@@ -45,12 +45,13 @@ def own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) 
 
 
 def check_own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Builds a space and one of its networks on torch's meta device, and has the network classify two images that hold nothing.
+    """Checks a space: builds it and one of its networks on torch's meta device, and runs the network on two empty images.
 
     Arguments as for :func:`own_space`.
 
     Raises:
-        InputError: as :func:`own_space`, or if there is nothing to choose, or the network fails or does not give logits (2, num_classes).
+        InputError: as for :func:`own_space`; also if the space has no choices, or the network fails or does not return logits
+            (2, num_classes).
     """
     with torch.device('meta'), torch.no_grad():
         space = own_space(path, settings, facts)
@@ -67,16 +68,16 @@ def check_own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, 
 
 
 def own_network(genotype: SampleGenotype, path: str = '', settings: Mapping[str, Any] | None = None, **facts: Any) -> nn.Module:
-    """Builds the network of a sample with fresh weights: the frozen space.
+    """Builds the network of a sample, which is the frozen space, with newly initialised weights.
 
     Args:
-        genotype: which choices are taken.
-        path: ``package.module:Class``; left out, that of the genotype.
-        settings: keyword arguments of the constructor; other than in the search, they make a network of another size.
+        genotype: the sample.
+        path: ``package.module:Class`` of the space; empty for the path in the genotype.
+        settings: keyword arguments of the constructor. Settings that differ from the search build a network of another size.
         facts: as for :func:`own_space`.
 
     Raises:
-        InputError: as :func:`own_space`, or if the space has other choices than the genotype.
+        InputError: as for :func:`own_space`; also if the choices of the space differ from the genotype's.
     """
     path = path or genotype.space
     space = own_space(path, settings or {}, facts)

@@ -23,7 +23,7 @@ INITIAL_SCALE = 1e-3
 
 
 def _moved(name: str) -> Any:
-    """Returns a property for a name that selections of version 0.1 have used: that of an attribute of the state."""
+    """Returns a property that forwards a name of version 0.1 to the attribute of the state, with a warning."""
 
     def get(self: Architecture) -> Any:
         warnings.warn(f'architecture.{name} is architecture.state.{name} now.', DeprecationWarning, stacklevel=2)
@@ -37,17 +37,17 @@ def _moved(name: str) -> Any:
 
 
 class Architecture(nn.Module):
-    """All α of a supernet, one parameter for each label, in the order in which the supernet declares them.
+    """The architecture parameters α of a supernet: one parameter for each label, in the order in which the supernet declares them.
 
-    It is no submodule of the supernet: the weights' optimizer never sees α; the search's Lightning module holds it, so α is in every
-    checkpoint. Values start at 10⁻³·N(0, 1), as in DARTS.
+    The architecture is not a submodule of the supernet, so the weights' optimizer never sees α. The search's Lightning module holds it, so
+    α is part of every checkpoint. Initial values are drawn from 10⁻³·N(0, 1), as in DARTS.
 
     Attributes:
-        decisions: label → what there is to decide, in order.
-        edges: label of the operations on an edge of a cell → (label of the InputChoice it is an input of, which input).
+        decisions: label → decision to take, in the order of declaration.
+        edges: label of the operations on an edge of a cell → (label of the edge's InputChoice, index of the input).
         state: the decisions taken so far; part of each checkpoint.
         view: the part of the supernet that a forward pass computes.
-        policy: the distribution of paths where the supernet computes one path at a time; there is no α then.
+        policy: distribution of paths if the supernet computes one path at a time, in which case there is no α; otherwise None.
     """
 
     fixed, dropped, history, memory = map(_moved, ('fixed', 'dropped', 'history', 'memory'))
@@ -64,10 +64,10 @@ class Architecture(nn.Module):
     # parameters -------------------------------------------------------------------------------------------------------------------
 
     def declare(self, label: str, decision: OperationDecision | InputDecision) -> None:
-        """Adds a decision; the same label again must mean the same decision.
+        """Adds a decision. A label may be declared several times, for equal decisions.
 
         Raises:
-            ValueError: if the label already stands for another one.
+            ValueError: if the label already stands for a different decision.
         """
         if label in self.decisions:
             if self.decisions[label] != decision:
@@ -81,26 +81,26 @@ class Architecture(nn.Module):
             self._alphas[_key(label)] = nn.Parameter(INITIAL_SCALE * torch.randn(size))
 
     def alpha(self, label: str) -> Tensor:
-        """Returns α of a label: (candidates,)"""
+        """Returns α of a label, of shape (candidates,)."""
         return self._alphas[_key(label)]
 
     def edge_weights(self, label: str) -> Tensor:
-        """Returns the factor of each input of a node with weighted edges, softmax(β): (candidates,)"""
+        """Returns softmax(β), the weights of the inputs of a node with weighted edges, of shape (candidates,)."""
         return torch.softmax(self.alpha(label), dim=0)
 
     def labels(self) -> list[str]:
-        """Returns the labels that have an α, in order."""
+        """Returns the labels that have an α, in the order of declaration."""
         return [label for label in self.decisions if _key(label) in self._alphas]
 
     def arch_parameters(self) -> list[nn.Parameter]:
-        """Returns all α in the order of :meth:`labels`: the same in every run, so an optimizer's state resumes onto the right one.
+        """Returns all α in the order of :meth:`labels`, which is the same in every run, as restoring an optimizer's state requires.
 
-        Where paths are drawn, these are the parameters of the policy.
+        If paths are drawn, returns the parameters of the policy instead.
         """
         return list(self._alphas.values() if self.policy is None else self.policy.parameters())
 
     def draw_from(self, policy: Policy) -> None:
-        """From now on the supernet computes one path at a time. The policy's parameters take the place of α."""
+        """Makes the supernet compute one path at a time, drawn from a policy, whose parameters replace α."""
         self._alphas = nn.ParameterDict()
         self.policy = policy
         self.view = View(self, path=policy.first())
@@ -108,27 +108,27 @@ class Architecture(nn.Module):
     # choices ----------------------------------------------------------------------------------------------------------------------
 
     def operations(self) -> Mapping[str, OperationDecision]:
-        """Returns the decisions among operations."""
+        """Returns label → decision among operations."""
         return {label: decision for label, decision in self.decisions.items() if isinstance(decision, OperationDecision)}
 
     def inputs(self) -> Mapping[str, InputDecision]:
-        """Returns the decisions among inputs."""
+        """Returns label → decision among inputs."""
         return {label: decision for label, decision in self.decisions.items() if isinstance(decision, InputDecision)}
 
     def grouped(self, labels: Iterable[str]) -> dict[str, list[str]]:
-        """Groups labels by kind of cell, in order."""
+        """Returns kind of cell → its labels, in order."""
         groups: dict[str, list[str]] = {}
         for label in labels:
             groups.setdefault(self.decisions[label].group, []).append(label)
         return groups
 
     def eligible(self, label: str) -> list[int]:
-        """Returns the operations of a label that may be chosen: ``none`` not on an edge of a cell."""
+        """Returns the indices of a label's operations that may be chosen; on an edge of a cell, ``none`` may not be chosen."""
         names = self.decisions[label].names  # type: ignore[union-attr]
         return [index for index, name in enumerate(names) if label not in self.edges or name != 'none']
 
     def sample_of(self, path: Path, *, only_path: bool = False) -> dict[str, Any]:
-        """Returns the NNI sample of a path. Edges that are not on it have their first operation, or none if ``only_path``."""
+        """Returns the NNI sample of a path. Edges that are not on it have their first operation, or no entry if ``only_path``."""
         sample: dict[str, Any] = {}
         for label, decision in self.decisions.items():
             if isinstance(decision, InputDecision):
@@ -141,7 +141,7 @@ class Architecture(nn.Module):
 
     @contextmanager
     def viewed(self, **changes: Any) -> Iterator[None]:
-        """Within the block, the supernet computes another part of itself: ``path`` or ``mask`` of :class:`View`."""
+        """Changes the view within the block; ``changes`` are ``path`` or ``mask`` of :class:`View`."""
         before, self.view = self.view, replace(self.view, **changes)
         try:
             yield
@@ -155,7 +155,7 @@ class Architecture(nn.Module):
         return self.state.to_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Takes up the decisions of a checkpoint."""
+        """Restores the decisions of a checkpoint."""
         self.state = SearchState.from_dict(state)
 
 

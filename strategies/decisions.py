@@ -1,4 +1,4 @@
-"""The choices that a supernet declares, and what a search has decided about them so far."""
+"""The decisions that a supernet declares, and the state of a search that takes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ['InputDecision', 'OperationDecision', 'SearchState', 'Topology', 'edg
 
 @dataclass(frozen=True)
 class OperationDecision:
-    """One label of NNI's LayerChoice: one of ``names``; ``group`` as for :class:`InputDecision`."""
+    """The decision at one label of NNI's LayerChoice: one of ``names``; ``group`` as for :class:`InputDecision`."""
 
     names: tuple[Any, ...]
     group: str = ''
@@ -21,10 +21,10 @@ class OperationDecision:
 
 @dataclass(frozen=True)
 class InputDecision:
-    """One label of NNI's InputChoice: ``chosen`` of ``candidates`` inputs (None: any number of them).
+    """The decision at one label of NNI's InputChoice: ``chosen`` of ``candidates`` inputs (None: any number of inputs).
 
-    ``edges`` lists the labels of the operations on the inputs where these are edges of a cell; such a decision has no α unless edges are
-    ``weighted`` (PC-DARTS' β). Decisions of different ``group`` are about different cells.
+    If the inputs are edges of a cell, ``edges`` lists the labels of the operations on them. Such a decision has no α unless the edges are
+    ``weighted`` (PC-DARTS' β). ``group`` names the kind of cell.
     """
 
     candidates: int
@@ -36,11 +36,11 @@ class InputDecision:
 
 @dataclass(frozen=True)
 class Topology:
-    """The edges that modules declare (see :func:`edge_topology`).
+    """The edges of cells that modules declare (see :func:`edge_topology`).
 
     Attributes:
         edges: label of an InputChoice → labels of the LayerChoices on its inputs.
-        groups: any of these labels → the kind of cell it belongs to.
+        groups: label of an InputChoice or LayerChoice → kind of cell to which it belongs.
     """
 
     edges: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -48,10 +48,10 @@ class Topology:
 
 
 def edge_topology(modules: Sequence[nn.Module]) -> Topology:
-    """Collects the edges that modules declare.
+    """Collects the edges of cells that modules declare.
 
-    A module with a method ``topology()`` returns label of an InputChoice → labels of the LayerChoices on its inputs: the inputs are edges.
-    Its attribute ``group`` names the kind of cell, where there are several.
+    A module declares the inputs of an InputChoice as edges with a method ``topology()``, which returns label of the InputChoice → labels of
+    the LayerChoices on its inputs. If there are several kinds of cells, the attribute ``group`` names the kind.
     """
     edges: dict[str, tuple[str, ...]] = {}
     groups: dict[str, str] = {}
@@ -67,17 +67,17 @@ def edge_topology(modules: Sequence[nn.Module]) -> Topology:
 
 @dataclass
 class SearchState:
-    """The decisions that have been taken during a search, and what else it must remember: plain data, part of each checkpoint.
+    """The decisions of a search so far, and other state to restore: plain data, part of each checkpoint.
 
     Attributes:
-        fixed: label of an operation → index of the candidate that was kept.
-        dropped: label of an InputChoice → indices of inputs that were dropped.
+        fixed: label of a LayerChoice → index of the candidate that was kept.
+        dropped: label of an InputChoice → indices of the inputs that were dropped.
         history: the record of each decision.
-        memory: what a selection or architect remembers from epoch to epoch.
-        by_magnitude: the NNI sample that magnitude would have chosen when the search ended and a progressive selection began.
-        curvature: ``epoch``, ``eigenvalue`` and ``sample`` of each epoch since α moves, where early stopping measures them.
-        stopped: the entry of the epoch whose architecture early stopping returns, and ``after``, the epoch in which it stopped.
-        ended: the last epoch of a search that ran out of time, ``search``, and the last one with its fine-tuning, ``all``.
+        memory: data that a selection or architect keeps from epoch to epoch.
+        by_magnitude: NNI sample that magnitude would have chosen at the end of the search, before a progressive selection.
+        curvature: ``epoch``, ``eigenvalue`` and ``sample`` of each epoch that moves α, if early stopping measures them.
+        stopped: entry of ``curvature`` whose architecture early stopping returns, and ``after``, the epoch in which the search stopped.
+        ended: if the search ran out of time, its last epoch without (``search``) and with (``all``) fine-tuning.
     """
 
     fixed: dict[str, int] = field(default_factory=dict)
@@ -90,12 +90,12 @@ class SearchState:
     ended: dict[str, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the plain data for a checkpoint."""
+        """Returns the state as plain data for a checkpoint."""
         return dict(vars(self))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SearchState:
-        """Reads the plain data of a checkpoint; that of earlier versions may lack ``ended``."""
+        """Reads the plain data of a checkpoint. Checkpoints of earlier versions may lack ``ended``."""
         return cls(
             fixed=dict(data['fixed']),
             dropped={label: list(indices) for label, indices in data['dropped'].items()},

@@ -33,35 +33,37 @@ class DifferentiableStrategy(OneShotStrategy):
     algorithm 1). Use it like any NNI strategy: ``NasExperiment(space, evaluator, strategy).run()``.
 
     Args:
-        relaxation: what a choice computes while searching.
-        architect: how the gradient of α is found.
-        selection: how the architecture is read out at the end.
-        learning_rate, betas, weight_decay: of α's Adam.
-        warmup_epochs: train only the weights for so long; a number below 1 is a part of the search.
-        execution: ``fast`` chooses by timing how cells of our spaces are computed, where the relaxation allows more than one executor;
-            ``compiled``, ``piecewise``, ``joined`` and ``plain`` (every candidate by itself) pin one. Results are the same up to rounding.
-        checkpoint: keep less of each cell in memory for backward, and compute it again there; ``plain`` does not.
+        relaxation: how a choice mixes its candidates during the search.
+        architect: how the gradient of α is computed.
+        selection: how the architecture is derived at the end.
+        learning_rate: learning rate of Adam over α.
+        betas: decay rates of Adam over α.
+        weight_decay: L2 penalty on α.
+        warmup_epochs: number of epochs in which only the weights are trained; a number below 1 is a portion of the search.
+        execution: ``fast`` chooses the executor of this package's cells by timing, if the relaxation allows more than one; ``compiled``,
+            ``piecewise``, ``joined`` and ``plain`` (each candidate by itself) pin an executor. Results are the same up to rounding.
+        checkpoint: keep less of each cell in memory for the backward pass, and recompute it there; the executor ``plain`` ignores this.
         gradient_clip_val: clip the weights' gradient to this norm (in the real step, not in the virtual one); None does not clip.
-        early_stopping: end the search when its minimum gets sharp, with the architecture of an earlier epoch (DARTS-ES): an
-            :class:`EarlyStopping`, a mapping of its settings, or True for those published. A progressive selection begins then, with the
-            supernet as it is.
-        mutation_hooks: NNI's extra hooks, run before ours.
+        early_stopping: end the search when its minimum becomes sharp, with the architecture of an earlier epoch (DARTS-ES): an
+            :class:`EarlyStopping`, a mapping of its settings, or True for the published settings. A progressive selection then begins with
+            the current supernet.
+        mutation_hooks: additional mutation hooks of NNI, which run before the strategy's own.
 
     Attributes:
         architecture: α and the decisions taken so far.
-        executor_choice: which executor computes the cells, and how that came about.
+        executor_choice: the executor that computes the cells, and how it was chosen.
         one_by_one: whether cells are trained one by one, without a supernet.
         in_stages: whether several supernets are searched, one after the other (:class:`ProgressiveDepth`).
         schema: settings that a recipe may hold for the constructor.
-        on_decision: called with the record of each decision of a progressive selection; set it as you like.
+        on_decision: callback for each decision of a progressive selection, called with its record; assign your own.
 
-    The evaluator must be a Lightning one, with a training and a validation loader: α steps draw random batches of the latter. If its
-    data module has an ``architecture_dataloader``, they come from there instead. Where ``training_step`` returns a mapping with an
-    ``architecture_loss`` beside its ``loss``, α minimises the former and the weights the latter, which may be regularised.
+    The evaluator must be a Lightning evaluator with a training and a validation loader; α steps draw random batches from the latter. If
+    its data module has an ``architecture_dataloader``, α steps draw from that loader instead. If ``training_step`` returns a mapping with
+    an ``architecture_loss`` beside its ``loss``, α minimises the former and the weights minimise the latter, which may be regularised.
 
     In each process of an initialised ``torch.distributed`` group, the strategy does its part of one search (:mod:`nni_darts.parallel`): the
-    loaders give each rank its part of every batch, as those of our data modules do. Scores of a selection come from what the validation
-    loader gives each rank, or, where the data module has a ``scoring_dataloader`` of whole batches, from every N-th of these.
+    loaders must give each rank its part of every batch, as this package's data modules do. A selection scores each rank's batches of the
+    validation loader; if the data module has a ``scoring_dataloader`` of whole batches, each of N ranks scores every N-th batch.
 
     Raises:
         ValueError: for a setting outside its range.
@@ -103,12 +105,12 @@ class DifferentiableStrategy(OneShotStrategy):
         self.architecture = Architecture()
         self._topology = Topology()
         self.on_decision: Callable[[dict[str, Any]], None] = lambda record: None
-        self.loaders: SearchLoaders  # once there is an evaluator
+        self.loaders: SearchLoaders  # set once there is an evaluator
 
     # NNI's hooks ------------------------------------------------------------------------------------------------------------------
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
-        """Turns the space into a supernet in place; α is in ``self.architecture`` then."""
+        """Turns the space into a supernet in place, and declares its α in ``self.architecture``."""
         self.architecture = Architecture()
         if isinstance(model, nn.Module):
             self._topology = edge_topology(list(model.modules()))
@@ -121,7 +123,7 @@ class DifferentiableStrategy(OneShotStrategy):
         return model
 
     def default_mutation_hooks(self) -> list[Callable[..., Any]]:
-        """The relaxation of LayerChoice and InputChoice; NNI's error for any other mutable."""
+        """Returns the hooks that relax LayerChoice and InputChoice, and NNI's hook that refuses any other mutable."""
         return [mutation_hook(self.architecture, self.relaxation, self._topology), no_default_hook]
 
     def configure_oneshot_module(self, training_module: LightningModule) -> DifferentiableModule:
@@ -129,7 +131,7 @@ class DifferentiableStrategy(OneShotStrategy):
         return DifferentiableModule(training_module, self)
 
     def mutate_evaluator(self, evaluator: Lightning) -> Lightning:
-        """Wraps module and loaders of the evaluator.
+        """Wraps the module and the loaders of the evaluator.
 
         Raises:
             ValueError: if an executor is pinned that cannot compute on the trainer's device or in its precision.
@@ -139,28 +141,28 @@ class DifferentiableStrategy(OneShotStrategy):
         return super().mutate_evaluator(evaluator)
 
     def check_executor(self, device: str, precision: str) -> None:
-        """Raises ValueError if an executor is pinned that cannot compute on a type of device, or in a precision of Lightning's."""
+        """Raises ValueError if the pinned executor cannot compute on a type of device, or in a precision of Lightning."""
         dtype = {'64-true': torch.float64, 'bf16-true': torch.bfloat16, '16-true': torch.float16}.get(precision, torch.float32)
         self.executor_choice.check(Place(device, dtype, precision.endswith('-mixed')))
 
     def train_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> CombinedLoader:
-        """Pairs of a training and a validation batch; an epoch is one pass over the training batches."""
+        """Returns pairs of a training and a validation batch; an epoch is one pass over the training batches."""
         pairs = self.loaders.pairs(train_dataloader_fn(), val_dataloader_fn)
         self.grow_batches()
         return pairs
 
     def grow_batches(self) -> None:
-        """Brings training batches to the size that the selection wants by now."""
+        """Sets the size of training batches that the selection requires by now."""
         self.loaders.grow(self.selection.batch_growth(self.architecture))
 
     # results ----------------------------------------------------------------------------------------------------------------------
 
     def arch_parameters(self) -> list[nn.Parameter]:
-        """All α, in a fixed order."""
+        """Returns all α, in a fixed order."""
         return self.architecture.arch_parameters()
 
     def select(self) -> dict[str, Any]:
-        """The architecture that the search stands at: an NNI sample."""
+        """Returns the architecture that the search currently selects, as an NNI sample."""
         stopped = self.architecture.state.stopped
         if stopped is not None and not self.selection.decisions(self.architecture):
             return stopped['sample']
@@ -168,31 +170,31 @@ class DifferentiableStrategy(OneShotStrategy):
 
     @property
     def parts(self) -> tuple[DifferentiableStrategy, ...]:
-        """The strategy of each stage: this one, which has a single stage."""
+        """Returns the strategy of each stage; this strategy has a single stage."""
         return (self,)
 
     def stages(self, space: ModelSpace) -> Iterator[tuple[ModelSpace, DifferentiableStrategy]]:
-        """The space and the strategy of each stage: of a single one."""
+        """Yields the space and the strategy of each stage; this strategy has a single stage."""
         yield space, self
 
     def stage_epochs(self, epochs: int) -> int:
-        """The length of each stage of a search of so many epochs."""
+        """Returns the number of epochs of each stage in a search of ``epochs`` epochs."""
         return epochs
 
     def warmup(self, epochs: int) -> int:
-        """For how many epochs of a search α rests."""
+        """Returns the number of warm-up epochs in a search of ``epochs`` epochs, in which α does not move."""
         return round(self.warmup_epochs * epochs) if self.warmup_epochs < 1 else int(self.warmup_epochs)
 
     @property
     def least_epochs(self) -> int:
-        """Of a search that trains α."""
+        """The smallest number of epochs in which a search trains α."""
         return 1 if self.warmup_epochs < 1 else int(self.warmup_epochs) + 1
 
     def passes(self, epochs: int) -> float:
-        """How often as many batches as there are for training go forward and backward through the supernet in a search of so many epochs.
+        """Returns the cost of a search of ``epochs`` epochs, in forward and backward passes over the training batches.
 
-        That is one for the weights and, once α moves, so many for α as the architect takes; the selection's epochs are included. Of a
-        search that was stopped early the epochs that it had count.
+        Each epoch costs one pass for the weights and, once α moves, the architect's passes for α. The selection's epochs are included. A
+        search that stopped early is charged only the epochs that it ran.
         """
         stopped, tuning, ended = self.architecture.state.stopped, self.selection.epochs(self.architecture), self.architecture.state.ended
         searched = epochs if stopped is None else stopped['after']
@@ -202,7 +204,7 @@ class DifferentiableStrategy(OneShotStrategy):
         return (self.relaxation.passes * (searched + tuning) + alpha) * (2 if self.architect.union else 1)
 
     def probabilities(self) -> dict[str, dict[str, float]]:
-        """Label → candidate → probability, of every choice among operations."""
+        """Returns label → candidate → probability for every choice among operations."""
         if self.architecture.policy is not None:
             return self.architecture.policy.probabilities()
         return {
@@ -222,7 +224,7 @@ def _check_parts(relaxation: Relaxation, architect: Architect, selection: Select
 
 
 def _early_stopping(value: Any, relaxation: Relaxation, selection: Selection) -> EarlyStopping | None:
-    """The setting, where it makes sense. Raises ValueError elsewhere."""
+    """Returns the validated setting. Raises ValueError if early stopping does not apply to these parts."""
     stopping = early_stopping(value)
     if stopping is not None and (relaxation.sampled or not relaxation.trains_alpha):
         raise ValueError(NOT_WITHOUT_ALPHA)

@@ -1,4 +1,4 @@
-"""A method: a strategy by name, with its settings and capabilities. Imports no torch."""
+"""The description of a method: a named strategy with its settings and capabilities. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 __all__ = ['Method']
 
 FOR_PYTHON = ('relaxation', 'architect', 'selection', 'mutation_hooks')
-"""Settings for Python code only: a recipe cannot hold their values, so no message proposes them."""
+"""Settings for Python code only. A recipe cannot hold their values, so messages do not suggest them."""
 
 
 @dataclass(frozen=True)
 class Method:
     """A strategy that can be named in YAML, on the command line and in Python.
 
-    What differs between methods is said by its attributes; no code asks for a name or a class.
+    Attributes describe the differences between methods, so that no code has to compare names or classes.
 
     Attributes:
-        name: the name.
-        summary: one line.
-        paper: where the method comes from; '' for a user's own.
-        build: (settings, a selection that takes the place of its own or None) → the strategy that NNI runs.
-        own: settings of its parts.
-        common: settings of its class.
-        defaults: settings of its class whose defaults differ here.
-        relaxed: whether its supernet computes all candidates at once, so that another selection can be asked for by a suffix.
-        in_stages: whether it searches in several supernets, one after the other, each for half of the epochs.
-        never_stops: why it cannot stop early; '' if it can.
-        proposer: settings → what names the cells of a strategy that trains them one by one; None for a supernet.
-        cells_key: key of a recipe's ``search`` that holds the number of such cells; '' where the setting ``cells`` does.
+        name: name of the method.
+        summary: description in one line.
+        paper: reference to the paper; empty for a user's own method.
+        build: (settings, selection that replaces the method's own, or None) → strategy that NNI runs.
+        own: settings of the relaxation, architect and selection.
+        common: settings of the strategy's class.
+        defaults: default values that differ from the defaults of the strategy's class.
+        relaxed: whether the supernet computes all candidates at once, so that a suffix of the name can ask for another selection.
+        in_stages: whether the method searches several supernets in succession, each for half of the epochs.
+        never_stops: reason why the method cannot stop early; empty if it can.
+        proposer: settings → :class:`OneByOne` that proposes cells to train one by one; None for a method with a supernet.
+        cells_key: key of a recipe's ``search`` with the number of cells to train; empty if the setting ``cells`` has it.
 
     Example:
         >>> from nni_darts.strategies.registry import find
@@ -61,23 +61,23 @@ class Method:
 
     @property
     def one_by_one(self) -> bool:
-        """Whether it trains cells one by one; otherwise it searches in a supernet."""
+        """Whether the method trains cells one by one, and does not search in a supernet."""
         return self.proposer is not None
 
     @property
     def parts(self) -> tuple[type[Settings], ...]:
-        """All settings that a recipe may hold, part by part. Of a setting that two parts have, the first counts."""
+        """All settings that a recipe may hold, part by part. If two parts have the same setting, the first one counts."""
         return (*self.own, *self.common)
 
     def settings(self) -> list[Setting]:
-        """Describes all settings that a recipe may hold for this strategy."""
+        """Returns descriptions of all settings that a recipe may hold for this method."""
         listed = {entry.name: entry for part in reversed(self.parts) for entry in part.listed()}
         order = dict.fromkeys(name for part in self.parts for name in part.model_fields)
         shown = [listed[name] for name in order if name != 'early_stopping' or not self.never_stops]
         return [replace(entry, default=self.defaults.get(entry.name, entry.default)) for entry in shown]
 
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Checks the settings that a recipe holds for this strategy.
+        """Checks the settings that a recipe holds for this method.
 
         Raises:
             ValueError: for an unknown setting or an impossible value.
@@ -92,25 +92,25 @@ class Method:
             raise ValueError(self.never_stops)
 
     def create(self, /, **settings: Any) -> OneShotStrategy:
-        """Returns the strategy with these settings, for NNI to run.
+        """Builds the strategy with these settings, for NNI to run.
 
         Raises:
-            ValueError: for a setting that it does not have, or a value that it cannot have.
+            ValueError: for an unknown setting or an impossible value.
         """
-        if not self.one_by_one:  # others are checked by their constructors, which also take a seed
+        if not self.one_by_one:  # the constructors of other strategies check their settings, which include a seed
             self.check({name: value for name, value in settings.items() if name not in FOR_PYTHON})
         return self.build(settings, None)
 
 
 def no_such_setting(name: str, allowed: Sequence[str]) -> str:
-    """Says that a strategy has no such setting, and what it has."""
+    """Returns the message that a strategy has no such setting, with the settings that it has."""
     close = difflib.get_close_matches(str(name), allowed, n=1)
     hint = f' (did you mean {close[0]!r}?)' if close else ''
     return f'this strategy has no setting {name!r}{hint}; it has {", ".join(allowed) or "none"}'
 
 
 def checked_call(function: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
-    """Calls a constructor with settings. Raises ValueError for one that it does not have."""
+    """Calls a constructor with settings. Raises ValueError for an unknown setting."""
     known = list(inspect.signature(function).parameters)
     for name in settings:
         if name not in known:

@@ -1,4 +1,4 @@
-"""The methods of this package: each a combination of a relaxation, an architect and a selection. Importing this imports no torch."""
+"""The methods of this package: most of them a combination of a relaxation, an architect and a selection. Imports no torch."""
 
 from __future__ import annotations
 
@@ -42,12 +42,15 @@ def _combined(
     defaults: Mapping[str, Any] = MappingProxyType({}),
     **capabilities: Any,
 ) -> Method:
-    """A method made of a relaxation, an architect and a selection.
+    """Returns a method that combines a relaxation, an architect and a selection.
 
     Args:
-        parts: (settings of its own, a selection that is to take the place of its own or None) → the parts.
+        name: name of the method.
+        summary: description in one line.
+        paper: reference to the paper.
+        parts: (settings of the parts, selection that replaces the method's own, or None) → keyword arguments of the strategy's class.
         own: settings of the parts.
-        defaults: settings of the strategy whose defaults differ here.
+        defaults: default values that differ from the defaults of the strategy's class.
         capabilities: further attributes of the method.
     """
 
@@ -61,7 +64,7 @@ def _combined(
 
 
 def _built_by(module: str, made_by: str) -> Callable[[Parts, Any], Any]:
-    """Builds a strategy by its constructor."""
+    """Returns a function that builds a strategy with a constructor: (settings, selection) → strategy."""
 
     def build(settings: Parts, selection: Any) -> Any:
         from importlib import import_module
@@ -78,7 +81,7 @@ def _darts_1st(own: Parts, selection: Any) -> Parts:
 
 
 def _with_architect(architect: str) -> Callable[[Parts, Any], Parts]:
-    """The softmax with another architect."""
+    """Returns a function that makes the parts of DARTS with another architect: (settings, selection) → parts."""
 
     def parts(own: Parts, selection: Any) -> Parts:
         from nni_darts.strategies import architects
@@ -95,7 +98,7 @@ def _darts_2nd(own: Parts, selection: Any) -> Parts:
 
 
 def _first_order_with(relaxation: str) -> Callable[[Parts, Any], Parts]:
-    """First-order DARTS with another relaxation, which takes the preset's own settings."""
+    """Returns a function that makes the parts of first-order DARTS with another relaxation, which takes the method's settings."""
 
     def parts(own: Parts, selection: Any) -> Parts:
         from nni_darts.strategies import relaxations
@@ -268,7 +271,7 @@ SELECTIONS: Mapping[str, tuple[str, str, str, type[Settings]]] = MappingProxyTyp
         ),
     }
 )
-"""Suffix of a supernet's name → class of the selection, summary, paper, its settings."""
+"""Suffix of a method's name → class of the selection, summary, paper, settings of the selection."""
 
 ALIASES: Mapping[str, str] = MappingProxyType({'darts-pt': 'darts-1st+pt'})
-"""Other names in use."""
+"""Alias → full name of a method."""

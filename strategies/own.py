@@ -1,4 +1,4 @@
-"""Methods that a user brings: a class or function named ``package.module:Name``, as a strategy with settings. Imports no torch itself."""
+"""Users' own methods: classes or functions named ``package.module:Name``. This module itself imports no torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ALPHA = (*SearchedSettings.listed(), *ProgressiveSettings.listed())
 RECIPE_KEYS: Mapping[str, str] = {
     name: entry.recipe for entry in _ALPHA if entry.recipe for name in (entry.name, entry.recipe.removeprefix('search.'))
 }
-"""Parameter of a user's strategy → the key of a recipe that gives its value unless ``search.settings`` does."""
+"""Parameter of a user's strategy → key of the recipe with its value, unless ``search.settings`` sets it."""
 
 _EMPTY = inspect.Parameter.empty
 
@@ -38,11 +38,11 @@ def own_method(name: str, target: str) -> Method:
     """Imports a class or function and describes it as a method.
 
     Args:
-        name: the name that the user knows it by.
+        name: name of the strategy in recipes and messages.
         target: ``package.module:Name``.
 
     Raises:
-        InputError: if it cannot be imported, or is no strategy; the message names the user's file and line where there is one.
+        InputError: if the object cannot be imported or is not a strategy; the message names the user's file and line if they are known.
     """
     made_by = named(target, 'strategy')
     if not (inspect.isclass(made_by) or inspect.isroutine(made_by)):
@@ -88,10 +88,10 @@ def _described(name: str, target: str, made_by: Callable[..., Any]) -> Method:
 
 
 def _one_by_one(name: str, made_by: Callable[..., Any]) -> bool:
-    """Whether a class, or what a function is annotated to return, trains cells one by one.
+    """Returns whether a class, or the class that a function is annotated to return, trains cells one by one.
 
     Raises:
-        InputError: for a class that is no strategy.
+        InputError: for a class that is not a strategy.
     """
     if not inspect.isclass(made_by):
         return bool(getattr(_hints(made_by).get('return'), 'one_by_one', False))
@@ -110,7 +110,7 @@ def _check_kind(name: str, built: Any, one_by_one: bool) -> None:
 
 
 def _fields(name: str, made_by: Callable[..., Any], one_by_one: bool) -> tuple[dict[str, Any], bool]:
-    """The parameters as fields of :class:`Settings`, and whether it also takes any others, by ``**settings``."""
+    """Returns the parameters as fields of :class:`Settings`, and whether other settings are accepted by ``**settings``."""
     hints, meanings = _hints(made_by), _meanings(made_by)
     fields: dict[str, Any] = {}
     is_open = False
@@ -129,18 +129,18 @@ def _fields(name: str, made_by: Callable[..., Any], one_by_one: bool) -> tuple[d
 
 
 def _of_yaml(hint: Any) -> Any:
-    """The annotation as YAML can meet it, which has lists and no tuples."""
+    """Returns the annotation with lists in place of tuples, which YAML does not have."""
     return Sequence[get_args(hint)[:1] or (Any,)] if tuple in (hint, get_origin(hint)) else hint  # type: ignore[misc]
 
 
 def _schema(fields: Mapping[str, Any]) -> type[Settings]:
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # a parameter may be called like a method of pydantic's
+        warnings.simplefilter('ignore')  # a parameter may have the name of a method of pydantic's model
         return create_model('OwnSettings', __base__=Settings, **fields)
 
 
 def _hints(made_by: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations; none where they name something that is not there while the code runs."""
+    """Returns the annotations; empty if they refer to names that do not exist at run time."""
     try:
         return get_type_hints(made_by.__init__ if inspect.isclass(made_by) else made_by, include_extras=True)
     except (NameError, TypeError, AttributeError):
@@ -152,6 +152,6 @@ def _paragraph(made_by: Callable[..., Any]) -> str:
 
 
 def _meanings(made_by: Callable[..., Any]) -> dict[str, str]:
-    """Parameter → its line in the docstring's ``Args:``."""
+    """Returns parameter → its entry under ``Args:`` in the docstring."""
     text = '\n'.join(filter(None, (inspect.getdoc(made_by), getattr(made_by.__init__, '__doc__', '') if inspect.isclass(made_by) else '')))
     return {name: meaning.rstrip('.') for name, meaning in re.findall(r'^\s+(\w+)(?: \(.*?\))?: (.+)$', text, re.MULTILINE)}

@@ -1,4 +1,4 @@
-"""References from one module to another that leave the other one out of it."""
+"""References from one module to another that do not make the other one a submodule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar('T')
 
 @dataclass(frozen=True)
 class Reference(Generic[T]):
-    """Refers to an object from a module, which would register a module or parameter that it holds directly as a part of itself.
+    """Holds an object for a module, which would register a module or parameter as its own if it held it directly.
 
     Example:
         >>> module = nn.Module()

@@ -1,4 +1,4 @@
-"""All methods by name: this package's, those that other packages install, and ``package.module:Name``. Importing this imports no torch."""
+"""The registry of methods: this package's, installed packages', and users' own as ``package.module:Name``. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ['GROUP', 'check_name', 'create_strategy', 'file_name', 'find', 'full_name', 'installed', 'names']
 
 GROUP = 'nni_darts.strategies'
-"""The entry point group in which an installed package names its strategies."""
+"""The group of entry points in which an installed package names its strategies."""
 
 _WORD = r'[^\W\d]\w*'
 _TARGET = re.compile(rf'{_WORD}(\.{_WORD})*:{_WORD}')
@@ -30,10 +30,12 @@ _NAME = re.compile(r'[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*')
 
 
 def find(name: str) -> Method:
-    """Finds a method; one that relaxes all candidates may end in ``+pt`` or ``+pt-mag``. A user's own is imported.
+    """Finds a method by its name, and imports a user's own method.
+
+    The name of a method that relaxes all candidates may have the suffix ``+pt`` or ``+pt-mag``.
 
     Raises:
-        ValueError: for an unknown name, with the known ones in the message, or something that is no strategy.
+        ValueError: for an unknown name (the message lists the known names), or an object that is not a strategy.
     """
     base, plus, suffix = full_name(name).partition('+')
     method, target = METHODS.get(base), _target(base)
@@ -53,10 +55,10 @@ def find(name: str) -> Method:
 
 
 def check_name(name: str) -> None:
-    """Checks that a name belongs to a strategy, as far as that shows without importing a user's module, which may import torch.
+    """Checks the name of a strategy without importing a user's module, which may import torch.
 
     Raises:
-        ValueError: for an unknown name or a module that does not exist.
+        ValueError: if the name is unknown or its module does not exist.
     """
     base = full_name(name).partition('+')[0]
     target = None if base in METHODS else _target(base)
@@ -67,44 +69,42 @@ def check_name(name: str) -> None:
 
 
 def create_strategy(name: str, /, **settings: Any) -> OneShotStrategy:
-    """Builds the strategy of that name; ``settings`` are keyword arguments of its class.
+    """Builds a strategy by its name; ``settings`` are keyword arguments of its class.
 
     Raises:
-        ValueError: for an unknown name or setting, with the known ones in the message, and for a value of a wrong type or outside its
-            range.
+        ValueError: for an unknown name or setting (the message lists the known ones), or a value of a wrong type or outside its range.
     """
     return find(name).create(**settings)
 
 
 def full_name(name: str) -> str:
-    """Returns the name for which another one stands: ``darts-1st+pt`` for ``darts-pt``; any other name as it is.
+    """Returns the full name of a strategy: ``darts-1st+pt`` for the alias ``darts-pt``; any other name is returned unchanged.
 
-    A row of an experiment may be called by a strategy and the settings that it changes, as in ``darts-2nd search.epochs=5``: then it is the
-    strategy's name.
+    In an experiment, settings may follow the name of a strategy, as in ``darts-2nd search.epochs=5``. They are removed.
     """
     name = str(name).partition(' ')[0]
     return str(ALIASES.get(name, name))
 
 
 def file_name(name: str) -> str:
-    """Returns a strategy's name as part of a file name or an address. Some web servers take a ``+`` for a space."""
+    """Returns a strategy's name in a form for file names and URLs, because some web servers read ``+`` as a space."""
     return re.sub(r'[^\w.-]', '-', name.replace(':', '--'))
 
 
 def names() -> list[str]:
-    """Returns all names of strategies that need no import, for completion."""
+    """Returns all names of strategies that are known without importing user code, for shell completion."""
     suffixed = [f'{entry.name}+{suffix}' for entry in METHODS.values() if entry.relaxed for suffix in SELECTIONS]
     return [*METHODS, *ALIASES, *suffixed, *installed()]
 
 
 def installed() -> Mapping[str, EntryPoint]:
-    """Returns the strategies of installed packages by name, without this package's own names."""
+    """Returns name → entry point of installed packages' strategies, except names that this package uses itself."""
     return {name: found[0] for name, found in _entry_points(tuple(sys.path)).items() if name not in METHODS and _NAME.fullmatch(name)}
 
 
 @cache
 def _entry_points(path: tuple[str, ...]) -> Mapping[str, list[EntryPoint]]:
-    """Name → entry points that differ, of what is found on a search path."""
+    """Returns name → distinct entry points on a search path of modules."""
     found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUP):
         known = found.setdefault(point.name, [])
@@ -114,10 +114,10 @@ def _entry_points(path: tuple[str, ...]) -> Mapping[str, list[EntryPoint]]:
 
 
 def _target(base: str) -> str | None:
-    """``package.module:Name`` of a user's strategy; None if the name is none.
+    """Returns ``package.module:Name`` of a user's strategy; None if the name does not refer to one.
 
     Raises:
-        ValueError: for a name that is ambiguous or not well formed.
+        ValueError: if the name is ambiguous or malformed.
     """
     if ':' in base:
         if not _TARGET.fullmatch(base):

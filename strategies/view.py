@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 __all__ = ['Mask', 'Path', 'View']
 
 Path = Mapping[str, tuple[int, ...]]
-"""Label → the operation, or the inputs in their order, that are taken. Edges that are not taken are left out."""
+"""Label → index of the chosen operation, or indices of the chosen inputs in order. Edges that are not chosen have no entry."""
 
 
 class Mask(NamedTuple):
-    """An operation or input that is left out for a while.
+    """An operation or input that is temporarily left out.
 
-    The others keep their weights, or, if ``renormalise``, share that of an operation left out in proportion to theirs.
+    The other candidates keep their weights. With ``renormalise``, they share the weight of the masked operation in proportion to their own.
     """
 
     label: str
@@ -28,12 +28,12 @@ class Mask(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """The part of a supernet that a forward pass computes: one path, or all that no decision and no mask has taken away.
+    """The part of a supernet that a forward pass computes: one path, or all candidates that are neither decided against nor masked.
 
     Attributes:
-        architecture: the supernet's choices and the decisions about them.
-        path: the path that alone is computed; None computes all candidates.
-        mask: the candidate that is left out, to measure how much that hurts.
+        architecture: choices of the supernet and the decisions about them.
+        path: the only path to compute; None computes all candidates.
+        mask: candidate to leave out, in order to measure the loss of quality without it.
     """
 
     architecture: Architecture
@@ -41,11 +41,11 @@ class View:
     mask: Mask | None = None
 
     def operation(self, label: str) -> int | None:
-        """Returns the operation that alone stands for a label: the one on the path, or the one that was kept; None if it is open."""
+        """Returns the only operation to compute for a label, on the path or by decision; None if the label is undecided."""
         return self.path[label][0] if self.path is not None else self.architecture.state.fixed.get(label)
 
     def inputs(self, label: str) -> list[int]:
-        """Returns the inputs of an InputChoice: those on the path, or those that are neither dropped nor masked."""
+        """Returns the inputs of an InputChoice to compute: the path's inputs, or all inputs that are neither dropped nor masked."""
         if self.path is not None:
             return list(self.path[label])
         gone = set(self.architecture.state.dropped.get(label, ()))
@@ -54,7 +54,7 @@ class View:
         return [index for index in range(self.architecture.decisions[label].candidates) if index not in gone]  # type: ignore[union-attr]
 
     def is_cut(self, label: str) -> bool:
-        """Returns whether the operations of a label stand on an input that is left out, so that nothing reads them."""
+        """Returns whether the operations of a label are on an input that is left out, so that no module reads their outputs."""
         if label not in self.architecture.edges:
             return False
         choice, index = self.architecture.edges[label]

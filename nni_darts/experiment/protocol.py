@@ -1,7 +1,8 @@
-"""The protocol of the DARTS paper as jobs: which trials are wanted next, given what is known. Pure functions of their arguments.
+"""The protocol of the DARTS paper as jobs: the trials to run next, given the results so far. All functions are pure.
 
-Search with every strategy and seed; train each found cell briefly and keep the best of each strategy by validation; retrain that one
-from scratch. Random search and evolution have no search trial: their cells go straight to the short training.
+The protocol searches with every strategy and seed, trains each found cell for a short time, keeps each strategy's best cell by
+validation, and retrains that cell from scratch. Strategies that train cells one by one, such as random search and evolution, have no
+search trial: their cells go straight to the short training.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from nni_darts.strategies.registry import find
 __all__ = ['Job', 'Protocol', 'parse_search_space']
 
 Results = Mapping[str, Mapping[str, Any]]
-"""Key of a job → its final metric."""
+"""Key of a job → its final metric, as the trial reported it to NNI."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One trial.
+    """The work of one trial.
 
     Attributes:
         stage: ``search``, ``select`` or ``retrain``.
-        strategy: its name.
-        seed: of the search; for ``retrain`` the number of the run.
+        strategy: name of the strategy.
+        seed: seed of the search; for ``retrain``, the number of the run.
         arch: code of the cell to train; empty for a search.
-        cell: which of the cells that a strategy trains one by one, from 1; 0 for a cell that was searched.
+        cell: number of a cell, from 1, if the strategy trains cells one by one; 0 for a cell that a supernet search found.
     """
 
     stage: str
@@ -46,7 +47,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Identifies the job: the same work has the same key, before and after a resume. Short, since NNI's page shows it."""
+        """The identifier of the job, which does not change when an experiment resumes. It is short because NNI's page shows it."""
         return f'{self.stage} {self.strategy} {self.seed}{f".{self.cell}" if self.cell else ""}'
 
 
@@ -56,14 +57,15 @@ class Protocol:
 
     Attributes:
         recipe: all settings.
-        strategies, seeds: every pair of them is searched. A strategy may be followed by the settings that it changes in the recipe.
-        retrain_runs: how often the best cell of each strategy is trained from scratch, with seeds 1, 2, …, where ``retrain`` is ``best``.
-        retrain: ``best`` trains the best cell of all seeds, ``each_seed`` the best cell of every seed, once and with that seed: so test
-            results have a spread over searches.
+        strategies: names of strategies. Settings that a strategy changes in the recipe may follow its name.
+        seeds: seeds of the searches; every strategy is searched under every seed.
+        retrain_runs: if ``retrain`` is ``best``, how often each strategy's best cell is trained from scratch, with seeds 1, 2, ….
+        retrain: ``best`` trains the best cell of all seeds; ``each_seed`` trains the best cell of every seed once, with that seed, so that
+            test results have a spread over searches.
 
     Raises:
-        InputError: for wrong settings of a strategy or in the search space, or a budget too small for a strategy that trains cells one by
-            one.
+        InputError: for wrong settings of a strategy or in the search space, or a budget that is too small for a strategy that trains cells
+            one by one.
     """
 
     recipe: Recipe
@@ -88,10 +90,10 @@ class Protocol:
         return self.recipe.changed(changes.split(), source='searchSpace') if changes else self.recipe
 
     def jobs(self, results: Results, given_up: Collection[str]) -> list[Job]:
-        """All jobs that can be named by now, finished ones included, in the order in which they should run.
+        """Returns all jobs that are known by now, including finished ones, in the order in which they should run.
 
         Args:
-            results: of the finished jobs.
+            results: results of the finished jobs.
             given_up: keys of jobs that failed too often.
         """
         searches: list[Job] = []
@@ -118,10 +120,10 @@ class Protocol:
         return searches + selects + retrains
 
     def expected(self, given_up: Collection[str] = ()) -> Counter[tuple[str, str]]:
-        """(stage, strategy) → how many jobs there will have been in the end, as far as that is known by now.
+        """Returns (stage, strategy) → total number of jobs at the end of the experiment, as far as it is known by now.
 
         Args:
-            given_up: keys of jobs that failed too often, which count, too.
+            given_up: keys of jobs that failed too often; they are counted, too.
         """
         counts: Counter[tuple[str, str]] = Counter()
         for strategy in self.strategies:
@@ -139,7 +141,7 @@ class Protocol:
         return counts
 
     def _cells(self, search: Job, results: Results, given_up: Collection[str]) -> list[tuple[str, int]]:
-        """(code, number) of the cells that a strategy has found or named under a seed by now."""
+        """Returns (code, number) of the cells that a strategy has found or proposed under a seed by now."""
         if not find(search.strategy).one_by_one:
             return [(results[search.key]['arch'], 0)] if search.key in results else []
         values: dict[int, float | None] = {}
@@ -150,21 +152,23 @@ class Protocol:
         return [(genotype.code(), number) for number, genotype in enumerate(cells, start=1)]
 
     def _trainings(self, strategy: str, seed: int) -> list[Job]:
-        """The short trainings that a strategy can have under a seed, without the cells."""
+        """Returns the short trainings that a strategy can have under a seed, without the codes of their cells."""
         if not find(strategy).one_by_one:
             return [Job('select', strategy, seed)]
         return [Job('select', strategy, seed, cell=number) for number in range(1, number_of_cells(self.recipe_of(strategy), strategy) + 1)]
 
     def select_results(self, strategy: str, results: Results) -> list[Mapping[str, Any]]:
-        """Results of the short trainings of a strategy's cells, in the order of seeds and cells."""
+        """Returns the results of the short trainings of a strategy's cells, in the order of seeds and cells."""
         jobs = [job for seed in self.seeds for job in self._trainings(strategy, seed)]
         return [{**results[job.key], 'seed': job.seed} for job in jobs if job.key in results]
 
     def best(self, strategy: str, results: Results, seeds: Collection[int] | None = None) -> Mapping[str, Any] | None:
-        """The strategy's best cell by validation of the short training (most accuracy, least perplexity); ties keep the first.
+        """Returns the result of a strategy's best cell by validation after the short training, the first one in a tie.
 
         Args:
-            seeds: under which it was found; None for all.
+            strategy: name of the strategy.
+            results: results of the finished jobs.
+            seeds: seeds under which the cell may have been found; None for all seeds.
         """
         known = [result for result in self.select_results(strategy, results) if seeds is None or result['seed'] in seeds]
         return self.recipe.metric.best(known, lambda result: result['default'])
@@ -173,14 +177,15 @@ class Protocol:
 def parse_search_space(space: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Reads strategies and seeds from NNI's search space.
 
-    Besides ``strategy`` and ``seed`` it may have settings of the recipe, such as ``search.epochs: {_type: choice, _value: [5, 10]}``. Every
-    strategy is then compared with every combination of them, each under a name of its own, such as ``darts-2nd search.epochs=5``.
+    Besides ``strategy`` and ``seed``, the search space may have settings of the recipe, such as
+    ``search.epochs: {_type: choice, _value: [5, 10]}``. Every strategy is then compared under every combination of settings. Each
+    combination has a name of its own, such as ``darts-2nd search.epochs=5``.
 
     Example:
         ``parse_search_space({'strategy': {'_type': 'choice', '_value': ['darts-2nd', 'random']}})``
 
     Raises:
-        InputError: for another key, an unknown strategy, seeds that are not whole numbers from 1, or values that are no numbers or words.
+        InputError: for any other key, an unknown strategy, seeds that are not integers from 1, or values that are not numbers or words.
     """
     if not isinstance(space, Mapping) or 'strategy' not in space or any(not _is_setting(key) for key in set(space) - {'strategy', 'seed'}):
         raise InputError(
@@ -214,7 +219,7 @@ def _is_setting(key: Any) -> bool:
 
 
 def _word(key: str, value: Any) -> str:
-    """A value as a part of a row's name. Raises InputError for one that is no number, word, true, false or null."""
+    """Returns a value as part of a name. Raises InputError unless it is a number, a word, true, false or null."""
     word = value if isinstance(value, str) else json.dumps(value)
     if isinstance(value, (list, dict)) or not word or set(word) & set(' ="#/'):
         raise InputError(f'searchSpace.{key}: {value!r} must be a number, a word, true, false or null')

@@ -31,8 +31,8 @@ __all__ = [
     'unpacked',
 ]
 
-_MAX_TEXT = 20_000  # no genotype of the literature is a tenth as long; parsing hostile nesting is not our business
-_MAX_PACKED = 1_000_000  # bytes of a packed genotype once inflated
+_MAX_TEXT = 20_000  # no published genotype is a tenth as long; the limit also refuses hostile nesting
+_MAX_PACKED = 1_000_000  # largest size in bytes of a packed genotype after inflation
 
 
 _IMPORT_PATH = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*')
@@ -42,12 +42,12 @@ class AnyGenotype(ABC):
     """A finished architecture as plain data. Each kind of space has a class of its own, a frozen dataclass.
 
     Attributes:
-        kind: the word for this kind of genotype in messages.
-        task: the data that its networks read: ``images`` or ``text``.
+        kind: the name of this kind of genotype in messages.
+        task: the type of data that the networks read: ``images`` or ``text``.
         network: the import path ``module:function`` that builds its network: (genotype, keyword arguments) → ``nn.Module``.
-        stages: the number of stages that the network's cells are divided into evenly, or 1.
-        tabulated: whether a benchmark has measured all of its kind, so that their accuracies can be looked up.
-        form: the sentence that says which JSON it is read from.
+        stages: number of stages into which the network's cells are divided evenly; 1 if the network has no stages.
+        tabulated: whether a benchmark has measured all genotypes of this kind, so that their accuracies can be looked up.
+        form: the sentence that describes the JSON of this genotype, for messages.
     """
 
     kind: ClassVar[str]
@@ -59,25 +59,25 @@ class AnyGenotype(ABC):
 
     @property
     def in_words(self) -> str:
-        """The kind with its article."""
+        """The kind of the genotype with its article, for messages."""
         return f'a {self.kind} one'
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data, as :meth:`from_dict` reads it."""
+        """Returns the genotype as plain data, which :meth:`from_dict` reads."""
 
     @classmethod
     @abstractmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
-        """Reads :meth:`to_dict`'s data. Raises ValueError that names the first key or value that is wrong."""
+        """Reads the data of :meth:`to_dict`. Raises ValueError that names the first wrong key or value."""
 
     def to_json(self) -> str:
-        """Returns one JSON object, as :meth:`from_json` reads it."""
+        """Returns the genotype as a JSON object, which :meth:`from_json` reads."""
         return json.dumps(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Reads :meth:`to_json`'s text. Raises ValueError that says what is missing, unknown or wrong."""
+        """Reads the text of :meth:`to_json`. Raises ValueError that says which key is missing, unknown or wrong."""
         return cls.from_dict(json_object(text, cls.form))
 
     @abstractmethod
@@ -89,15 +89,15 @@ class AnyGenotype(ABC):
         """Returns the short, reversible text that stands for the genotype in NNI's metrics, URLs and file names."""
 
     def edges(self) -> dict[str, list[tuple[str, str]]]:
-        """Returns cell → (label, operation) of every choice that the genotype keeps, in its order; empty where nothing was chosen."""
+        """Returns cell → (label, operation) pairs of all chosen operations, in the genotype's order; empty if it has no choices."""
         return {}
 
     def all_edges(self) -> dict[str, CellEdges]:
-        """Returns cell → every choice of the space that the genotype was found in, as a table."""
+        """Returns cell → table of all choices in the genotype's search space."""
         return {}
 
     def graphs(self, strengths: Mapping[str, float] | None = None) -> list[CellGraph]:
-        """Returns the graphs to draw; none where there is nothing to draw.
+        """Returns the graphs to draw; empty if there is nothing to draw.
 
         Args:
             strengths: label of the choice on an edge → probability of the operation that was chosen there.
@@ -105,7 +105,11 @@ class AnyGenotype(ABC):
         return []
 
     def strengths(self, probabilities: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        """Returns label → probability of the genotype's operation there, from tables as a search writes them after each epoch."""
+        """Returns label → probability of the genotype's operation at that label.
+
+        Args:
+            probabilities: label → operation → probability, as a search records them after each epoch.
+        """
         kept = (edge for edges in self.edges().values() for edge in edges)
         return {label: probabilities[label][name] for label, name in kept if name in probabilities.get(label, ())}
 
@@ -124,12 +128,12 @@ def operation_label(kind: str, state: int, source: int) -> str:
 
 
 def candidate_name(operation: str) -> str:
-    """Returns the name of an operation as a candidate of NNI's ``LayerChoice``, where a module's name may hold no dot."""
+    """Returns an operation's name in NNI's ``LayerChoice``, where the name of a module must not contain a dot."""
     return operation.replace('.', '/')
 
 
 def operation_name(candidate: str) -> str:
-    """Returns the operation of which :func:`candidate_name` made this."""
+    """Returns the operation's name from the name of a candidate: the inverse of :func:`candidate_name`."""
     return candidate.replace('/', '.')
 
 
@@ -137,7 +141,7 @@ def operation_name(candidate: str) -> str:
 
 
 def json_object(text: str, form: str) -> dict[str, Any]:
-    """Parses a JSON object. Raises ValueError for anything else; ``form`` is the sentence that says what it must be."""
+    """Parses a JSON object. Raises ValueError for anything else; ``form`` is the sentence that describes the expected JSON."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -148,17 +152,17 @@ def json_object(text: str, form: str) -> dict[str, Any]:
 
 
 def literature_fields(text: str, form: str, order: Sequence[str]) -> dict[str, Any]:
-    """Returns the arguments of ``Genotype(…)``, or of ``NAME = Genotype(…)``, as papers and logs print it. Nothing is evaluated.
+    """Returns the arguments of ``Genotype(…)`` or ``NAME = Genotype(…)``, as papers and logs print them. Nothing is evaluated.
 
-    Fields of other programs that are None or empty say nothing of the cell and are left out.
+    Fields of other programs that are None or empty do not describe the cell and are left out.
 
     Args:
-        text: what was printed.
-        form: what it must look like, for the message.
-        order: the names of the fields, for arguments without a name.
+        text: the printed genotype.
+        form: the expected form of the text, for the message.
+        order: names of the fields, in the order of positional arguments.
 
     Raises:
-        ValueError: for anything else than such a call with literal arguments.
+        ValueError: for anything but a call of ``Genotype`` with literal arguments.
     """
     if len(text) > _MAX_TEXT:
         raise ValueError(f'a genotype has fewer than {_MAX_TEXT} characters; this text has {len(text)}')
@@ -177,22 +181,22 @@ def literature_fields(text: str, form: str, order: Sequence[str]) -> dict[str, A
 
 
 def concat_text(concat: Sequence[int]) -> str:
-    """Returns a concat as DARTS prints it: ``range(2, 6)``, or a list where numbers are left out."""
+    """Returns a concat as DARTS prints it: ``range(2, 6)``, or a list if the states are not consecutive."""
     is_range = tuple(concat) == tuple(range(concat[0], concat[-1] + 1))
     return f'range({concat[0]}, {concat[-1] + 1})' if is_range else str(list(concat))
 
 
 def checked_fields(value: Mapping[str, Any], fields: Sequence[str], genotype: str, listed: str) -> dict[str, Any]:
-    """Returns the value, if it has exactly these fields.
+    """Returns plain data as a dict after checking that it has exactly these fields.
 
     Args:
         value: plain data.
         fields: the names of the fields.
-        genotype: the genotype in words with its article, for the message.
-        listed: the fields in words, for the message.
+        genotype: name of the genotype with its article, for the message.
+        listed: list of the fields, for the message.
 
     Raises:
-        ValueError: that names the first field that is unknown or missing.
+        ValueError: if a field is unknown or missing; the message names the first one.
     """
     extra = [key for key in value if key not in fields]
     if extra and fields[0] in value:
@@ -207,12 +211,12 @@ def checked_fields(value: Mapping[str, Any], fields: Sequence[str], genotype: st
 
 
 def is_index(value: Any) -> bool:
-    """Returns whether a value is a whole number; True and False are none."""
+    """Returns whether a value is an integer, and not True or False."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_import_path(name: Any) -> bool:
-    """Returns whether a value has the form ``package.module:Name``, by which users name code of their own."""
+    """Returns whether a value has the form ``package.module:Name``, by which users name their own code."""
     return isinstance(name, str) and _IMPORT_PATH.fullmatch(name) is not None
 
 
@@ -220,13 +224,13 @@ def is_import_path(name: Any) -> bool:
 
 
 def packed(value: Any) -> str:
-    """Returns plain data as a text of letters, digits, ``-`` and ``_``: deflated JSON in base64url."""
+    """Returns plain data as deflated JSON in base64url: a text of letters, digits, ``-`` and ``_``."""
     text = json.dumps(value, separators=(',', ':'))
     return base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip('=')
 
 
 def unpacked(text: str) -> Any:
-    """Reads :func:`packed`'s text. Raises ValueError for any other text."""
+    """Reads the text of :func:`packed`. Raises ValueError for any other text."""
     try:
         content = base64.b64decode(text.encode('ascii') + b'=' * (-len(text) % 4), altchars=b'-_', validate=True)
         inflater = zlib.decompressobj()

@@ -1,4 +1,4 @@
-"""NAS-Bench-201's measurements: the accuracy that each of its cells reaches once trained. Imports no torch."""
+"""The measurements of NAS-Bench-201: the accuracy of each of its cells after training. Imports no torch."""
 
 from __future__ import annotations
 
@@ -34,17 +34,19 @@ class Table:
         return len(self._rows)
 
     def query(self, genotype: NasBench201Genotype) -> dict[str, float]:
-        """Column → value of that cell. Raises InputError if the table lacks it."""
+        """Returns column → value of a cell. Raises InputError if the table has no row for it."""
         if genotype not in self._rows:
             raise InputError(f'the table has no row for {genotype.to_text()}; it has {len(self)} cells of NAS-Bench-201')
         return dict(zip(self.columns, self._rows[genotype]))
 
     @classmethod
     def read(cls, path: str | Path) -> Table:
-        """Reads a CSV file, compressed with gzip or not: a column ``arch_str`` with the benchmark's text, all others numbers.
+        """Reads a CSV file, which may be compressed with gzip.
+
+        The column ``arch_str`` has the benchmark's text of a cell; all other columns are numbers.
 
         Raises:
-            InputError: for a file that cannot be read, that is no such table, or that lists a cell twice; the message names the line.
+            InputError: if the file cannot be read, is not such a table, or lists a cell twice; the message names the line.
         """
         path = Path(path)
         try:
@@ -101,12 +103,14 @@ NATS_DATASETS = {'c10_test': 'cifar10', 'c100_test': 'cifar100', 'in16_test': 'I
 
 
 def query_nats_bench(folder: str | Path, genotype: NasBench201Genotype) -> dict[str, float]:
-    """Test accuracy after 200 epochs, mean of the seeds, from the files of NATS-Bench (Dong et al., TPAMI 2021): the same cells.
+    """Looks up a cell's test accuracy after 200 epochs, averaged over seeds, in NATS-Bench (Dong et al., TPAMI 2021).
 
-    The files are pickles that the package ``nats_bench`` loads: a pickle can run any code, so only use a folder that you trust.
+    NATS-Bench has the same cells as NAS-Bench-201. The package ``nats_bench`` loads its files, which are pickles: a pickle can run any
+    code, so only use a folder that you trust.
 
     Args:
         folder: the unpacked ``NATS-tss-v1_0-3ffb9-simple``.
+        genotype: the cell to look up.
 
     Returns:
         ``c10_test``, ``c100_test`` and ``in16_test``, in per cent, as in the table.
@@ -128,5 +132,5 @@ def query_nats_bench(folder: str | Path, genotype: NasBench201Genotype) -> dict[
             column: float(api.get_more_info(index, dataset, hp='200', is_random=False)['test-accuracy'])
             for column, dataset in NATS_DATASETS.items()
         }
-    except Exception as error:  # a file that is no such pickle may raise anything
+    except Exception as error:  # a file that is not such a pickle may raise anything
         raise InputError(f'cannot read NATS-Bench in {folder}: {type(error).__name__}: {" ".join(str(error).split())[:200]}') from error

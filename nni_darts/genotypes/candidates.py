@@ -1,6 +1,6 @@
-"""Which operations each search space offers on each edge, as data. No torch in here.
+"""The candidate operations on each edge of the convolutional search spaces, as data. Imports no torch.
 
-S1–S4: Zela et al., ICLR 2020 (RobustDARTS). S5: the DARTS space without ``none``, as Wang et al., ICLR 2021, search it.
+S1–S4: Zela et al., ICLR 2020 (RobustDARTS). S5: the DARTS space without ``none`` (Wang et al., ICLR 2021).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _pairs(text: str) -> tuple[tuple[str, ...], ...]:
 
 
 def _edges(nodes: int) -> int:
-    """Edges of a cell: node i may read its two inputs and all nodes before it."""
+    """Returns the number of edges of a cell, where node i may read the two inputs and all earlier nodes."""
     return sum(range(2, 2 + nodes))
 
 
@@ -60,10 +60,10 @@ REDUCED: Mapping[str, Candidates] = MappingProxyType(
 
 
 def edge_candidates(operations: Sequence[str] | Candidates, nodes: int) -> Candidates:
-    """Brings a list of operations for every edge, or a table of lists edge by edge, to one form.
+    """Returns the candidates edge by edge, from one list for all edges or from a table with a list for each edge.
 
     Raises:
-        ValueError: for an unknown or repeated operation, an edge without one besides ``none``, or a table of the wrong size.
+        ValueError: for an unknown or repeated operation, an edge with no operation besides ``none``, or a table of the wrong size.
     """
     table = dict(operations) if isinstance(operations, Mapping) else dict(_uniform(operations, nodes))
     if set(table) != set(KINDS):

@@ -1,4 +1,4 @@
-"""Pairs of convolutional cells (NASNet, AmoebaNet, DARTS) as data. Imports no torch."""
+"""Pairs of convolutional cells, as in NASNet, AmoebaNet and DARTS, as data. Imports no torch."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ DARTS_OPERATIONS = (
 """The candidates of the DARTS CNN cell in the order of the paper (Liu et al., ICLR 2019, section 3.1)."""
 
 OPERATION_NAMES = (*DARTS_OPERATIONS, 'sep_conv_7x7', 'conv_7x1_1x7', 'noise')
-"""The operations that are built here: the candidates above, those of the NASNet and AmoebaNet cells, and S4's noise."""
+"""All operations of this package: the DARTS candidates, the operations of NASNet and AmoebaNet cells, and S4's noise."""
 
 KINDS = ('normal', 'reduce')
 """The two kinds of cell, in the order in which a genotype lists them."""
 
 CODE_PREFIX = 'cell.'
-"""Begins the code of a cell that has no short one."""
+"""Prefix of the code of a cell pair that has no short code."""
 
 _INPUTS_PER_NODE = 2
 _CELL_INPUTS = 2
@@ -57,7 +57,7 @@ Operations = Sequence[str] | Mapping[str, Sequence[Sequence[str]]]
 
 
 def check_operation(name: Any) -> None:
-    """Raises ValueError for a name that is neither an operation's nor ``package.module:Class``, an operation of the user's."""
+    """Raises ValueError unless a name is that of an operation of this package or has the form ``package.module:Class``."""
     if name not in OPERATION_NAMES and not is_import_path(name):
         raise ValueError(f'unknown operation {str(name)[:40]!r}; known: {", ".join(OPERATION_NAMES)}, or your own as package.module:Class')
 
@@ -66,11 +66,11 @@ def strongest_edges(probabilities: Sequence[Mapping[str, float]], keep: int) -> 
     """Discretises one node (Liu et al., section 2.4): the ``keep`` strongest incoming edges, each with its best operation.
 
     The strength of an edge is the largest probability among its operations other than ``none``. The probabilities come from a
-    softmax over *all* candidates, ``none`` included: ranking unnormalised α instead picks other edges in most cells.
+    softmax over *all* candidates, ``none`` included; ranking by unnormalised α would pick other edges in most cells.
 
     Args:
-        probabilities: for each incoming edge, in the order of the states it comes from, operation name → probability.
-        keep: how many edges stay.
+        probabilities: operation name → probability for each incoming edge, in the order of the source states.
+        keep: number of edges to keep.
 
     Returns:
         ``keep`` pairs (operation, index of the edge), strongest first; ties keep the first edge and the first operation.
@@ -90,13 +90,13 @@ def strongest_edges(probabilities: Sequence[Mapping[str, float]], keep: int) -> 
 
 @dataclass(frozen=True)
 class Genotype(AnyGenotype):
-    """A pair of cells in the format of the literature: for each node two ``(operation, input)`` pairs, one node after the other.
+    """A normal and a reduction cell in the format of the literature: two ``(operation, input)`` pairs for each node, node by node.
 
-    Inputs 0 and 1 are the outputs of the two cells before; input ``2 + i`` is node ``i`` of the same cell. A node adds up its two
+    Inputs 0 and 1 are the outputs of the two preceding cells; input ``2 + i`` is node ``i`` of the same cell. A node adds up its two
     edges; a cell concatenates the states listed in its ``concat``.
 
     Raises:
-        ValueError: for anything that is not such a cell; the message names the offending value.
+        ValueError: for fields that do not describe such a pair; the message names the offending value.
     """
 
     kind = 'convolutional'
@@ -115,22 +115,22 @@ class Genotype(AnyGenotype):
 
     @property
     def nodes(self) -> int:
-        """Intermediate nodes of the normal cell."""
+        """The number of intermediate nodes of the normal cell."""
         return len(self.normal) // _INPUTS_PER_NODE
 
     def cell(self, kind: str) -> tuple[tuple[Edge, ...], tuple[int, ...]]:
-        """Edges and concat of the cell of that kind (``normal`` or ``reduce``)."""
+        """Returns the edges and the concat of a cell; ``kind`` is ``normal`` or ``reduce``."""
         if kind not in KINDS:
             raise ValueError(f'unknown kind of cell {kind!r}; known: {", ".join(KINDS)}')
         return getattr(self, kind), getattr(self, f'{kind}_concat')
 
     def node_edges(self, kind: str) -> list[tuple[Edge, ...]]:
-        """The edges of that kind of cell, node by node."""
+        """Returns the edges of a cell, node by node; ``kind`` is ``normal`` or ``reduce``."""
         edges, _ = self.cell(kind)
         return [edges[i : i + _INPUTS_PER_NODE] for i in range(0, len(edges), _INPUTS_PER_NODE)]
 
     def count(self, operation: str, kind: str = 'normal') -> int:
-        """How many edges of that kind of cell carry ``operation``."""
+        """Returns how many edges of a cell have an operation; ``kind`` is ``normal`` or ``reduce``."""
         return sum(name == operation for name, _ in self.cell(kind)[0])
 
     # plain data -------------------------------------------------------------------------------------------------------------------
@@ -146,13 +146,13 @@ class Genotype(AnyGenotype):
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Genotype:
-        """Reads :meth:`to_dict`'s data. Raises ValueError that says what is missing, unknown or wrong."""
+        """Reads the data of :meth:`to_dict`. Raises ValueError that says which field is missing, unknown or wrong."""
         return cls(**checked_fields(value, _FIELDS, 'a genotype', _FIELD_TEXT))
 
     # the literature's text ------------------------------------------------------------------------------------------------------
 
     def to_text(self) -> str:
-        """As DARTS prints it: ``Genotype(normal=[('sep_conv_3x3', 1), …], normal_concat=range(2, 6), reduce=…)``."""
+        """Returns the text as DARTS prints it: ``Genotype(normal=[('sep_conv_3x3', 1), …], normal_concat=range(2, 6), reduce=…)``."""
         parts = []
         for kind in KINDS:
             edges, concat = self.cell(kind)
@@ -163,23 +163,23 @@ class Genotype(AnyGenotype):
     def from_text(cls, text: str) -> Genotype:
         """Reads ``Genotype(normal=[…], normal_concat=range(2, 6), …)`` as papers and logs print it; ``NAME = Genotype(…)`` too.
 
-        The text is parsed, never evaluated. Raises ValueError for anything else than such a call with literal arguments.
+        The text is parsed, never evaluated. Raises ValueError for anything but a call of ``Genotype`` with literal arguments.
         """
         return cls.from_dict(literature_fields(text, 'Genotype(normal=[…], normal_concat=…, reduce=[…], reduce_concat=…)', _FIELDS))
 
     # NNI's sample ---------------------------------------------------------------------------------------------------------------
 
     def to_sample(self, operations: Operations = DARTS_OPERATIONS) -> dict[str, Any]:
-        """The NNI sample that freezes :class:`nni_darts.search_spaces.DartsSpace` (with these ``operations``) to this genotype.
+        """Returns the NNI sample that freezes :class:`nni_darts.search_spaces.DartsSpace` to this genotype.
+
+        NNI requires a value for every label, so an edge that is not chosen gets the first operation; it is not built.
 
         Args:
             operations: names of the candidates on every edge, or a table of them (kind of cell → edge by edge).
 
-        NNI wants a value for every label, so an edge that is not chosen gets the first operation; it is not built.
-
         Raises:
-            ValueError: if the cell lies outside the space: an operation that is no candidate, the same input twice in a node, or a
-                concat that leaves nodes out (NASNet-A and AmoebaNet-A are such cells; ``network_from_genotype`` builds them).
+            ValueError: if the cell lies outside the space: an operation that is not a candidate, the same input twice in a node, or a
+                concat that leaves out nodes (NASNet-A and AmoebaNet-A are such cells; ``network_from_genotype`` builds them).
         """
         sample: dict[str, Any] = {}
         for kind in KINDS:
@@ -202,7 +202,7 @@ class Genotype(AnyGenotype):
 
     @classmethod
     def from_sample(cls, sample: Mapping[str, Any]) -> Genotype:
-        """The genotype of a sample of :class:`DartsSpace`. Raises ValueError if labels are missing."""
+        """Returns the genotype of a sample of :class:`DartsSpace`. Raises ValueError if a label is missing."""
         cells: dict[str, tuple[Any, ...]] = {}
         for kind in KINDS:
             edges: list[Edge] = []
@@ -243,7 +243,7 @@ class Genotype(AnyGenotype):
 
     @classmethod
     def from_code(cls, code: str) -> Genotype:
-        """Reads :meth:`code`. Raises ValueError for text that is no such code."""
+        """Reads :meth:`code`. Raises ValueError for any other text."""
         if code.startswith(CODE_PREFIX):
             value = unpacked(code.removeprefix(CODE_PREFIX))
             return cls.from_dict(value if isinstance(value, dict) else {})
@@ -292,7 +292,7 @@ class Genotype(AnyGenotype):
         }
 
     def graphs(self, strengths: Mapping[str, float] | None = None) -> list[CellGraph]:
-        """Returns the normal and the reduction cell. Arguments as for :meth:`AnyGenotype.graphs`."""
+        """Returns the graphs of the normal and the reduction cell. Arguments as for :meth:`AnyGenotype.graphs`."""
         graphs = []
         for kind, title in _TITLES.items():
             builder = GraphBuilder([Box(name, 'input') for name in _INPUT_NAMES])
@@ -305,9 +305,11 @@ class Genotype(AnyGenotype):
 
     @classmethod
     def random(cls, rng: random.Random, *, nodes: int = 4, operations: Operations = DARTS_OPERATIONS) -> Genotype:
-        """A cell pair drawn uniformly: two different inputs for each node, an operation other than ``none`` for each edge.
+        """Draws a pair of cells uniformly: two different inputs for each node, an operation other than ``none`` for each edge.
 
         Args:
+            rng: source of random numbers.
+            nodes: number of nodes of each cell.
             operations: as for :meth:`to_sample`.
         """
         cells: dict[str, tuple[Any, ...]] = {}
@@ -331,7 +333,7 @@ _MAX_CODE_NODES = 6  # an input must fit three bits: node 5 may use state 6
 
 
 def _on_edge(operations: Operations, kind: str, state: int, source: int) -> Sequence[str]:
-    """The candidates on the edge from ``source`` to ``state``."""
+    """Returns the candidates on the edge from ``source`` to ``state``."""
     if not isinstance(operations, Mapping):
         return operations
     return operations[kind][sum(range(_CELL_INPUTS, state)) + source]

@@ -1,4 +1,4 @@
-"""Genotypes of every kind, read from what they are written down as. Imports no torch."""
+"""Readers for genotypes of every kind, in all formats in which they are written. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BY_KEY: dict[str, type[AnyGenotype]] = {
     'recurrent': RnnGenotype,
     'sample': SampleGenotype,
 }
-"""A key of the plain data → its class; other data is of a pair of cells."""
+"""Distinctive key of the plain data → class of the genotype; data with none of these keys describes a pair of cells."""
 
 _BY_PREFIX: dict[str, type[NasBench201Genotype] | type[RnnGenotype] | type[KnownNetwork] | type[SampleGenotype]] = {
     NASBENCH201_PREFIX: NasBench201Genotype,
@@ -32,23 +32,25 @@ _BY_PREFIX: dict[str, type[NasBench201Genotype] | type[RnnGenotype] | type[Known
     KNOWN_PREFIX: KnownNetwork,
     SAMPLE_PREFIX: SampleGenotype,
 }
-"""Beginning of a code → its class; other codes are of a pair of cells."""
+"""Prefix of a code → class of the genotype; a code with none of these prefixes describes a pair of cells."""
 
 
 def genotype_from_dict(value: Mapping[str, Any]) -> AnyGenotype:
     """Reads the plain data of any kind of genotype, as ``genotype.json`` holds it.
 
     Raises:
-        ValueError: that says what is missing, unknown or wrong.
+        ValueError: if a key is missing, unknown or wrong; the message names it.
     """
     return next((kind for key, kind in _BY_KEY.items() if key in value), Genotype).from_dict(value)
 
 
 def genotype_from_text(text: str) -> AnyGenotype:
-    """Reads JSON, the literature's text, a sample of NNI's hub, NASLib's six numbers, or a log: then the last ``Genotype(…)`` in it.
+    """Reads a genotype from JSON, the literature's text, a sample of NNI's hub, NASLib's six numbers, or a log.
+
+    From a log, the last ``Genotype(…)`` is read.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for any other text.
     """
     text = text.strip()
     if text.startswith('|'):
@@ -67,7 +69,7 @@ _FORMS = 'cells are read as Genotype(normal=…, …), Genotype(recurrent=…, �
 
 
 def _from_object(text: str) -> AnyGenotype:
-    """The cell of a JSON object, or of a dict as Python prints it."""
+    """Reads the genotype of a JSON object, or of a dict as Python prints it."""
     data = reads_as_data(text)
     if isinstance(data, dict):
         fields = nni_sample_fields(data)
@@ -85,15 +87,19 @@ def _from_object(text: str) -> AnyGenotype:
 def _from_own_sample(sample: Mapping[str, Any]) -> AnyGenotype:
     try:
         return genotype_from_sample(sample)
-    except TypeError:  # a number where a list of inputs must be
+    except TypeError:  # a number instead of a list of inputs
         raise ValueError('this is no sample of a space here: inputs must be lists of numbers, operations names') from None
 
 
 def genotype_from_file(text: str, name: str = '') -> AnyGenotype:
-    """The cell of that name in a Python file, which is parsed and never run; without a name, the only one in it.
+    """Reads a cell from the text of a Python file, which is parsed and never run.
+
+    Args:
+        text: content of the file.
+        name: name of the cell; it may be empty if the file has a single cell.
 
     Raises:
-        ValueError: if there is none, or which one is not said.
+        ValueError: if the file has no such cell, or several cells and no name is given.
     """
     cells = python_cells(text)
     if not name and len(set(cells.values())) == 1:
@@ -105,12 +111,12 @@ def genotype_from_file(text: str, name: str = '') -> AnyGenotype:
 
 
 def genotype_from_code(code: str) -> AnyGenotype:
-    """Reads the short code of any kind of cell. Raises ValueError for anything else."""
+    """Reads the code of any kind of genotype. Raises ValueError for any other text."""
     return next((kind for prefix, kind in _BY_PREFIX.items() if code.startswith(prefix)), Genotype).from_code(code)
 
 
 def genotype_from_sample(sample: Mapping[str, Any]) -> AnyGenotype:
-    """The cell of an NNI sample of one of our spaces. Raises ValueError if labels are missing."""
+    """Returns the genotype of an NNI sample of one of this package's spaces. Raises ValueError if a label is missing."""
     for label, kind in ((edge_label(1, 0), NasBench201Genotype), (input_label(KIND, 1), RnnGenotype)):
         if label in sample:
             return kind.from_sample(sample)

@@ -1,4 +1,4 @@
-"""A genotype as a graph to be drawn, and a space as a table of its choices. Imports no torch."""
+"""Graphs that draw genotypes, and tables of the choices in a space. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ['Box', 'CellEdges', 'CellGraph', 'GraphBuilder']
 
 @dataclass(frozen=True)
 class Box:
-    """A state of the cell or an operation.
+    """A box of a drawing: a state of the cell or an operation.
 
     Attributes:
-        text: the text inside.
-        role: ``input``, ``state`` or ``output``; of an operation its family: ``skip``, ``pool``, ``convolution`` or ``activation``.
-        strength: of an operation, the probability that α gives it, where it is known.
+        text: the text inside the box.
+        role: ``input``, ``state`` or ``output``, or the family of an operation: ``skip``, ``pool``, ``convolution`` or ``activation``.
+        strength: probability that α gives to an operation; None if it is unknown, and for states.
     """
 
     text: str
@@ -26,13 +26,13 @@ class Box:
 
 @dataclass(frozen=True)
 class CellGraph:
-    """One cell.
+    """The drawing of one cell.
 
     Attributes:
-        title: its name.
+        title: name of the cell.
         boxes: states and operations.
-        edges: (from, to) as indices of boxes; every operation has one before it and one behind.
-        hidden: edges that are not drawn: they keep states in their order, and what nothing reads at its place.
+        edges: (from, to) as indices of boxes; every operation has one edge into it and at most one out of it.
+        hidden: edges that are not drawn; they keep the states in order and hold boxes in place that no other box reads.
     """
 
     title: str
@@ -48,9 +48,9 @@ class CellEdges:
     Attributes:
         title: the name of the cell.
         edges: (label, state, source) of every choice.
-        names: source → its name, where that is not its number less ``shift``; empty for a column without a heading.
-        shift: how many states come before the first node.
-        rows: state → the heading of its row, where that is not the number of a node.
+        names: source → its name, for sources whose name is not their number minus ``shift``; empty for a column without a heading.
+        shift: number of states before the first node.
+        rows: state → heading of its row, for states whose heading is not the number of a node.
     """
 
     title: str
@@ -70,10 +70,10 @@ class CellEdges:
 
 
 class GraphBuilder:
-    """Collects boxes and edges of a graph; the number of a state is not the number of its box.
+    """Collects the boxes and edges of a graph. States are numbered apart from boxes.
 
     Args:
-        inputs: the first boxes; their numbers are those of the states 0, 1, ….
+        inputs: boxes of the first states, which are numbered 0, 1, ….
     """
 
     def __init__(self, inputs: Sequence[Box]) -> None:
@@ -92,18 +92,18 @@ class GraphBuilder:
         self.edges += [(self.states[source], len(self.boxes) - 1), (len(self.boxes) - 1, self.states[target])]
 
     def leaf(self, name: str, source: int, strength: float | None) -> None:
-        """Adds an operation behind a state, with nothing behind it."""
+        """Adds an operation that reads a state and that no state reads."""
         self.boxes.append(Box(name, _family(name), strength))
         self.edges.append((self.states[source], len(self.boxes) - 1))
 
     def finish(self, title: str, output: Box | None = None, concat: Sequence[int] = (), *, ordered: bool = True) -> CellGraph:
-        """Returns the graph.
+        """Returns the finished graph.
 
         Args:
-            title: its title.
-            output: a box that reads the states in ``concat``; left out, the last state is the output.
-            concat: numbers of states.
-            ordered: whether states stand from left to right and lead to an output.
+            title: title of the graph.
+            output: a box that reads the states in ``concat``; None if the last state is the output.
+            concat: numbers of the states that the output reads.
+            ordered: whether states are drawn from left to right and lead to an output.
         """
         if not ordered:
             return CellGraph(title, tuple(self.boxes), tuple(self.edges), ())

@@ -46,19 +46,19 @@ Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: tuple(value) if
 
 
 class Section(BaseModel):
-    """A section of a recipe: typed, frozen, without keys that it does not know."""
+    """A section of a recipe: typed and frozen, and it refuses unknown keys."""
 
     model_config = ConfigDict(extra='forbid', frozen=True, strict=True)
 
 
 class Space(Section):
-    """The space that is searched.
+    """The kind of space that a recipe searches.
 
     Attributes:
         name: the name of the space.
-        task: the data that its networks read: ``images`` or ``text``.
-        sizes: the settings of ``retrain`` and ``select`` that a network of this space needs.
-        full_size: the recipe with which cells found in a small search are trained at the published size.
+        task: the type of data that its networks read: ``images`` or ``text``.
+        sizes: names of the settings in ``retrain`` and ``select`` that a network of this space requires.
+        full_size: name of the recipe that trains cells from a small search at the published size.
     """
 
     task: ClassVar[str] = 'images'
@@ -68,11 +68,11 @@ class Space(Section):
     name: str
 
     def random_cell(self, rng: random.Random) -> AnyGenotype:
-        """Draws a cell of this space uniformly."""
+        """Draws a cell uniformly from this space."""
         raise NotImplementedError
 
     def mutated_cell(self, cell: AnyGenotype, rng: random.Random) -> AnyGenotype:
-        """Returns a cell of this space with one other operation or one other input."""
+        """Returns a copy of a cell in which one operation or one input is another one."""
         raise NotImplementedError
 
     def genotype_of(self, sample: Mapping[str, Any]) -> AnyGenotype:
@@ -81,7 +81,7 @@ class Space(Section):
 
     @property
     def cells_in_words(self) -> str:
-        """The architectures of this space, in words."""
+        """The plural name of this space's architectures, for messages."""
         return f'{"recurrent" if self.task == RnnGenotype.task else "convolutional"} cells'
 
     def accepts(self, genotype: AnyGenotype) -> bool:
@@ -96,7 +96,7 @@ class Space(Section):
             settings: the stage's section of the recipe.
 
         Raises:
-            ValueError: for a size that is missing, or that this space does not have.
+            ValueError: if a size is missing, or this space does not have it.
         """
         for name in self.sizes:
             if getattr(settings, name) is None:
@@ -108,7 +108,7 @@ class Space(Section):
         """Checks that the space fits the data. Arguments as for :meth:`supernet`.
 
         Raises:
-            ValueError: if it does not.
+            ValueError: if the space does not fit the data.
         """
 
     def supernet(self, **facts: Any) -> Any:
@@ -130,9 +130,9 @@ class Space(Section):
 
 
 class CellSpace(Space):
-    """The supernet of convolutional cells: ``darts`` with any ``operations`` and ``nodes``, or a reduced space, which has its own.
+    """The space of convolutional cells: ``darts`` with any ``operations`` and ``nodes``, or a reduced space, which fixes both.
 
-    ``operations`` may name your own as ``package.module:Class``: called with the number of channels and the stride, it returns a module.
+    ``operations`` may include a user's own, named ``package.module:Class``: a callable (channels, stride) → ``nn.Module``.
     """
 
     sizes: ClassVar[tuple[str, ...]] = ('channels', 'cells')
@@ -156,15 +156,15 @@ class CellSpace(Space):
 
     @property
     def candidates(self) -> Candidates:
-        """The operations on each edge."""
+        """The candidate operations on each edge."""
         return REDUCED[self.name] if self.name in REDUCED else edge_candidates(self.operations, self.nodes)
 
     def random_cell(self, rng: random.Random) -> AnyGenotype:
-        """Draws a cell of this space uniformly."""
+        """Draws a cell uniformly from this space."""
         return Genotype.random(rng, nodes=self.nodes, operations=self.candidates)
 
     def mutated_cell(self, cell: Any, rng: random.Random) -> AnyGenotype:
-        """Returns a cell of this space with one other operation or one other input."""
+        """Returns a copy of a cell in which one operation or one input is another one."""
         return Genotype.from_sample(darts_choices(self.candidates).mutated(cell.to_sample(self.candidates), rng))
 
     def genotype_of(self, sample: Mapping[str, Any]) -> AnyGenotype:
@@ -190,7 +190,7 @@ class CellSpace(Space):
 
 
 class NasBench201Space(CellSpace):
-    """The supernet of NAS-Bench-201, whose cells have operations of their own."""
+    """The space of NAS-Bench-201, whose cells have their own set of operations."""
 
     full_size: ClassVar[str] = 'nasbench201'
 
@@ -218,7 +218,7 @@ class NasBench201Space(CellSpace):
 
     @property
     def candidates(self) -> Candidates:
-        """Raises ValueError: a cell of NAS-Bench-201 is no pair of cells."""
+        """Raises ValueError, because a cell of NAS-Bench-201 is not a pair of cells."""
         raise ValueError('cells of nasbench201 are not pairs of cells')
 
     def random_cell(self, rng: random.Random) -> AnyGenotype:
@@ -226,7 +226,7 @@ class NasBench201Space(CellSpace):
         return NasBench201Genotype.random(rng)
 
     def mutated_cell(self, cell: Any, rng: random.Random) -> AnyGenotype:
-        """Returns a cell with one other operation."""
+        """Returns a copy of a cell in which one operation is another one."""
         return NasBench201Genotype.from_sample(NASBENCH201_CHOICES.mutated(cell.to_sample(), rng))
 
     def genotype_of(self, sample: Mapping[str, Any]) -> AnyGenotype:
@@ -240,7 +240,7 @@ class NasBench201Space(CellSpace):
 
 
 class RecurrentSpace(Space):
-    """The recurrent supernet; ``hidden`` units in the states and in the embedding of words."""
+    """The space of recurrent cells; ``hidden`` is the number of units in the states and in the embedding of words."""
 
     task: ClassVar[str] = 'text'
     full_size: ClassVar[str] = 'ptb'
@@ -250,11 +250,11 @@ class RecurrentSpace(Space):
     nodes: Annotated[int, Field(ge=1, le=16)] = 8
 
     def random_cell(self, rng: random.Random) -> AnyGenotype:
-        """Draws a cell of this space uniformly."""
+        """Draws a cell uniformly from this space."""
         return RnnGenotype.random(rng, nodes=self.nodes)
 
     def mutated_cell(self, cell: Any, rng: random.Random) -> AnyGenotype:
-        """Returns a cell of this space with one other activation or one other input."""
+        """Returns a copy of a cell in which one activation or one input is another one."""
         return RnnGenotype.from_sample(recurrent_choices(self.nodes).mutated(cell.to_sample(), rng))
 
     def genotype_of(self, sample: Mapping[str, Any]) -> AnyGenotype:
@@ -267,15 +267,15 @@ class RecurrentSpace(Space):
         return build(facts['vocabulary'], self.hidden, self.hidden, self.nodes, facts['dropouts'])
 
     def network_options(self, settings: Any, **facts: Any) -> dict[str, Any]:
-        """Returns the arguments of ``network_from_genotype``, without the dropouts, which only training knows."""
+        """Returns the arguments of ``network_from_genotype``, except the dropouts, which only training sets."""
         return {'vocabulary': facts['vocabulary'], 'embedding': settings.hidden, 'hidden': settings.hidden}
 
 
 class OwnSpace(Space):
-    """A ``ModelSpace`` of the user's, named ``package.module:Class`` or by an entry point; ``settings`` are its keyword arguments.
+    """A user's own ``ModelSpace``, named ``package.module:Class`` or by an entry point; ``settings`` are its keyword arguments.
 
-    Where the constructor has a parameter ``num_classes``, ``in_channels`` or ``image_size`` that is not among the settings, it gets the
-    value of the data. ``retrain.space`` and ``select.space`` replace settings in the networks that are trained.
+    If the constructor has a parameter ``num_classes``, ``in_channels`` or ``image_size`` that is not among the settings, it receives
+    the value of the data. ``retrain.space`` and ``select.space`` replace settings in the networks that are trained.
     """
 
     name: str
@@ -297,7 +297,7 @@ class OwnSpace(Space):
         return self.genotype_of(space.sample(space.random_cell(rng)))
 
     def mutated_cell(self, cell: Any, rng: random.Random) -> AnyGenotype:
-        """Returns a sample with one other value. Imports torch, as :meth:`random_cell`."""
+        """Returns a copy of a sample in which one value is another one. Imports torch, as :meth:`random_cell` does."""
         space = self._space()
         return self.genotype_of(space.sample(space.mutated_cell(space.model(cell.sample), rng)))
 
@@ -307,16 +307,16 @@ class OwnSpace(Space):
 
     @property
     def cells_in_words(self) -> str:
-        """The architectures of this space, in words."""
+        """The plural name of this space's architectures, for messages."""
         return f'architectures of {self.name}'
 
     def accepts(self, genotype: AnyGenotype) -> bool:
-        """Returns whether a genotype is of this space, or a known network."""
+        """Returns whether a genotype belongs to this space or is a known network."""
         same = isinstance(genotype, SampleGenotype) and genotype.space == self.name
         return same or isinstance(genotype, KnownNetwork)
 
     def check_training(self, stage: str, settings: Any) -> None:
-        """Checks that a stage has no sizes of cells. Arguments and errors as for :meth:`Space.check_training`."""
+        """Checks that a stage sets no sizes of cells. Arguments and errors as for :meth:`Space.check_training`."""
         for name in ('channels', 'cells'):
             if getattr(settings, name, None) is not None:
                 raise ValueError(f'{stage}.{name} is for spaces of cells; settings of {self.name} go under {stage}.space')
@@ -361,12 +361,12 @@ _SUMMARIES: Mapping[str, str] = {
 
 
 def space_summaries() -> dict[str, str]:
-    """Returns one line about each space by name, including the spaces that installed packages register."""
+    """Returns name → one-line summary of each space, including the spaces that installed packages register."""
     return {**_SUMMARIES, **_registered()}
 
 
 def space_kind(name: Any) -> type[Space]:
-    """Returns the kind of a space by its name.
+    """Returns the kind of the space that a recipe names.
 
     Raises:
         ValueError: for an unknown name; the message lists the known ones.
@@ -383,6 +383,6 @@ def _registered() -> dict[str, str]:
 
 
 def _imported(path: str) -> Any:
-    """Imports one of our own builders, which may import torch, when it is needed."""
+    """Imports one of this package's builders on demand, because it may import torch."""
     module, _, name = path.partition(':')
     return getattr(importlib.import_module(module), name)

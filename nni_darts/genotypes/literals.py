@@ -1,4 +1,4 @@
-"""Lists of edges as Python prints them, parsed and never run, and the shapes in which edges are listed. Imports no torch."""
+"""Parsing of printed Python literals, which are never run, and of lists of edges in several layouts. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _NOT_LITERAL = 'a genotype holds names, numbers, None, lists, tuples and range(a
 
 
 def parsed(text: str) -> list[ast.stmt]:
-    """Returns the statements of Python code, without Python's own warnings about it, such as one of an escape that will be refused one day.
+    """Parses Python code into statements, and silences warnings such as Python's deprecation of invalid escape sequences.
 
     Raises:
-        SyntaxError, ValueError, RecursionError, MemoryError: as ``ast.parse``.
+        SyntaxError, ValueError, RecursionError, MemoryError: under the conditions of ``ast.parse``.
     """
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -24,10 +24,10 @@ def parsed(text: str) -> list[ast.stmt]:
 
 
 def literal(node: ast.expr) -> Any:
-    """The value of a literal, list, tuple, dict, ``range(a, b)`` or a number that numpy or torch printed with its type.
+    """Returns the value of a literal, list, tuple, dict, ``range(a, b)``, or number that numpy or torch printed with its type.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for any other expression.
     """
     if isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, (str, int, float))):
         return node.value
@@ -57,12 +57,17 @@ def _called(node: ast.Call) -> Any:
 
 
 def flat_edges(name: str, edges: Any, per_node: int) -> Any:
-    """Edges as pairs (operation, input), one after the other: lists by node are joined, a probability behind the input is left out.
+    """Flattens edges into (operation, input) pairs: joins lists by node, and drops a probability that follows the input.
 
-    What has another shape comes back as it is, for who checks it.
+    A value in any other layout is returned unchanged; the caller checks it.
+
+    Args:
+        name: name of the field, for messages.
+        edges: the edges, in one list or in a list for each node.
+        per_node: number of edges into each node.
 
     Raises:
-        ValueError: for a cell of another kind, and the message says of which: one with other numbers of edges into a node, or a graph.
+        ValueError: for a graph cell, or a cell with another number of edges into a node; the message says which.
     """
     if not isinstance(edges, (list, tuple)):
         return edges

@@ -1,7 +1,7 @@
 """The cells of NAS-Bench-201 (Dong & Yang, ICLR 2020) as data. Imports no torch.
 
-A cell has four nodes. Node 0 is its input, every other node has an edge from each node before it, and each of the six edges carries one
-of five operations: 5⁶ = 15,625 cells, all of which the authors have trained.
+A cell has four nodes. Node 0 is its input. Every other node has an edge from each earlier node, and each of the six edges carries one
+of five operations. The authors have trained all 5⁶ = 15,625 cells.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
 
 
 def edge_label(node: int, source: int) -> str:
-    """The NNI label of the choice of operation on the edge from ``source`` to ``node``."""
+    """Returns the NNI label of the choice of operation on the edge from ``source`` to ``node``."""
     return f'edge_{node}_{source}'
 
 
 def _text(operations: tuple[str, ...]) -> str:
-    """The benchmark's text: ``|operation~source|…`` for each node, nodes joined by ``+``."""
+    """Returns the benchmark's text: ``|operation~source|…`` for each node, with nodes joined by ``+``."""
     named = [(node, f'{name}~{source}|') for (node, source), name in zip(EDGES, operations)]
     return '+'.join('|' + ''.join(part for _, part in edges) for _, edges in groupby(named, key=lambda edge: edge[0]))
 
@@ -48,10 +48,10 @@ class NasBench201Genotype(AnyGenotype):
     """A cell of NAS-Bench-201.
 
     Attributes:
-        operations: the operation on each of the six ``EDGES``, in their order; ``none`` leaves the connection out.
+        operations: names of the operations on the six ``EDGES``, in that order; ``none`` removes the edge.
 
     Raises:
-        ValueError: for anything that is not such a cell; the message names the offending value.
+        ValueError: for operations that do not form such a cell; the message names the offending value.
     """
 
     kind = 'NAS-Bench-201'
@@ -71,18 +71,18 @@ class NasBench201Genotype(AnyGenotype):
         object.__setattr__(self, 'operations', tuple(self.operations))
 
     def count(self, operation: str) -> int:
-        """How many edges carry ``operation``."""
+        """Returns how many edges carry an operation."""
         return self.operations.count(operation)
 
     # the benchmark's text -------------------------------------------------------------------------------------------------------
 
     def to_text(self) -> str:
-        """As the benchmark prints it: ``|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|none~1|none~2|``."""
+        """Returns the text as the benchmark prints it: ``|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|none~1|none~2|``."""
         return _text(self.operations)
 
     @classmethod
     def from_text(cls, text: str) -> NasBench201Genotype:
-        """Reads :meth:`to_text`'s text. Raises ValueError for anything else."""
+        """Reads the text of :meth:`to_text`. Raises ValueError for any other text."""
         if len(text) > _MAX_TEXT:
             raise ValueError(f'a NAS-Bench-201 cell has fewer than {_MAX_TEXT} characters; this text has {len(text)}')
         match = _PATTERN.fullmatch(text.strip())
@@ -98,7 +98,7 @@ class NasBench201Genotype(AnyGenotype):
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> NasBench201Genotype:
-        """Reads :meth:`to_dict`'s data. Raises ValueError that says what is missing, unknown or wrong."""
+        """Reads the data of :meth:`to_dict`. Raises ValueError that says which key is missing, unknown or wrong."""
         for key in value:
             if key != _FIELD:
                 raise ValueError(f'a NAS-Bench-201 genotype has no field {str(key)[:40]!r}; it has the key {_FIELD}')
@@ -111,12 +111,12 @@ class NasBench201Genotype(AnyGenotype):
     # NNI's sample ---------------------------------------------------------------------------------------------------------------
 
     def to_sample(self) -> dict[str, str]:
-        """The NNI sample that freezes :class:`nni_darts.search_spaces.nasbench201.NasBench201Space` to this cell."""
+        """Returns the NNI sample that freezes :class:`nni_darts.search_spaces.nasbench201.NasBench201Space` to this cell."""
         return {edge_label(*edge): name for edge, name in zip(EDGES, self.operations)}
 
     @classmethod
     def from_sample(cls, sample: Mapping[str, Any]) -> NasBench201Genotype:
-        """The cell of a sample of that space. Raises ValueError if a label is missing."""
+        """Returns the cell of a sample of ``NasBench201Space``. Raises ValueError if a label is missing."""
         labels = [edge_label(*edge) for edge in EDGES]
         for label in labels:
             if label not in sample:
@@ -126,12 +126,12 @@ class NasBench201Genotype(AnyGenotype):
     # the short code -------------------------------------------------------------------------------------------------------------
 
     def code(self) -> str:
-        """A reversible code, safe in NNI's metrics, URLs and file names: ``nb201.`` and each operation's place in ``OPERATIONS``."""
+        """Returns a reversible code, safe in NNI's metrics, URLs and file names: ``nb201.`` and the indices in ``OPERATIONS``."""
         return CODE_PREFIX + ''.join(str(OPERATIONS.index(name)) for name in self.operations)
 
     @classmethod
     def from_code(cls, code: str) -> NasBench201Genotype:
-        """The inverse of :meth:`code`. Raises ValueError for text that is no such code."""
+        """Reads the text of :meth:`code`. Raises ValueError for any other text."""
         match = re.fullmatch(re.escape(CODE_PREFIX) + f'([0-{len(OPERATIONS) - 1}]{{{len(EDGES)}}})', code)
         if match is None:
             last = len(OPERATIONS) - 1
@@ -143,15 +143,15 @@ class NasBench201Genotype(AnyGenotype):
     # graph ----------------------------------------------------------------------------------------------------------------------
 
     def edges(self) -> dict[str, list[tuple[str, str]]]:
-        """Returns (label, operation) of every edge, under ``cell``."""
+        """Returns ``cell`` → (label, operation) of every edge."""
         return {'cell': [(edge_label(*edge), name) for edge, name in zip(EDGES, self.operations)]}
 
     def all_edges(self) -> dict[str, CellEdges]:
-        """Returns the edges as a table, under ``cell``."""
+        """Returns ``cell`` → table of the edges."""
         return {'cell': CellEdges('Cell', tuple((edge_label(node, source), node, source) for node, source in EDGES), {0: 'in'})}
 
     def graphs(self, strengths: Mapping[str, float] | None = None) -> list[CellGraph]:
-        """Returns the cell. Arguments as for :meth:`AnyGenotype.graphs`."""
+        """Returns the graph of the cell. Arguments as for :meth:`AnyGenotype.graphs`."""
         builder = GraphBuilder([Box('in', 'input')])
         builder.state(1, '1')
         builder.state(2, '2')
@@ -163,5 +163,5 @@ class NasBench201Genotype(AnyGenotype):
 
     @classmethod
     def random(cls, rng: random.Random) -> NasBench201Genotype:
-        """A cell drawn uniformly from all 15,625."""
+        """Draws one of the 15,625 cells uniformly."""
         return cls(tuple(rng.choice(OPERATIONS) for _ in EDGES))

@@ -1,4 +1,4 @@
-"""The choices of a space as plain data, and the smallest steps from one NNI sample of it to another. Imports no torch."""
+"""The choices of a space as plain data, and mutation of NNI samples by one choice. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from nni_darts.genotypes.recurrent import ACTIVATIONS, KIND
 __all__ = ['NASBENCH201_CHOICES', 'Choices', 'Inputs', 'darts_choices', 'recurrent_choices']
 
 Sample = Mapping[str, Any]
-"""Label → what was chosen: a value, or the list of an InputChoice."""
+"""Label → chosen value, or list of chosen inputs of an InputChoice."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """One label of NNI's InputChoice.
+    """The choice of inputs at one label of NNI's InputChoice.
 
     Attributes:
-        values: the inputs there are.
-        chosen: how many of them are chosen; None: any number from one.
-        edges: the labels of the operations on them, in their order, where the inputs are edges of a cell.
+        values: the candidate inputs.
+        chosen: number of inputs to choose; None allows any number from 1.
+        edges: if the inputs are edges of a cell, the labels of the operations on them, in the order of ``values``.
     """
 
     values: tuple[Any, ...]
@@ -36,16 +36,16 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Choices:
-    """A space: label → the candidates of a choice among operations, label → a choice of inputs.
+    """The choices of a space: label → candidates of a choice among operations, and label → choice of inputs.
 
-    Candidates are those that a finished model may have: ``none`` is not among those on an edge of a cell.
+    Only candidates that a finished model may have are listed, so ``none`` is not a candidate on an edge of a cell.
     """
 
     operations: Mapping[str, tuple[Any, ...]]
     inputs: Mapping[str, Inputs] = field(default_factory=dict)
 
     def model(self, sample: Sample) -> dict[str, Any]:
-        """The part of a sample that says which model it is: without the operations on edges that are not chosen."""
+        """Returns the part of a sample that identifies the model: all but the operations on edges that are not chosen."""
         idle = {
             edge for label, inputs in self.inputs.items() for value, edge in zip(inputs.values, inputs.edges) if value not in sample[label]
         }
@@ -53,10 +53,10 @@ class Choices:
         return {**chosen, **{label: sorted(sample[label]) for label in self.inputs}}
 
     def mutated(self, sample: Sample, rng: random.Random) -> dict[str, Any]:
-        """A sample of another model: one operation or one input is changed (Real et al., AAAI 2019, methods).
+        """Returns a sample of another model, with one operation or one input changed (Real et al., AAAI 2019, methods).
 
-        Operation or input is an even chance; then all operations, or all chosen inputs, that could be other ones are equally likely,
-        and so is what takes their place. An operation stays as its node changes the input, where the new edge offers it.
+        Whether an operation or an input is changed is an even chance. All operations or chosen inputs that can be changed are then
+        equally likely, as are all replacements. If an input changes, its operation is kept where the new edge offers it.
 
         Raises:
             ValueError: if nothing can be changed.
@@ -76,7 +76,7 @@ class Choices:
         return changed
 
     def _replaceable(self, sample: Sample) -> Iterator[tuple[str, Any]]:
-        """(label, input) of every chosen input in whose place another one may be chosen; where any number is, of every input."""
+        """Yields (label, input) for each chosen input that can be replaced, or for each input where any number may be chosen."""
         for label, inputs in self.inputs.items():
             if inputs.chosen is None:
                 yield from ((label, value) for value in inputs.values if [value] != list(sample[label]))
@@ -97,12 +97,12 @@ class Choices:
 
 
 def darts_choices(candidates: Candidates) -> Choices:
-    """The choices of :class:`nni_darts.search_spaces.DartsSpace` with these operations on its edges."""
+    """Returns the choices of :class:`nni_darts.search_spaces.DartsSpace` with these candidates on its edges."""
     operations: dict[str, tuple[str, ...]] = {}
     inputs: dict[str, Inputs] = {}
     for kind, edges in candidates.items():
         first = 0
-        for state in count(2):  # the edges of a node follow those of the node before
+        for state in count(2):  # the edges of a node follow the edges of the preceding node
             offered = edges[first : first + state]
             if not offered:
                 break
@@ -114,7 +114,7 @@ def darts_choices(candidates: Candidates) -> Choices:
 
 
 def recurrent_choices(nodes: int) -> Choices:
-    """The choices of :class:`nni_darts.search_spaces.DartsRnnSpace`."""
+    """Returns the choices of :class:`nni_darts.search_spaces.DartsRnnSpace` with this number of nodes."""
     operations: dict[str, tuple[str, ...]] = {}
     inputs: dict[str, Inputs] = {}
     for state in range(1, nodes + 1):
@@ -125,7 +125,7 @@ def recurrent_choices(nodes: int) -> Choices:
 
 
 NASBENCH201_CHOICES = Choices({edge_label(*edge): OPERATIONS for edge in EDGES})
-"""The choices of NAS-Bench-201, where ``none`` is a candidate like the others."""
+"""The choices of NAS-Bench-201, where ``none`` is a candidate like any other."""
 
 
 def _without_none(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""Known networks to hold a found cell against: torchvision's, by name. Imports no torch.
+"""Known networks of torchvision, by name, as baselines for cells that a search finds. Imports no torch.
 
 A known network takes the place of a cell wherever one is trained: ``nni-darts retrain --genotype resnet18`` trains it with the recipe's
-data, augmentation, schedule and number of epochs, so that the two differ in nothing but the architecture.
+data, augmentation, schedule and number of epochs, so that only the architecture differs.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from nni_darts.genotypes.base import AnyGenotype
 __all__ = ['KNOWN', 'KNOWN_PREFIX', 'KnownNetwork']
 
 KNOWN = ('mobilenet_v3_small', 'resnet18')
-"""Names of torchvision's functions."""
+"""Names of torchvision's functions that build the known networks."""
 
 KNOWN_PREFIX = 'net.'
-"""Begins the code of a known network."""
+"""Prefix of the code of a known network."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,22 @@ class KnownNetwork(AnyGenotype):
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> KnownNetwork:
-        """Reads :meth:`to_dict`'s data. Raises ValueError for anything else."""
+        """Reads the data of :meth:`to_dict`. Raises ValueError for any other data."""
         if set(value) != {'network'}:
             raise ValueError(f'a known network in JSON has the key network and no other, not {", ".join(map(str, value)) or "none"}')
         return cls(value['network'])
 
     def to_text(self) -> str:
-        """Returns the name."""
+        """Returns the name of the network."""
         return self.name
 
     def code(self) -> str:
-        """Returns the short code, as results and metrics have it: ``net.resnet18``."""
+        """Returns the short code that results and metrics contain, such as ``net.resnet18``."""
         return KNOWN_PREFIX + self.name
 
     @classmethod
     def from_code(cls, code: str) -> KnownNetwork:
-        """Reads :meth:`code`. Raises ValueError for text that is no such code."""
+        """Reads the text of :meth:`code`. Raises ValueError for any other text."""
         if not code.startswith(KNOWN_PREFIX):
             raise ValueError(f'{code[:40]!r} is not the code of a known network: {KNOWN_PREFIX} and its name')
         return cls(code.removeprefix(KNOWN_PREFIX))

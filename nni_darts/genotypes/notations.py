@@ -1,6 +1,6 @@
-"""The ways in which other programs write cells down, turned into the fields of our genotypes. No torch in here, and nothing is run.
+"""Conversion of other programs' notations for cells to the fields of this package's genotypes. Imports no torch and runs no input.
 
-DARTS and what descends from it print ``Genotype(…)``; NNI's hub gives samples; NASLib gives six numbers for a cell of NAS-Bench-201.
+DARTS and its descendants print ``Genotype(…)``, NNI's hub has samples, and NASLib has six numbers for a cell of NAS-Bench-201.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ['NASLIB_NUMBERING', 'last_call', 'naslib_operations', 'nni_sample_fie
 _NASLIB_OPERATIONS = ('skip_connect', 'none', 'nor_conv_3x3', 'nor_conv_1x1', 'avg_pool_3x3')
 _NASLIB_EDGES = ((1, 0), (2, 0), (3, 0), (2, 1), (3, 1), (3, 2))
 _NNI_NASBENCH201 = {'conv_1x1': 'nor_conv_1x1', 'conv_3x3': 'nor_conv_3x3'}
-_MAX_CALL = 20_000  # no genotype of the literature is a tenth as long
+_MAX_CALL = 20_000  # no published genotype is a tenth as long
 _MAX_NODES = 100
 
 NASLIB_NUMBERING = (
@@ -27,14 +27,14 @@ NASLIB_NUMBERING = (
     + '; on the edges '
     + ', '.join(f'{source}→{node}' for node, source in _NASLIB_EDGES)
 )
-"""In one sentence, since other programs number the same operations otherwise."""
+"""States NASLib's numbering in one sentence, because other programs number the same operations differently."""
 
 
 # Genotype(…) --------------------------------------------------------------------------------------------------------------------------
 
 
 def last_call(text: str) -> str | None:
-    """The last whole ``Genotype(…)`` in a text, for example a log; None if there is none."""
+    """Returns the last complete ``Genotype(…)`` in a text, such as a log; None if it contains none."""
     for start in reversed([match.start() for match in re.finditer(r'\bGenotype\s*\(', text)]):
         end = _closing(text, text.index('(', start))
         if end is not None:
@@ -43,7 +43,7 @@ def last_call(text: str) -> str | None:
 
 
 def _closing(text: str, opening: int) -> int | None:
-    """Where the parenthesis that opens there is closed; None where that is nowhere near."""
+    """Returns the index of the parenthesis that closes the one at ``opening``; None if it is not found nearby."""
     depth, quote = 0, ''
     for position in range(opening, min(len(text), opening + _MAX_CALL)):
         character = text[position]
@@ -64,10 +64,10 @@ def _closing(text: str, opening: int) -> int | None:
 
 
 def python_cells(text: str) -> dict[str, str]:
-    """Name → text of every cell that a Python file assigns to a name, or to a key of a dict. The file is parsed, never run.
+    """Returns name → text of each cell that a Python file assigns to a name or a key of a dict. The file is parsed, never run.
 
     Raises:
-        ValueError: if it is no Python.
+        ValueError: if the text is not valid Python.
     """
     try:
         tree = ast.Module(parsed(text), [])
@@ -104,7 +104,7 @@ def _keep(found: dict[str, str], target: ast.expr, value: ast.expr) -> None:
 
 
 def reads_as_data(text: str) -> Any:
-    """The dict, list or tuple that Python printed, in quotes of either kind; None if the text is none."""
+    """Returns the dict, list or tuple that a text represents, with quotes of either kind; None if it represents none."""
     if len(text) > _MAX_CALL:
         return None
     try:
@@ -115,7 +115,7 @@ def reads_as_data(text: str) -> Any:
 
 
 def naslib_operations(numbers: Sequence[Any]) -> tuple[str, ...]:
-    """The operations on our ``EDGES`` of a cell as NASLib numbers it. Raises ValueError that states the numbering."""
+    """Returns the operations on the ``EDGES`` from NASLib's six numbers. Raises ValueError that states the numbering."""
     if len(numbers) != len(EDGES) or not all(type(number) is int and 0 <= number < len(OPERATIONS) for number in numbers):
         raise ValueError(f'{tuple(numbers)!r} is no cell of NAS-Bench-201: {NASLIB_NUMBERING}')
     chosen = {edge: _NASLIB_OPERATIONS[number] for edge, number in zip(_NASLIB_EDGES, numbers)}
@@ -123,10 +123,10 @@ def naslib_operations(numbers: Sequence[Any]) -> tuple[str, ...]:
 
 
 def nni_sample_fields(sample: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The fields of a genotype of a sample of NNI's hub: ``operations`` of NasBench201, or those of the two cells of hub.DARTS.
+    """Converts a sample of NNI's hub to the fields of a genotype.
 
     Returns:
-        None if it is a sample of neither.
+        ``operations`` for NasBench201, the fields of two cells for hub.DARTS, or None for a sample of any other space.
 
     Raises:
         ValueError: if the sample lacks a label.

@@ -1,9 +1,10 @@
-"""The cells of the literature, as data.
+"""Published cells, as data.
 
 NASNet-A: Zoph et al., CVPR 2018. AmoebaNet-A: Real et al., AAAI 2019. DARTS_V1 and DARTS_V2 (first and second order): Liu et al.,
-ICLR 2019. All in the format of DARTS: two ``(operation, input)`` pairs for each node.
+ICLR 2019. All are in the format of DARTS: two ``(operation, input)`` pairs for each node.
 
-Recurrent cells end in ``-RNN``: ENAS (Pham et al., ICML 2018), DARTS_V1 and DARTS_V2. One ``(activation, input)`` pair for each node.
+Names of recurrent cells end in ``-RNN``: ENAS (Pham et al., ICML 2018), DARTS_V1 and DARTS_V2, with one ``(activation, input)`` pair for
+each node.
 """
 
 from __future__ import annotations

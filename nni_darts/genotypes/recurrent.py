@@ -1,6 +1,6 @@
-"""The recurrent cell that a search finds, as data (Liu et al., ICLR 2019, section 3.1). No torch in here.
+"""Recurrent cells as data (Liu et al., ICLR 2019, section 3.1). Imports no torch.
 
-State 0 is computed from the word and the hidden state before; node i reads one of the states 0 … i − 1 through one activation.
+State 0 is computed from the word and the previous hidden state. Node i reads one of the states 0 … i − 1 through one activation.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _MAX_NODES = len(_DIGITS) - 1  # a state is one digit of the code
 
 @dataclass(frozen=True)
 class RnnGenotype(AnyGenotype):
-    """A recurrent cell: for each node an ``(activation, input)`` pair; node i computes state i, from 1.
+    """A recurrent cell: one ``(activation, input)`` pair for each node. Node i computes state i; nodes are numbered from 1.
 
     Attributes:
         recurrent: the pairs, in the order of the nodes.
-        concat: the states whose mean is the output. (The literature's name, from cells that concatenate.)
+        concat: the states whose mean is the output. The name comes from the literature, where cells concatenate.
 
     Raises:
-        ValueError: for anything that is not such a cell; the message names the offending value.
+        ValueError: for fields that do not describe such a cell; the message names the offending value.
     """
 
     kind = 'recurrent'
@@ -66,48 +66,49 @@ class RnnGenotype(AnyGenotype):
 
     @property
     def nodes(self) -> int:
-        """How many nodes there are."""
+        """The number of nodes."""
         return len(self.recurrent)
 
     def count(self, activation: str) -> int:
-        """How many nodes use ``activation``."""
+        """Returns how many nodes use an activation."""
         return sum(name == activation for name, _ in self.recurrent)
 
     # plain data -------------------------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the two fields as plain data."""
+        """Returns the two fields as plain data, which :meth:`from_dict` reads."""
         return {'recurrent': [list(edge) for edge in self.recurrent], 'concat': list(self.concat)}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> RnnGenotype:
-        """Reads :meth:`to_dict`'s data. Raises ValueError that says what is missing, unknown or wrong."""
+        """Reads the data of :meth:`to_dict`. Raises ValueError that says which field is missing, unknown or wrong."""
         return cls(**checked_fields(value, _FIELDS, 'a recurrent genotype', ' and '.join(_FIELDS)))
 
     # the literature's text ------------------------------------------------------------------------------------------------------
 
     def to_text(self) -> str:
-        """As DARTS prints it: ``Genotype(recurrent=[('sigmoid', 0), …], concat=range(1, 9))``."""
+        """Returns the text as DARTS prints it: ``Genotype(recurrent=[('sigmoid', 0), …], concat=range(1, 9))``."""
         return f'Genotype(recurrent={list(self.recurrent)!r}, concat={concat_text(self.concat)})'
 
     @classmethod
     def from_text(cls, text: str) -> RnnGenotype:
-        """Reads ``Genotype(recurrent=[…], concat=…)``; ``NAME = Genotype(…)`` too. The text is parsed, never evaluated.
+        """Reads ``Genotype(recurrent=[…], concat=…)`` or ``NAME = Genotype(…)``. The text is parsed, never evaluated.
 
         Raises:
-            ValueError: for anything else than such a call with literal arguments.
+            ValueError: for anything but a call of ``Genotype`` with literal arguments.
         """
         return cls.from_dict(literature_fields(text, _FORM, _FIELDS))
 
     # NNI's sample ---------------------------------------------------------------------------------------------------------------
 
     def to_sample(self) -> dict[str, Any]:
-        """The NNI sample that freezes :class:`nni_darts.search_spaces.DartsRnnSpace` to this cell.
+        """Returns the NNI sample that freezes :class:`nni_darts.search_spaces.DartsRnnSpace` to this cell.
 
-        NNI wants a value for every label, so an edge that is not chosen gets ``none``; it is not built.
+        NNI requires a value for every label, so an edge that is not chosen gets ``none``; it is not built.
 
         Raises:
-            ValueError: if the output leaves nodes out: not a cell of that space (ENAS is one; ``network_from_genotype`` builds it).
+            ValueError: if the output leaves out nodes, as in the cell of ENAS. Such a cell lies outside ``DartsRnnSpace``, but
+                ``network_from_genotype`` builds its network.
         """
         if self.concat != _full_concat(self.nodes):
             raise ValueError(f'the output is the mean of the states {list(self.concat)}: not a cell of the DARTS space, where it is of all')
@@ -120,7 +121,7 @@ class RnnGenotype(AnyGenotype):
 
     @classmethod
     def from_sample(cls, sample: Mapping[str, Any]) -> RnnGenotype:
-        """The cell of a sample of that space. Raises ValueError if labels are missing."""
+        """Returns the cell of a sample of ``DartsRnnSpace``. Raises ValueError if a label is missing."""
         edges: list[Edge] = []
         while input_label(KIND, len(edges) + 1) in sample:
             state = len(edges) + 1
@@ -137,10 +138,10 @@ class RnnGenotype(AnyGenotype):
     # the short code -------------------------------------------------------------------------------------------------------------
 
     def code(self) -> str:
-        """A reversible code, safe in NNI's metrics, URLs and file names: ``rnn.`` and two characters for each node.
+        """Returns a reversible code, safe in NNI's metrics, URLs and file names: ``rnn.`` and two characters for each node.
 
-        The activation's first letter and the input as a digit (10 is ``a``). Where the output is not the mean of all nodes, a dot and
-        the digits of its states follow.
+        The characters are the activation's first letter and the input as a digit (10 is ``a``). If the output is not the mean of all
+        nodes, a dot and the digits of its states follow.
         """
         edges = ''.join(name[0] + _DIGITS[source] for name, source in self.recurrent)
         full = self.concat == _full_concat(self.nodes)
@@ -148,7 +149,7 @@ class RnnGenotype(AnyGenotype):
 
     @classmethod
     def from_code(cls, code: str) -> RnnGenotype:
-        """The inverse of :meth:`code`. Raises ValueError for text that is no such code."""
+        """Reads the text of :meth:`code`. Raises ValueError for any other text."""
         match = re.fullmatch(re.escape(CODE_PREFIX) + rf'((?:[{"".join(_LETTERS)}][0-9a-z])+)(?:\.([0-9a-z]+))?', code, re.ASCII)
         if match is None:
             raise ValueError(
@@ -162,17 +163,17 @@ class RnnGenotype(AnyGenotype):
     # graph ----------------------------------------------------------------------------------------------------------------------
 
     def edges(self) -> dict[str, list[tuple[str, str]]]:
-        """Returns (label, activation) of every node, under the kind of cell."""
+        """Returns kind of cell → (label, activation) of every node."""
         return {KIND: [(operation_label(KIND, state, source), name) for state, (name, source) in enumerate(self.recurrent, 1)]}
 
     def all_edges(self) -> dict[str, CellEdges]:
-        """Returns all edges of the space, for a cell with this number of nodes, under the kind of cell."""
+        """Returns kind of cell → all edges of the space, for a cell with this number of nodes."""
         states = range(1, self.nodes + 1)
         edges = ((operation_label(KIND, state, source), state, source) for state in states for source in range(state))
         return {KIND: CellEdges('Recurrent cell', tuple(edges))}
 
     def graphs(self, strengths: Mapping[str, float] | None = None) -> list[CellGraph]:
-        """Returns the cell. Arguments as for :meth:`AnyGenotype.graphs`."""
+        """Returns the graph of the cell. Arguments as for :meth:`AnyGenotype.graphs`."""
         builder = GraphBuilder([])
         builder.state(0, '0')
         for text in ('x_{t}', 'h_{t-1}'):
@@ -185,7 +186,7 @@ class RnnGenotype(AnyGenotype):
 
     @classmethod
     def random(cls, rng: random.Random, *, nodes: int = 8) -> RnnGenotype:
-        """A cell drawn uniformly: an input and an activation other than ``none`` for each node."""
+        """Draws a cell uniformly: an input and an activation other than ``none`` for each node."""
         edges = tuple((rng.choice(ACTIVATIONS[1:]), rng.randrange(state)) for state in range(1, nodes + 1))
         return cls(edges, _full_concat(nodes))
 

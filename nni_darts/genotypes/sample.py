@@ -1,4 +1,4 @@
-"""Architectures of any NNI ``ModelSpace`` as data: the sample that freezes the space. Imports no torch."""
+"""Genotypes of any NNI ``ModelSpace``: the samples that freeze it, as data. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nni_darts.genotypes.graphs import Box, CellEdges, CellGraph, GraphBuilder
 __all__ = ['CODE_PREFIX', 'SampleGenotype']
 
 CODE_PREFIX = 'own.'
-"""Begins the code of a sample."""
+"""Prefix of the code of a sample."""
 
 _CELL = 'choices'
 _FIELDS = ('space', 'sample')
@@ -24,9 +24,9 @@ class SampleGenotype(AnyGenotype):
     """A sample of a model space: the value of every choice by its label.
 
     Attributes:
-        space: the name of the space, as ``space.name`` of a recipe has it: ``package.module:Class`` or a registered name.
-        choices: (label, value) in the order of the space. A value is text, a number, true, false or null, or a tuple of these where
-            several were chosen.
+        space: name of the space, as in ``space.name`` of a recipe: ``package.module:Class`` or a registered name.
+        choices: (label, value) in the order of the space. A value is text, a number, true, false or null, or a tuple of
+            such values if several were chosen.
 
     Raises:
         ValueError: for a value of another type; the message names its label.
@@ -47,21 +47,21 @@ class SampleGenotype(AnyGenotype):
 
     @classmethod
     def of(cls, space: str, sample: Mapping[str, Any]) -> SampleGenotype:
-        """Returns the genotype of a sample as NNI has it: label → value, or list of values."""
+        """Returns the genotype of a sample in NNI's form: label → value, or list of values."""
         return cls(space, tuple(sample.items()))
 
     @property
     def in_words(self) -> str:
-        """The kind with its article."""
+        """The space of the genotype, for messages."""
         return f'one of {self.space}'
 
     @property
     def sample(self) -> dict[str, Any]:
-        """The sample as NNI wants it: label → value, or list of values."""
+        """The sample in NNI's form: label → value, or list of values."""
         return {label: list(value) if isinstance(value, tuple) else value for label, value in self.choices}
 
     def to_sample(self) -> dict[str, Any]:
-        """Returns :attr:`sample`, as the other genotypes do."""
+        """Returns the sample that freezes the space: :attr:`sample`."""
         return self.sample
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,14 +70,14 @@ class SampleGenotype(AnyGenotype):
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> SampleGenotype:
-        """Reads :meth:`to_dict`'s data. Raises ValueError that says what is missing, unknown or wrong."""
+        """Reads the data of :meth:`to_dict`. Raises ValueError that says which key is missing, unknown or wrong."""
         fields = checked_fields(value, _FIELDS, 'a sample', 'the keys ' + ' and '.join(_FIELDS))
         if not isinstance(fields['space'], str) or not isinstance(fields['sample'], Mapping) or not fields['sample']:
             raise ValueError('a sample has the name of its space under space and label → value under sample')
         return cls.of(fields['space'], fields['sample'])
 
     def to_text(self) -> str:
-        """Returns the JSON, since a space of one's own has no notation in the literature."""
+        """Returns JSON, because the literature has no notation for a user's own space."""
         return self.to_json()
 
     def code(self) -> str:
@@ -86,22 +86,22 @@ class SampleGenotype(AnyGenotype):
 
     @classmethod
     def from_code(cls, code: str) -> SampleGenotype:
-        """Reads :meth:`code`. Raises ValueError for text that is no such code."""
+        """Reads the text of :meth:`code`. Raises ValueError for any other text."""
         value = unpacked(code.removeprefix(CODE_PREFIX))
         return cls.from_dict(value if isinstance(value, dict) else {})
 
     def edges(self) -> dict[str, list[tuple[str, str]]]:
-        """Returns (label, value as text) of every choice, under ``choices``."""
+        """Returns ``choices`` → (label, value as text) of every choice."""
         return {_CELL: [(label, _text(value)) for label, value in self.choices]}
 
     def all_edges(self) -> dict[str, CellEdges]:
-        """Returns a row for each choice, under ``choices``."""
+        """Returns ``choices`` → table with a row for each choice."""
         labels = [label for label, _ in self.choices]
         rows = dict(enumerate(labels))
         return {_CELL: CellEdges('Choices', tuple((label, row, 0) for row, label in rows.items()), {0: ''}, rows=rows)}
 
     def graphs(self, strengths: Mapping[str, float] | None = None) -> list[CellGraph]:
-        """Returns one graph: from the space to each choice, and from there to what was chosen. Arguments as for the base class."""
+        """Returns one graph, from the space to each choice and on to its value. Arguments as for :meth:`AnyGenotype.graphs`."""
         builder = GraphBuilder([Box(self.space.rpartition(':')[2], 'input')])
         for number, (label, value) in enumerate(self.choices, start=1):
             builder.state(number, label)

@@ -1,4 +1,4 @@
-"""Reading recipes: YAML by name or path, overrides, and one sentence for whatever is wrong. Imports no torch."""
+"""Reads recipes from YAML by name or path, applies overrides, and reports errors in one sentence. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ['assign', 'error_sentence', 'load_yaml', 'override_pairs', 'read_reci
 
 
 def recipe_names() -> list[str]:
-    """The recipes of this package."""
+    """Returns the names of this package's recipes."""
     files = resources.files('nni_darts.recipes').iterdir()
     return sorted(file.name[: -len('.yml')] for file in files if file.name.endswith('.yml'))
 
 
 def recipe_text(name: str) -> str:
-    """The YAML of a recipe of this package, with its comments.
+    """Returns the YAML of one of this package's recipes, with its comments.
 
     Raises:
         InputError: for an unknown name.
@@ -36,7 +36,7 @@ def recipe_text(name: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads ``3e-4`` as text; everybody else reads a number."""
+    """A safe loader that reads ``3e-4`` as a number, which YAML 1.1 reads as text."""
 
 
 _Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
@@ -46,7 +46,7 @@ _Loader.add_implicit_resolver(
 
 
 def load_yaml(text: str, source: str) -> Any:
-    """Parses YAML safely. Raises InputError with the line of the mistake."""
+    """Parses YAML safely. Raises InputError that names ``source`` and the line of the mistake."""
     try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -56,7 +56,7 @@ def load_yaml(text: str, source: str) -> Any:
 
 
 def read_recipe(name: str) -> tuple[str, str]:
-    """Returns the YAML of a recipe by name or path, and the words for it in messages.
+    """Returns the YAML of a recipe by name or path, and the name of the recipe for messages.
 
     Raises:
         InputError: for an unknown name or a file that cannot be read.
@@ -73,7 +73,7 @@ def read_recipe(name: str) -> tuple[str, str]:
 
 
 def override_pairs(overrides: Iterable[str] | Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    """Yields (key, value) of overrides: texts ``section.key=value``, or a mapping. Raises InputError for a text without ``=``."""
+    """Yields (key, value) of overrides: texts ``section.key=value``, or a mapping. Raises InputError if a text has no ``=``."""
     if isinstance(overrides, str):
         overrides = [overrides]
     if isinstance(overrides, Mapping):
@@ -103,7 +103,7 @@ def assign(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _fields(path: tuple[Any, ...], kind: type[BaseModel], tag: type[BaseModel] | None) -> list[str]:
-    """The names allowed at this place of a recipe; ``tag`` is the class of the place's section where there are several."""
+    """Returns the keys allowed at a path of a recipe; ``tag`` is the class of its section if several classes are possible."""
     model: Any = kind
     for part in path:
         annotation = model.model_fields[part].annotation if isinstance(part, str) and part in model.model_fields else None
@@ -116,7 +116,7 @@ def _fields(path: tuple[Any, ...], kind: type[BaseModel], tag: type[BaseModel] |
 
 
 def error_sentence(error: ValidationError, kind: type[BaseModel]) -> str:
-    """One sentence for the first thing that is wrong."""
+    """Returns one sentence about the first error in a recipe of class ``kind``."""
     first = error.errors()[0]
     tag = next((_TAGS[part] for part in first['loc'] if part in _TAGS), None)
     path = tuple(part for part in first['loc'] if part not in _TAGS)
@@ -154,4 +154,4 @@ _MUST = {
     'less_than_equal': 'at most {le}',
     'finite_number': 'a finite number',
 }
-"""Type of an error of pydantic → what the value must be."""
+"""Type of a pydantic error → description of an allowed value."""

@@ -1,4 +1,4 @@
-"""The metrics by which cells are compared: name, direction and formatting. Imports no torch."""
+"""The metrics that compare cells, with their names, directions and formats. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ T = TypeVar('T')
 
 @dataclass(frozen=True)
 class Metric:
-    """One number for each trained network.
+    """A measure of the quality of a trained network.
 
     Attributes:
-        name: ``valid_NAME`` is what cells are chosen by, ``test_NAME`` what is reported at the end.
-        optimize_mode: NNI's word for which of two values is better.
-        percent: whether it is a part of one that is shown in per cent.
-        title: the name as people write it.
+        name: name of the metric; cells are chosen by ``valid_NAME``, and ``test_NAME`` is reported at the end.
+        optimize_mode: whether larger (``maximize``) or smaller (``minimize``) values are better.
+        percent: whether values lie between 0 and 1 and are shown in per cent.
+        title: the name in tables and on pages.
 
     Example:
         ``METRICS['f1'].shown(0.873)`` is ``87.30``.
@@ -32,36 +32,36 @@ class Metric:
     title: str
 
     def best(self, entries: Iterable[T], value: Callable[[T], float]) -> T | None:
-        """The entry with the best value, the first of equals; None of none."""
+        """Returns the entry with the best value, the first one in a tie; None if there are no entries."""
         choose = max if self.optimize_mode == 'maximize' else min
         return choose(entries, key=value, default=None)
 
     def improves(self, value: float, best: float) -> bool:
-        """Whether a value is better than the best one so far; anything is better than what is no number."""
+        """Returns whether a value is better than the best one so far; any value is better than NaN."""
         return best != best or (value > best if self.optimize_mode == 'maximize' else value < best)
 
     def shown(self, value: float) -> str:
-        """As people read it, without a unit."""
+        """Returns a value as text for readers, without a unit."""
         return f'{100 * value if self.percent else value:.2f}'
 
     def within(self, value: float) -> float:
-        """The nearest value that the metric can take: an interval by Student's t does not know that no accuracy is above 1."""
+        """Returns the nearest value that the metric can take, because an interval by Student's t may exceed an accuracy of 1."""
         return min(1.0, max(0.0, value)) if self.percent else max(0.0, value)
 
     @property
     def unit(self) -> str:
-        """The unit to print after a value or above a column of values; a per cent sign alone means accuracy."""
+        """The unit to print after a value or above a column; a per cent sign alone means accuracy."""
         if self.name == 'accuracy':
             return '%'
         return f'% {self.title}' if self.percent else self.title
 
     @property
     def label(self) -> str:
-        """Title and scale of an axis."""
+        """The label of an axis, with the unit."""
         return f'{self.title}, %' if self.percent else self.title
 
     def of(self, result: Mapping[str, Any], part: str) -> float | None:
-        """``valid_NAME`` or ``test_NAME`` of a result, if it is there."""
+        """Returns ``valid_NAME`` or ``test_NAME`` of a result (``part``: ``valid`` or ``test``); None if the result lacks it."""
         return result.get(f'{part}_{self.name}')
 
 

@@ -1,7 +1,7 @@
 """All settings of one experiment in one typed, validated, frozen object. Imports no torch.
 
-A recipe is a YAML file, found by name among those of this package or by path. ``select`` (the short training that picks the best found
-cell) starts from ``retrain`` and changes what it lists.
+A recipe is a YAML file, named by its path or as one of this package's recipes. The section ``select`` (the short training that picks the
+best of several cells) inherits the settings of ``retrain`` and overrides some of them.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from nni_darts.recipes.text import TEXT_NAMES, TextSearchSettings, TextSettings,
 __all__ = ['RUN', 'Recipe', 'TextRecipe', 'with_split']
 
 RUN = 'run.json'
-"""The file in an output folder that says which run it is of, with its recipe."""
+"""The file in an output folder that describes the run, including its recipe."""
 
 
 def _space_tag(value: Any) -> str:
-    """Returns the name of the kind's class, by which pydantic finds the class."""
+    """Returns the name of the space's class, which tells pydantic's discriminated union how to parse it."""
     name = value.get('name', 'darts') if isinstance(value, Mapping) else getattr(value, 'name', 'darts')
     try:
         return space_kind(name).__name__
     except (ValueError, TypeError):
-        return CellSpace.__name__  # which refuses the name
+        return CellSpace.__name__  # this class refuses the name
 
 
 ImageSpace = Annotated[
@@ -46,20 +46,20 @@ ImageSpace = Annotated[
 
 
 class Recipe(Section):
-    """All settings of one experiment. Build it with :meth:`load` or :meth:`from_dict`, which make a :class:`TextRecipe` where data is text.
+    """All settings of one experiment. Build it with :meth:`load` or :meth:`from_dict`, which return a :class:`TextRecipe` for text.
 
-    ``accelerator`` and ``precision`` go to Lightning's Trainer: ``auto`` takes a GPU where there is one; ``16-mixed`` is float16 with
-    gradients that are scaled while they are computed. On more than one of ``devices``
-    as many processes share every batch, on a GPU each or on the CPU (:mod:`nni_darts.parallel`). A checkpoint is written after each
-    epoch, and within epochs after every ``checkpoint_steps`` steps. ``logger`` writes measurements for other programs, too.
+    ``accelerator`` and ``precision`` are passed to Lightning's Trainer: ``auto`` uses a GPU if there is one; ``16-mixed`` is float16 with
+    loss scaling. With ``devices`` above 1, the same number of processes share every batch, each on a GPU of its own or all on the CPU
+    (:mod:`nni_darts.parallel`). A checkpoint is written after each epoch, and within epochs after every ``checkpoint_steps`` steps.
+    ``logger`` also records measurements for another program, such as TensorBoard.
 
-    Cells are chosen by the ``metric`` on validation images, and tested by it: ``accuracy``, ``balanced_accuracy`` (the mean recall of the
+    The ``metric`` chooses cells on validation images and tests them: ``accuracy``, ``balanced_accuracy`` (the mean recall of the
     classes), ``auroc`` (the mean area under the ROC curves of each class against all others) or ``f1`` (the mean F1 of the classes).
-    Accuracy is measured beside it. Strategies that score on batches during a search (``+pt``, ``enas``, ``random-ws``) do so by
-    accuracy where that is the metric, else by the loss, unless their ``criterion`` is set: the others mean little on a batch.
+    Accuracy is always measured, too. Strategies that score batches during a search (``+pt``, ``enas``, ``random-ws``) use accuracy if it
+    is the metric, and otherwise the loss, because the other metrics mean little on a single batch; their ``criterion`` overrides this.
 
-    With a ``budget`` it decides how long a search is and how many
-    cells are trained, and not ``search.epochs``, ``search.random_samples`` and evolution's ``cells``.
+    A ``budget`` takes precedence over ``search.epochs``, ``search.random_samples`` and evolution's ``cells``: it determines the length of
+    a search and the number of cells to train.
     """
 
     task: ClassVar[str] = 'images'
@@ -79,7 +79,7 @@ class Recipe(Section):
     logger: Literal['tensorboard', 'csv', 'wandb', 'mlflow'] | None = None
 
     def keeps_best(self, stage: str) -> bool:
-        """Whether a training of ``select`` or ``retrain`` ends with the weights of the epoch that validated best."""
+        """Returns whether ``select`` or ``retrain`` keeps the weights of the epoch with the best validation metric."""
         settings = getattr(self, stage)
         return settings.keep == 'best' or (settings.keep is None and stage == 'retrain' and settings.validation_portion > 0)
 
@@ -93,7 +93,7 @@ class Recipe(Section):
         return self
 
     def _check_devices(self, *sizes: str) -> None:
-        """Every device gets the same part of a batch, and batch norm needs two in each."""
+        """Checks that devices share batches equally, with at least two samples each, which batch norm needs."""
         if self.devices > 1 and self.accelerator == 'mps':
             raise ValueError(f'devices is {self.devices}, but accelerator mps has one; it must be cpu, gpu or auto')
         for name in ('search', 'retrain', 'select'):
@@ -107,7 +107,7 @@ class Recipe(Section):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, source: str = 'recipe') -> Recipe:
-        """Validates plain data. Raises InputError: one sentence that names the key and what is allowed."""
+        """Validates plain data. Raises InputError with one sentence that names the wrong key and the allowed values."""
         if not isinstance(values, Mapping):
             raise InputError(f'{source}: a recipe is a mapping with the sections data, space, search and retrain')
         values = dict(values)
@@ -125,7 +125,7 @@ class Recipe(Section):
         kind = TextRecipe if task == TextRecipe.task or _names(values, 'data') in TEXT_NAMES else Recipe
         try:
             recipe = kind(**{str(key): value for key, value in values.items()})
-            recipe.to_dict()  # what cannot be written must not come to light when the first result is
+            recipe.to_dict()  # fail now, and not when the first result is written
         except ValidationError as error:
             raise InputError(f'{source}: {error_sentence(error, kind)}') from None
         except UnicodeEncodeError as error:
@@ -156,17 +156,17 @@ class Recipe(Section):
 
     @classmethod
     def of_run(cls, values: Mapping[str, Any], overrides: Iterable[str] | Mapping[str, Any] = (), *, source: str = 'recipe') -> Recipe:
-        """Reads the recipe that a run wrote down, with changes.
+        """Reads the recipe that a run recorded, and applies overrides.
 
-        A run from before ``data.split`` existed split at random, and keeps that: otherwise images that it trained on would be tested.
+        A run from before ``data.split`` existed keeps its random split. Otherwise the test would include images of its training.
 
         Args:
-            values: as :meth:`to_dict` returned it, in this version or an earlier one.
+            values: plain data as :meth:`to_dict` returned it, in this version or an earlier one.
             overrides: as for :meth:`load`.
-            source: where the values are from, for messages.
+            source: origin of the values, for messages.
 
         Raises:
-            InputError: as :meth:`load`.
+            InputError: as for :meth:`load`.
         """
         values = with_split(values)
         for key, value in override_pairs(overrides):
@@ -175,10 +175,10 @@ class Recipe(Section):
 
     @classmethod
     def of_folder(cls, folder: Path, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Recipe | None:
-        """Reads the recipe of the search or training that a folder holds; None if it holds none.
+        """Reads the recipe of the run in an output folder; returns None if the folder holds no run.
 
         Raises:
-            InputError: if the file is damaged, or as :meth:`load` for the overrides.
+            InputError: if the file is damaged, or for wrong overrides as in :meth:`load`.
         """
         path = folder / RUN
         if not path.is_file():
@@ -192,15 +192,15 @@ class Recipe(Section):
         return cls.of_run(values, overrides, source=f'the recipe of {folder}')
 
     def changed(self, overrides: Iterable[str] | Mapping[str, Any], *, source: str) -> Recipe:
-        """Returns the recipe with other settings. Arguments and errors as for :meth:`of_run`."""
+        """Returns a copy of the recipe with overrides applied. Arguments and errors as for :meth:`of_run`."""
         return type(self).of_run(self.to_dict(), overrides, source=source)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data that :meth:`from_dict` reads back."""
+        """Returns the recipe as plain data, which :meth:`from_dict` reads."""
         return self.model_dump(mode='json')
 
     def with_epochs(self, stage: str, epochs: int) -> Self:
-        """Returns the recipe with another number of epochs of a stage: ``search``, ``select`` or ``retrain``."""
+        """Returns a copy of the recipe with another number of epochs in a stage: ``search``, ``select`` or ``retrain``."""
         return self.model_copy(update={stage: getattr(self, stage).model_copy(update={'epochs': epochs})})
 
     def random_cells(self, seed: int, count: int | None = None) -> list[AnyGenotype]:
@@ -222,21 +222,21 @@ class TextRecipe(Recipe):
     metric: one_of(PERPLEXITY) = PERPLEXITY  # type: ignore[valid-type]
 
     def keeps_best(self, stage: str) -> bool:
-        """Whether a training ends with the weights of the epoch that validated best."""
+        """Returns whether a training keeps the weights of the epoch with the best validation metric."""
         return getattr(self, stage).keep != 'last'
 
     @model_validator(mode='after')
     def _selectable(self) -> TextRecipe:
         self._check_devices('batch_size', 'evaluation_batch_size')
-        return self  # there is always text to validate on
+        return self  # text recipes always have validation data
 
 
 _OF_RETRAIN = ('keep', 'patience')
-"""Settings of ``retrain`` that ``select`` does not inherit: its trainings are compared, so all of them have the same length."""
+"""Settings of ``retrain`` that ``select`` does not inherit: all trainings that it compares must have the same length."""
 
 
 def with_split(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a recipe as plain data in which the rule of the split is named: ``random`` for images of before there was a choice."""
+    """Returns a copy of a recipe's plain data that names the rule of the split: ``random`` for older image recipes without one."""
     copied = copy.deepcopy(dict(values)) if isinstance(values, Mapping) else {}
     data = copied.get('data')
     if isinstance(data, dict) and data.get('name') not in TEXT_NAMES:
@@ -245,7 +245,7 @@ def with_split(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _make_room(values: dict[str, Any], name: Any) -> None:
-    """Removes the sizes of cells from a recipe's values where an override puts a space of the user's in the place of its own."""
+    """Removes sizes of cells from a recipe's values if an override replaces its space with one of the user's."""
     if not is_import_path(name):
         return
     values['space'] = {}
@@ -256,6 +256,6 @@ def _make_room(values: dict[str, Any], name: Any) -> None:
 
 
 def _names(values: Mapping[str, Any], section: str) -> Any:
-    """``name`` of a section of plain data that may be anything."""
+    """Returns the ``name`` in a section of plain data that has not been validated."""
     given = values.get(section)
     return given.get('name') if isinstance(given, Mapping) else None

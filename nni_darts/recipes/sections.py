@@ -1,4 +1,4 @@
-"""The sections of a recipe about images, and what the sections of all recipes share. Imports no torch."""
+"""The sections of a recipe for images, and the settings that all recipes share. Imports no torch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Size = Annotated[int | tuple[int, int], BeforeValidator(_size)]
 
 
 def one_of(*metrics: Metric) -> Any:
-    """The type of a metric that a recipe names."""
+    """Returns the type of a recipe's key that names one of these metrics."""
     known = {metric.name: metric for metric in metrics}
 
     def find(value: Any) -> Metric:
@@ -57,23 +57,23 @@ def one_of(*metrics: Metric) -> Any:
 
 
 class DataSettings(Section):
-    """The data of a recipe.
+    """The data set of a recipe, its split and its augmentation.
 
-    ``test_portion`` is held out as test data where a data set brings none; ``split_seed`` shuffles every split. ``split``:
-    ``stratified`` gives both parts of a split every class in proportion, ``random`` is the rule of runs that lack this
-    setting in their run.json. ``augment``: ``crop``
-    pads by ``pad`` and crops, ``crop-flip`` mirrors too, ``imagenet`` is the random resized crop with colour jitter.
+    ``test_portion`` of the data is held out as test data if the data set has none; ``split_seed`` shuffles every split. ``split``:
+    ``stratified`` gives both parts of a split every class in proportion; ``random`` is the rule of runs without this setting in their
+    run.json. ``augment``: ``crop`` pads by ``pad`` pixels and crops, ``crop-flip`` also mirrors, ``imagenet`` is the random resized crop
+    with colour jitter.
 
-    Pictures are brought to ``image_size``, the side of a square or ``[height, width]``. ``fit``: ``crop`` scales a picture until it covers
-    that size and cuts the middle out, ``letterbox`` scales it until it lies within and fills the margins with the mean colour.
+    Images are resized to ``image_size`` in pixels, the side of a square or ``[height, width]``. ``fit``: ``crop`` scales an image until it
+    covers that size and crops the centre; ``letterbox`` scales it until it fits inside and fills the margins with the mean colour.
 
-    ``class_weights: balanced`` gives an image of class c the weight n / (C · n_c) in the training loss, with n_c of all n training
-    images in C classes. That is the loss of the weights in every stage, and in a search also the one that α minimises and that
-    ``criterion: loss`` scores by. Losses and metrics of validation and test are not weighted.
+    ``class_weights: balanced`` gives an image of class c the weight n / (C · n_c) in the training loss, where n_c of the n training
+    images belong to class c, of C classes. In every stage the weights minimise this loss; in a search, α minimises it, too, and
+    ``criterion: loss`` scores by it. Losses and metrics of validation and test are not weighted.
 
-    ``cache``: keep decoded pictures, brought to size, in ``~/.cache/nni-darts`` for all runs (:mod:`nni_darts.data.store`); with
-    ``augment: imagenet``, which crops the picture itself anew in each epoch, nothing is kept. ``skip_unreadable`` leaves pictures out that
-    cannot be decoded, and says how many. ``label_column`` names the classes' column of a data set ``hf`` that has more than one.
+    ``cache`` keeps decoded and resized images in ``~/.cache/nni-darts`` for all runs (:mod:`nni_darts.data.store`), except with
+    ``augment: imagenet``, which crops the original image anew in each epoch. ``skip_unreadable`` leaves out images that cannot be decoded,
+    and reports how many. ``label_column`` names the column of labels in a data set ``hf`` that has several such columns.
     """
 
     name: str
@@ -129,12 +129,12 @@ class _Training(Section):
 
 
 class SearchedSettings(Section):
-    """How α is trained.
+    """The settings of a search that images and text share.
 
-    α rests for ``warmup_epochs``; left out, for as long as the strategy's authors let it (pc-darts: 30 % of the search, others not at
-    all). ``tuning_epochs`` lie between two decisions of a ``+pt`` strategy. ``random_samples`` is N of random search. ``settings`` passes
-    keyword arguments to strategies by name, for example
-    ``{darts-2nd: {hessian: exact}}``.
+    α stays fixed during the first ``warmup_epochs``; by default, this is the warm-up of the strategy's authors (pc-darts: 30 % of the
+    search; other strategies: none). ``tuning_epochs`` is the number of epochs between two decisions of a ``+pt`` strategy.
+    ``random_samples`` is the number of cells that random search trains. ``settings`` passes keyword arguments to strategies by name, such
+    as ``{darts-2nd: {hessian: exact}}``.
     """
 
     epochs: Positive
@@ -153,10 +153,10 @@ class SearchedSettings(Section):
 
 
 class SearchSettings(SearchedSettings, _Training):
-    """How the supernet is trained. ``train_portion`` of the training data is for the weights, the rest for α.
+    """The training of the supernet. ``train_portion`` of the training data trains the weights; the remaining data trains α.
 
-    ``portion`` of both is all that a search sees, drawn by class (with ``data.split_seed``): a tenth of a large data set is often enough to
-    choose a cell. The short training of ``select`` and the retraining learn from everything.
+    A search uses only ``portion`` of both parts, drawn by class with ``data.split_seed``: a tenth of a large data set is often enough to
+    choose a cell. The short training of ``select`` and the retraining use all training data.
     """
 
     min_learning_rate: Annotated[float, Field(ge=0)] = 0.001
@@ -165,17 +165,17 @@ class SearchSettings(SearchedSettings, _Training):
 
 
 class TrainSettings(_Training):
-    """How a network of fixed cells is trained from scratch.
+    """The training of a network of fixed cells from scratch.
 
-    ``schedule``: ``cosine`` to ``min_learning_rate``, or ``step``: times ``decay`` each epoch. ``drop_path`` grows linearly to its
-    value. ``validation_portion`` of the training data is held out to be validated on; with 0 nothing is, and the published protocol
-    trains on everything. ``portion`` of both parts is used, drawn by class (with ``data.split_seed``), where there is no time for all; the
-    test is always whole. ``pool_batch_norm`` as for ``network_from_genotype``.
+    ``schedule``: ``cosine`` decays the learning rate to ``min_learning_rate``; ``step`` multiplies it by ``decay`` after each epoch. The
+    probability of ``drop_path`` grows linearly to its value. ``validation_portion`` of the training data is held out for validation; 0, as
+    in the published protocol, trains on all of it. ``portion`` of both parts is used, drawn by class with ``data.split_seed``, to save
+    time; the test data is always used in full. ``pool_batch_norm`` as for ``network_from_genotype``.
 
-    Networks of cells have ``channels`` and ``cells``. In a space of your own, ``space`` replaces some of ``space.settings``.
+    Networks of cells require ``channels`` and ``cells``. In a user's own space, ``space`` overrides some of ``space.settings``.
 
-    ``keep`` says which weights are tested and kept: those of the ``best`` epoch by validation, or of the ``last`` one. Left out, it is
-    ``best`` in ``retrain`` where data is held out, else ``last``. A training that gets no better for ``patience`` epochs ends.
+    ``keep`` says whether the weights of the ``best`` epoch by validation or of the ``last`` epoch are kept and tested. The default is
+    ``best`` in ``retrain`` with held-out data, and ``last`` otherwise. Training ends after ``patience`` epochs without improvement.
     """
 
     channels: Positive | None = None
@@ -202,6 +202,6 @@ class TrainSettings(_Training):
 
 
 class BudgetSettings(Section):
-    """The budget of every strategy under each seed until its cell is known (see :mod:`nni_darts.runs.budget`)."""
+    """The budget that each strategy has under each seed to find its cell (see :mod:`nni_darts.runs.budget`)."""
 
     passes: Annotated[float, Field(gt=0, le=1_000_000)]

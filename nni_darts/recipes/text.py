@@ -1,4 +1,4 @@
-"""The sections of a recipe about text. Imports no torch."""
+"""The sections of a recipe for text. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from nni_darts.recipes.sections import Decay, Portion, Rate, SearchedSettings
 __all__ = ['TEXT_NAMES', 'DropoutSettings', 'TextSearchSettings', 'TextSettings', 'TextTrainSettings']
 
 TEXT_NAMES = ('pydoc', 'text')
-"""Texts by name; a recipe with one of them is a :class:`TextRecipe`."""
+"""Names of data sets of text; a recipe with one of these names is a :class:`TextRecipe`."""
 
 
 class TextSettings(Section):
-    """The text that is learned from.
+    """The text of a language model.
 
-    ``text`` is a folder, ``pydoc`` the help topics that come with Python, of which ``valid_portion`` and ``test_portion`` are held out, in
-    an order that ``split_seed`` draws. Words rarer in the training text than ``min_count`` become ``<unk>``.
+    ``text`` is a folder. ``pydoc`` is the set of help topics that come with Python: ``split_seed`` shuffles them, and ``valid_portion`` and
+    ``test_portion`` of them are held out. Words that occur fewer than ``min_count`` times in the training text become ``<unk>``.
     """
 
     name: Literal['pydoc', 'text']
@@ -39,7 +39,7 @@ class TextSettings(Section):
 
 
 class DropoutSettings(Section):
-    """As for :class:`nni_darts.search_spaces.Dropouts`."""
+    """The dropout probabilities, as in :class:`nni_darts.search_spaces.Dropouts`."""
 
     embedding: Portion = 0.0
     input: Portion = 0.2
@@ -49,10 +49,10 @@ class DropoutSettings(Section):
 
 
 class _TextTraining(Section):
-    """Plain SGD on batches of about ``bptt`` time steps (see :func:`nni_darts.data.text_module.span_lengths` for ``bptt_deviation``).
+    """The settings of plain SGD on batches of about ``bptt`` time steps.
 
-    The learning rate of a batch is in proportion to its length. ``activation_regularisation`` and ``temporal_regularisation`` as for
-    :class:`nni_darts.training.LanguageModel`.
+    ``bptt_deviation`` is explained in :func:`nni_darts.data.text_module.span_lengths`. The learning rate of a batch is proportional to its
+    length. ``activation_regularisation`` and ``temporal_regularisation`` as for :class:`nni_darts.training.LanguageModel`.
     """
 
     epochs: Positive
@@ -69,9 +69,9 @@ class _TextTraining(Section):
 
 
 class TextSearchSettings(SearchedSettings, _TextTraining):
-    """How the recurrent supernet is trained: its weights on the training text, α on the validation text.
+    """The training of the recurrent supernet: its weights on the training text, α on the validation text.
 
-    Batch norm needs batches of two.
+    Batch norm requires a batch size of at least 2.
     """
 
     batch_size: Annotated[int, Field(ge=2)]
@@ -80,10 +80,10 @@ class TextSearchSettings(SearchedSettings, _TextTraining):
 
 
 class TextTrainSettings(_TextTraining):
-    """How a network of a fixed recurrent cell is trained from scratch.
+    """The training of a network of a fixed recurrent cell from scratch.
 
-    Once the validation perplexity is worse than it was before the last ``averaging`` epochs, weights are averaged (null: never).
-    ``keep`` and ``patience`` as in :class:`TrainSettings`; left out, ``keep`` is ``best``.
+    Averaging of weights begins when the validation perplexity is worse than it was before the last ``averaging`` epochs (null: never).
+    ``keep`` and ``patience`` as in :class:`TrainSettings`; ``keep`` is ``best`` by default.
     """
 
     hidden: Positive

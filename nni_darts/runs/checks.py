@@ -1,4 +1,4 @@
-"""Checks that can refuse a recipe before torch is imported: strategies, their settings, the location of the data."""
+"""Checks of a recipe before torch is imported: its strategies, their settings, and the location of the data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MANY = 1_000_000_000
 
 
 def named_method(name: str) -> Method:
-    """The method of that name. Raises InputError for an unknown one; the message lists the known ones."""
+    """Returns a method by its name. Raises InputError for an unknown name; the message lists the known names."""
     try:
         if ' ' in name:
             raise ValueError(f'a strategy has no space in its name: {name!r}')
@@ -35,11 +35,11 @@ def named_method(name: str) -> Method:
 
 
 def check_strategy(name: str, where: str = '') -> None:
-    """Raises InputError for an unknown strategy, as far as that shows without importing a user's module.
+    """Raises InputError for an unknown strategy. A user's module is located, but not imported.
 
     Args:
-        name: the name.
-        where: the key or option that names it, for the message.
+        name: name of the strategy.
+        where: key or option that names the strategy, for the message.
     """
     try:
         check_name(name)
@@ -48,24 +48,25 @@ def check_strategy(name: str, where: str = '') -> None:
 
 
 def strategy_settings(recipe: Recipe, name: str) -> dict[str, Any]:
-    """The arguments that a recipe gives a strategy with a supernet: those of ``search``, and its own under ``search.settings``."""
+    """Returns a recipe's arguments for a strategy with a supernet, from ``search`` and from its entry in ``search.settings``."""
     listed = named_method(name).settings()
     values = {entry.name: getattr(recipe.search, entry.recipe.removeprefix('search.')) for entry in listed if entry.recipe}
     if values.get('warmup_epochs', 0) is None:
-        del values['warmup_epochs']  # as long as the strategy's authors let α rest
+        del values['warmup_epochs']  # keep the default of the strategy's authors
     if recipe.metric not in (ACCURACY, PERPLEXITY) and any(entry.name == 'criterion' for entry in listed):
         values['criterion'] = 'loss'  # other metrics mean little on a batch
     return {**values, **own_settings(recipe, name)}
 
 
 def check_strategies(recipe: Recipe, names: Iterable[str]) -> None:
-    """Checks the settings of all strategies in ``search.settings`` and that every strategy that will run has epochs to train α in.
+    """Checks all of ``search.settings``, and that each strategy that will run has epochs in which α is trained.
 
     Args:
-        names: the strategies that will run.
+        recipe: all settings.
+        names: names of the strategies that will run.
 
     Raises:
-        InputError: for an unknown strategy, a setting that it does not have, or a value that it cannot have.
+        InputError: for an unknown strategy or setting, or an impossible value.
     """
     for name, settings in recipe.search.settings.items():
         try:
@@ -73,7 +74,7 @@ def check_strategies(recipe: Recipe, names: Iterable[str]) -> None:
         except ValueError as error:
             raise InputError(f'search.settings: {error}') from None
         if known.cells_key:
-            number_of_cells(recipe, name)  # says where its only setting is
+            number_of_cells(recipe, name)  # the error names the key that holds its only setting
             continue
         # A budget decides how many cells are trained one by one, whatever the settings say.
         bought = {'cells': _MANY} if known.one_by_one and recipe.budget is not None else {}
@@ -93,7 +94,7 @@ def _check_supernet(recipe: Recipe, chosen: Method, name: str) -> None:
     epochs, settings = recipe.search.epochs, strategy_settings(recipe, name)
     warmup = settings.get('warmup_epochs', 0)
     try:
-        chosen.check(settings)  # a user's own may have settings without a default
+        chosen.check(settings)  # a user's own strategy may have settings without a default
         if recipe.budget is not None:
             return
         if chosen.in_stages:
@@ -105,11 +106,11 @@ def _check_supernet(recipe: Recipe, chosen: Method, name: str) -> None:
 
 
 def check_data_path(recipe: Recipe) -> None:
-    """Raises InputError for a path of data where nothing is, or a file where a folder belongs, or the reverse."""
+    """Raises InputError if the path of the data does not exist, or is a file instead of a folder or the reverse."""
     name, path = recipe.data.name, recipe.data.path
     if name.partition(':')[1]:
         check_module(name, 'data set')
-    if not path or name not in (*_DOWNLOADED, *_FILES, *_FOLDERS):  # a function of the user's may be given anything
+    if not path or name not in (*_DOWNLOADED, *_FILES, *_FOLDERS):  # a user's own function may take any path
         return
     if not os.path.exists(path):
         download = (
@@ -124,10 +125,10 @@ def check_data_path(recipe: Recipe) -> None:
 
 
 def check_genotype(recipe: Recipe, genotype: AnyGenotype, stage: str) -> None:
-    """Raises InputError for a cell whose network a stage of the recipe cannot train.
+    """Raises InputError for a genotype whose network a stage of the recipe cannot train.
 
-    That is a recurrent cell where the recipe is about images, a convolutional one where it is about text, an architecture of another space
-    than the recipe's, or a cell of NAS-Bench-201 where the number of cells is no multiple of 3.
+    Such genotypes are a recurrent cell in a recipe for images, a convolutional cell in a recipe for text, an architecture of a space other
+    than the recipe's, and a cell of NAS-Bench-201 if the number of cells is not a multiple of 3.
     """
     if not recipe.space.accepts(genotype):
         wanted = recipe.space.cells_in_words

@@ -1,4 +1,4 @@
-"""The costs of runs, and the checks and warnings before they begin."""
+"""The costs of runs, and checks and warnings before they begin."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 
 
 def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> list[str]:
-    """Builds what the stages will build, without training: strategies, transforms, splits.
+    """Builds the strategies, transforms and splits of all stages as a check, without training.
 
     Args:
         recipe: all settings.
@@ -45,10 +45,10 @@ def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> list[str]
         data: as ``task_of(recipe).load(recipe)`` returns it.
 
     Returns:
-        What each strategy gets out of the recipe's budget, a line for each; none without a budget.
+        For each strategy, a line with the epochs or cells that the recipe's budget pays for; empty without a budget.
 
     Raises:
-        InputError: for anything in the recipe that does not fit.
+        InputError: if the recipe does not fit the strategies or the data.
     """
     strategies = list(strategies)
     check_strategies(recipe, strategies)
@@ -61,7 +61,7 @@ def preflight(recipe: Recipe, strategies: Iterable[str], data: Any) -> list[str]
 
 
 def cautions(recipe: Recipe, strategies: Iterable[str], data: Any, stages: Iterable[str] = ('search', 'select', 'retrain')) -> list[str]:
-    """Warns of results that would look right and not be: too few steps of α, classes that a part of the data lacks, files left out.
+    """Returns warnings about results that would mislead: too few steps of α, classes missing from a split, files left out.
 
     Args:
         recipe: all settings.
@@ -70,7 +70,7 @@ def cautions(recipe: Recipe, strategies: Iterable[str], data: Any, stages: Itera
         stages: the stages that will run.
 
     Returns:
-        A sentence for each. Call it after :func:`preflight`, which raises for whatever does not fit at all.
+        One sentence for each warning. Call :func:`preflight` first, which raises for errors in the recipe.
     """
     found = task_of(recipe).cautions(recipe, data, tuple(stages))
     for name in strategies:
@@ -79,7 +79,7 @@ def cautions(recipe: Recipe, strategies: Iterable[str], data: Any, stages: Itera
 
 
 def _alpha_caution(recipe: Recipe, name: str, data: Any) -> list[str]:
-    """A sentence if the strategy's α cannot move far; none for α that is not moved by gradients of batches."""
+    """Returns a warning if too few steps move α; none if the strategy does not move α by gradients of batches."""
     whole = configured_strategy(recipe, name)
     strategy, epochs = whole.parts[-1], whole.stage_epochs(recipe.search.epochs)
     if not strategy.relaxation.trains_alpha or strategy.relaxation.sampled:
@@ -89,18 +89,19 @@ def _alpha_caution(recipe: Recipe, name: str, data: Any) -> list[str]:
 
 
 def checked_recipe(recipe: Recipe, name: str, data: Any) -> Recipe:
-    """Returns the recipe as a strategy follows it: with as many epochs as the budget pays for, if there is one.
+    """Returns the recipe for a strategy, with the number of epochs that the budget pays for, if there is a budget.
 
     Raises:
-        InputError: if strategy and recipe do not fit.
+        InputError: if the strategy does not fit the recipe.
     """
     return _checked_strategy(recipe, name, data)[0]
 
 
 def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str]:
-    """Returns the recipe as a strategy follows it, and the epochs or cells that a budget pays for, in words.
+    """Returns the recipe for a strategy, and a phrase with the number of epochs or cells that a budget pays for.
 
-    Builds the supernet that it would search, on torch's meta device: nothing is allocated. Others have settings only.
+    For a strategy with a supernet, it builds the supernet on torch's meta device, which allocates no memory. For a strategy without one, it
+    checks the settings only.
     """
     with as_input_error(f'the space {recipe.space.name}'):
         task_of(recipe).check_space(recipe, data)
@@ -122,7 +123,7 @@ def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str
 
 
 def _with_supernet(recipe: Recipe, name: str, data: Any) -> tuple[Any, DifferentiableStrategy]:
-    """The strategy, and that of its first stage, which is the same where it has none, with its supernet on torch's meta device."""
+    """Returns the strategy of a search and the strategy of its first stage, whose supernet is on torch's meta device."""
     strategy, task = configured_strategy(recipe, name), task_of(recipe)
     with as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
         if recipe.budget is None:
@@ -135,7 +136,7 @@ def _with_supernet(recipe: Recipe, name: str, data: Any) -> tuple[Any, Different
 
 
 def configured_strategy(recipe: Recipe, name: str) -> Any:
-    """Returns the strategy with the recipe's settings for it. Raises InputError for a setting that does not fit."""
+    """Returns a strategy with the recipe's settings. Raises InputError for an invalid setting."""
     with as_input_error(f'search.settings of {name}'):
         return create_strategy(name, **strategy_settings(recipe, name))
 
@@ -155,9 +156,9 @@ class SearchCost:
     """The cost of a search, in passes over the training data.
 
     Attributes:
-        passes: of the whole search with its selection, without the validation after each epoch.
-        validated: validation after each epoch, as portions of the training data that are evaluated.
-        epochs: number of epochs, those of the selection included.
+        passes: passes of the whole search including its selection, without the validation after each epoch.
+        validated: size of the validation data evaluated after each epoch, as a portion of the training data.
+        epochs: number of epochs, including the epochs of the selection.
         passes_of_first_epoch: passes of the first epoch.
     """
 
@@ -168,7 +169,7 @@ class SearchCost:
 
 
 def cost_of_search(recipe: Recipe, strategy: str, data: Any) -> SearchCost:
-    """Counts what a search with a supernet costs.
+    """Counts the cost of a search with a supernet.
 
     Args:
         recipe: all settings.
@@ -176,7 +177,7 @@ def cost_of_search(recipe: Recipe, strategy: str, data: Any) -> SearchCost:
         data: as ``task_of(recipe).load(recipe)`` returns it.
 
     Raises:
-        InputError: for a strategy or setting that does not fit.
+        InputError: for an unknown strategy or an invalid setting.
     """
     fitted = checked_recipe(recipe, strategy, data)
     whole, first = _with_supernet(fitted, strategy, data)
@@ -184,7 +185,7 @@ def cost_of_search(recipe: Recipe, strategy: str, data: Any) -> SearchCost:
     each = whole.stage_epochs(epochs)
     total = each * len(whole.parts) + first.selection.epochs(first.architecture)
     held_out = task_of(fitted).evaluated_portion(fitted, data, None)
-    # The first epoch moves α only if α does not rest in it.
+    # The first epoch moves α only if it is not part of the warm-up.
     trains = first.relaxation.trains_alpha and not first.warmup(each)
     passes = first.relaxation.passes + (first.architect.passes if trains else 0)
     portion = training_portion(fitted, 'search')
@@ -193,7 +194,7 @@ def cost_of_search(recipe: Recipe, strategy: str, data: Any) -> SearchCost:
 
 
 def least_epochs(recipe: Recipe, strategy: str) -> int:
-    """Returns how long the shortest search with a supernet is that trains α."""
+    """Returns the smallest number of epochs in which a strategy with a supernet trains α."""
     return int(configured_strategy(recipe, strategy).least_epochs)
 
 
@@ -213,7 +214,7 @@ def cost_of(genotype: AnyGenotype, recipe: Recipe, data: Any, stage: str = 'retr
 
 @contextmanager
 def as_input_error(what: str) -> Iterator[None]:
-    """A value that does not fit is the user's: one sentence that says where, unless it says so already."""
+    """Converts a ValueError or TypeError in the block, caused by a user's setting, to an InputError that begins with ``what``."""
     try:
         yield
     except InputError:

@@ -1,4 +1,4 @@
-"""The files that a run leaves in its folder at its end, and the checkpoints from which it continues."""
+"""The files that a run writes at its end, and the checkpoints from which it continues."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ['callbacks_in_time', 'finish', 'keep_genotype', 'keep_network', 'kept
 
 
 def kept_description(output: Path) -> Description | None:
-    """Returns the description of the images that a run left in its folder; None if it left none.
+    """Returns the description of the images in the folder of a run; None if the folder has no description.
 
     Raises:
         InputError: if the file is damaged.
@@ -41,7 +41,7 @@ def kept_description(output: Path) -> Description | None:
 
 
 def keep_genotype(work: Work, genotype: AnyGenotype) -> None:
-    """Writes ``genotype.json``, and of images ``data.json``, their description."""
+    """Writes ``genotype.json``, and for images also their description, ``data.json``."""
     write_text(work.output / GENOTYPE, genotype.to_json() + '\n')
     kept = work.task.kept(work.data)
     if kept:
@@ -49,7 +49,7 @@ def keep_genotype(work: Work, genotype: AnyGenotype) -> None:
 
 
 def keep_network(work: Work, genotype: AnyGenotype, network: nn.Module) -> None:
-    """Writes ``weights.pt``, which can be used without the other files."""
+    """Writes ``weights.pt``, which can be used without any other file of the run."""
     saved = SavedNetwork(
         kind=work.task.kind,
         genotype=genotype.to_json(),
@@ -62,12 +62,12 @@ def keep_network(work: Work, genotype: AnyGenotype, network: nn.Module) -> None:
 
 
 def finish(work: Work, result: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Writes ``result.json`` beside what the run was: settings, versions, command, state of the source.
+    """Writes ``result.json`` with the result, settings, versions, command and state of the source.
 
     Args:
         work: the run.
-        result: what was measured.
-        more: what else belongs into the file.
+        result: measurements of the run.
+        more: additional entries of the file.
 
     Returns:
         The result, with the peak memory of the process in MiB.
@@ -82,12 +82,13 @@ def finish(work: Work, result: Mapping[str, Any], **more: Any) -> dict[str, Any]
 
 
 def resume_arguments(work: Work, folder: Path, log: Path | None = None, before: int = 0) -> dict[str, Any]:
-    """Returns the arguments with which ``fit`` continues from a checkpoint; none if it begins.
+    """Returns the arguments with which ``Trainer.fit`` continues from a checkpoint; empty if the run starts from the beginning.
 
     Args:
         work: the run.
-        folder: the folder with the checkpoint.
-        log, before: as for :func:`nni_darts.training.run.last_checkpoint`.
+        folder: folder of the checkpoint.
+        log: as for :func:`nni_darts.training.run.last_checkpoint`.
+        before: as for :func:`nni_darts.training.run.last_checkpoint`.
 
     Raises:
         InputError: if the checkpoint is damaged.
@@ -100,7 +101,7 @@ def resume_arguments(work: Work, folder: Path, log: Path | None = None, before: 
 
 
 def callbacks_in_time(work: Work) -> list[EndInTime]:
-    """Returns the callbacks that end a run within its time limit; none if it has no limit."""
+    """Returns the callbacks that end a run within its time limit; empty without a limit."""
     plan = work.spec.plan
     if plan is None:
         return []

@@ -1,4 +1,4 @@
-"""A finished or interrupted search, read back for a notebook."""
+"""Reads a finished or interrupted search back, for use in a notebook."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 __all__ = ['LoadedSearch', 'load_search']
 
 _MODEL, _ALPHA = 'training_module._model.', 'architecture.'
-"""Beginnings of the names in a checkpoint."""
+"""Prefixes of the names of the supernet's weights and of α in a checkpoint."""
 
 
 @dataclass(frozen=True)
 class LoadedSearch:
-    """A search with a supernet, as it stood at its last checkpoint.
+    """A search with a supernet, at its last checkpoint.
 
     Attributes:
         recipe: all settings.
-        strategy: the strategy with α as it was; ``strategy.probabilities()`` and ``strategy.select()`` read it.
-        supernet: the model space turned into the supernet, with its weights, on the CPU.
-        genotype: the genotype that was found, or that would be found by now.
-        epochs: the lines of ``metrics.jsonl``.
-        selection: the lines of ``selection.jsonl``: each decision of a selection that decides one by one.
+        strategy: strategy with the α of the checkpoint, which ``strategy.probabilities()`` and ``strategy.select()`` read.
+        supernet: the supernet with its weights, on the CPU.
+        genotype: result of a finished search, or the genotype that the α of an unfinished search would give.
+        epochs: lines of ``metrics.jsonl``, one for each epoch.
+        selection: lines of ``selection.jsonl``, one for each decision of a progressive selection.
 
     Example:
         ``load_search('out/search').alpha['normal_op_2_0'].plot()``
@@ -56,7 +56,7 @@ class LoadedSearch:
 
     @property
     def alpha(self) -> pandas.DataFrame:
-        """The probabilities that α gave over the epochs: a row for each epoch, columns (label of the choice, operation)."""
+        """The probabilities of operations: a row for each epoch, and a column for each (label of the choice, operation)."""
         import pandas
 
         rows = {
@@ -71,7 +71,7 @@ class LoadedSearch:
 
     @property
     def measurements(self) -> pandas.DataFrame:
-        """The numbers of each epoch: losses, metrics, seconds."""
+        """The losses, metrics and seconds of each epoch: a row for each epoch."""
         import pandas
 
         numbers = [{name: value for name, value in line.items() if isinstance(value, (int, float))} for line in self.epochs]
@@ -82,11 +82,11 @@ def load_search(folder: str | Path) -> LoadedSearch:
     """Loads a search from its output folder.
 
     Args:
-        folder: output folder of ``nni-darts search``, with a strategy that has a supernet.
+        folder: output folder of ``nni-darts search`` with a strategy that has a supernet.
 
     Raises:
-        InputError: if the folder holds no such search or no checkpoint yet, or a search in stages (P-DARTS), whose supernets depend on each
-            other; for text also if the text is missing.
+        InputError: if the folder holds no such search or no checkpoint yet; if the search has stages (P-DARTS), whose supernets depend on
+            each other; or if the text of a search on text is missing.
 
     Example:
         ``load_search('out/search').genotype``

@@ -1,9 +1,8 @@
-"""The one way to carry out a run: from the command line, a trial, a worker or Python.
+"""Execution of runs, for the command line, trials, workers and Python.
 
-A run writes what a user wants to keep into its output folder: ``genotype.json``, ``metrics.jsonl`` (a line for each epoch),
-``result.json`` (with all settings and versions), a checkpoint to resume from, of a search ``search.html`` with its data in
-``search.json``, of a trained cell ``weights.pt``, ``training.html`` with its data in ``training.json``, and of a tested one
-``evaluation.json``.
+Every run writes ``genotype.json``, ``metrics.jsonl`` (a line for each epoch), ``result.json`` (with all settings and versions) and a
+checkpoint into its output folder. A search adds ``search.html`` with its data in ``search.json``. A training adds ``weights.pt``, and
+``training.html`` with its data in ``training.json``; a training that is tested also adds ``evaluation.json``.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ __all__ = ['Run', 'take_part', 'train_longer']
 
 
 class Run:
-    """A search or a training.
+    """A search or a training that can be executed.
 
     Args:
-        spec: the description of the run.
+        spec: description of the run.
         output: folder for results and checkpoint.
-        watch: its callbacks.
+        watch: callbacks of the run; None for no callbacks.
 
     Example:
         ``Run(RunSpec.search(Recipe.load('digits'), 'darts-2nd', seed=1), Path('out')).execute()``
@@ -54,20 +53,21 @@ class Run:
         self.watch = watch or Watch()
 
     def execute(self, *, resume: bool = False) -> Outcome:
-        """Carries the run out; a run that is finished there already is only read.
+        """Carries out the run. If the folder already holds the finished run, its outcome is read.
 
-        A search ends with its genotype, the validation metric of what was searched, and the cost of the found network at retraining size.
-        A training ends with ``valid_accuracy`` where data is held out, ``train_accuracy``, after ``retrain`` also ``test_accuracy``, and
-        the same of another ``metric`` (or these three with ``perplexity``), of the weights that are kept; ``kept_epoch``, theirs;
-        ``epochs``, how many were trained; ``ended``, why no more were: ``planned``, ``patience`` or ``time``. Both have seconds, passes
-        over the training data, and peak memory (MiB). Test data is touched only by ``retrain``, once, after the last epoch.
+        The result of a search has the validation metric of the supernet, or of the best cell if cells are trained one by one, and the
+        cost of the found network at retraining size. The result of a training has, for the weights that are kept, ``train_accuracy``,
+        ``valid_accuracy`` if data is held out, and ``test_accuracy`` after ``retrain``, and the same for another ``metric``; for text it
+        has perplexities instead. Further keys are ``kept_epoch``, the epoch of these weights; ``epochs``, the number of epochs trained;
+        and ``ended``, the reason for the end: ``planned``, ``patience`` or ``time``. Both results have seconds, passes over the training
+        data, and peak memory in MiB. Only ``retrain`` uses test data, once, after the last epoch.
 
         Args:
             resume: continue from the checkpoint in the folder, if there is one.
 
         Raises:
-            InputError: for an unknown strategy or setting, missing data, a network that does not fit it, weights of which less than half
-                fits, or a folder that holds another run.
+            InputError: for an unknown strategy or setting, missing data, a network that does not fit the data, initial weights of which
+                less than half fit, or a folder that holds another run.
         """
         spec = replace(self.spec, plan=self.spec.plan or TimeLimit(self.output, resume).kept())
         check_logger(spec.recipe)
@@ -95,7 +95,7 @@ class Run:
             return Outcome(genotype, finish(work, {**measured, **cost_of(genotype, spec.recipe, data)}))
 
     def _train_found(self, spec: RunSpec, folder: Path) -> dict[str, Any]:
-        """Trains one of the cells that a strategy trains one by one; its folder lies within that of the run, which has been claimed."""
+        """Trains one of a search's cells in a subfolder of the search, which this process has claimed already."""
         return Run(spec, folder, replace(self.watch, on_start=Watch.on_start)).execute(resume=True).result
 
     def _train(self, spec: RunSpec, resume: bool) -> Outcome:
@@ -117,10 +117,10 @@ class Run:
 
 
 def _cautions_of_weights(work: Work, start: Start) -> list[str]:
-    """Warns of tensors that the weights do not fit, and of test data that they may have learned from."""
+    """Returns warnings about tensors that do not fit, and about test data on which the weights may have been trained."""
     said: list[str] = []
     spec, genotype = work.spec, work.spec.architecture
-    if not (work.resume and (work.output / CHECKPOINT).exists()):  # else they were loaded, and may be gone
+    if not (work.resume and (work.output / CHECKPOINT).exists()):  # a resumed run loaded them before, and the file may be gone
         with as_input_error(spec.stage), torch.device('meta'):
             said += start.misfits(work.task.network(spec.recipe, spec.stage, genotype, work.data), genotype)
         said += start.tested_on(spec.recipe, work.task.amounts(work.data)) if spec.stage == 'retrain' else []
@@ -128,7 +128,7 @@ def _cautions_of_weights(work: Work, start: Start) -> list[str]:
 
 
 def _trained(work: Work, **more: Any) -> dict[str, Any]:
-    """Trains a network on all its devices, writes everything into its folder, and returns the result."""
+    """Trains a network on all devices of the recipe, writes its files, and returns the result."""
     page = page_of(work)
 
     def shown(record: dict[str, Any]) -> None:
@@ -141,16 +141,16 @@ def _trained(work: Work, **more: Any) -> dict[str, Any]:
 
 
 def _on_its_devices(work: Work) -> AbstractContextManager[None]:
-    """Within the block processes on the recipe's other devices do their parts of a run (:func:`take_part`)."""
+    """Returns a context in which worker processes on the recipe's other devices do their part (:func:`take_part`)."""
     part = f'{take_part.__module__}:{take_part.__name__}'
     return together(work.recipe.devices, work.recipe.accelerator, part, work.order())
 
 
 def take_part(order: Mapping[str, Any]) -> None:
-    """Does the part of one of the other processes of a run on several devices: the same, writing nothing.
+    """Does the part of a worker in a run on several devices: the same computation, without writing files.
 
     Args:
-        order: as :meth:`Work.order` returns it.
+        order: the plain data that :meth:`Work.order` returned.
     """
     work = Work.from_order(order)
     if work.spec.stage == 'search':
@@ -160,23 +160,23 @@ def take_part(order: Mapping[str, Any]) -> None:
 
 
 def train_longer(output: Path, epochs: int, *, resume: bool = False, watch: Watch | None = None) -> dict[str, Any]:
-    """Trains the network of a finished training for some more epochs, in the same folder.
+    """Trains the network of a finished training for more epochs, in the same folder.
 
-    It starts from the weights that were kept, at a tenth of the recipe's learning rate, which falls to ``min_learning_rate`` by a cosine
-    (for text it is constant). Where the best epoch is kept, that is the best of all epochs, the earlier ones included. Until it is
-    finished, ``weights.pt`` and ``result.json`` are those from before; afterwards ``history`` in ``result.json`` has the earlier results.
+    Training starts from the kept weights at a tenth of the recipe's learning rate, which decays to ``min_learning_rate`` by a cosine (for
+    text it is constant). If the recipe keeps the best epoch, it is the best of all epochs, including the earlier ones. ``weights.pt`` and
+    ``result.json`` do not change before the end; then ``history`` in ``result.json`` has the earlier results.
 
     Args:
-        output: the folder of the training.
-        epochs: how many more.
+        output: output folder of the training.
+        epochs: number of additional epochs.
         resume: continue this training if it was interrupted.
-        watch: its callbacks.
+        watch: callbacks of the run; None for no callbacks.
 
     Returns:
-        The result, as :meth:`Run.execute` has it; epochs, seconds and passes count from the very beginning.
+        The result, as in :meth:`Run.execute`; epochs, seconds and passes include the earlier training.
 
     Raises:
-        InputError: if the folder holds no finished training, or one that is being continued otherwise.
+        InputError: if the folder holds no finished training, or an unfinished continuation by another number of epochs.
     """
     output, watch = Path(output), watch or Watch()
     with alone_in(output):
@@ -207,6 +207,6 @@ def train_longer(output: Path, epochs: int, *, resume: bool = False, watch: Watc
 
 
 def _headline(work: Work) -> str:
-    """Recipe, data, classes, sizes and plan in a line."""
+    """Returns one line about recipe, data, classes, sizes and plan."""
     plan = '' if work.spec.plan is None else f'; {work.spec.plan}'
     return f'recipe {work.spec.recipe.name}; {work.task.describe(work.spec.recipe, work.data)}{plan}'

@@ -1,4 +1,4 @@
-"""Searches (Liu et al., ICLR 2019, section 3): in a supernet, or by training cells one by one."""
+"""The two ways to search: in a supernet (Liu et al., ICLR 2019, section 3), and by training cells one by one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from nni_darts.training.run import EpochLog, create_trainer, epochs_of, quiet_li
 __all__ = ['finish_search', 'search_cells', 'train_supernet']
 
 _STAGE_SEED = 1_000_003
-"""Between the seeds of two stages of one search."""
+"""Difference between the seeds of two consecutive stages of a search."""
 
 
 def finish_search(work: Work, whole: Any, strategy: DifferentiableStrategy) -> tuple[AnyGenotype, dict[str, Any]]:
@@ -40,7 +40,8 @@ def finish_search(work: Work, whole: Any, strategy: DifferentiableStrategy) -> t
 
     Args:
         work: the run.
-        whole, strategy: as :func:`train_supernet` returns them.
+        whole: strategy of the whole search, the first value of :func:`train_supernet`.
+        strategy: strategy of the last stage, the second value of :func:`train_supernet`.
     """
     recipe, state = work.recipe, strategy.architecture.state
     if state.by_magnitude is not None:
@@ -59,10 +60,10 @@ def finish_search(work: Work, whole: Any, strategy: DifferentiableStrategy) -> t
 
 
 def train_supernet(work: Work) -> tuple[Any, DifferentiableStrategy]:
-    """Carries the search itself out, on every rank.
+    """Trains the supernet of a search, on every rank.
 
     Returns:
-        The strategy, and the one of its last stage, which is the same where it has no stages.
+        The strategy of the whole search, and the strategy of its last stage, which is the same if the search has a single stage.
     """
     spec, recipe = work.spec, work.recipe
     seed_everything(spec.seed, verbose=False)
@@ -87,8 +88,8 @@ class _Stage:
     Attributes:
         work: the run.
         recipe: the recipe with the epochs of the stage.
-        folder: the folder for its checkpoint.
-        around: how many epochs lie before and behind it.
+        folder: folder for the checkpoint of the stage.
+        around: number of epochs before and after the stage.
     """
 
     work: Work
@@ -97,7 +98,7 @@ class _Stage:
     around: tuple[int, int]
 
     def search(self, space: Any, strategy: DifferentiableStrategy) -> None:
-        """Searches a space; if that was finished before, it only loads what came out."""
+        """Searches a space, or loads the outcome if the stage is finished."""
         work, recipe = self.work, self.recipe
         module, datamodule = work.task.searching(recipe, work.data, work.spec.seed)
         logger = None
@@ -115,7 +116,7 @@ class _Stage:
                 recipe.search.epochs,
                 log=EpochLog(work.output / METRICS, self._epoch_ended, described, self.around),
                 logger=logger,
-                callbacks=callbacks_in_time(work) if not self.around[1] else [],  # of several stages the last one can end early
+                callbacks=callbacks_in_time(work) if not self.around[1] else [],  # with several stages, the last one can end early
             )
             resumed = resume_arguments(work, self.folder, work.output, self.around[0])
             evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=resumed)
@@ -126,7 +127,7 @@ class _Stage:
         self.work.watch.on_epoch(record)
 
     def _decided(self, strategy: DifferentiableStrategy, record: dict[str, Any]) -> None:
-        """``selection.jsonl``: why this cell. A line for each decision: what was scored, what was chosen, by which margin."""
+        """Appends a decision to ``selection.jsonl``: the scores, the choice and its margin, which explain the cell."""
         lines = ''.join(json.dumps(entry) + '\n' for entry in strategy.architecture.state.history)
         write_text(self.work.output / 'selection.jsonl', lines)
         self.work.watch.on_decision(record)
@@ -142,7 +143,7 @@ class _Stage:
 
 
 def _keep_executor(choice: ExecutorChoice, work: Work) -> None:
-    """Computes a resumed search as before, and notes in ``run.json``, from which ``result.json`` has it, how a search is computed."""
+    """Restores the executor of a resumed search, and records the executor in ``run.json``, from which ``result.json`` copies it."""
     run = work.output / RUN
     kept = read_json(run).get(EXECUTOR) if work.resume and parallel.is_first() else None
     choice.keep(parallel.agreed(kept))
@@ -157,14 +158,15 @@ def _keep_executor(choice: ExecutorChoice, work: Work) -> None:
 
 
 def _write_page(work: Work, *, over: bool) -> None:
-    """``search.html`` and ``search.json``: the search so far, to be looked at."""
+    """Writes ``search.html`` and ``search.json``, which show the search so far."""
     about = {'strategy': work.spec.strategy, 'seed': work.spec.seed, 'recipe': work.recipe.name, 'metric': work.recipe.metric.name}
     write_search(work.output, SEARCH, search_data(epochs_of(work.output), **about, over=over))
 
 
 def _decisions(strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
-    """How far a selection that decides one by one has come, how clear its last decision was, and which it took at the end of an epoch;
-    nothing for other selections."""
+    """Returns the progress of a progressive selection, the margin of its last decision, and its decisions at the end of an epoch.
+
+    Other selections have no such entries."""
     total, history = strategy.selection.decisions(strategy.architecture), strategy.architecture.state.history
     if not total:
         return {}
@@ -174,18 +176,18 @@ def _decisions(strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
 
 
 def _eigenvalue(strategy: DifferentiableStrategy, epoch: int) -> dict[str, float]:
-    """How sharp the minimum was that α had found at the end of an epoch, where early stopping measures it."""
+    """Returns the dominant eigenvalue, the sharpness of α's minimum after an epoch; empty without early stopping."""
     measured = strategy.architecture.state.curvature
     return {'eigenvalue': round(measured[-1]['eigenvalue'], 6)} if measured and measured[-1]['epoch'] == epoch else {}
 
 
 def _named(tables: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Tables of probabilities with operations as genotypes name them."""
+    """Returns tables of probabilities in which operations have the names of genotypes."""
     return {label: {operation_name(name): value for name, value in table.items()} for label, table in tables.items()}
 
 
 class _InProcess(SequentialExecutionEngine):
-    """NNI's engine for one-shot strategies without its detour: that one takes over the channel on which a trial reports to NNI."""
+    """NNI's engine for one-shot strategies, without taking over the channel on which a trial reports to NNI."""
 
     def _run_single_model(self, model: Any) -> None:
         model.execute()
@@ -193,7 +195,7 @@ class _InProcess(SequentialExecutionEngine):
 
 
 def search_cells(work: Work, train: Any) -> tuple[AnyGenotype, dict[str, Any]]:
-    """Trains the cells of a strategy without a supernet one after the other through the select stage; the best is by validation.
+    """Trains the cells of a strategy without a supernet one by one in the select stage, and returns the best by validation.
 
     Args:
         work: the run.

@@ -1,4 +1,4 @@
-"""The description of a run, the callbacks that watch it, and the state that its parts share once it has begun."""
+"""The description of a run, its callbacks, and the state that its parts share once it has begun."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ['Outcome', 'RunSpec', 'Watch', 'Work']
 
 @dataclass(frozen=True)
 class RunSpec:
-    """The description of a run: at once the content of run.json, a trial's job and a worker's order.
+    """The description of a run. It is the content of run.json, the job of a trial, and the order for a worker.
 
     Attributes:
         stage: ``search``, ``select`` or ``retrain``.
         recipe: all settings.
-        seed: of everything that is drawn but the split of the data.
-        strategy: of a search, the name of its strategy.
-        genotype: of a training, the architecture to train.
-        weights: of a training, the output folder of a finished one of the same architecture, from whose weights it starts as far as they
+        seed: seed of all random numbers except the split of the data.
+        strategy: name of the strategy of a search; empty for a training.
+        genotype: architecture to train; None for a search.
+        weights: output folder of a finished training of the same architecture. Training starts from its weights as far as their shapes
             fit; None starts from scratch.
-        plan: how many epochs or cells there are in a limited time, and how long that is; None for no limit, or, if the run is resumed, for
-            the plan that it began with.
+        plan: time limit of the run, and the number of epochs or cells planned for it; None for no limit, or, if the run is resumed, for
+            the plan with which it began.
 
     Example:
         ``RunSpec.search(Recipe.load('digits'), 'darts-2nd', seed=1)``
@@ -51,32 +51,32 @@ class RunSpec:
 
     @classmethod
     def training(cls, recipe: Recipe, stage: str, genotype: AnyGenotype, seed: int, **more: Any) -> RunSpec:
-        """Describes a training: ``select`` or ``retrain``. ``more``: ``weights`` and ``plan``."""
+        """Describes a training in the stage ``select`` or ``retrain``; ``more`` may hold ``weights`` and ``plan``."""
         return cls(stage, recipe, seed, genotype=genotype, **more)
 
     @property
     def architecture(self) -> AnyGenotype:
-        """The genotype of a training. Raises ValueError for a search, which has none yet."""
+        """The genotype of a training. Raises ValueError for a search, which has no genotype yet."""
         if self.genotype is None:
             raise ValueError('a search has no architecture yet')
         return self.genotype
 
     def identity(self) -> dict[str, Any]:
-        """Returns what ``run.json`` says of the run besides its recipe, as plain data."""
+        """Returns the entries of ``run.json`` besides the recipe, as plain data."""
         what = identity(self.stage, self.seed, strategy=self.strategy, genotype=self.genotype, weights=self.weights)
         return what if self.plan is None else {**what, PLAN: self.plan.to_dict()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain data, as :meth:`from_dict` reads it."""
+        """Returns the description as plain data, which :meth:`from_dict` reads."""
         return {**self.identity(), 'recipe': self.recipe.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunSpec:
-        """Reads :meth:`to_dict`'s data.
+        """Reads the data of :meth:`to_dict`.
 
         Raises:
-            InputError: for a recipe that does not hold.
-            ValueError: for a genotype that does not.
+            InputError: for an invalid recipe.
+            ValueError: for an invalid genotype.
         """
         return cls(
             values['stage'],
@@ -90,17 +90,17 @@ class RunSpec:
 
 
 def _silent(*_: Any) -> None:
-    """Takes no notice."""
+    """Ignores its arguments."""
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Callbacks of a run: progress bars, pages and reports to NNI.
+    """The callbacks of a run, which serve progress bars, pages and reports to NNI.
 
     Attributes:
-        on_start: called before anything is trained, with recipe, data, classes and sizes in a line, and a list of warnings.
-        on_epoch: called with each epoch's measurements: a line of ``metrics.jsonl``.
-        on_decision: called with each decision that a selection takes during or after the search: a line of ``selection.jsonl``.
+        on_start: called before training with one line about recipe, data, classes and sizes, and with a list of warnings.
+        on_epoch: called with the measurements of each epoch, which are a line of ``metrics.jsonl``.
+        on_decision: called with each decision of a selection during or after the search, which is a line of ``selection.jsonl``.
 
     Example:
         ``Watch(on_epoch=print)``
@@ -116,8 +116,8 @@ class Outcome:
     """The outcome of a finished run.
 
     Attributes:
-        genotype: the architecture that was found or trained.
-        result: what was measured, as ``result.json`` has it.
+        genotype: the architecture that a search found or a training trained.
+        result: measurements, as under ``result`` in ``result.json``.
     """
 
     genotype: AnyGenotype
@@ -126,16 +126,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Work:
-    """A run that has begun: what its parts share.
+    """The state of a run that has begun, which its parts share.
 
     Attributes:
         spec: the description of the run.
-        recipe: the recipe with as many epochs or cells as time and budget allow.
+        recipe: the recipe with the number of epochs or cells that time and budget allow.
         output: folder for results and checkpoint.
-        data: as ``task_of(recipe).load(recipe)`` returns it.
-        resume: whether it continues from the checkpoint there, if there is one.
-        watch: its callbacks; none on the workers.
-        start: where a training starts, if not from scratch.
+        data: the data set that ``task_of(recipe).load(recipe)`` returns.
+        resume: whether the run continues from the checkpoint in ``output``, if there is one.
+        watch: callbacks of the run; workers have none.
+        start: weights from which a training starts; None starts from scratch.
     """
 
     spec: RunSpec
@@ -148,11 +148,11 @@ class Work:
 
     @property
     def task(self) -> Any:
-        """Returns the task of the recipe, for images or for text."""
+        """The task of the recipe, for images or for text."""
         return task_of(self.recipe)
 
     def order(self) -> dict[str, Any]:
-        """Returns the order for a worker as plain data, as :meth:`from_order` reads it."""
+        """Returns the order for a worker as plain data, which :meth:`from_order` reads."""
         return {
             'spec': replace(self.spec, recipe=self.recipe).to_dict(),
             'output': str(self.output),
@@ -162,7 +162,7 @@ class Work:
 
     @classmethod
     def from_order(cls, order: Mapping[str, Any]) -> Work:
-        """Reads :meth:`order`'s data and loads the data set."""
+        """Reads the data of :meth:`order` and loads the data set."""
         spec = RunSpec.from_dict(order['spec'])
         start = None if order['start'] is None else Start.from_dict(order['start'])
         return cls(spec, spec.recipe, Path(order['output']), task_of(spec.recipe).load(spec.recipe), order['resume'], start=start)

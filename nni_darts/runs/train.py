@@ -1,4 +1,4 @@
-"""Trainings of one network: from scratch, from the weights of another training, or for some more epochs."""
+"""Training of a network: from scratch, from the weights of another training, or for additional epochs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from nni_darts.training.sharing import SharedSteps
 __all__ = ['continued', 'finish_training', 'page_of', 'train_network']
 
 _MORE_SEED = 10_007
-"""Between the seeds of a training and of its continuation: batches come in another order."""
+"""Difference between the seeds of a training and its continuation, so that the order of batches differs."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Trained:
     """A network that has been trained.
 
     Attributes:
-        network: the network with the weights that are kept.
-        tested: the metrics on test data; empty but after ``retrain``.
-        answers: probabilities and labels of the test images, where there are any.
-        best: what followed validation, if anything did.
+        network: the network with the kept weights.
+        tested: metrics on test data; empty in the stage ``select``.
+        answers: predicted probabilities and labels of the test images; None without test images.
+        best: callback that followed validation; None if none did.
     """
 
     network: nn.Module
@@ -56,10 +56,10 @@ def page_of(work: Work) -> TrainingPage:
 
 
 def train_network(work: Work) -> Trained:
-    """Carries the training itself out, on every rank.
+    """Trains a network, on every rank.
 
     Raises:
-        InputError: for a network that does not fit the data.
+        InputError: if the network does not fit the data.
         ArithmeticError: if the training diverges.
     """
     recipe, stage, start = work.recipe, work.spec.stage, work.start
@@ -90,7 +90,7 @@ def train_network(work: Work) -> Trained:
             ],
         )
         trainer.fit(module, datamodule=datamodule, **arguments)
-        name = not_finite(network.state_dict())  # of an average over steps, or of the checkpoint of a run that had ended
+        name = not_finite(network.state_dict())  # the weights may be an average over steps, or come from the checkpoint of a finished run
         if name:
             raise ArithmeticError(
                 f'the trained network holds NaN or infinite numbers ({name}): the training has diverged; start again with a lower '
@@ -110,7 +110,7 @@ def train_network(work: Work) -> Trained:
 
 
 def _best_epoch(recipe: Recipe, stage: str, network: nn.Module, start: Start | None) -> BestEpoch | None:
-    """Returns the callback that follows validation, if the best epoch is kept or patience is asked for."""
+    """Returns the callback that follows validation to keep the best epoch or to apply ``patience``; None if neither is set."""
     settings, keep = getattr(recipe, stage), recipe.keeps_best(stage)
     if not keep and settings.patience is None:
         return None
@@ -121,13 +121,13 @@ def _best_epoch(recipe: Recipe, stage: str, network: nn.Module, start: Start | N
 
 
 def finish_training(work: Work, done: Trained, page: TrainingPage, **more: Any) -> dict[str, Any]:
-    """Writes everything of a training into its folder and returns the result.
+    """Writes the files of a training into its folder and returns the result.
 
     Args:
         work: the run.
-        done: what :func:`train_network` returned.
+        done: the trained network, as :func:`train_network` returns it.
         page: the page of the training.
-        more: what ``result.json`` has besides.
+        more: additional entries of ``result.json``.
     """
     recipe, stage, start, genotype, best = work.recipe, work.spec.stage, work.start, work.spec.architecture, done.best
     epochs = epochs_of(work.output)
@@ -149,13 +149,13 @@ def finish_training(work: Work, done: Trained, page: TrainingPage, **more: Any) 
 
 
 def continued(work: Work, before: Mapping[str, Any], number: int, epochs: int) -> tuple[Work, int]:
-    """Returns the run that trains a finished network for some more epochs, and for how many it has been trained.
+    """Returns the run that continues a finished training, and the number of epochs trained so far.
 
     Args:
-        work: the finished run; its seed is the one in ``run.json``.
-        before: its ``result.json``.
-        number: which continuation of the training this is, from 1.
-        epochs: how many more.
+        work: the finished run, with the seed in ``run.json``.
+        before: content of the finished run's ``result.json``.
+        number: number of this continuation of the training, from 1.
+        epochs: number of additional epochs.
     """
     stage, recipe = work.spec.stage, work.recipe
     trained = before['result'].get('epochs', getattr(recipe, stage).epochs)
@@ -166,17 +166,17 @@ def continued(work: Work, before: Mapping[str, Any], number: int, epochs: int) -
 
 
 def _best_before(recipe: Recipe, stage: str, output: Path, result: Mapping[str, Any], trained: int) -> tuple[int, float] | None:
-    """The epoch whose weights were kept, and its metric, where the best is kept."""
+    """Returns the epoch whose weights were kept, and its metric; None unless the best epoch is kept."""
     lines = epochs_of(output)[:trained]
     values = [(line['epoch'], recipe.metric.of(line, 'valid')) for line in lines if recipe.metric.of(line, 'valid') is not None]
     if not recipe.keeps_best(stage) or not values:
         return None
-    kept = result.get('kept_epoch')  # results of earlier versions lack it
+    kept = result.get('kept_epoch')  # results of earlier versions lack this entry
     return next((value for value in values if value[0] == kept), None) or (trained, values[-1][1])
 
 
 def _gently(recipe: Recipe, stage: str, epochs: int) -> Recipe:
-    """The recipe for some more epochs of a finished training."""
+    """Returns the recipe for additional epochs of a finished training, at a lower learning rate."""
     settings = getattr(recipe, stage)
     rate = settings.learning_rate / 10
     changes: dict[str, Any] = {'epochs': epochs, 'learning_rate': rate}

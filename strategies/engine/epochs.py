@@ -1,4 +1,4 @@
-"""The epochs of a search: those that train α, then those in which a progressive selection fine-tunes."""
+"""The epochs of a search: first the epochs that train α, then the epochs in which a progressive selection fine-tunes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ['Epochs']
 
 
 class Epochs:
-    """Counts the epochs of a search, and does what is due between two of them.
+    """Counts the epochs of a search, and measures and decides between them.
 
     Args:
         module: the module of the search.
 
     Attributes:
-        search: number of epochs of the search, without those of fine-tuning; known once the fit has started.
+        search: number of epochs of the search, without fine-tuning; known once the fit has started.
     """
 
     def __init__(self, module: DifferentiableModule) -> None:
@@ -34,22 +34,22 @@ class Epochs:
 
     @property
     def current(self) -> int:
-        """The epoch under way, from 0."""
+        """The number of the current epoch, from 0."""
         return self._module.value.current_epoch
 
     @property
     def warmup(self) -> int:
-        """Number of epochs at the start in which α rests."""
+        """The number of warm-up epochs, in which α does not move."""
         return self._module.value.strategy.warmup(self.search)
 
     @property
     def progress(self) -> float:
-        """Progress in epochs from the first to the last one of the search, where it is 1; above 1 while a selection fine-tunes."""
+        """The progress of the search: 0 in its first epoch, 1 in its last, and above 1 while a selection fine-tunes."""
         return self.current / max(1, self.search - 1)
 
     @property
     def elapsed(self) -> float:
-        """The portion of the search's epochs that are finished; 1 or more while a selection fine-tunes."""
+        """The portion of the search's epochs that is finished; 1 or more while a selection fine-tunes."""
         return self.current / max(1, self.search)
 
     @property
@@ -58,7 +58,7 @@ class Epochs:
         return self.current >= self.search
 
     def begin(self) -> None:
-        """Gives the trainer the number of all epochs, as the checkpoint has it.
+        """Sets the trainer's total number of epochs, in agreement with the checkpoint.
 
         Raises:
             ValueError: if a progressive selection has no search to follow.
@@ -75,7 +75,7 @@ class Epochs:
             loop.max_epochs = state.ended['all']
 
     def end_early(self) -> None:
-        """Ends the search, or the fine-tuning of a selection, with the epoch under way."""
+        """Ends the search, or the fine-tuning of a selection, after the current epoch."""
         finished, state = self.current + 1, self._module.value.architecture.state
         if self.tuning:
             state.ended = {'search': self.search, 'all': finished}
@@ -85,20 +85,20 @@ class Epochs:
         self._loop.max_epochs = state.ended['all']
 
     def start_epoch(self) -> None:
-        """Follows batches that have grown, and lets the weights' optimizer start anew where fine-tuning begins."""
+        """Adapts the epoch to larger batches, and resets the weights' optimizer at the start of fine-tuning."""
         self._follow_growth()
         selection = self._module.value.strategy.selection
         if not self.tuning or selection.step_schedule:
             return
         for optimizer in weight_optimizers(self._module.value.trainer):
             if self.current == self.search:
-                optimizer.state.clear()  # the authors tune with a new optimizer
+                optimizer.state.clear()  # the authors fine-tune with a new optimizer
             for group in optimizer.param_groups:
-                # A scheduler has noted this; without one it is the rate before the first epoch of tuning.
+                # A scheduler records this value; without a scheduler, it is the rate before the first epoch of fine-tuning.
                 group['lr'] = selection.learning_rate_factor * group.setdefault('initial_lr', group['lr'])
 
     def finish_epoch(self) -> None:
-        """Measures curvature where early stopping asks for it, and takes the decisions that are due."""
+        """Measures the curvature if early stopping requires it, and takes the decisions that are due."""
         module, finished = self._module.value, self.current + 1
         strategy, architecture = module.strategy, module.architecture
         if strategy.early_stopping is not None and self.warmup <= self.current < self.search:
@@ -124,7 +124,7 @@ class Epochs:
         return module.strategy.selection.epochs(module.architecture)
 
     def _follow_growth(self) -> None:
-        """Where batches have grown there are fewer: Lightning must validate after them, and not wait for as many as at first."""
+        """Makes Lightning validate after the smaller number of larger batches, and not wait for the initial number."""
         module, loop = self._module.value, self._loop
         trainer, count = module.trainer, length(module.trainer.train_dataloader[TRAIN])
         if module.strategy.selection.batch_growth(module.architecture) and count < loop.max_batches:
@@ -138,7 +138,7 @@ class Epochs:
         announce('decisions', len(architecture.state.history), total, lasting=True)
 
     def _measure_curvature(self, stopping: EarlyStopping) -> None:
-        """Notes the dominant eigenvalue after this epoch, and ends the search if it is time."""
+        """Records the dominant eigenvalue after this epoch, and ends the search if early stopping applies."""
         module, finished = self._module.value, self.current + 1
         state, strategy = module.architecture.state, module.strategy
         eigenvalue = parallel.agreed(_eigenvalue(module, stopping.iterations) if parallel.is_first() else 0.0)

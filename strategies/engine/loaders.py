@@ -1,4 +1,4 @@
-"""The loaders of a search: pairs of batches to train on, and batches to score candidates on."""
+"""The loaders of a search: pairs of batches for training, and batches for scoring candidates."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class SearchLoaders:
     """The loaders of one search.
 
     Args:
-        datamodule: data module of the evaluator, whose ``architecture_dataloader`` gives the batches of α where it has one, and whose
-            ``scoring_dataloader`` gives whole batches, of which each rank scores every N-th; None if the evaluator has loaders only.
-        validation: returns the validation loader of an evaluator without a data module.
+        datamodule: data module of the evaluator; None if the evaluator has loaders only. If it has an ``architecture_dataloader``, batches
+            for α come from that loader. If it has a ``scoring_dataloader`` of whole batches, each of N ranks scores every N-th batch.
+        validation: function that returns the validation loader of an evaluator without a data module.
     """
 
     def __init__(self, datamodule: Any, validation: Callable[[], Any]) -> None:
@@ -40,18 +40,18 @@ class SearchLoaders:
         return _Pairs({TRAIN: train, VALID: valid}, 'min_size')
 
     def grow(self, growth: int) -> None:
-        """Makes batches of pairs larger by so many samples than they were at first.
+        """Sets the batch size of the pairs to the initial size plus ``growth`` samples.
 
         Raises:
-            ValueError: if the batches of a loader cannot be made larger.
+            ValueError: if the batch size of a loader cannot be changed.
         """
         for batches in self._growing:
             batches.grow(growth)
 
     def scoring_batches(self, count: int | None) -> tuple[Iterator[Any], int | None]:
-        """Returns the first ``count`` batches (None: all) of the validation loader, or the rank's part of them, and their number.
+        """Returns the first ``count`` batches (None: all) of the validation loader, or this rank's part of them, and their number.
 
-        The number is None if the loader does not say.
+        The number is None if the loader has no length.
         """
         loader = self._scoring()
         first, step = (parallel.rank(), parallel.world_size()) if self._shared_by_ranks else (0, 1)
@@ -60,7 +60,7 @@ class SearchLoaders:
 
 
 class _Pairs(CombinedLoader):
-    """Training and validation batches side by side, as many as there are training batches; validation batches come round again."""
+    """Pairs of a training and a validation batch, one for each training batch; validation batches repeat as needed."""
 
     def __iter__(self) -> _Pairs:
         self._choose_mode()
@@ -71,13 +71,13 @@ class _Pairs(CombinedLoader):
         return super().__len__()
 
     def _choose_mode(self) -> None:
-        # Lightning has no mode for this; which of two fits changes where batches grow.
+        # Lightning has no mode for this: which of two modes fits changes when batches grow.
         loaders = self.iterables
         self._mode = 'min_size' if length(loaders[VALID]) >= length(loaders[TRAIN]) else 'max_size_cycle'
 
 
 class _GrowingBatches:
-    """The batches of a loader, made larger from the next epoch on."""
+    """A loader whose batch size can grow between epochs."""
 
     def __init__(self, loader: Any) -> None:
         sampler = getattr(loader, 'batch_sampler', None)
@@ -86,7 +86,7 @@ class _GrowingBatches:
             self._size, self._drop_last = self._sampler.batch_size, self._sampler.drop_last
 
     def grow(self, growth: int) -> None:
-        """As :meth:`SearchLoaders.grow`."""
+        """Sets the batch size, as :meth:`SearchLoaders.grow` does."""
         if self._sampler is None:
             if growth:
                 raise ValueError('this strategy makes batches larger: it needs loaders with a batch_size (or batch_increase: 0)')
@@ -98,7 +98,7 @@ class _GrowingBatches:
 
 
 def length(loader: Any) -> float:
-    """Returns the number of batches in a loader; infinite where it does not say."""
+    """Returns the number of batches in a loader; infinity if the loader has no length."""
     try:
         return len(loader)
     except TypeError:
@@ -106,7 +106,7 @@ def length(loader: Any) -> float:
 
 
 def _shuffled(loader: Any) -> Any:
-    """Returns the same loader in random order: validation loaders read in order, and α must not see batches in the same order always."""
+    """Returns a copy of a loader that shuffles, so that α does not see the batches of a validation loader in the same order always."""
     if (
         type(loader).__name__ == 'DataLoader'
         and isinstance(loader, DataLoader)

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = ['EXECUTOR', 'DifferentiableModule']
 
 EXECUTOR = 'executor'
-"""In a checkpoint: the executor that computes the cells."""
+"""Key of a checkpoint: the executor that computes the cells."""
 
 
 class _Forwarding(BaseOneShotLightningModule):
-    """Passes on to the evaluator's module what Lightning tells only the outer one."""
+    """Forwards to the evaluator's module the hooks that Lightning calls only on the outer module."""
 
     def on_train_batch_start(self, batch: Any, batch_idx: int, *args: Any) -> Any:
         return self.training_module.on_train_batch_start(batch[TRAIN], batch_idx)
@@ -50,15 +50,15 @@ class _Forwarding(BaseOneShotLightningModule):
 
 
 class DifferentiableModule(_Forwarding):
-    """Trains α and the weights of a supernet in turns.
+    """Trains α and the weights of a supernet in alternating steps.
 
     Args:
-        training_module: the evaluator's module.
-        strategy: says how: its parts, loaders and settings.
+        training_module: Lightning module of the evaluator.
+        strategy: strategy with the parts, loaders and settings of the search.
 
     Attributes:
-        architecture: α and the decisions, which are in every checkpoint with the weights.
-        epochs: the epochs of the search, and what is due between them.
+        architecture: α and the decisions; every checkpoint holds them with the weights.
+        epochs: the epochs of the search, and the measurements and decisions between them.
     """
 
     def __init__(self, training_module: LightningModule, strategy: DifferentiableStrategy) -> None:
@@ -83,12 +83,12 @@ class DifferentiableModule(_Forwarding):
     # optimizers -------------------------------------------------------------------------------------------------------------------
 
     def configure_architecture_optimizers(self) -> Optimizer | None:
-        """Returns Adam over α, where α has an optimizer of its own and there is one."""
+        """Returns Adam over α; None if the search has no α, or α shares the optimizer of the weights."""
         alphas = self.architecture.arch_parameters()
         return Adam(alphas, **self.strategy.optimizer_settings) if alphas and self.strategy.architect.own_optimizer else None
 
     def configure_optimizers(self) -> Any:
-        """Returns the evaluator's optimizers and α's, or the evaluator's with α among the weights, where both move together."""
+        """Returns the optimizers of the evaluator and of α; if both move together, α joins the evaluator's optimizer."""
         configured = super().configure_optimizers()
         if not self.strategy.architect.own_optimizer:
             join_alphas(configured, self.architecture.arch_parameters())
@@ -101,7 +101,7 @@ class DifferentiableModule(_Forwarding):
 
     @property
     def loss_scale(self) -> float:
-        """The factor of losses while they are differentiated: 1 but for ``precision='16-mixed'``."""
+        """The scale of losses during differentiation: 1, except with ``precision='16-mixed'``."""
         scaler = gradient_scaler(self.trainer)
         return 1.0 if scaler is None else scaler.get_scale()
 
@@ -109,13 +109,13 @@ class DifferentiableModule(_Forwarding):
         parallel.average_gradients(weight for group in self.weight_optimizer.param_groups for weight in group['params'])
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        # Not right after backward, as in NNI's module: under float16 gradients still are multiples of themselves there.
+        # Not right after backward, as in NNI's module: gradients in float16 are still scaled there.
         self.training_module.configure_gradient_clipping(optimizer, self.strategy.gradient_clip_val, None)
 
     # steps ------------------------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
-        """One step of α (after the warm-up), then one of the weights; both twice, where they learn from the union of both parts."""
+        """Takes a step of α (after the warm-up), then a step of the weights; both twice if both learn from the union of the data."""
         if not self.strategy.architect.union:
             outputs = self._step(batch[TRAIN], batch[VALID], batch_idx)
         else:
@@ -125,7 +125,7 @@ class DifferentiableModule(_Forwarding):
         return outputs
 
     def _step(self, train: Any, valid: Any, batch_idx: int) -> Any:
-        """Moves α on ``valid`` and the weights on ``train``."""
+        """Takes a step of α on the batch ``valid`` and a step of the weights on the batch ``train``."""
         relaxation, architect = self.strategy.relaxation, self.strategy.architect
         shares = parallel.shares(samples_in(train), samples_in(valid))
         parallel.share_random_state()
@@ -157,32 +157,32 @@ class DifferentiableModule(_Forwarding):
         if scaler is None:
             optimizer.step()
         else:
-            # It notes what is not finite, and skips the step then; the step of the weights updates the scale for both.
+            # The scaler skips the step if a gradient is not finite; the step of the weights updates the scale for both.
             scaler.unscale_(optimizer)
             scaler.step(optimizer)
         optimizer.zero_grad()
 
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
-        """Returns the evaluator's validation of the supernet."""
+        """Validates the supernet with the evaluator's ``validation_step``, and returns its output."""
         if self.strategy.relaxation.sampled:
-            parallel.share_random_state()  # for the path of this batch
+            parallel.share_random_state()  # draws the path of this batch
         with self.strategy.relaxation.validation_step(self.architecture, self.model):
             return self.training_module.validation_step(batch, batch_idx)
 
     # losses and scores ------------------------------------------------------------------------------------------------------------
 
     def loss_on(self, batch: Any, batch_idx: int, share: float) -> Tensor:
-        """Returns L_t, which the weights minimise on a batch: the evaluator's training loss with all of its regularisation.
+        """Returns L_t, the scalar loss that the weights minimise on a batch: the evaluator's training loss, regularisation included.
 
         Args:
             batch: batch of the training loader.
-            batch_idx: its number in the epoch.
-            share: weight of this rank's part of the batch (:func:`nni_darts.parallel.shares`), 1 where it is a whole batch.
+            batch_idx: number of the batch in the epoch.
+            share: weight of this rank's part of the batch (:func:`nni_darts.parallel.shares`); 1 for a whole batch.
         """
         return _weighted(_loss(self.training_module.training_step(batch, batch_idx)), share)
 
     def architecture_loss_on(self, batch: Any, batch_idx: int, share: float) -> Tensor:
-        """Returns L_v, which α minimises on a batch: the ``architecture_loss`` of the evaluator's ``training_step``, or L_t without one.
+        """Returns L_v, the scalar loss that α minimises on a batch: ``architecture_loss`` of the ``training_step``, or L_t without one.
 
         Arguments as for :meth:`loss_on`.
         """
@@ -190,7 +190,7 @@ class DifferentiableModule(_Forwarding):
         return _weighted(outputs.get('architecture_loss', outputs['loss']) if isinstance(outputs, dict) else outputs, share)  # type: ignore[arg-type]
 
     def score_on(self, batch: Any, batch_idx: int, share: float, criterion: Literal['accuracy', 'loss']) -> Tensor:
-        """Returns the portion of a batch's samples that are right, or minus its mean loss: a scalar on the batch's device.
+        """Returns the accuracy on a batch, or the negative mean loss, as a scalar on the batch's device.
 
         Arguments as for :meth:`loss_on`.
         """
@@ -202,13 +202,13 @@ class DifferentiableModule(_Forwarding):
         return _weighted((logits.argmax(dim=1) == labels).float().mean(), share)
 
     def scoring(self, *, train: bool) -> AbstractContextManager[Rewind]:
-        """Evaluates the supernet without a trace within the block, as :func:`.scoring_mode` says."""
+        """Returns a context that evaluates the supernet without side effects, as :func:`.scoring_mode` does."""
         return scoring_mode(self, self.model, self.training_module, train=train)
 
     def validation_batches(self, count: int | None) -> tuple[Iterator[Any], int | None]:
-        """Returns the first ``count`` batches of the validation loader (None: all), on the module's device, and how many they are.
+        """Returns the first ``count`` batches of the validation loader (None: all), on the module's device, and their number.
 
-        The number is None if the loader does not say. Where ranks share whole batches, these are the rank's.
+        The number is None if the loader has no length. If ranks share whole batches, these are the batches of this rank.
         """
         batches, number = self.strategy.loaders.scoring_batches(count)
 
@@ -225,7 +225,7 @@ class DifferentiableModule(_Forwarding):
         return self.epochs.tuning
 
     def end_early(self) -> None:
-        """Ends the search with the epoch under way, or, while a selection fine-tunes, that; it reads what it has not decided from α."""
+        """Ends the search, or a selection's fine-tuning, after the current epoch; open decisions are then read from α."""
         self.epochs.end_early()
 
     def on_fit_start(self) -> None:
@@ -257,7 +257,7 @@ class DifferentiableModule(_Forwarding):
 
 
 def _weighted(value: Tensor, share: float) -> Tensor:
-    """Weights a mean over this rank's part of a batch, so that the mean over ranks is that over all samples."""
+    """Weights a mean over this rank's part of a batch, so that the mean over ranks equals the mean over all samples."""
     return value if share == 1 else share * value
 
 

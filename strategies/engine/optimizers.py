@@ -20,7 +20,7 @@ def weight_optimizers(trainer: Trainer) -> list[Optimizer]:
 
 
 def architecture_optimizer(trainer: Trainer) -> Optimizer:
-    """Returns α's optimizer, which NNI marks."""
+    """Returns the optimizer of α, which NNI marks."""
     return next(optimizer for optimizer in trainer.optimizers if getattr(optimizer, 'is_arch_optimizer', False))
 
 
@@ -38,7 +38,7 @@ def join_alphas(configured: Any, alphas: Sequence[nn.Parameter]) -> None:
 
 
 def _optimizers(configured: Any) -> list[Optimizer]:
-    """Returns the optimizers in what ``configure_optimizers`` returned, in one of the forms that Lightning knows."""
+    """Returns the optimizers in what ``configure_optimizers`` returned, in any form that Lightning accepts."""
     if isinstance(configured, Optimizer):
         return [configured]
     if isinstance(configured, dict):

@@ -1,4 +1,4 @@
-"""Modes of a supernet: scored without a trace, silent in the logs, with parameters frozen."""
+"""Context managers that score a supernet without side effects, silence its logs, or freeze its parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ['Rewind', 'frozen', 'scoring_mode', 'silent']
 
 
 class Rewind:
-    """Puts a supernet's buffers back, and the random state, so that every evaluation starts from the same ones."""
+    """Restores a supernet's buffers and the random state, so that all evaluations start from the same state."""
 
     def __init__(self, model: nn.Module) -> None:
         self._buffers = list(model.buffers())
@@ -26,7 +26,7 @@ class Rewind:
         self.keep_random_state()
 
     def keep_random_state(self) -> None:
-        """From now on it is the present random state that is put back: the next batch draws other numbers."""
+        """Saves the current random state as the state to restore, so that the next batch draws other numbers."""
         self._state = RandomState(self._devices)
 
     def __call__(self) -> None:
@@ -41,9 +41,9 @@ def scoring_mode(module: nn.Module, model: nn.Module, evaluator: LightningModule
     """Evaluates a supernet without autograd within the block; afterwards modes, buffers and random state are as before.
 
     Args:
-        module: the module of the search, with all that is put back.
+        module: module of the search, whose modes and buffers are restored.
         model: the supernet.
-        evaluator: the evaluator's module, which logs nothing meanwhile.
+        evaluator: module of the evaluator, which logs nothing within the block.
         train: whether batch norms use the statistics of each batch.
 
     Yields:
@@ -65,7 +65,7 @@ def scoring_mode(module: nn.Module, model: nn.Module, evaluator: LightningModule
 
 @contextmanager
 def frozen(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Computes no gradients of parameters within the block: the weight step needs none of α."""
+    """Disables gradients of parameters within the block; the weight step needs no gradient of α."""
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:

@@ -1,4 +1,4 @@
-"""The relaxed convolutional cell: plans its computations and has an executor carry them out."""
+"""The relaxed convolutional cell, whose planned computations an executor carries out."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from nni_darts.strategies.supernet import MixedOperation, SummedInputs
 __all__ = ['FastCell', 'is_suited']
 
 SAMPLED_NUMBERS = 14 * 2**14
-"""Numbers of an image's states on all edges, for each thread, on which executors are timed; one image for each thread at least."""
+"""Numbers in the states on all edges per thread, on which executors are timed; at least one image per thread is used."""
 
 
 def is_suited(cell: nn.Module) -> bool:
-    """Whether it is a relaxed cell that :class:`FastCell` can take over."""
+    """Returns whether a module is a relaxed cell that :class:`FastCell` can replace."""
     return type(cell) is Cell and all(
         isinstance(node, ChoiceNode)
         and isinstance(node.inputs, SummedInputs)
@@ -40,7 +40,7 @@ def is_suited(cell: nn.Module) -> bool:
 
 
 class _Plain(Executor):
-    """The cell itself."""
+    """Computes each candidate by its own module."""
 
     name = 'plain'
 
@@ -49,7 +49,7 @@ class _Plain(Executor):
 
 
 class _Joined(Executor):
-    """Few operations on many channels."""
+    """Joins the candidates on outgoing edges into few operations on many channels."""
 
     name = 'joined'
 
@@ -61,7 +61,7 @@ class _Joined(Executor):
         weights, _ = cell.weights(plan)
         running = cell.running_statistics(plan, states[0])
         if cell.checkpoint and torch.is_grad_enabled() and not plan.unfused:
-            # Computed again in backward, where what is noted of running statistics is not written.
+            # Recomputed in the backward pass, which must not update running statistics again.
             output = checkpoint(joined, plan, running, weights, *states, use_reentrant=False, preserve_rng_state=False)
         else:
             output = joined(plan, running, weights, *states)
@@ -70,7 +70,7 @@ class _Joined(Executor):
 
 
 class _Streamed(Executor):
-    """A cell as one node of autograd's graph."""
+    """Computes a cell as one node of autograd's graph."""
 
     def __call__(self, cell: FastCell, plan: Plan, older: Tensor, previous: Tensor) -> Tensor:
         states = cell.preprocess_0(older), cell.preprocess_1(previous)
@@ -87,7 +87,7 @@ class _Streamed(Executor):
 
 
 class _Piecewise(_Streamed):
-    """Torch's operations on pieces of a batch."""
+    """Computes a cell by torch's operations on pieces of a batch."""
 
     name = 'piecewise'
 
@@ -96,7 +96,7 @@ class _Piecewise(_Streamed):
 
 
 class _Compiled(_Streamed):
-    """Kernels in C++; of PC-DARTS' cells until something is decided."""
+    """Computes a cell by kernels in C++; PC-DARTS' cells only until an edge is decided."""
 
     name = 'compiled'
 
@@ -105,7 +105,7 @@ class _Compiled(_Streamed):
 
 
 class FastCell(ExecutedCell, Cell):
-    """A relaxed cell. Takes over the modules of the plain one."""
+    """A relaxed cell that several executors can compute, with the modules of the plain cell."""
 
     executors = by_name(_Compiled(), _Piecewise(), _Joined(), _Plain())
 
@@ -117,17 +117,17 @@ class FastCell(ExecutedCell, Cell):
         self._plans: dict[Any, Plan] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_plans': {}}  # a plan refers to modules, and a copy has others
+        return {**self.__dict__, '_plans': {}}  # a plan refers to modules, and a copy has its own modules
 
     def forward(self, older: Tensor, previous: Tensor) -> Tensor:
-        """As for :class:`Cell`."""
+        """Computes the output of the cell from the two preceding outputs, as :class:`Cell` does."""
         # A frozen copy of a supernet has fixed nodes; scoring shares results among plain modules.
         if not all(isinstance(node, ChoiceNode) for node in self.nodes) or self._architecture.view.mask is not None:
             return super().forward(older, previous)
         return self.execute(self.choice(self, older, previous), older, previous)
 
     def weights(self, plan: Plan) -> tuple[Tensor, list[list[Tensor]]]:
-        """Returns the weights of candidates as the plan orders them and, in PC-DARTS, state → those of its outgoing edges."""
+        """Returns the weights of candidates as the plan orders them and, in PC-DARTS, state → weights of its outgoing edges."""
         architecture, relaxation = self._architecture, self.nodes[0].edges[0].relaxation
         if plan.portion is None:
             weights = [relaxation.weights(label, architecture.alpha(label)) for label in plan.labels]
@@ -142,14 +142,14 @@ class FastCell(ExecutedCell, Cell):
         return torch.cat(weights), edges
 
     def running_statistics(self, plan: Plan, state: Tensor) -> RunningStatistics:
-        """Returns new running statistics for all batch norms. Raises ValueError if each of them sees too few numbers."""
+        """Returns new running statistics for all batch norms. Raises ValueError if the inputs have one value for each channel."""
         count = len(state) * math.prod(plan.outgoing[0].size(*state.shape[2:]))
         if self.training and count == 1:
             raise ValueError('batch norm cannot train on one number for each channel: use larger batches or images')
         return RunningStatistics(count)
 
     def sample(self, older: Tensor, previous: Tensor, *, portion: int) -> tuple[Tensor, Tensor]:
-        """As :meth:`.ExecutedCell.sample`: the first images, and at least two, which batch norms need."""
+        """Returns the first images, at least two because of batch norms, as :meth:`.ExecutedCell.sample` does."""
         edges = sum(len(node.edges) for node in self.nodes)
         channels = next((module.out_channels for module in self.preprocess_1.modules() if isinstance(module, nn.Conv2d)), previous.shape[1])
         numbers = edges * channels * math.prod(previous.shape[2:])
@@ -159,11 +159,11 @@ class FastCell(ExecutedCell, Cell):
         return older[:images], previous[:images]
 
     def structure(self) -> str:
-        """As :meth:`.ExecutedCell.structure`."""
+        """Returns a text that is equal for cells with the same computations."""
         return f'{self} {self._architecture.state.fixed} {self._architecture.state.dropped} {self.checkpoint}'
 
     def alphas(self) -> Sequence[Tensor]:
-        """As :meth:`.ExecutedCell.alphas`."""
+        """Returns all α of the supernet."""
         return self._architecture.arch_parameters()
 
     @property
@@ -171,7 +171,7 @@ class FastCell(ExecutedCell, Cell):
         return self.nodes[0].edges[0].architecture
 
     def plan(self, like: Tensor) -> Plan:
-        """As :meth:`.ExecutedCell.plan`; it stays the same until an edge is decided."""
+        """Returns the plan, as :meth:`.ExecutedCell.plan` does; it is valid until another edge is decided."""
         architecture = self._architecture
         decided = tuple(
             (architecture.view.is_cut(edge.label), architecture.state.fixed.get(edge.label)) for node in self.nodes for edge in node.edges

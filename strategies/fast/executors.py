@@ -1,9 +1,10 @@
 """The executors that can compute a relaxed cell, and the choice among them by timing.
 
-All executors compute the same numbers up to rounding; which is the fastest depends on the machine and on the size of a cell. So at the
-first forward pass of a search one forward and backward pass of its first cell is timed with each executor that can be used, in well under
-a second, and the fastest computes all cells of the search from then on. The choice is remembered in ``$XDG_CACHE_HOME/nni-darts``
-(``~/.cache/nni-darts``), so that the same search on the same machine has the same bits; delete ``executors.json`` there to choose again.
+All executors compute the same numbers up to rounding. Which executor is the fastest depends on the machine and on the size of a cell.
+Therefore the first forward pass of a search times a forward and backward pass of its first cell with each usable executor, in well under
+a second, and the fastest executor computes all cells of the search from then on. The choice is remembered in
+``$XDG_CACHE_HOME/nni-darts`` (``~/.cache/nni-darts``), so that the same search on the same machine gives bit-identical results. Delete
+``executors.json`` in that folder to choose again.
 """
 
 from __future__ import annotations
@@ -39,23 +40,23 @@ __all__ = [
 _logger = logging.getLogger(__name__)
 
 NAMES = ('compiled', 'piecewise', 'joined', 'plain')
-"""Of all executors, in the order of preference."""
+"""The names of all executors, in the order of preference."""
 
 CellInputs = tuple[Tensor | None, ...]
 
 MARGIN = 0.95
-"""An executor is chosen before a preferred one (which needs less memory) if it takes less than this part of its time."""
+"""Ratio of times below which an executor is chosen over a preferred one, which needs less memory."""
 
 
 class ExecutorRecord(TypedDict, total=False):
-    """Which executor computes the cells of a search, as checkpoints, ``run.json`` and ``result.json`` have it.
+    """The record of the executor of a search's cells, as in checkpoints, ``run.json`` and ``result.json``.
 
     Attributes:
         name: one of :data:`NAMES`.
-        how: ``chosen`` by timing in this run, ``remembered`` from an earlier run, ``pinned`` by the setting, or the ``only`` one.
-        milliseconds: executor → time of a forward and backward pass of a cell on a part of a batch, where it was chosen by timing.
-        kernels: of ``compiled``, the digest in the name of the library (``kernels-….so``), which stands for source, compiler, instruction
-            set and processor; it is known after the first forward pass.
+        how: ``chosen`` by timing in this run, ``remembered`` from an earlier run, ``pinned`` by the setting, or the ``only`` usable one.
+        milliseconds: executor → time of a forward and backward pass of a cell on a part of a batch; only if it was chosen by timing.
+        kernels: for ``compiled``, the digest in the name of the library (``kernels-….so``), which identifies source, compiler, instruction
+            set and processor; known after the first forward pass.
     """
 
     name: str
@@ -65,7 +66,7 @@ class ExecutorRecord(TypedDict, total=False):
 
 
 class Place(NamedTuple):
-    """Where a cell is computed: the type of the device, the precision, and whether under autocast."""
+    """The place of a cell's computation: type of the device, precision, and whether autocast is on."""
 
     device: str
     dtype: torch.dtype = torch.float32
@@ -73,12 +74,12 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, x: Tensor) -> Place:
-        """The place of a tensor."""
+        """Returns the place of a tensor."""
         return cls(x.device.type, x.dtype, torch.is_autocast_enabled(x.device.type) if x.device.type != 'meta' else False)
 
 
 class Executor(ABC):
-    """One way of computing the cells of one kind.
+    """The base class of executors, each of which computes one kind of cell in one way.
 
     Attributes:
         name: one of :data:`NAMES`.
@@ -87,11 +88,11 @@ class Executor(ABC):
     name: ClassVar[str]
 
     def computes(self, plan: Any) -> bool:
-        """Returns whether it can compute a plan, wherever that is."""
+        """Returns whether the executor can compute a plan, on any device and in any precision."""
         return True
 
     def supports(self, plan: Any, like: Tensor) -> bool:
-        """Returns whether it can compute a plan on the device and in the precision of a tensor."""
+        """Returns whether the executor can compute a plan on the device and in the precision of a tensor."""
         return self.computes(plan) and unusable(self.name, Place.of(like)) is None
 
     @abstractmethod
@@ -100,7 +101,7 @@ class Executor(ABC):
 
 
 def by_name(*executors: Executor) -> dict[str, Executor]:
-    """Returns executors by their names, in the same order."""
+    """Returns name → executor, in the order of the arguments."""
     return {executor.name: executor for executor in executors}
 
 
@@ -108,27 +109,27 @@ class ExecutedCell(nn.Module):
     """A relaxed cell that several executors can compute.
 
     Attributes:
-        executors: those that can, in the order of preference.
+        executors: name → executor that can compute the cell, in the order of preference.
     """
 
     executors: ClassVar[dict[str, Executor]]
 
     def plan(self, like: Tensor) -> Any:
-        """Returns the plan of the cell's computations on the device of a tensor, and in its precision."""
+        """Returns the plan of the cell's computations on the device and in the precision of a tensor."""
         raise NotImplementedError
 
     def execute(self, name: str, *inputs: Any) -> Any:
-        """Computes the cell with the executor of that name, or plainly where that one cannot compute its plan (any more)."""
+        """Computes the cell with the executor of that name, or with ``plain`` if that executor cannot compute the current plan."""
         plan = self.plan(inputs[0])
         executor = self.executors[name]
         return (executor if executor.computes(plan) else self.executors['plain'])(self, plan, *inputs)
 
     def sample(self, *inputs: Any, portion: int) -> CellInputs:
-        """Returns a part of the inputs that is computed in a few hundredths of a second, or up to ``portion`` times as much."""
+        """Returns a part of the inputs that takes a few hundredths of a second to compute, or up to ``portion`` times as long."""
         raise NotImplementedError
 
     def structure(self) -> str:
-        """Returns a text that is the same for cells that are computed alike."""
+        """Returns a text that is equal for cells with the same computations."""
         raise NotImplementedError
 
     def alphas(self) -> Sequence[Tensor]:
@@ -137,7 +138,7 @@ class ExecutedCell(nn.Module):
 
 
 def unusable(name: str, place: Place) -> str | None:
-    """Why an executor cannot be used in a place, in the words that follow its name; None if it can."""
+    """Returns why an executor cannot be used in a place, as the predicate of a sentence; None if it can be used."""
     if name in ('compiled', 'piecewise'):
         if place.device != 'cpu':
             return f'computes on the CPU, not on {place.device}'
@@ -152,12 +153,13 @@ class ExecutorChoice:
     """The executor of all cells of one search, chosen at the first forward pass unless it is pinned.
 
     Args:
-        execution: ``fast`` chooses; a name of :data:`NAMES` pins that executor.
-        checkpoint: whether cells keep less for backward: then ``plain``, which cannot, is not chosen where another executor can be used.
+        execution: ``fast`` chooses by timing; a name in :data:`NAMES` pins that executor.
+        checkpoint: whether cells keep less memory for the backward pass; if so, ``plain``, which cannot, is chosen only if no other
+            executor can be used.
 
     Attributes:
-        record: the executor and how it came about; None as long as it is open.
-        on_settled: called with the record once it is known, on every rank; set it as you like.
+        record: the executor and how it was chosen; None until then.
+        on_settled: callback for the record once it is known, called on every rank; assign your own.
 
     Example:
         >>> ExecutorChoice('joined').record
@@ -172,18 +174,18 @@ class ExecutorChoice:
         self._names: dict[tuple[type, Place], str] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ExecutorChoice:
-        return self  # a copy of a supernet is computed as the supernet is
+        return self  # a copy of a supernet shares its executor
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, 'on_settled': None}
 
     def __call__(self, cell: ExecutedCell, *inputs: Any) -> str:
-        """The name of the executor for a cell with these inputs.
+        """Returns the name of the executor for a cell with these inputs.
 
-        In an initialised process group, the first call is a collective: all ranks take the choice of rank 0.
+        In an initialised process group, the first call is a collective: all ranks adopt the choice of rank 0.
 
         Raises:
-            ValueError: if the pinned executor cannot be used there.
+            ValueError: if the pinned executor cannot be used on the device or in the precision of the inputs.
         """
         key = type(cell), Place.of(inputs[0])
         if key not in self._names:
@@ -193,21 +195,21 @@ class ExecutorChoice:
         return self._names[key]
 
     def keep(self, record: Any) -> None:
-        """Takes the :class:`ExecutorRecord` of a run that is resumed, unless an executor is pinned.
+        """Adopts the :class:`ExecutorRecord` of a resumed run, unless an executor is pinned.
 
-        Anything else, such as None, which runs of earlier versions have, leaves the choice open.
+        Any other value, such as the None of earlier versions, leaves the choice open.
         """
         if self.pinned is None and isinstance(record, dict) and record.get('name') in NAMES and isinstance(record.get('how'), str):
             self._names = {}
             self._settle(record)
 
     def only_plain(self) -> None:
-        """Notes that no cell of the supernet has another executor than ``plain``."""
+        """Records that all cells of the supernet have ``plain`` as their only executor."""
         if self.record is None:
             self._settle({'name': 'plain', 'how': 'only'})
 
     def check(self, place: Place) -> None:
-        """Raises ValueError if an executor is pinned that cannot be used in a place, or kernels are asked for that cannot run here."""
+        """Raises ValueError if the pinned executor cannot be used in a place, or its kernels cannot run on this machine."""
         instruction_set()
         reason = None if self.pinned is None else unusable(self.pinned, place)
         if reason is not None:
@@ -215,7 +217,7 @@ class ExecutorChoice:
             raise ValueError(f'execution: {self.pinned} {reason}. Choose fast or {" or ".join(usable)}.')
 
     def check_cells(self, cells: Sequence[ExecutedCell], relaxation: str) -> None:
-        """Raises ValueError if an executor is pinned that cannot compute these cells of a relaxation, whatever the place."""
+        """Raises ValueError if the pinned executor cannot compute these cells with a relaxation in any place."""
         if self.pinned in (None, 'plain'):
             return
         common = [name for name in NAMES if all(_computes(name, cell) for cell in cells)] if cells else ['plain']
@@ -230,10 +232,10 @@ class ExecutorChoice:
         if self.record is not None and self.record['how'] != 'only':
             name = self.record['name']
             if name in cell.executors and unusable(name, place) is None:
-                return name  # also for a plan that it cannot compute any more: then cells are computed plainly
+                return name  # also if the executor cannot compute the current plan: then cells are computed by ``plain``
             self.check(place)
             if self._names or place.device == 'meta':
-                return usable[0]  # for instance evaluated on another device than trained
+                return usable[0]  # for example if the supernet is evaluated on another device
             _logger.warning('The executor of this run, %s, cannot be used here: another one is chosen.', name)
         if place.device == 'meta':
             return usable[0]  # nothing is computed

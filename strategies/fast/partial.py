@@ -1,4 +1,4 @@
-"""The cell of PC-DARTS, computed fast on the CPU: some channels go through the operations by state, the others bypass them."""
+"""Fast computation of PC-DARTS' cell on the CPU: some channels go through the operations, and all other channels bypass them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ __all__ = ['partial_channels']
 
 
 def partial_channels(stream: Stream, weights: Tensor, edges: Sequence[Sequence[Tensor]], older: Tensor, previous: Tensor) -> Tensor:
-    """Computes a cell of which 1 / portion of the channels is searched, from its two preprocessed inputs.
+    """Computes a cell that searches 1 / portion of the channels.
 
     Args:
-        weights: weights of all candidates in the plan's order, each times the weight of its edge.
-        edges: state → the weights of its outgoing edges.
+        stream: the plan's computation of the searched channels.
+        weights: weights of all candidates in the plan's order, each multiplied by the weight of its edge.
+        edges: state → weights of its outgoing edges.
+        older: preprocessed output of the cell before the preceding one, (B, C, H, W).
+        previous: preprocessed output of the preceding cell, (B, C, H, W).
     """
     plan = stream.plan
     states = [nhwc(older), nhwc(previous)]
-    searched: list[Tensor] = []  # inputs so far of each node that still lacks some, (B, H, W, C / portion)
+    searched: list[Tensor] = []  # partial sum of each unfinished node, (B, H, W, C / portion)
     passed: list[Tensor] = []  # (B, H, W, C − C / portion)
     for state, outgoing in enumerate(plan.outgoing):
         if state >= 2:
@@ -40,14 +43,14 @@ def partial_channels(stream: Stream, weights: Tensor, edges: Sequence[Sequence[T
 
 
 def _resized(x: Tensor, stride: int) -> Tensor:
-    """Returns the channels that bypass the operations, in the size of the outputs."""
+    """Returns the channels that bypass the operations, resized to the height and width of the outputs."""
     if not x.shape[3]:
         return x.new_zeros(())
     return x if stride == 1 else nhwc(functional.max_pool2d(nchw(x), 2, 2, ceil_mode=True))
 
 
 def _shuffled(searched: Tensor, passed: Tensor, portion: int) -> Tensor:
-    """Shuffles channels as :meth:`.PartialChannels.around` does: (B, H, W, C)"""
+    """Shuffles channels as :meth:`.PartialChannels.around` does; returns (B, H, W, C)."""
     if portion == 1:
         return searched
     return torch.cat([searched, passed], dim=3).unflatten(3, (portion, -1)).transpose(3, 4).flatten(3)

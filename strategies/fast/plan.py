@@ -1,4 +1,4 @@
-"""Plans the computations of a relaxed cell by state: which candidates on the outgoing edges of a state are computed together."""
+"""Plans of a relaxed cell's computations, which combine candidates on the outgoing edges of each state."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ['Candidates', 'Group', 'ModuleCandidate', 'OutgoingEdges', 'Plan', 'P
 
 
 def nchw(x: Tensor) -> Tensor:
-    """A view: (B, H, W, C) → (B, C, H, W)"""
+    """Returns a view of shape (B, C, H, W) of a tensor (B, H, W, C)."""
     return x.permute(0, 3, 1, 2)
 
 
 def nhwc(x: Tensor) -> Tensor:
-    """(B, C, H, W) → (B, H, W, C), contiguous: nothing to do in channels_last."""
+    """Returns a contiguous tensor (B, H, W, C) from (B, C, H, W); a tensor in channels_last is not copied."""
     return x.permute(0, 2, 3, 1).contiguous()
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Depthwise convolution, 1×1 convolution and batch norm, of several edges."""
+    """A depthwise convolution, 1×1 convolution and batch norm, for several edges."""
 
     depthwise: tuple[DepthwiseConv2d, ...]
     pointwise: tuple[PointwiseConv2d, ...]
@@ -38,18 +38,18 @@ class Stage:
 
     @property
     def steps(self) -> tuple[int, int]:
-        """Stride and dilation of the depthwise convolutions."""
+        """The stride and dilation of the depthwise convolutions."""
         return self.depthwise[0].stride[0], self.depthwise[0].dilation[0]
 
 
 @dataclass(frozen=True)
 class Group:
-    """A separable (two stages) or dilated (one) convolution, on each edge from one state that has it as a candidate.
+    """A separable (two stages) or dilated (one stage) convolution on all outgoing edges of a state that have it as a candidate.
 
     Attributes:
-        places: of those edges among the edges from the state, in order.
-        positions: where their weights are among those of the cell.
-        whole: whether they are all edges.
+        places: indices of these edges among the outgoing edges of the state, in order.
+        positions: indices of the candidates' weights among the weights of the cell.
+        whole: whether the group covers all outgoing edges of the state.
     """
 
     places: tuple[int, ...]
@@ -59,17 +59,17 @@ class Group:
 
     @property
     def thinned(self) -> bool:
-        """Whether it reads every second pixel only, and so is a convolution without stride and dilation on the others."""
+        """Whether the convolution reads every second pixel only, so that it has neither stride nor dilation on a thinned input."""
         return self.stages[0].steps == (2, 2)
 
     def steps(self, stage: int) -> tuple[int, int]:
-        """Stride and dilation, on what it reads."""
+        """Returns the stride and dilation of a stage on its input, which may be thinned."""
         return (1, 1) if self.thinned else self.stages[stage].steps
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A pool and its batch norm on each outgoing edge of a state; the norm is None on an edge that lacks the pool."""
+    """A pool, and its batch norm on each outgoing edge of a state; the batch norm is None on an edge that lacks the pool."""
 
     pool: nn.MaxPool2d | nn.AvgPool2d
     norms: tuple[nn.BatchNorm2d | None, ...]
@@ -78,7 +78,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class ModuleCandidate:
-    """A candidate on one edge that is computed by its own module."""
+    """A candidate on one edge that its own module computes."""
 
     module: nn.Module
     place: int
@@ -90,15 +90,15 @@ class OutgoingEdges:
     """The candidates on the outgoing edges of one state.
 
     Attributes:
-        first: the first node that may read the state; there is one edge to it and to each node after it.
+        first: the first node that may read the state; one edge leads to it and to each later node.
         edges: k, the number of these edges.
         stride: stride of all candidates.
         groups: convolutions that are computed together.
         pools: pools that are computed once for all edges.
-        skips: position of each edge's weight of an identity among the weights of the cell; empty if no edge has an identity.
-        reductions: skips that halve the size.
+        skips: for each edge, index of its identity's weight among the weights of the cell; empty if no edge has an identity.
+        reductions: skips that halve height and width.
         unfused: candidates of any other kind.
-        bank: positions of the weights of skips and pools: (P, k)
+        bank: indices of the weights of skips and pools among the weights of the cell, of shape (P, k).
     """
 
     first: int
@@ -114,7 +114,7 @@ class OutgoingEdges:
 
     @property
     def identities(self) -> int:
-        """Number of rows of the bank that belong to an identity: 0 or 1."""
+        """The number of rows of the bank that belong to an identity: 0 or 1."""
         return int(bool(self.skips))
 
     def size(self, height: int, width: int) -> tuple[int, int]:
@@ -122,7 +122,7 @@ class OutgoingEdges:
         return (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
 
     def convolutions(self) -> list[nn.Parameter]:
-        """Returns the parameters of groups, in the order in which gradients are returned."""
+        """Returns the parameters of all groups, in the order in which gradients are returned."""
         stages = [stage for group in self.groups for stage in group.stages]
         return [module.weight for stage in stages for module in (*stage.depthwise, *stage.pointwise)]
 
@@ -131,7 +131,7 @@ class OutgoingEdges:
         return [weight for candidate in (*self.reductions, *self.unfused) for weight in candidate.module.parameters()]
 
     def index(self, numbers: Sequence[int]) -> Tensor:
-        """Returns the numbers as a tensor on the weights' device; it is made once."""
+        """Returns numbers as a tensor on the weights' device, and caches it."""
         key = tuple(numbers)
         if key not in self._indices:
             self._indices[key] = torch.tensor(key, dtype=torch.long, device=self.bank.device)
@@ -141,19 +141,20 @@ class OutgoingEdges:
 _MISSING, _DECIDED = 0, 1
 
 Candidates = list[tuple[nn.Module, int]]
-"""Operations that an edge computes, and where their weights are."""
+"""(module, index of its weight) of each operation that an edge computes."""
 
 
 class Plan:
     """The computations of a cell, by state, valid until another edge is decided.
 
     Attributes:
-        labels: labels of the edges that are still mixed; the weights of the cell are ``constants``, then those of their candidates.
-        constants: the weights of a missing candidate and of a decided one.
-        candidates: state → edge → candidates that are computed.
-        outgoing: state → the same, sorted by what is computed together.
+        labels: labels of the edges that are still mixed. The weights of the cell are ``constants`` and then the weights of the
+            candidates on these edges.
+        constants: weights of a missing candidate and of a decided candidate.
+        candidates: state → edge → candidates to compute.
+        outgoing: state → candidates on its outgoing edges, grouped by joint computation.
         unfused: modules that compute one candidate each.
-        portion: k, where only 1 / k of the channels is searched (PC-DARTS); None where all channels are.
+        portion: k, if only 1 / k of the channels is searched (PC-DARTS); None if all channels are.
         weighted: whether the edges into a node have weights (PC-DARTS).
         decided: whether any edge of the supernet is decided or dropped.
     """
@@ -194,7 +195,7 @@ class Plan:
 
 
 def _arranged(first: int, edges: Sequence[Candidates], stride: int, device: torch.device) -> OutgoingEdges:
-    """Sorts the candidates on the outgoing edges of a state by what is computed together."""
+    """Groups the candidates on the outgoing edges of a state by joint computation."""
     outgoing = OutgoingEdges(first, len(edges), stride)
     groups: dict[Any, list[tuple[int, int, list[Stage]]]] = {}
     pools: dict[Any, dict[int, tuple[nn.Sequential, int]]] = {}
@@ -241,7 +242,7 @@ def _stride(candidate: nn.Module) -> int:
 
 
 def _stages(module: nn.Module) -> list[Stage]:
-    """The stages of a separable or dilated convolution; none if it is something else."""
+    """Returns the stages of a separable or dilated convolution; empty for any other module."""
     if not isinstance(module, nn.Sequential) or len(module) not in (4, 8):
         return []
     stages = []
@@ -265,12 +266,12 @@ def _is_pool(module: nn.Module) -> bool:
 
 
 def _is_reduction(module: nn.Module) -> bool:
-    """Whether it is a skip that halves the size; with as many channels in each half."""
+    """Returns whether a module is a skip that halves height and width, with equally many channels in both halves."""
     return isinstance(module, FactorizedReduce) and module.conv_1.out_channels == module.conv_2.out_channels and is_foldable(module.bn)
 
 
 def running_statistics(outgoing: OutgoingEdges, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns mean and 1 / √(variance + ε) of skips and pools on each edge, (P, k, C); without a batch norm they are 0 and 1."""
+    """Returns mean and 1 / √(variance + ε) of skips and pools on each edge, each (P, k, C); 0 and 1 without a batch norm."""
     shape = len(outgoing.bank), outgoing.edges, like.shape[-1]
     mean, var = like.new_zeros(shape), like.new_full(shape, 1 - EPS)
     for row, entry in enumerate(outgoing.pools, outgoing.identities):

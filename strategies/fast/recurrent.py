@@ -1,12 +1,12 @@
 """The relaxed recurrent cell, computed fast: the same numbers from the same parameters.
 
-The plain execution computes every edge and every activation by itself, at every time step. Here each node takes one product of all its
-inputs with its matrix and one expression for all edges and activations, whose derivative is written out. With p the probabilities of an
-edge's activations, q their sum, and ``none`` left out, since it adds nothing::
+The plain execution computes every edge and every activation separately, at every time step. Here, each node computes one product of all
+its inputs with its matrix, and one expression for all edges and activations with an explicit derivative. ``none`` is left out because it
+adds nothing. Let p be the probabilities of an edge's activations, and q their sum::
 
     sᵢ = Σⱼ [ q sⱼ + σ(cⱼ) ⊙ (Σ_f p_f f(hⱼ) − q sⱼ) ]
 
-Modules, parameters, buffers and their names stay as they are: checkpoints fit both ways.
+Modules, parameters, buffers and their names are those of the plain cell, so checkpoints fit both ways.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ['FastRecurrentCell', 'is_suited']
 
 
 def is_suited(cell: nn.Module) -> bool:
-    """Whether it is a relaxed cell that :class:`FastRecurrentCell` can take over."""
+    """Returns whether a module is a relaxed cell that :class:`FastRecurrentCell` can replace."""
     return type(cell) is RecurrentCell and all(
         isinstance(node, RecurrentChoiceNode)
         and isinstance(node.inputs, SummedInputs)
@@ -43,14 +43,14 @@ class RecurrentPlan(NamedTuple):
     """The computations of a cell, valid until another edge is decided.
 
     Attributes:
-        inputs: node → the inputs that it reads.
+        inputs: node → indices of the states that it reads.
     """
 
     inputs: tuple[tuple[int, ...], ...]
 
 
 class _Plain(Executor):
-    """The cell itself."""
+    """Computes each edge and activation by its own module."""
 
     name = 'plain'
 
@@ -59,7 +59,7 @@ class _Plain(Executor):
 
 
 class _Joined(Executor):
-    """One expression for all edges and activations of a node, which autograd differentiates."""
+    """Computes a node by one expression for all edges and activations, which autograd differentiates."""
 
     name = 'joined'
 
@@ -68,7 +68,7 @@ class _Joined(Executor):
 
 
 class _Compiled(Executor):
-    """Kernels in C++ for the activations of a node, with derivatives written out."""
+    """Computes the activations of a node by kernels in C++, with explicit derivatives."""
 
     name = 'compiled'
 
@@ -77,7 +77,7 @@ class _Compiled(Executor):
 
 
 class FastRecurrentCell(ExecutedCell, RecurrentCell):
-    """A relaxed recurrent cell. Takes over the modules of the plain one."""
+    """A relaxed recurrent cell that several executors can compute, with the modules of the plain cell."""
 
     executors = by_name(_Compiled(), _Joined(), _Plain())
 
@@ -89,14 +89,14 @@ class FastRecurrentCell(ExecutedCell, RecurrentCell):
         self._pass: _Pass | None = None
 
     def forward(self, words: Tensor, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """As for :class:`RecurrentCell`."""
+        """Computes all time steps, as :class:`RecurrentCell` does."""
         # A frozen copy of a supernet has fixed nodes; scoring shares results among plain modules.
         if not all(isinstance(node, RecurrentChoiceNode) for node in self.nodes) or self._architecture.view.mask is not None:
             return super().forward(words, hidden, mask)
         return self.execute(self.choice(self, words, hidden, mask), words, hidden, mask)
 
     def plan(self, like: Tensor) -> RecurrentPlan:
-        """As :meth:`.ExecutedCell.plan`."""
+        """Returns the plan, as :meth:`.ExecutedCell.plan` does."""
         cut = self._architecture.view.is_cut
         return RecurrentPlan(tuple(tuple(index for index, edge in enumerate(node.edges) if not cut(edge.label)) for node in self.nodes))
 
@@ -104,27 +104,28 @@ class FastRecurrentCell(ExecutedCell, RecurrentCell):
         """Computes all time steps.
 
         Args:
+            plan: the plan of the cell.
+            node_state: (matrix, mask, weights of the activations, *input states) → state of a node.
             inputs: words, hidden state and mask, as for :meth:`forward`.
-            node_state: (matrix, mask, weights of the activations, input states) → the state of a node.
         """
         try:
-            # Weights once for all time steps.
+            # The weights are the same at all time steps.
             self._pass = _Pass(node_state, [(kept, _edge_weights(node, kept)) for node, kept in zip(self.nodes, plan.inputs)])
             return super().forward(*inputs)
         finally:
             self._pass = None
 
     def sample(self, words: Tensor, hidden: Tensor, mask: Tensor | None, *, portion: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """As :meth:`.ExecutedCell.sample`: the first time steps, whatever the portion, because each takes as long as the one before."""
+        """Returns the first time steps, whatever the portion, because all time steps take equally long."""
         edges = sum(len(node.edges) for node in self.nodes)
         return words[: min(MOST_SAMPLED_STEPS, max(1, SAMPLED_NUMBERS // (edges * hidden.numel())))], hidden, mask
 
     def structure(self) -> str:
-        """As :meth:`.ExecutedCell.structure`."""
+        """Returns a text that is equal for cells with the same computations."""
         return f'{self} {self._architecture.state.fixed} {self._architecture.state.dropped}'
 
     def alphas(self) -> Sequence[Tensor]:
-        """As :meth:`.ExecutedCell.alphas`."""
+        """Returns all α of the supernet."""
         return self._architecture.arch_parameters()
 
     @property
@@ -132,7 +133,7 @@ class FastRecurrentCell(ExecutedCell, RecurrentCell):
         return self.nodes[0].inputs.architecture
 
     def step(self, first: Tensor, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """As for :class:`RecurrentCell`."""
+        """Computes one time step, as :class:`RecurrentCell` does."""
         if self._pass is None:
             return super().step(first, hidden, mask)
         gate, update = first.chunk(2, dim=-1)
@@ -143,14 +144,14 @@ class FastRecurrentCell(ExecutedCell, RecurrentCell):
 
 
 class _Pass(NamedTuple):
-    """How nodes are computed in one pass: the function, and inputs and weights of each node."""
+    """The function that computes nodes in one pass, with the inputs and weights of each node."""
 
     node_state: Callable[..., Tensor]
     nodes: list[tuple[tuple[int, ...], Tensor]]
 
 
 def _edge_weights(node: RecurrentChoiceNode, inputs: Sequence[int]) -> Tensor:
-    """Returns the weights of the activations, without ``none``, on the edges from these inputs: (inputs, activations)"""
+    """Returns the weights of the activations, without ``none``, on the edges from these inputs, of shape (inputs, activations)."""
     rows = []
     for edge in (node.edges[index] for index in inputs):
         decided = edge.architecture.view.operation(edge.label)
@@ -162,7 +163,7 @@ def _edge_weights(node: RecurrentChoiceNode, inputs: Sequence[int]) -> Tensor:
 
 
 def _node_state(matrix: Tensor, mask: Tensor | None, weights: Tensor, *states: Tensor) -> Tensor:
-    """The expression above as autograd differentiates it. Arguments as for :class:`_NodeState`."""
+    """Computes a node's state by the equation above, for autograd to differentiate. Arguments as for :class:`_NodeState`."""
     stacked = torch.stack(states)
     gate, update = ((stacked if mask is None else stacked * mask) @ matrix).chunk(2, dim=-1)
     tanh, relu, sigmoid, identity = weights[..., None, None].unbind(dim=1)
@@ -172,12 +173,12 @@ def _node_state(matrix: Tensor, mask: Tensor | None, weights: Tensor, *states: T
 
 
 SAMPLED_NUMBERS = 2**20
-"""Numbers of a state times edges and time steps, on which executors are timed; at least one step, and at most the following."""
+"""Numbers in a state, times edges and time steps, on which executors are timed; at least one step, and at most the number below."""
 MOST_SAMPLED_STEPS = 4
 
 
 class Workspace:
-    """Memory that is used again by the next time step, and by the next pass: to allocate it takes as long as to compute with it."""
+    """Memory that time steps and passes reuse, because allocating it would take as long as computing with it."""
 
     def __init__(self) -> None:
         self._free: dict[int, list[Tensor]] = {}
@@ -187,7 +188,7 @@ class Workspace:
         return Workspace()
 
     def take(self, count: int, like: Tensor) -> Tensor:
-        """Returns uninitialised memory: (count, *like.shape)"""
+        """Returns uninitialised memory of shape (count, *like.shape)."""
         kind = (like.shape, like.dtype)
         if kind != self._kind:
             self._free, self._kind = {}, kind
@@ -195,13 +196,13 @@ class Workspace:
         return free.pop() if free else like.new_empty(count, *like.shape)
 
     def release(self, piece: Tensor) -> None:
-        """Takes back memory that nobody reads any more."""
+        """Takes back memory that is no longer read."""
         if (piece.shape[1:], piece.dtype) == self._kind:
             self._free.setdefault(len(piece), []).append(piece)
 
 
 def _read(states: Sequence[Tensor], mask: Tensor | None, out: Tensor) -> Tensor:
-    """Copies the inputs of the matrix product into ``out``: (inputs, B, hidden)"""
+    """Copies the inputs of the matrix product into ``out``, of shape (inputs, B, hidden)."""
     for state, place in zip(states, out):
         if mask is None:
             place.copy_(state)
@@ -211,14 +212,14 @@ def _read(states: Sequence[Tensor], mask: Tensor | None, out: Tensor) -> Tensor:
 
 
 def _multiply(read: Tensor, matrix: Tensor, out: Tensor) -> Tensor:
-    """Gates and updates one after the other, each contiguous: (2·inputs, B, hidden)"""
+    """Computes the gates and then the updates, each contiguous, as one tensor of shape (2·inputs, B, hidden)."""
     for half, products in zip(matrix.chunk(2, dim=1), out.chunk(2)):
         torch.mm(read.flatten(0, 1), half, out=products.flatten(0, 1))
     return out
 
 
 def _activate(states: Sequence[Tensor], products: Tensor, weights: Tensor) -> Tensor:
-    """Computes a node's state from the products of its inputs, whose gates are replaced by their sigmoids."""
+    """Computes a node's state from the products of its inputs; replaces the gates in them by their sigmoids."""
     gates, updates = products.chunk(2)
     total, weights = torch.empty_like(states[0]), weights.contiguous()
     kernels(total).activate(
@@ -230,7 +231,7 @@ def _activate(states: Sequence[Tensor], products: Tensor, weights: Tensor) -> Te
 def _activate_backward(
     gradient: Tensor, states: Sequence[Tensor], products: Tensor, weights: Tensor, needs_weights: bool
 ) -> tuple[list[Tensor], Tensor | None]:
-    """Returns the gradients of the states past the gates, and of the weights. Products are replaced by their gradients."""
+    """Returns the gradients of the states past the gates, and of the weights; replaces the products by their gradients."""
     gates, updates = products.chunk(2)
     of_states = [torch.empty_like(state) for state in states]
     sums, weights = torch.zeros(len(states), 4, dtype=torch.float64), weights.contiguous()
@@ -248,10 +249,10 @@ def _activate_backward(
 
 
 class _NodeState(torch.autograd.Function):
-    """A node's state from its matrix (hidden, 2·hidden), the mask (B, hidden) or None, weights (inputs, activations), states (B, hidden).
+    """Computes a node's state from matrix (hidden, 2·hidden), mask (B, hidden) or None, weights (inputs, activations), states (B, hidden).
 
-    With the mean m of its activations, weighted by p / q, an edge adds q (s + c (m − s)). The products wait for the derivative in memory
-    that is used over and over; a second derivative of the same pass computes them again.
+    With the mean m of its activations, weighted by p / q, an edge adds q (s + c (m − s)). The products are kept for the derivative in
+    reused memory; a second derivative of the same pass recomputes them.
     """
 
     @staticmethod
@@ -272,7 +273,7 @@ class _NodeState(torch.autograd.Function):
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         matrix, mask, weights, *states = context.saved_tensors
         _, needs_matrix, _, needs_weights, *_ = context.needs_input_grad
-        products, context.products = context.products, None  # what follows overwrites them
+        products, context.products = context.products, None  # the following code overwrites them
         of_matrix, of_weights, *of_states = _NodeStateBackward.apply(
             context.workspace, products, needs_matrix, needs_weights, *gradients, matrix, mask, weights, *states
         )
@@ -280,7 +281,7 @@ class _NodeState(torch.autograd.Function):
 
 
 class _NodeStateBackward(torch.autograd.Function):
-    """The derivative of :class:`_NodeState`. Its own derivative, which only exact Hessians need, is autograd's."""
+    """Computes the derivative of :class:`_NodeState`; autograd computes the second derivative, which only exact Hessians need."""
 
     @staticmethod
     def forward(

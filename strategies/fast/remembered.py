@@ -1,4 +1,4 @@
-"""Remembers which executor was the fastest, in ``executors.json`` of the user's cache folder."""
+"""Stores the choice of the fastest executor in ``executors.json`` in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 __all__ = ['choice_key', 'memory_file', 'recall', 'remember']
 
 ENTRIES = 500
-"""Choices that are remembered; older ones are forgotten."""
+"""Largest number of choices in the file; the oldest choices are removed."""
 
 _IN_PROCESS: dict[tuple[str, str], dict[str, Any]] = {}
-"""Choices of this process, by file and key: it keeps them where the file cannot be written."""
+"""(file, key) → choice of this process, which is kept even if the file cannot be written."""
 
 
 def memory_file() -> Path | None:
-    """Returns the file of remembered choices; None where the user has no home."""
+    """Returns the file of remembered choices; None if the user has no home folder."""
     try:
         return cache_folder() / 'executors.json'
     except RuntimeError:
@@ -36,7 +36,7 @@ def memory_file() -> Path | None:
 
 
 def recall(path: Path | None, key: str, candidates: Sequence[str]) -> ExecutorRecord | None:
-    """Returns the choice remembered under a key; None if it is none of these candidates."""
+    """Returns the choice stored under a key; None if there is no such choice among the candidates."""
     for entry in (_entries(path).get(key), _IN_PROCESS.get((str(path), key))):
         if isinstance(entry, dict) and entry.get('name') in candidates:
             times = entry.get('milliseconds')
@@ -46,7 +46,7 @@ def recall(path: Path | None, key: str, candidates: Sequence[str]) -> ExecutorRe
 
 
 def _entries(path: Path | None) -> dict[str, Any]:
-    """The entries of the file; none if it is damaged or missing."""
+    """Returns the entries of the file; empty if it is damaged or missing."""
     try:
         entries = json.loads(path.read_text('utf-8')) if path is not None else {}
     except (OSError, ValueError):
@@ -55,7 +55,7 @@ def _entries(path: Path | None) -> dict[str, Any]:
 
 
 def remember(path: Path | None, key: str, candidates: Sequence[str], record: ExecutorRecord) -> ExecutorRecord:
-    """Notes and returns a choice, or returns that of another process which has noted one meanwhile."""
+    """Stores and returns a choice, or returns the choice that another process has stored meanwhile."""
     entry = {'name': record['name'], 'milliseconds': record['milliseconds']}
     try:
         if path is None:
@@ -68,13 +68,13 @@ def remember(path: Path | None, key: str, candidates: Sequence[str], record: Exe
             entries = {**_entries(path), key: entry}
             write_text(path, json.dumps(dict(list(entries.items())[-ENTRIES:]), indent=1) + '\n')
     except OSError:
-        pass  # without the file, each process chooses
+        pass  # without the file, each process chooses by itself
     _IN_PROCESS[str(path), key] = entry
     return record
 
 
 def choice_key(cell: ExecutedCell, candidates: Sequence[str], inputs: CellInputs, place: Place) -> str:
-    """Returns a digest of machine, software, cell and sizes: the same where the same choice is to be expected."""
+    """Returns a digest of machine, software, cell and sizes, which determine the fastest executor."""
     parts = (
         _processor(inputs[0].device),
         f'{torch.get_num_threads()} threads',
@@ -103,7 +103,7 @@ def _processor(device: torch.device) -> str:
 
 @functools.cache
 def _source() -> str:
-    """A digest of the executors themselves."""
+    """Returns a digest of the executors' source code."""
     folder = Path(__file__).parent
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(path for path in folder.rglob('*') if path.suffix in ('.py', '.h', '.cpp')):

@@ -1,4 +1,4 @@
-"""Times the executors that can compute a cell, without a trace in anything else."""
+"""Times the executors that can compute a cell, without side effects."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 __all__ = ['timed']
 
 BUDGET = 0.5
-"""Seconds after which no further round of timing begins."""
+"""Time in seconds after which no further round of timing begins."""
 ROUNDS = 5
 PORTIONS = 1, 4
-"""How much larger the second sample is than the first: large enough to leave the caches, as whole batches do."""
+"""Relative sizes of the two samples; the second one exceeds the caches, as whole batches do."""
 CLEARLY_SLOWER = 1.5
-"""Ratio of times from which an executor is not timed again beside one preferred to it: larger samples favour preferred executors."""
+"""Ratio of times above which an executor is not timed again if the faster one is preferred, because larger samples favour that one."""
 HOPELESS = 4.0
-"""Ratio of times from which an executor is not timed again, whatever the faster one is."""
+"""Ratio of times above which an executor is not timed again, whichever executor is faster."""
 
 
 def timed(cell: ExecutedCell, candidates: Sequence[str], inputs: CellInputs) -> dict[str, float]:
-    """Seconds of a forward and backward pass of a cell on a part of its inputs, by executor: the best of a few.
+    """Returns executor → shortest time, in seconds, of a few forward and backward passes of a cell on a part of its inputs.
 
-    Executors that are clearly slower on a small part are not timed on a larger one: their times are multiplied by its size.
-    Nothing else changes: neither buffers, gradients and modes of the cell, nor the random state.
+    Executors that are clearly slower on a small part are not timed on a larger part; their times are multiplied by its relative size. The
+    buffers, gradients and modes of the cell and the random state are unchanged afterwards.
     """
     end = time.perf_counter() + BUDGET
     best: dict[str, float] = {}
@@ -55,7 +55,7 @@ def timed(cell: ExecutedCell, candidates: Sequence[str], inputs: CellInputs) -> 
 
 
 def _worth_timing(candidates: Sequence[str], seconds: Mapping[str, float]) -> list[str]:
-    """The candidates, in the order of preference, that may still turn out to be the fastest."""
+    """Returns the candidates that may still be the fastest, in the order of preference."""
     least = min(seconds[name] for name in candidates)
     return [
         name
@@ -66,7 +66,7 @@ def _worth_timing(candidates: Sequence[str], seconds: Mapping[str, float]) -> li
 
 
 class _Sample:
-    """A part of a cell's inputs, and what a search differentiates by: inputs, weights of the cell and α."""
+    """A part of a cell's inputs, with the tensors by which a search differentiates: inputs, weights and α."""
 
     def __init__(self, cell: ExecutedCell, inputs: CellInputs, portion: int) -> None:
         parts = [None if x is None else x.detach().clone() for x in cell.sample(*inputs, portion=portion)]
@@ -75,7 +75,7 @@ class _Sample:
         self._wanted = [*(x.requires_grad_() for x in parts[:2]), *_parameters(cell)]
 
     def time(self, candidates: Sequence[str], best: dict[str, float]) -> None:
-        """Times each candidate once, and notes the seconds that are less than those noted."""
+        """Times each candidate once, and updates its shortest time in seconds."""
         for name in candidates:
             seconds = _one_pass(self._cell, name, self._parts, self._wanted)
             best[name] = min(best.get(name, seconds), seconds)
@@ -92,13 +92,13 @@ def _one_pass(cell: ExecutedCell, name: str, sample: Sequence[Tensor | None], wa
 
 
 def _parameters(cell: ExecutedCell) -> list[Tensor]:
-    """The tensors that a search differentiates by: weights of the cell, and all α."""
+    """Returns the tensors by which a search differentiates: weights of the cell and all α."""
     return [*cell.parameters(), *cell.alphas()]
 
 
 @contextmanager
 def _unchanged(cell: ExecutedCell, device: torch.device) -> Iterator[None]:
-    """Within the block the cell trains, with gradients of weights and α, whatever the surrounding pass is; afterwards all is as before."""
+    """Puts the cell in training mode, with gradients of weights and α, within the block, and restores its state afterwards."""
     modes = [(module, module.training) for module in cell.modules()]
     before = RandomState({device})
     kind = device.type

@@ -1,4 +1,4 @@
-"""Strategies without a supernet, which train cells one by one: random search, evolution, and the interface for others."""
+"""Strategies without a supernet, which train cells one by one: random search, evolution, and their common interface."""
 
 from nni_darts.strategies.trained.aging import Aging
 from nni_darts.strategies.trained.base import CellSpace, OneByOne, Scores

@@ -1,4 +1,4 @@
-"""Aging evolution (Real et al., AAAI 2019, algorithm 1): which cell is trained next, given how good the others are. Imports no torch."""
+"""Aging evolution (Real et al., AAAI 2019, algorithm 1): proposes the next cell from the scores of earlier ones. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ['Aging']
 
 _ATTEMPTS = 1000
 _NEAR = 50
-"""So many mutations of a parent are tried before mutations of mutations are."""
+"""Number of mutations of a parent to try before mutations of mutations."""
 
 
 Whole = Annotated[int, Field(ge=1)]
 
 
 class Aging(Settings, OneByOne):
-    """Aging evolution: random cells first, then children of the best cell in a sample of the youngest ones. No cell comes twice.
+    """Aging evolution: random cells first, then children of the best cell in a sample of the youngest cells. No cell is repeated.
 
-    A cell's parent is drawn once all but the last ``parallel`` − 1 cells before it are trained, and these are not waited for. That is a
-    setting, and not what the machine does, so that the same seed trains the same cells on any machine.
+    A cell's parent is drawn once all earlier cells except the last ``parallel`` − 1 are trained. ``parallel`` is a setting, and does not
+    depend on the machine, so that the same seed trains the same cells on every machine.
 
     Raises:
         ValueError: for a value outside its range.
@@ -50,15 +50,15 @@ class Aging(Settings, OneByOne):
 
     @property
     def least(self) -> int:
-        """One child."""
+        """The fewest cells that include one child: ``population`` + 1."""
         return self.population + 1
 
     def waits_for(self, number: int) -> int:
-        """See :class:`Aging`."""
+        """Returns how many cells must have been trained before a cell is proposed; see :class:`Aging`."""
         return 0 if number <= self.population else number - self.parallel
 
     def propose(self, space: CellSpace, rng: random.Random, cells: Sequence[Any], scores: Scores) -> Any | None:
-        """A cell that is not known yet, near the best of a sample of the population; a random one if none of them has a score."""
+        """Returns a new cell near the best of a sample of the population, or a random cell if no cell of the sample has a score."""
         known, youngest = set(cells), len(scores)
         living = range(max(1, youngest - self.population + 1), youngest + 1)
         able = [number for number in living if scores[number] is not None]
@@ -69,7 +69,7 @@ class Aging(Settings, OneByOne):
 
 
 def _new(known: set[Any], propose: Callable[[int, Any | None], Any]) -> Any | None:
-    """The first proposal (given its number and the one before) that is not known; None if there is none among many."""
+    """Returns the first new proposal (given its number and the preceding proposal); None if many proposals are all known."""
     last: Any | None = None
     for attempt in range(_ATTEMPTS):
         last = propose(attempt, last)

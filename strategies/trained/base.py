@@ -1,4 +1,4 @@
-"""The interface of strategies without a supernet: they train cells one by one and keep the best. Imports no torch."""
+"""The interface of strategies without a supernet, which train cells one by one and keep the best. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Cell = Any
 """A hashable description of an architecture, such as a genotype."""
 
 Scores = Mapping[int, float | None]
-"""Number of a cell, from 1 → its score, larger is better; None for a cell whose training gave no result."""
+"""Number of a cell, from 1 → its score (larger is better); None for a cell whose training gave no result."""
 
 
 class CellSpace(Protocol):
-    """The space from which cells come: that of a recipe, or any NNI model space."""
+    """The space from which cells are drawn: the space of a recipe, or any NNI model space."""
 
     def random_cell(self, rng: random.Random) -> Hashable:
         """Draws a cell uniformly."""
@@ -26,14 +26,14 @@ class CellSpace(Protocol):
 
 
 class OneByOne:
-    """Names the cells of a search one after the other; each is trained separately for a short time, and the best one is kept.
+    """Proposes the cells of a search one by one; each is trained separately for a short time, and the best cell is kept.
 
-    A subclass has an attribute ``cells``, the number of cells that are trained in all, which is also a keyword argument of its
-    constructor, and implements :meth:`propose`. In an experiment each cell is a trial, and several may be in training at a time.
+    A subclass implements :meth:`propose`, and has an attribute ``cells``, the total number of cells to train, which is also a keyword
+    argument of its constructor. In an experiment, each cell is a trial, and several cells may be in training at the same time.
 
     Attributes:
-        cells: number of cells that are trained in all.
-        least: fewest cells with which the strategy makes sense; a limited time pays for at least so many.
+        cells: total number of cells to train.
+        least: smallest number of cells with which the strategy makes sense; a time limit never plans fewer cells.
 
     Example:
         >>> class Draw(OneByOne):
@@ -48,40 +48,42 @@ class OneByOne:
 
     @property
     def least(self) -> int:
-        """The fewest cells with which the strategy makes sense."""
+        """The smallest number of cells with which the strategy makes sense."""
         return 1
 
     def waits_for(self, number: int) -> int:
         """Returns how many cells must have been trained before a cell is proposed: all earlier ones, unless overridden.
 
         Args:
-            number: number of the cell, from 1. With smaller results more cells are in training at a time.
+            number: number of the cell, from 1.
+
+        A smaller result lets more cells be in training at the same time.
         """
         return number - 1
 
     def propose(self, space: CellSpace, rng: random.Random, cells: Sequence[Cell], scores: Scores) -> Cell | None:
-        """Returns the next cell, or None if there is no other one.
+        """Returns the next cell, or None if the space has no further cell to propose.
 
         Args:
             space: draws and mutates cells.
             rng: the only source of random numbers, so that the same seed and scores give the same cells.
-            cells: the cells before this one; the first has number 1.
-            scores: scores of the first cells, as many as :meth:`waits_for` says.
+            cells: all earlier cells; the first cell has number 1.
+            scores: scores of the first cells; :meth:`waits_for` gives their number.
         """
         raise NotImplementedError
 
     def named(self, space: CellSpace, seed: int, scores: Scores) -> list[Cell]:
-        """Returns the cells that can be named by now, in their order.
+        """Returns all cells that can be proposed by now, in order.
 
         A pure function: the same seed and scores give the same cells, and more scores only add cells at the end.
 
         Args:
             space: draws and mutates cells.
-            seed: seed of everything that is drawn.
-            scores: scores of the cells whose training has ended; the other cells are still in training.
+            seed: seed of all random numbers.
+            scores: scores of all cells whose training has ended.
 
         Returns:
-            At most ``cells`` cells; fewer in the end only where a space has no more of them.
+            At most ``cells`` cells. Once all are trained, there are fewer only if the space has no further cells.
         """
         cells: list[Cell] = []
         beginning = random.Random(seed)

@@ -1,4 +1,4 @@
-"""Strategies that train models of any NNI space from scratch, one after the other in the calling process, and keep the best."""
+"""Strategies that train models of any NNI space from scratch, one by one in the calling process, and keep the best."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from nni_darts.strategies.trained.random_cells import RandomCells
 __all__ = ['Evolution', 'InProcess', 'RandomSearch', 'SampleSpace', 'choices_of', 'fresh_copy', 'random_sample']
 
 Model = tuple[tuple[str, Any], ...]
-"""A sample that can be compared: labels with what was chosen, inputs as tuples."""
+"""A hashable sample: (label, chosen value) pairs, with several chosen inputs as a tuple."""
 
 
 @typed
 class InProcess(OneShotStrategy):
-    """Trains the models that a :class:`OneByOne` names. Under ``nnictl`` such cells are trials of their own instead.
+    """Trains the models that a :class:`OneByOne` proposes. In an experiment under ``nnictl``, such models are separate trials instead.
 
     Args:
-        proposer: names one model after the other.
-        seed: seed of everything that is drawn.
-        optimize_mode: whether a higher metric is better (``maximize``) or a lower one (``minimize``: perplexity, a loss).
+        proposer: proposes one model after the other.
+        seed: seed of all random numbers.
+        optimize_mode: ``maximize`` if a higher metric is better, ``minimize`` if a lower one is (perplexity, a loss).
 
     Attributes:
-        trained: every model that was trained, in order.
+        trained: all models trained so far, in order.
 
     Raises:
-        ValueError: for another mode.
+        ValueError: for any other mode.
     """
 
     one_by_one = True
@@ -72,7 +72,7 @@ class InProcess(OneShotStrategy):
             scores[number] = self.train(space.sample(models[number - 1]))
 
     def train(self, sample: dict[str, Any]) -> float | None:
-        """Trains the model of a sample; its final metric, larger is better, or None if it reported none."""
+        """Trains the model of a sample. Returns its final metric so that larger is better, or None if it reported no metric."""
         space = self.model_space.model_space
         with model_context(sample):
             network = type(space)(*space.trace_args, **space.trace_kwargs)
@@ -87,15 +87,15 @@ class InProcess(OneShotStrategy):
         return model.metric if self.optimize_mode == 'maximize' else -model.metric
 
     def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
-        """The trained models, best first."""
+        """Yields the trained models, best first."""
         done = [model for model in self.trained if model.metric is not None]
         yield from (sorted(done, key=lambda model: -(self._score(model) or 0.0)) if sort else done)[:limit]
 
     def select(self) -> dict[str, Any]:
-        """The best model's sample.
+        """Returns the sample of the best model.
 
         Raises:
-            RuntimeError: if no model was trained or none reported a final metric.
+            RuntimeError: if no model has reported a final metric.
         """
         for model in self.list_models():
             return model.sample
@@ -103,7 +103,7 @@ class InProcess(OneShotStrategy):
 
 
 class _FixedModel(RawFormatModelSpace):
-    """One trained-from-scratch model in the form NNI's engine runs."""
+    """A model to train from scratch, in the form that NNI's engine runs."""
 
     def __init__(self, network: nn.Module, evaluator: Lightning, sample: dict[str, Any]) -> None:
         super().__init__(network, evaluator)
@@ -115,21 +115,22 @@ class _FixedModel(RawFormatModelSpace):
 
 
 def fresh_copy(evaluator: Lightning) -> Lightning:
-    """A Lightning evaluator can be used once; the loaders' data need no copy."""
+    """Returns a copy of a Lightning evaluator, which can be used only once; the copy shares the loaders' data."""
     loaders = [evaluator.train_dataloaders, evaluator.val_dataloaders, evaluator.datamodule]
     return copy.deepcopy(evaluator, {id(loader): loader for loader in loaders if loader is not None})
 
 
 @typed
 class RandomSearch(InProcess):
-    """Trains ``samples`` random models of the space from scratch, one after the other, and keeps the best by its final metric.
+    """Trains random models of the space from scratch, one by one, and keeps the best by its final metric.
 
     Args:
-        samples: how many models to train.
-        seed, optimize_mode: as for :class:`InProcess`.
+        samples: number of models to train.
+        seed: as for :class:`InProcess`.
+        optimize_mode: as for :class:`InProcess`.
 
     Raises:
-        ValueError: for fewer than one sample, or another mode.
+        ValueError: for fewer than one sample, or an unknown mode.
     """
 
     def __init__(self, samples: int = 8, seed: int = 1, optimize_mode: Literal['maximize', 'minimize'] = 'maximize') -> None:
@@ -140,13 +141,16 @@ class RandomSearch(InProcess):
 
 @typed
 class Evolution(InProcess):
-    """Trains ``cells`` models of the space from scratch, random ones first, then children of the best, and keeps the best of all.
+    """Trains models of the space from scratch by aging evolution, and keeps the best: random models first, then children of good ones.
 
     A child differs from its parent in one operation or one input. No model is trained twice.
 
     Args:
-        cells, population, sample: as for :class:`~nni_darts.strategies.trained.Aging`; one model is trained at a time.
-        seed, optimize_mode: as for :class:`InProcess`.
+        cells: total number of models to train.
+        population: as for :class:`~nni_darts.strategies.trained.Aging`.
+        sample: as for :class:`~nni_darts.strategies.trained.Aging`.
+        seed: as for :class:`InProcess`.
+        optimize_mode: as for :class:`InProcess`.
 
     Raises:
         ValueError: for a setting outside its range.
@@ -164,7 +168,7 @@ class Evolution(InProcess):
 
 
 class SampleSpace:
-    """The models of an NNI space, to be drawn and mutated as a :class:`~nni_darts.strategies.trained.CellSpace`.
+    """The :class:`~nni_darts.strategies.trained.CellSpace` of an NNI model space: draws and mutates its models.
 
     Args:
         space: an NNI model space.
@@ -174,10 +178,10 @@ class SampleSpace:
         topology = edge_topology(list(space.modules()))
         self._mutables = space.simplify()
         self._edges = [edge for labels in topology.edges.values() for edge in labels]
-        # Mutables that are no choices among values can be drawn, but have no neighbours.
+        # Mutables that are not choices among values can be drawn, but have no neighbours.
         only_choices = all(isinstance(mutable, (Categorical, CategoricalMultiple)) for mutable in self._mutables.values())
         self._choices = choices_of(self._mutables, topology) if only_choices else None
-        # NNI wants a value for every label; what lies on an edge that is not chosen is not built.
+        # NNI requires a value for every label; operations on edges that are not chosen are not built.
         self._first = {label: values[0] for label, values in self._choices.operations.items()} if self._choices else {}
 
     def random_cell(self, rng: random.Random) -> Model:
@@ -185,10 +189,10 @@ class SampleSpace:
         return self._frozen(random_sample(self._mutables, self._edges, rng))
 
     def mutated_cell(self, model: Model, rng: random.Random) -> Model:
-        """Returns a model with one other operation or one other input.
+        """Returns a copy of a model in which one operation or one input is another one.
 
         Raises:
-            ValueError: for a space with a mutable that is no choice among values.
+            ValueError: if the space has a mutable that is not a choice among values.
         """
         if self._choices is None:
             other = next(label for label, mutable in self._mutables.items() if not isinstance(mutable, (Categorical, CategoricalMultiple)))
@@ -196,7 +200,7 @@ class SampleSpace:
         return self._frozen(self._choices.mutated(self.sample(model), rng))
 
     def model(self, sample: Mapping[str, Any]) -> Model:
-        """Returns the model of an NNI sample; two samples that differ only in what is not built are one model."""
+        """Returns the model of an NNI sample. Samples that differ only in parts that are not built are the same model."""
         return self._frozen(sample)
 
     def sample(self, model: Model) -> dict[str, Any]:
@@ -210,7 +214,7 @@ class SampleSpace:
 
 
 def random_sample(mutables: Mapping[str, Any], edges: Sequence[str], rng: random.Random) -> dict[str, Any]:
-    """A sample drawn uniformly from NNI's mutables (label → mutable); an edge of a cell is never ``none``."""
+    """Draws a sample uniformly from NNI's mutables (label → mutable); an edge of a cell is never ``none``."""
     sample: dict[str, Any] = {}
     for label, mutable in mutables.items():
         if isinstance(mutable, CategoricalMultiple):
@@ -224,10 +228,10 @@ def random_sample(mutables: Mapping[str, Any], edges: Sequence[str], rng: random
 
 
 def choices_of(mutables: Mapping[str, Any], topology: Topology) -> Choices:
-    """NNI's mutables (label → mutable) as choices.
+    """Returns NNI's mutables (label → mutable) as choices.
 
     Raises:
-        ValueError: for a mutable that is no choice among values.
+        ValueError: if a mutable is not a choice among values.
     """
     edges = {edge for labels in topology.edges.values() for edge in labels}
     operations: dict[str, tuple[Any, ...]] = {}

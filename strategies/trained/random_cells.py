@@ -1,4 +1,4 @@
-"""Random search: the baseline of the DARTS paper (Liu et al., ICLR 2019, section 3; Li & Talwalkar, UAI 2019). Imports no torch."""
+"""Random search, the baseline of the DARTS paper (Liu et al., ICLR 2019, section 3; Li & Talwalkar, UAI 2019). Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ['RandomCells']
 
 
 class RandomCells(Settings, OneByOne):
-    """Draws every cell uniformly; none waits for another one.
+    """Draws every cell uniformly. Cells do not depend on each other, so all can be trained at the same time.
 
     Raises:
         ValueError: for fewer than one cell.
@@ -28,9 +28,9 @@ class RandomCells(Settings, OneByOne):
     cells: Annotated[int, Field(ge=1)] = setting(24, 'cells that are trained in all', recipe='search.random_samples')
 
     def waits_for(self, number: int) -> int:
-        """None."""
+        """Returns 0, because a random cell does not depend on any score."""
         return 0
 
     def propose(self, space: CellSpace, rng: random.Random, cells: Sequence[Any], scores: Scores) -> Any:
-        """See :class:`OneByOne`."""
+        """Draws the next cell. Arguments as for :meth:`OneByOne.propose`."""
         return space.random_cell(rng)
