@@ -31,7 +31,7 @@ def own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) 
     """
     kind = named(path, 'space')
     if not (isinstance(kind, type) and issubclass(kind, ModelSpace)):
-        raise InputError(f'space {path!r} is no ModelSpace: it must be a class that derives from nni.nas.nn.pytorch.ModelSpace')
+        raise InputError(f'space {path!r} is not a ModelSpace: it must be a class that derives from nni.nas.nn.pytorch.ModelSpace')
     # NNI replaces the constructor and keeps the original under this name.
     parameters = list(inspect.signature(getattr(kind, '_init_wrapped', kind.__init__)).parameters.values())[1:]  # type: ignore[arg-type, misc]
     named_parameters = [parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
@@ -56,7 +56,7 @@ def check_own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, 
     with torch.device('meta'), torch.no_grad():
         space = own_space(path, settings, facts)
         if not space.simplify():
-            raise InputError(f'space {path!r} has nothing to choose: it must hold mutables of NNI, such as LayerChoice')
+            raise InputError(f'space {path!r} has no choices: it must contain mutables of NNI, such as LayerChoice')
         images = torch.empty(2, facts['in_channels'], *facts['image_size'])
         with in_user_code(path, 'space', source_file(type(space))):
             answers = space.default()(images)

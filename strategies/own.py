@@ -97,14 +97,14 @@ def _one_by_one(name: str, made_by: Callable[..., Any]) -> bool:
         return bool(getattr(_hints(made_by).get('return'), 'one_by_one', False))
     found = getattr(made_by, 'one_by_one', None)
     if found is None:
-        raise InputError(f'strategy {name!r} is a class, but no strategy; {_STRATEGIES}')
+        raise InputError(f'strategy {name!r} is a class, but not a strategy; {_STRATEGIES}')
     return bool(found)
 
 
 def _check_kind(name: str, built: Any, one_by_one: bool) -> None:
     found = getattr(built, 'one_by_one', None)
     if found is None:
-        raise InputError(f'strategy {name!r} returns an object of type {type(built).__name__}, which is no strategy; {_STRATEGIES}')
+        raise InputError(f'strategy {name!r} returns an object of type {type(built).__name__}, which is not a strategy; {_STRATEGIES}')
     if found and not one_by_one:
         raise InputError(f'strategy {name!r} returns a strategy that trains cells one by one: annotate the function with "-> OneByOne"')
 

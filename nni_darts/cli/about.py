@@ -123,9 +123,9 @@ def recipes(name: str | None) -> None:
 
 @main.command(short_help='List the search spaces.')
 def spaces() -> None:
-    """List the spaces that a recipe can name as space.name: those of this package and those that installed packages register.
+    """List the spaces that a recipe can name as space.name: spaces of this package, and spaces that installed packages register.
 
-    A space of your own is named package.module:Class, without being registered.
+    A space of your own needs no registration: name it package.module:Class.
 
     \b
     Example:

@@ -124,7 +124,7 @@ def query_nats_bench(folder: str | Path, genotype: NasBench201Genotype) -> dict[
     try:
         nats_bench = importlib.import_module('nats_bench')
     except ImportError:
-        raise InputError('NATS-Bench is read with a package of its own: pip install nats_bench') from None
+        raise InputError('reading NATS-Bench requires the package nats_bench: pip install nats_bench') from None
     try:
         api = nats_bench.create(str(folder), 'tss', fast_mode=True, verbose=False)
         index = api.query_index_by_arch(genotype.to_text())

@@ -345,7 +345,7 @@ def _full_concat(nodes: int) -> tuple[int, ...]:
 
 def _checked_edges(kind: str, edges: Any) -> tuple[Edge, ...]:
     if edges is None:
-        raise ValueError(f'{kind} is None: one cell of another space; a genotype here has a normal and a reduction cell')
+        raise ValueError(f'{kind} is None, as in a space with a single cell; a genotype here has a normal and a reduction cell')
     edges = flat_edges(kind, edges, _INPUTS_PER_NODE)
     if not isinstance(edges, (list, tuple)) or not edges or len(edges) % _INPUTS_PER_NODE:
         raise ValueError(f'{kind} must list (operation, input) pairs, two for each node')

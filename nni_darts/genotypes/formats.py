@@ -60,7 +60,7 @@ def genotype_from_text(text: str) -> AnyGenotype:
     if text.startswith(('(', '[')) and isinstance(data := reads_as_data(text), tuple):
         if data and not any(isinstance(entry, (str, tuple, dict)) for entry in data):
             return NasBench201Genotype(naslib_operations(data))
-        raise ValueError(f'{text[:60]!r} is a list of a graph cell or of another space; {_FORMS}')
+        raise ValueError(f'{text[:60]!r} is a list that describes a graph cell or a cell of another space; {_FORMS}')
     text = last_call(text) or text
     return (RnnGenotype if 'recurrent' in text else Genotype).from_text(text)
 
@@ -88,7 +88,7 @@ def _from_own_sample(sample: Mapping[str, Any]) -> AnyGenotype:
     try:
         return genotype_from_sample(sample)
     except TypeError:  # a number instead of a list of inputs
-        raise ValueError('this is no sample of a space here: inputs must be lists of numbers, operations names') from None
+        raise ValueError('this is not a sample of a known space: inputs must be lists of numbers, and operations must be names') from None
 
 
 def genotype_from_file(text: str, name: str = '') -> AnyGenotype:

@@ -101,7 +101,7 @@ class Recipe(Section):
                 value = getattr(getattr(self, name), size)
                 if self.devices > 1 and (value % self.devices or value < 2 * self.devices):
                     raise ValueError(
-                        f'{name}.{size} is that of all devices together: with devices: {self.devices} it must be a multiple of '
+                        f'{name}.{size} is the total over all devices: with devices: {self.devices} it must be a multiple of '
                         f'{self.devices} from {2 * self.devices}, not {value}'
                     )
 

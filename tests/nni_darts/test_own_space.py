@@ -100,7 +100,7 @@ def test_a_registered_space_has_a_short_name(folder: Path) -> None:
     [
         (['space.name=nowhere:GhostNet'], "no module 'nowhere' for space 'nowhere:GhostNet' in .* or on PYTHONPATH"),
         (['space.name=ghosts:Spook'], "module 'ghosts' has no 'Spook'"),
-        (['space.name=ghosts:Ghost'], 'is no ModelSpace: it must be a class that derives from'),
+        (['space.name=ghosts:Ghost'], 'is not a ModelSpace: it must be a class that derives from'),
         (['space.name=ghosts:GhostNet', 'space.settings={depth: 3}'], "has no setting 'depth'; it has width, num_classes, in_channels"),
         (['space.name=ghosts:GhostNet', 'space.settings={width: wide}'], r'failed: \w+Error: .*ghosts.py:\d+'),
         (['space.name=ghosts:GhostNet', 'space.settings={num_classes: 3}'], r'gives \(2, 3\) for two images of \(1, 8, 8\)'),

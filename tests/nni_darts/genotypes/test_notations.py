@@ -110,7 +110,7 @@ CONFUSED = (
         ('Genotype(normal=[], normal_concat=None, reduce=None, reduce_concat=None)', 'normal must list'),
         (CONFUSED, "'sep_3x3' is of another space"),
         ("{'matrix': [[0, 1], [0, 0]], 'ops': ['input', 'output']}", 'NAS-Bench-101'),
-        ('[[("nor_conv_3x3", 0)], [("none", 1)]]', 'graph cell or of another space'),
+        ('[[("nor_conv_3x3", 0)], [("none", 1)]]', 'graph cell or a cell of another space'),
         ('(4, 0, 3, 1, 4)', 'numbering of NASLib: 0 skip_connect, 1 none'),
         ('(4, 0, 3, 1, 4, 5)', 'numbering of NASLib'),
         ("{'normal/op_2_0': 'sep_conv_3x3'}", "no value for 'normal/input_2_0'"),

@@ -149,7 +149,7 @@ def test_parts_of_text_are_columns(folder: Path, monkeypatch: pytest.MonkeyPatch
     [
         ('digits', {'devices': 0}, 'devices = 0 is wrong'),
         ('digits', {'devices': 'two'}, "devices = 'two' is wrong"),
-        ('digits', {'devices': 3}, 'search.batch_size is that of all devices together: .* a multiple of 3 from 6, not 64'),
+        ('digits', {'devices': 3}, 'search.batch_size is the total over all devices: .* a multiple of 3 from 6, not 64'),
         ('digits', {'devices': 2, 'retrain.batch_size': 2}, 'retrain.batch_size .* a multiple of 2 from 4, not 2'),
         ('digits', {'devices': 2, 'accelerator': 'mps'}, 'accelerator mps has one'),
         ('pydoc', {'devices': 4}, 'retrain.evaluation_batch_size .* a multiple of 4 from 8, not 10'),
