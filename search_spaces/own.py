@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -32,8 +32,7 @@ def own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) 
     kind = named(path, 'space')
     if not (isinstance(kind, type) and issubclass(kind, ModelSpace)):
         raise InputError(f'space {path!r} is not a ModelSpace: it must be a class that derives from nni.nas.nn.pytorch.ModelSpace')
-    # NNI replaces the constructor and keeps the original under this name.
-    parameters = list(inspect.signature(getattr(kind, '_init_wrapped', kind.__init__)).parameters.values())[1:]  # type: ignore[arg-type, misc]
+    parameters = list(inspect.signature(_constructor(kind)).parameters.values())[1:]
     named_parameters = [parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
     if len(named_parameters) == len(parameters):
         for name in settings:
@@ -42,6 +41,15 @@ def own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) 
     known = {name: value for name, value in facts.items() if name in named_parameters}
     with in_user_code(path, 'space', source_file(kind)):
         return kind(**{**known, **settings})
+
+
+def _constructor(kind: type[ModelSpace]) -> Callable[..., Any]:
+    """Returns the constructor as its author wrote it: NNI puts another one in its place, also in each class that inherits it."""
+    for parent in kind.__mro__:
+        written = vars(parent).get('_init_wrapped')
+        if written is not None and written.__name__ == '__init__':
+            return written
+    return kind.__init__
 
 
 def check_own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

@@ -85,6 +85,13 @@ def test_other_strategies_find_samples_of_it(folder: Path, strategy: str) -> Non
     assert set(sample) == {'block0', 'block1', 'block2', 'inputs'} and len(set(sample['inputs'])) == 2
 
 
+def test_a_constructor_may_be_inherited(folder: Path) -> None:
+    (folder / 'other.py').write_text(
+        'from ghosts import GhostNet\n\n\nclass Child(GhostNet):\n    pass\n\n\nclass Grandchild(Child):\n    pass\n'
+    )
+    done('search', '--strategy', 'random', '--output', 'found', sets=[*SHORT, 'space.name=other:Grandchild', 'space.settings={width: 8}'])
+
+
 def test_a_registered_space_has_a_short_name(folder: Path) -> None:
     (folder / 'ghost-1.0.dist-info').mkdir()
     (folder / 'ghost-1.0.dist-info' / 'METADATA').write_text('Metadata-Version: 2.1\nName: ghost\nVersion: 1.0\n')

@@ -322,7 +322,7 @@ def test_what_goes_wrong_in_another_process_is_said(
 import sys
 import numpy as np
 def images():
-    if sys.argv[0].endswith('ranks.py'):
+    if sys.argv[0].endswith('launch.py'):
         {action}
     return dict(np.load({str(folder / 'images.npz')!r}))
 """
