@@ -138,17 +138,19 @@ def listed(home: Path | None = None) -> dict[str, dict[str, Any]]:
         InputError: if the list itself is damaged. NNI would take it for an empty one, and overwrite it.
     """
     path = (home or _home()) / '.experiment'
+    found: Any = None
     for _ in range(_READS):
         if not path.exists():
             return {}
         try:
             text = path.read_text('utf-8')
-            found = json.loads(text) if text.strip() else {}
-            break
+            if text.strip():
+                found = json.loads(text)
+                break
+            found = {}  # if it stays empty
         except ValueError:
-            time.sleep(0.05)  # NNI is writing it
-    else:
-        found = None
+            found = None
+        time.sleep(0.05)  # NNI empties the file before it writes it
     if not isinstance(found, dict):
         raise InputError(
             f"NNI's list of experiments, {path}, is damaged: it holds no JSON object; repair it, or move it away, and NNI begins a new one."

@@ -110,11 +110,12 @@ def test_in_the_order_of_their_start(tmp_path: Path) -> None:
     assert [record.id for record in experiments(tmp_path)] == ['early', 'middle', 'late']
 
 
-def test_a_list_that_nni_is_writing_is_read_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize('written', [0, 0.5])
+def test_a_list_that_nni_is_writing_is_read_again(tmp_path: Path, written: float) -> None:
     listed(tmp_path)
     path = tmp_path / '.experiment'
     text = path.read_text()
-    path.write_text(text[: len(text) // 2])
+    path.write_text(text[: int(written * len(text))])
     threading.Timer(0.2, lambda: path.write_text(text)).start()
     assert [record.id for record in experiments(tmp_path)] == ['abc']
 
