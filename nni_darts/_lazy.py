@@ -18,7 +18,7 @@ from typing import Any
 
 from nni_darts.errors import InputError
 
-__all__ = ['FormerModules', 'check_module', 'failing_place', 'in_user_code', 'lazy_names', 'named', 'source_file']
+__all__ = ['FormerModules', 'check_module', 'failing_place', 'imported', 'in_user_code', 'lazy_names', 'named', 'source_file']
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -35,6 +35,12 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
         return getattr(importlib.import_module(homes[name]), name)
 
     return get, lambda: sorted(homes)
+
+
+def imported(path: str) -> Any:
+    """Imports an object of this package by ``module:name``, when it is needed."""
+    module, _, name = path.partition(':')
+    return getattr(importlib.import_module(module), name)
 
 
 class FormerModules(MetaPathFinder, Loader):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from typing import Any
 
 from torch import nn
 
+from nni_darts._lazy import imported
 from nni_darts.genotypes import AnyGenotype
 
 __all__ = ['network_from_genotype']
@@ -35,8 +35,7 @@ def network_from_genotype(
     Raises:
         ValueError: for impossible sizes, or an option that this kind of network does not have.
     """
-    module, _, name = genotype.network.partition(':')
-    build = getattr(importlib.import_module(module), name)
+    build = imported(genotype.network)
     sizes = {name: value for name, value in (('channels', channels), ('cells', cells), ('num_classes', num_classes)) if value is not None}
     parameters = inspect.signature(build).parameters
     if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):

@@ -19,7 +19,7 @@ from nni_darts.strategies.own import own_method
 if TYPE_CHECKING:
     from nni_darts._nni import OneShotStrategy
 
-__all__ = ['GROUP', 'check_name', 'create_strategy', 'file_name', 'find', 'full_name', 'installed', 'names']
+__all__ = ['GROUP', 'check_name', 'create_strategy', 'file_name', 'find', 'full_name', 'installed', 'names', 'row_parts']
 
 GROUP = 'nni_darts.strategies'
 """The group of entry points in which an installed package names its strategies."""
@@ -82,8 +82,14 @@ def full_name(name: str) -> str:
 
     In an experiment, settings may follow the name of a strategy, as in ``darts-2nd search.epochs=5``. They are removed.
     """
-    name = str(name).partition(' ')[0]
+    name, _ = row_parts(str(name))
     return str(ALIASES.get(name, name))
+
+
+def row_parts(name: str) -> tuple[str, list[str]]:
+    """Splits the name of an experiment's row into the strategy's name and the settings that it changes: ``section.key=value``."""
+    strategy, *changes = name.split(' ')
+    return strategy, changes
 
 
 def file_name(name: str) -> str:

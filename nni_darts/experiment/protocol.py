@@ -19,7 +19,7 @@ from nni_darts.experiment.arguments import BEST, EACH_SEED
 from nni_darts.recipes import Recipe
 from nni_darts.runs.cells import cells_to_train, number_of_cells
 from nni_darts.runs.checks import check_strategies, check_strategy
-from nni_darts.strategies.registry import find
+from nni_darts.strategies.registry import find, row_parts
 
 __all__ = ['Job', 'Protocol', 'parse_search_space']
 
@@ -78,16 +78,21 @@ class Protocol:
         recipes = {strategy: self._changed(strategy) for strategy in self.strategies}
         object.__setattr__(self, '_recipes', recipes)
         for strategy, recipe in recipes.items():
-            check_strategies(recipe, [strategy.partition(' ')[0]])
+            check_strategies(recipe, [row_parts(strategy)[0]])
 
     def recipe_of(self, strategy: str) -> Recipe:
         """Returns the recipe with the settings that one of the ``strategies`` changes, such as ``darts-2nd search.epochs=5``."""
         recipes: dict[str, Recipe] = self._recipes  # type: ignore[attr-defined]
         return recipes[strategy]
 
+    @property
+    def changes_settings(self) -> bool:
+        """Whether any row changes settings of the recipe."""
+        return any(row_parts(strategy)[1] for strategy in self.strategies)
+
     def _changed(self, strategy: str) -> Recipe:
-        _, _, changes = strategy.partition(' ')
-        return self.recipe.changed(changes.split(), source='searchSpace') if changes else self.recipe
+        _, changes = row_parts(strategy)
+        return self.recipe.changed(changes, source='searchSpace') if changes else self.recipe
 
     def jobs(self, results: Results, given_up: Collection[str]) -> list[Job]:
         """Returns all jobs that are known by now, including finished ones, in the order in which they should run.

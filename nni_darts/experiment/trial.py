@@ -27,6 +27,7 @@ from nni_darts.recipes import Recipe
 from nni_darts.recipes.metric import ACCURACY, PERPLEXITY, Metric
 from nni_darts.report.cautions import after_training
 from nni_darts.report.lines import activity_line, decision_line, epoch_line, result_lines, warning_line
+from nni_darts.strategies.registry import row_parts
 
 __all__ = ['run_trial']
 
@@ -96,9 +97,7 @@ def run_trial() -> None:
     for record in epochs_of(output):  # run before a stop, but never heard of
         on_epoch(record)
     genotype = genotype_from_code(job['arch']) if job['arch'] else None
-    spec = RunSpec(
-        job['stage'], recipe, job['seed'], strategy=job['strategy'].partition(' ')[0] if genotype is None else '', genotype=genotype
-    )
+    spec = RunSpec(job['stage'], recipe, job['seed'], strategy=row_parts(job['strategy'])[0] if genotype is None else '', genotype=genotype)
     with watched(said):
         outcome = Run(spec, output, Watch(_begin, on_epoch, on_decision)).execute(resume=True)
     watchdog.stop()

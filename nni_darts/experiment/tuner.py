@@ -249,7 +249,7 @@ class SearchAndRetrain(Tuner):
         if self._seconds is not None and not local:
             raise InputError(TIME_ELSEWHERE)
         assert self._protocol is not None
-        rows = any(' ' in strategy for strategy in self._protocol.strategies)
+        rows = self._protocol.changes_settings
         if self._seconds is not None and rows:
             raise InputError(TIME_BESIDE_SETTINGS)
         planned = local and self.recipe.budget is None and not rows

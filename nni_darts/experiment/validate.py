@@ -25,6 +25,7 @@ from nni_darts.experiment.protocol import Protocol, parse_search_space
 from nni_darts.recipes import Recipe, load_yaml
 from nni_darts.runs.checks import check_data_path
 from nni_darts.runs.loggers import check_logger
+from nni_darts.strategies.registry import row_parts
 
 __all__ = ['Findings', 'check_experiment']
 
@@ -132,9 +133,10 @@ def _check_tuner(config: dict[str, Any], path: Path, findings: Findings) -> Prot
         if parsed.time is not None and not is_local(config['trainingService']):
             raise InputError(TIME_ELSEWHERE)
         strategies, seeds = parse_search_space(_search_space(config, path))
-        if parsed.time is not None and any(' ' in strategy for strategy in strategies):
+        protocol = Protocol(recipe, strategies, seeds, parsed.retrain_runs, parsed.retrain)
+        if parsed.time is not None and protocol.changes_settings:
             raise InputError(TIME_BESIDE_SETTINGS)
-        return Protocol(recipe, strategies, seeds, parsed.retrain_runs, parsed.retrain)
+        return protocol
     except InputError as error:
         findings.errors.append(str(error))
         return None
@@ -230,7 +232,7 @@ def _check_data(config: dict[str, Any], protocol: Protocol, path: Path, findings
         from nni_darts.runs.tasks import task_of
 
     recipe, task = protocol.recipe, task_of(protocol.recipe)
-    rows = [(protocol.recipe_of(strategy), [strategy.partition(' ')[0]]) for strategy in protocol.strategies]
+    rows = [(protocol.recipe_of(strategy), [row_parts(strategy)[0]]) for strategy in protocol.strategies]
     try:
         with _inside('trialCodeDirectory', path.parent / str(config.get('trialCodeDirectory') or '.')):
             data = task.load(recipe)

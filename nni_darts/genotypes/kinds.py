@@ -7,7 +7,6 @@ Imports no torch: supernets and networks are named by import paths.
 
 from __future__ import annotations
 
-import importlib
 import random
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -15,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from nni_darts._lazy import check_module
+from nni_darts._lazy import check_module, imported
 from nni_darts.genotypes.base import AnyGenotype, is_import_path
 from nni_darts.genotypes.candidates import REDUCED, Candidates, edge_candidates
 from nni_darts.genotypes.convolutional import DARTS_OPERATIONS, Genotype
@@ -173,7 +172,7 @@ class CellSpace(Space):
 
     def supernet(self, **facts: Any) -> Any:
         """Builds :class:`nni_darts.search_spaces.DartsSpace`. Arguments as for :meth:`Space.supernet`."""
-        build = _imported('nni_darts.search_spaces.cnn:DartsSpace')
+        build = imported('nni_darts.search_spaces.cnn:DartsSpace')
         return build(self.channels, self.cells, facts['num_classes'], facts['in_channels'], self.nodes, self.stem, self.candidates)
 
     def network_options(self, settings: Any, **facts: Any) -> dict[str, Any]:
@@ -235,7 +234,7 @@ class NasBench201Space(CellSpace):
 
     def supernet(self, **facts: Any) -> Any:
         """Builds :class:`nni_darts.search_spaces.NasBench201Space`. Arguments as for :meth:`Space.supernet`."""
-        build = _imported('nni_darts.search_spaces.nasbench201:NasBench201Space')
+        build = imported('nni_darts.search_spaces.nasbench201:NasBench201Space')
         return build(self.channels, self.cells, facts['num_classes'], facts['in_channels'])
 
 
@@ -263,7 +262,7 @@ class RecurrentSpace(Space):
 
     def supernet(self, **facts: Any) -> Any:
         """Builds :class:`nni_darts.search_spaces.DartsRnnSpace`. Arguments as for :meth:`Space.supernet`."""
-        build = _imported('nni_darts.search_spaces.recurrent:DartsRnnSpace')
+        build = imported('nni_darts.search_spaces.recurrent:DartsRnnSpace')
         return build(facts['vocabulary'], self.hidden, self.hidden, self.nodes, facts['dropouts'])
 
     def network_options(self, settings: Any, **facts: Any) -> dict[str, Any]:
@@ -326,19 +325,19 @@ class OwnSpace(Space):
 
     def check_facts(self, **facts: Any) -> None:
         """Checks that the space fits the data. Arguments and errors as for :meth:`Space.check_facts`."""
-        _imported('nni_darts.search_spaces.own:check_own_space')(self.path, self.settings, facts)
+        imported('nni_darts.search_spaces.own:check_own_space')(self.path, self.settings, facts)
 
     def supernet(self, **facts: Any) -> Any:
         """Builds the user's space. Arguments as for :meth:`Space.supernet`."""
-        return _imported('nni_darts.search_spaces.own:own_space')(self.path, self.settings, facts)
+        return imported('nni_darts.search_spaces.own:own_space')(self.path, self.settings, facts)
 
     def network_options(self, settings: Any, **facts: Any) -> dict[str, Any]:
         """Returns the arguments of ``network_from_genotype``. Arguments as for :meth:`Space.network_options`."""
         return {**facts, 'path': self.path, 'settings': {**self.settings, **(settings.space or {})}}
 
     def _space(self) -> Any:
-        space = _imported('nni_darts.search_spaces.own:own_space')(self.path, self.settings, {})
-        return _imported('nni_darts.strategies.trained.in_process:SampleSpace')(space)
+        space = imported('nni_darts.search_spaces.own:own_space')(self.path, self.settings, {})
+        return imported('nni_darts.strategies.trained.in_process:SampleSpace')(space)
 
 
 _KINDS: Mapping[str, type[Space]] = {
@@ -380,9 +379,3 @@ def space_kind(name: Any) -> type[Space]:
 
 def _registered() -> dict[str, str]:
     return {entry.name: entry.value for entry in entry_points(group=ENTRY_POINTS)}
-
-
-def _imported(path: str) -> Any:
-    """Imports one of this package's builders on demand, because it may import torch."""
-    module, _, name = path.partition(':')
-    return getattr(importlib.import_module(module), name)

@@ -19,13 +19,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from torch import distributed
 
+from nni_darts._lazy import imported
 from nni_darts.errors import InputError, RankLost
 
 __all__ = ['join', 'together']
@@ -228,8 +228,7 @@ def _take_part() -> NoReturn:
     threading.Thread(target=_end_with_parent, args=(order['folder'],), daemon=True).start()
     code, said = 0, ''
     try:
-        module, _, function = order['work'].partition(':')
-        work = getattr(import_module(module), function)
+        work = imported(order['work'])
         torch.set_num_threads(order['threads'])
         os.write(parent, b'ready\n')
         join(order['rank'], order['devices'], Path(order['folder']), gpus=order['gpus'])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-__all__ = ['render']
+from nni_darts.files import write_text
+
+__all__ = ['render', 'write_page']
 
 
 def render(template: str, values: Mapping[str, Any], filters: Mapping[str, Callable[..., Any]] | None = None) -> str:
@@ -21,3 +25,20 @@ def render(template: str, values: Mapping[str, Any], filters: Mapping[str, Calla
     environment = Environment(loader=PackageLoader('nni_darts.report', '.'), autoescape=select_autoescape(), trim_blocks=True)
     environment.filters.update(filters or {})
     return environment.get_template(template).render(values)
+
+
+def write_page(folder: Path, name: str, data: Mapping[str, Any], template: str, values: Callable[[], Mapping[str, Any]]) -> None:
+    """Writes ``NAME.json`` and ``NAME.html`` if anything changed; each file is replaced at once.
+
+    Args:
+        folder: folder for the files.
+        name: name of both files, without the suffix.
+        data: plain data of the page.
+        template: name of the template.
+        values: returns the template's values besides the data; called only if the page is written.
+    """
+    text, path = json.dumps(data), folder / f'{name}.json'
+    if path.exists() and path.read_text('utf-8') == text:
+        return
+    write_text(folder / f'{name}.html', render(template, {**data, **values(), 'source': path.name}))
+    write_text(path, text)

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nni_darts.files import write_text
 from nni_darts.genotypes import AnyGenotype, genotype_from_code
 from nni_darts.genotypes.graphs import CellEdges
 from nni_darts.recipes.metric import METRICS
 from nni_darts.report.cautions import after_search
 from nni_darts.report.charts import curve, line_chart, measured_charts, share_chart
 from nni_darts.report.drawing import cell_svg
-from nni_darts.report.pages import render
+from nni_darts.report.pages import write_page
 from nni_darts.report.records import OPERATION_ORDER, genotype_of, indicators, skips
 
 __all__ = ['SEARCH', 'search_data', 'strengths_in', 'warnings_in', 'write_search']
@@ -94,12 +93,7 @@ def write_search(folder: Path, name: str, data: Mapping[str, Any], *, up: str = 
     Args:
         up: address of a page above this one to link to.
     """
-    text = json.dumps(data)
-    path = folder / f'{name}.json'
-    if path.exists() and path.read_text('utf-8') == text:
-        return
-    write_text(folder / f'{name}.html', render('search.html', {**data, **_pictures(data), 'up': up, 'source': path.name}))
-    write_text(path, text)
+    write_page(folder, name, data, 'search.html', lambda: {**_pictures(data), 'up': up})
 
 
 def _pictures(data: Mapping[str, Any]) -> dict[str, Any]:

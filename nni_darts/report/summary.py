@@ -24,7 +24,7 @@ from nni_darts.report.progress import Epochs, learning_curves, running_jobs
 from nni_darts.report.spent import plot_spent, spent_by_seed
 from nni_darts.report.spread import Spread, spread
 from nni_darts.report.table_formats import columns
-from nni_darts.strategies.registry import file_name
+from nni_darts.strategies.registry import file_name, row_parts
 
 if TYPE_CHECKING:
     from nni_darts.experiment.ledger import Standing
@@ -162,7 +162,7 @@ def _commands(protocol: Protocol, jobs: Sequence[Job], rows: Sequence[Mapping[st
     again = []
     for job in jobs:
         name = _folder(job.key)
-        strategy, *changes = job.strategy.split()
+        strategy, changes = row_parts(job.strategy)
         sets = ''.join(f' --set {change}' for change in changes)
         if job.stage == 'search':
             again.append(f'nni-darts search --recipe {RECIPE} --strategy {strategy}{sets} --seed {job.seed} --output {name}')

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nni_darts.files import write_text
 from nni_darts.genotypes import AnyGenotype, genotype_from_code
 from nni_darts.recipes.metric import METRICS
 from nni_darts.report.charts import curve, line_chart, measured_charts
 from nni_darts.report.drawing import cell_svg
 from nni_darts.report.lines import duration
-from nni_darts.report.pages import render
+from nni_darts.report.pages import write_page
 
 __all__ = ['AboutTraining', 'TRAINING', 'confusions', 'training_data', 'write_training']
 
@@ -114,12 +112,7 @@ def write_training(folder: Path, name: str, data: Mapping[str, Any], *, up: str 
         data: as :func:`training_data` returns it.
         up: address of a page above this one to link to.
     """
-    text = json.dumps(data)
-    path = folder / f'{name}.json'
-    if path.exists() and path.read_text('utf-8') == text:
-        return
-    write_text(folder / f'{name}.html', render('training.html', {**data, **_pictures(data), 'up': up, 'source': path.name}))
-    write_text(path, text)
+    write_page(folder, name, data, 'training.html', lambda: {**_pictures(data), 'up': up})
 
 
 def _pictures(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,8 +104,9 @@ class Run:
         work = Work(spec, planned, self.output, data, resume, self.watch)
         said = work.task.cautions(spec.recipe, data, (spec.stage,))
         if spec.weights is not None:
-            work = replace(work, start=Start(spec.weights.absolute()))
-            said += _cautions_of_weights(work, Start(spec.weights.absolute()))
+            start = Start(spec.weights.absolute())
+            work = replace(work, start=start)
+            said += _cautions_of_weights(work, start)
         self.watch.on_start(_headline(work), said)
         with alone_in(self.output):
             finished = claim(self.output, spec.recipe, spec.identity(), resume, work.task.amounts(data))

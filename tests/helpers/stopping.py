@@ -37,7 +37,7 @@ def measured(folder: Path) -> list[dict]:
 
 
 def broken_and_resumed(recipe: Recipe, strategy: str, folder: Path, epoch: int = 2) -> tuple[tuple, tuple]:
-    """What an unbroken search finds, and one that stopped as that epoch ended, before its checkpoint, and went on."""
+    """Returns the outcomes of an unbroken search and of one that stopped as an epoch ended, before its checkpoint, and was resumed."""
     unbroken = running.search(recipe, strategy, 1, folder / 'unbroken')
     with pytest.raises(Stop):
         running.search(recipe, strategy, 1, folder / 'broken', on_epoch=stop_at(epoch))

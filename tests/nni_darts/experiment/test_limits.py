@@ -31,7 +31,7 @@ def test_a_limit_of_duration_ends_with_a_table(tmp_path: Path) -> None:
         with tempfile.TemporaryFile() as stdout:  # its results, and stderr on a terminal
             done = on_terminal(command, environment=ENVIRONMENT, stdout=stdout, seconds=240)
         experiment = Experiment(named.read_text().strip(), port)
-        assert done.returncode == 0 and done.cursor, (done.stdout, done.lines)
+        assert done.returncode == 0 and done.cursor, '\n'.join([done.stdout, *done.lines])
         assert experiment.manager.status() == 'DONE'
         finished = {trial.key for trial in experiment.trials() if trial.metric is not None}
         check_logs(experiment)
