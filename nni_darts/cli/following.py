@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -201,10 +200,9 @@ def _last_summary(manager: Manager) -> dict[str, Any] | None:
     summary = None
     for _ in range(_SUMMARY_SECONDS):
         try:
-            text = manager.log(DATA)
+            summary = manager.document(DATA) or None
         except requests.RequestException:
             break  # the manager was stopped meanwhile
-        summary = json.loads(text) if text else None
         if summary and summary['over']:
             break
         time.sleep(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ LIMITED = frozenset({'NO_MORE_TRIAL', 'DONE'})
 """States in which the manager starts no more trials: its time or its number of trials is used up. DONE: none runs, either."""
 
 _TIMEOUT = 20
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,20 @@ class Manager:
         response = self._session.get(self._root() + f'logs/{name}', timeout=_TIMEOUT)
         found = response.ok and not response.headers.get('Content-Type', '').startswith('text/html')  # NNI's page: there is no such file
         return response.content.decode('utf-8', 'replace') if found else ''
+
+    def document(self, name: str) -> dict[str, Any]:
+        """Returns the contents of a JSON file among the manager's logs; an empty dictionary if there is none.
+
+        The manager looks up the length of a file before it opens it. If the file is replaced in between, the answer has the wrong
+        length, and the file is read again.
+
+        Raises:
+            requests.RequestException: if the manager does not answer, or never with a whole document.
+        """
+        for _ in range(_ATTEMPTS):
+            with suppress(ValueError, requests.exceptions.ChunkedEncodingError):
+                return dict(json.loads(self.log(name) or '{}'))
+        raise requests.exceptions.InvalidJSONError(f'{name} could not be read as a whole in {_ATTEMPTS} attempts')
 
     def finish(self, submitted: int) -> None:
         """Ends the experiment once the submitted trials are through: NNI ends only when a maximum number of trials is reached."""

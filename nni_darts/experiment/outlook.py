@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections import Counter
@@ -171,7 +170,7 @@ class Observer:
             self._local = is_local(config.get('trainingService'))
         finished = tuple(record for record in records if record.status in FINISHED)
         at_work = [record for record in records if record.status == 'RUNNING']
-        summary = json.loads(self._manager.log(DATA) or '{}')
+        summary = self._manager.document(DATA)
         running = [self._running(record) for record in at_work]
         expected = {(row['stage'], row['strategy']): row['jobs'] for row in summary.get('expected', ())}
         given_up = [job for job in summary.get('jobs', ()) if job['state'] == 'given up']

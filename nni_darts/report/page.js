@@ -219,7 +219,8 @@
     status.hidden = data !== null;
     pause = status.hidden ? SECONDS : Math.min(2 * pause, SLOWEST);
     setTimeout(look, 1000 * pause);
-    if (text === null) return;
+    // NNI cuts a file off that is replaced while it is read; the page is then fetched again the next time.
+    if (text === null || !text.trimEnd().endsWith('</html>')) return;
     last = data;
     const page = new DOMParser().parseFromString(text, 'text/html');
     if (sectionsOf(page).length) take(page);

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
+import nni_node
 import pytest
+import requests as http
 
 from nni_darts.experiment.manager import Manager
+from nni_darts.files import write_text
 
 _BODY = b'{"status": "RUNNING", "errors": []}'
 
@@ -50,3 +56,46 @@ def test_a_connection_that_the_manager_closes_while_idle_leaves_no_line_in_the_l
     with caplog.at_level(logging.WARNING):
         assert [manager.status() for _ in range(3)] == ['RUNNING'] * 3
     assert len(requests) == 3 and caplog.records == []
+
+
+_SERVE = """
+const express = require(process.argv[2] + '/node_modules/express');
+const server = express().use('/logs', express.static(process.argv[1])).listen(0, '127.0.0.1', () => console.log(server.address().port));
+"""
+
+
+@pytest.fixture
+def static(tmp_path: Path) -> Iterator[str]:
+    """The address of NNI's own file server, which serves the folder."""
+    base = Path(nni_node.__path__[0])
+    node = subprocess.Popen([base / 'node', '-e', _SERVE, tmp_path, base], stdout=subprocess.PIPE, text=True)
+    assert node.stdout is not None
+    with node:
+        yield f'127.0.0.1:{int(node.stdout.readline())}'
+        node.kill()
+
+
+def test_a_document_that_is_replaced_while_it_is_read_is_always_read_as_a_whole(static: str, tmp_path: Path) -> None:
+    path, over, sizes = tmp_path / 'summary.json', threading.Event(), (10, 3000)
+    write_text(path, '{"text": ""}')
+
+    def keep_writing() -> None:
+        while not over.wait(0.001):
+            for size in sizes:
+                write_text(path, json.dumps({'text': size * 'x'}))
+
+    writer = threading.Thread(target=keep_writing)
+    writer.start()
+    try:
+        read = [Manager(static).document(path.name)['text'] for _ in range(300)]
+    finally:
+        over.set()
+        writer.join()
+    assert {len(text) for text in read} <= {0, *sizes}
+
+
+def test_a_document_that_stays_damaged_counts_as_no_answer(static: str, tmp_path: Path) -> None:
+    (tmp_path / 'summary.json').write_text('{"text": ')
+    with pytest.raises(http.RequestException, match='summary.json could not be read as a whole'):
+        Manager(static).document('summary.json')
+    assert Manager(static).document('none.json') == {}

@@ -141,7 +141,7 @@ def test_an_experiment_ends_in_its_time(tmp_path: Path, protocol: Protocol) -> N
         experiment.wait(lambda: experiment.manager.status() == 'DONE', 400)
         took = time.monotonic() - begun
         trials = experiment.trials()
-        summary = json.loads(experiment.manager.log('summary.json'))
+        summary = experiment.manager.document('summary.json')
     assert 0.6 * 180 <= took <= 1.1 * 180, (took, summary['plan'])
     assert summary['plan'].startswith('Planned for 3 min: ') and summary['recipe']['retrain']['epochs'] < 4000
     for stage in ('search', 'select', 'retrain'):
