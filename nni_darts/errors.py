@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ['InputError', 'RankLost', 'sentence']
+import difflib
+from collections.abc import Iterable
+
+__all__ = ['InputError', 'RankLost', 'did_you_mean', 'sentence']
 
 
 class InputError(ValueError):
@@ -14,6 +17,18 @@ class InputError(ValueError):
 
 class RankLost(RuntimeError):
     """A run on several devices cannot continue, because one of its processes ended, fell silent or differs: one sentence."""
+
+
+def did_you_mean(name: object, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Returns a hint for a message about an unknown name, with a space before it: `` (did you mean 'cifar10'?)``; '' if no name is close.
+
+    Args:
+        name: the unknown name.
+        known: the names that are allowed.
+        cutoff: similarity from which a name counts as close, from 0 to 1.
+    """
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
+    return f' (did you mean {close[0]!r}?)' if close else ''
 
 
 def sentence(text: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from nni_darts.errors import did_you_mean
 from nni_darts.strategies.settings import Setting, Settings
 
 if TYPE_CHECKING:
@@ -104,9 +104,7 @@ class Method:
 
 def no_such_setting(name: str, allowed: Sequence[str]) -> str:
     """Returns the message that a strategy has no such setting, with the settings that it has."""
-    close = difflib.get_close_matches(str(name), allowed, n=1)
-    hint = f' (did you mean {close[0]!r}?)' if close else ''
-    return f'this strategy has no setting {name!r}{hint}; it has {", ".join(allowed) or "none"}'
+    return f'this strategy has no setting {name!r}{did_you_mean(name, allowed)}; it has {", ".join(allowed) or "none"}'
 
 
 def checked_call(function: Callable[..., Any], settings: Mapping[str, Any]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from nni_darts._lazy import check_module
+from nni_darts.errors import did_you_mean
 from nni_darts.strategies.method import Method
 from nni_darts.strategies.methods import ALIASES, METHODS, SELECTIONS
 from nni_darts.strategies.own import own_method
@@ -142,8 +142,7 @@ def _target(base: str) -> str | None:
 def _unknown(name: str) -> str:
     known = [*METHODS, *installed()]
     others = ', '.join(entry.name for entry in METHODS.values() if not entry.relaxed)
-    close = difflib.get_close_matches(str(name).lower(), [*known, *ALIASES], n=1, cutoff=0.8)
-    hint = f' (did you mean {close[0]!r}?)' if close else ''
+    hint = did_you_mean(str(name).lower(), [*known, *ALIASES], cutoff=0.8)
     return (
         f'unknown strategy {name!r}{hint}; known: {", ".join(known)}; all but {others} also with +pt or +pt-mag; darts-pt is darts-1st+pt; '
         'your own: package.module:Name'

@@ -91,7 +91,8 @@ def _report(recipe: Recipe, as_json: bool, start: str = '') -> bool:
 
     report = inspect(recipe.data)
     total = report.images + len(report.unreadable)
-    refused = report.unreadable and not recipe.data.skip_unreadable
+    # What is suggested for a folder leaves unreadable images out, as nni-darts fit does; a recipe has to say that it does.
+    refused = report.unreadable and not recipe.data.skip_unreadable and not start
     errors = [refusal(report.unreadable, total).rstrip('.')] if refused else []
     facts: list[str] = []
     warnings = findings(report)

@@ -205,6 +205,9 @@ def _browser() -> Finding:
     try:
         found = webbrowser.get()
     except webbrowser.Error:
+        if sys.platform == 'linux' and not (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
+            advice = 'open the addresses that commands print on your own machine; over ssh, forward the port with ssh -L'
+            return Finding('browser', 'missing', 'this session has no display', advice)
         return Finding('browser', 'missing', 'none was found', 'open the addresses that commands print on a machine that has one')
     return Finding('browser', 'ok', getattr(found, 'name', '') or type(found).__name__)
 

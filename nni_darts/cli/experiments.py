@@ -121,7 +121,8 @@ def stop(identifier: str | None) -> None:
     identifier = chosen(identifier, lambda record: record.port is not None, 'experiment that is running', alone=True).id
     from nni_darts.experiment import nnictl
 
-    stopped = nnictl.stop(identifier)
+    with Progress(), under_way('stopping the experiment'):
+        stopped = nnictl.stop(identifier)
     click.echo(f'Experiment {identifier} {"is stopped" if stopped else "was not running"}; nni-darts resume {identifier} continues it.')
 
 

@@ -11,7 +11,7 @@ from nni_darts.activity import loading_torch
 from nni_darts.cli.genotypes import read_genotype
 from nni_darts.cli.group import main
 from nni_darts.cli.options import own_recipe_options, recipe_for, recipe_options, run_options, time_option, to_run
-from nni_darts.cli.output import interruptible, print_result, print_warnings
+from nni_darts.cli.output import interruptible, print_result, print_warnings, say
 from nni_darts.cli.progress import Progress
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
@@ -44,6 +44,7 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, limit: str | 
     loaded = to_run(Recipe.load(recipe, overrides))
     check_strategies(loaded, [strategy])
     check_folder(output, loaded, identity('search', seed, strategy=strategy), resume)
+    _say_if_finished(output)
     allowed.kept()
     with interruptible(output), Progress() as progress:
         with loading_torch():
@@ -119,6 +120,7 @@ def retrain(
     else:
         loaded, genotype = _named_training(recipe, overrides, source, weights, stage)
         check_folder(output, loaded, identity(stage, seed, genotype=genotype, weights=weights), resume)
+        _say_if_finished(output)
         allowed.kept()
     with interruptible(output), Progress() as progress:
         with loading_torch():
@@ -173,6 +175,12 @@ def _refuse_beside_more() -> None:
                 f'{option} cannot be combined with --more, which continues the training in --output with its own settings; '
                 'to start another training from its weights, use --weights.'
             )
+
+
+def _say_if_finished(output: Path) -> None:
+    """Says that there is nothing left to resume in a folder, if its run is finished."""
+    if (output / RESULT).is_file():
+        say(f'The run in {output} is already finished; its results follow.', err=True)
 
 
 def _check_finished(option: str, folder: Path) -> None:

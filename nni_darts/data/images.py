@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +25,7 @@ from nni_darts.data.transforms import with_margin
 from nni_darts.errors import InputError
 from nni_darts.recipes import DataSettings
 
-__all__ = ['LISTINGS', 'image_shape', 'load_images']
+__all__ = ['LISTINGS', 'image_shape', 'load_images', 'trained_on']
 
 _SHAPES = {
     'digits': ImageShape(10, 1, (8, 8)),
@@ -146,6 +147,27 @@ LISTINGS: Mapping[str, Callable[[DataSettings], Listed]] = MappingProxyType(
     {'folder': list_folder, 'imagenet': list_folder, 'csv': list_csv, 'hf': list_hf}
 )
 """Data sets of pictures by name → what lists them."""
+
+
+def trained_on(settings: DataSettings, paths: Iterable[str]) -> int:
+    """Counts the files that are among the training images of a data set, or among those of which a training holds out a test part.
+
+    Args:
+        settings: the data set.
+        paths: files to look for.
+
+    Returns:
+        Their number; 0 for a data set that is not made of files, or is not on this machine.
+    """
+    try:
+        listed = LISTINGS[settings.name](settings) if settings.name in ('folder', 'imagenet', 'csv') else None
+    except InputError:
+        return 0
+    if listed is None:
+        return 0
+    known = {os.path.realpath(str(listed.train.path(index))) for index in range(len(listed.train.labels))}
+    return sum(os.path.realpath(path) in known for path in paths)
+
 
 _LOADERS: Mapping[str, Callable[[DataSettings], ImageData]] = {
     'digits': _digits,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -19,7 +18,7 @@ from typing import Any
 import psutil
 import requests
 
-from nni_darts.errors import InputError
+from nni_darts.errors import InputError, did_you_mean
 from nni_darts.experiment.manager import LIMITED, Manager, bypass_proxy
 from nni_darts.files import lock
 
@@ -121,8 +120,7 @@ def check_known(identifier: str, home: Path | None = None) -> None:
     """Raises InputError unless the experiment is in NNI's list, which is in ``home`` or the user's ``nni-experiments``."""
     known = listed(home)
     if identifier not in known:
-        close = difflib.get_close_matches(identifier, known, n=1)
-        hint = f' (did you mean {close[0]!r}?)' if close else ''
+        hint = did_you_mean(identifier, known)
         raise InputError(f'there is no experiment {identifier!r} in {home or _home()}{hint}; nni-darts list shows all.')
 
 

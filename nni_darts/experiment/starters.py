@@ -14,7 +14,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import MappingProxyType
 
-from nni_darts.errors import InputError
+from nni_darts.errors import InputError, did_you_mean
 from nni_darts.files import write_text
 from nni_darts.recipes import recipe_text
 
@@ -127,7 +127,7 @@ def write_starter(name: str, folder: Path, *, data: Path | None = None, machines
 
 def _starter(name: str) -> Starter:
     if name not in STARTERS:
-        raise InputError(f'There is no experiment {name!r} to start from; choose from {", ".join(STARTERS)}.')
+        raise InputError(f'There is no experiment {name!r} to start from{did_you_mean(name, STARTERS)}; choose from {", ".join(STARTERS)}.')
     return STARTERS[name]
 
 

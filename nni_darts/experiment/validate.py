@@ -6,7 +6,6 @@ one is given to NNI's validation, and its data read.
 
 from __future__ import annotations
 
-import difflib
 import json
 import shutil
 import warnings
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nni_darts.activity import loading_torch
-from nni_darts.errors import InputError
+from nni_darts.errors import InputError, did_you_mean
 from nni_darts.experiment.arguments import NO_ASSESSOR, TIME_BESIDE_SETTINGS, TIME_ELSEWHERE, TunerArguments, is_local
 from nni_darts.experiment.machines import look_at
 from nni_darts.experiment.protocol import Protocol, parse_search_space
@@ -121,8 +120,7 @@ def _check_tuner(config: dict[str, Any], path: Path, findings: Findings) -> Prot
     allowed = list(TunerArguments.model_fields)
     unknown = [str(name) for name in arguments if name not in allowed]
     if unknown:
-        close = difflib.get_close_matches(unknown[0], allowed, n=1)
-        hint = f' (did you mean {close[0]!r}?)' if close else ''
+        hint = did_you_mean(unknown[0], allowed)
         findings.errors.append(f'tuner.classArgs has no {unknown[0]!r}{hint}; allowed: {", ".join(allowed)}')
         return None
     # NNI starts the tuner in codeDirectory: a recipe's relative path counts from there.

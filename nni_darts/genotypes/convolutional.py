@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nni_darts.errors import did_you_mean
 from nni_darts.genotypes.base import (
     AnyGenotype,
     candidate_name,
@@ -59,7 +60,8 @@ Operations = Sequence[str] | Mapping[str, Sequence[Sequence[str]]]
 def check_operation(name: Any) -> None:
     """Raises ValueError unless a name is that of an operation of this package or has the form ``package.module:Class``."""
     if name not in OPERATION_NAMES and not is_import_path(name):
-        raise ValueError(f'unknown operation {str(name)[:40]!r}; known: {", ".join(OPERATION_NAMES)}, or your own as package.module:Class')
+        name, hint = str(name)[:40], did_you_mean(name, OPERATION_NAMES)
+        raise ValueError(f'unknown operation {name!r}{hint}; known: {", ".join(OPERATION_NAMES)}, or your own as package.module:Class')
 
 
 def strongest_edges(probabilities: Sequence[Mapping[str, float]], keep: int) -> list[Edge]:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from nni_darts._lazy import check_module, imported
+from nni_darts.errors import did_you_mean
 from nni_darts.genotypes.base import AnyGenotype, is_import_path
 from nni_darts.genotypes.candidates import REDUCED, Candidates, edge_candidates
 from nni_darts.genotypes.convolutional import DARTS_OPERATIONS, Genotype
@@ -374,7 +375,10 @@ def space_kind(name: Any) -> type[Space]:
         return _KINDS[name]
     if is_import_path(name) or name in _registered():
         return OwnSpace
-    raise ValueError(f'unknown space {name!r}; known: {", ".join(space_summaries())}, or your own ModelSpace as package.module:Class')
+    known = space_summaries()
+    raise ValueError(
+        f'unknown space {name!r}{did_you_mean(name, known)}; known: {", ".join(known)}, or your own ModelSpace as package.module:Class'
+    )
 
 
 def _registered() -> dict[str, str]:

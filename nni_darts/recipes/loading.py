@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -12,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from nni_darts.errors import InputError
+from nni_darts.errors import InputError, did_you_mean
 from nni_darts.genotypes.kinds import CellSpace, NasBench201Space, OwnSpace
 
 __all__ = ['assign', 'error_sentence', 'load_yaml', 'override_pairs', 'read_recipe', 'recipe_names', 'recipe_text']
@@ -31,7 +30,7 @@ def recipe_text(name: str) -> str:
         InputError: for an unknown name.
     """
     if name not in recipe_names():
-        raise InputError(f'There is no recipe {name!r}; choose from {", ".join(recipe_names())}.')
+        raise InputError(f'There is no recipe {name!r}{did_you_mean(name, recipe_names())}; choose from {", ".join(recipe_names())}.')
     return resources.files('nni_darts').joinpath('recipes', f'{name}.yml').read_text('utf-8')
 
 
@@ -65,7 +64,8 @@ def read_recipe(name: str) -> tuple[str, str]:
         return recipe_text(name), f'recipe {name}'
     path = Path(name)
     if path.suffix not in ('.yml', '.yaml'):
-        raise InputError(f'unknown recipe {name!r}; known: {", ".join(recipe_names())}, or the path of a .yml file')
+        known = recipe_names()
+        raise InputError(f'unknown recipe {name!r}{did_you_mean(name, known)}; known: {", ".join(known)}, or the path of a .yml file')
     try:
         return path.read_text('utf-8'), f'recipe {path}'
     except (OSError, UnicodeDecodeError) as error:
@@ -123,9 +123,7 @@ def error_sentence(error: ValidationError, kind: type[BaseModel]) -> str:
     key = '.'.join(map(str, path))
     if first['type'] == 'extra_forbidden':
         allowed = _fields(path[:-1], kind, tag)
-        close = difflib.get_close_matches(str(path[-1]), allowed, n=1)
-        hint = f' (did you mean {close[0]!r}?)' if close else ''
-        return f'unknown key {key!r}{hint}; allowed: {", ".join(allowed)}'
+        return f'unknown key {key!r}{did_you_mean(path[-1], allowed)}; allowed: {", ".join(allowed)}'
     if first['type'] == 'missing':
         return f'{key!r} is missing'
     message = first['msg'].removeprefix('Value error, ')

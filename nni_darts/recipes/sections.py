@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
+from nni_darts.errors import did_you_mean
 from nni_darts.genotypes.kinds import Positive, Section
 from nni_darts.recipes.metric import Metric
 
@@ -50,7 +51,7 @@ def one_of(*metrics: Metric) -> Any:
         if isinstance(value, Metric):
             value = value.name
         if not isinstance(value, str) or value not in known:
-            raise ValueError(f'unknown metric {value!r}; known here: {", ".join(known)}')
+            raise ValueError(f'unknown metric {value!r}{did_you_mean(value, known)}; known here: {", ".join(known)}')
         return known[value]
 
     return Annotated[Metric, BeforeValidator(find), PlainSerializer(lambda metric: metric.name, return_type=str)]
@@ -94,7 +95,8 @@ class DataSettings(Section):
     @model_validator(mode='after')
     def _known(self) -> DataSettings:
         if self.name not in DATA_NAMES and not re.fullmatch(r'[\w.]+:\w+', self.name):
-            raise ValueError(f'unknown data set {self.name!r}; known: {", ".join(DATA_NAMES)}, or your own code as module:function')
+            hint = did_you_mean(self.name, DATA_NAMES)
+            raise ValueError(f'unknown data set {self.name!r}{hint}; known: {", ".join(DATA_NAMES)}, or your own code as module:function')
         if self.name in ('imagenet', 'npz', 'folder', 'csv', 'hf') and not self.path:
             raise ValueError(f'data set {self.name} needs data.path')
         if self.name in ('folder', 'csv') and self.image_size is None:

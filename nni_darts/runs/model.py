@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from nni_darts.activity import announce
 from nni_darts.data import Description
+from nni_darts.data.images import trained_on
 from nni_darts.data.inputs import Source, image_sources, read_pixels
 from nni_darts.data.photos import labelled_photos
 from nni_darts.data.transforms import with_margin
@@ -154,7 +155,7 @@ class Model:
             files, notes = labelled_photos(path, self.classes)
             sources, numbers = [(file, file) for file, _ in files], [label for _, label in files]
             if on_note:
-                for note in notes:
+                for note in (*notes, *_caution_of_familiar(self.source, [file for file, _ in files])):
                     on_note(note)
         else:
             sources = image_sources(images, self.description)
@@ -246,6 +247,19 @@ def load_model(path: str | os.PathLike[str], *, device: str | torch.device = 'cp
             raise InputError(f'{found.path} runs on the CPU only; for device {device} load the training, weights.pt or .pt2 instead.')
         return _onnx(found.path)
     return _program(found.path, target) if found.kind == 'pt2' else _weights(found.path, target)
+
+
+def _caution_of_familiar(weights: Path, files: Sequence[str]) -> list[str]:
+    """Returns a warning if images of a test are among those from which the weights in an output folder were trained."""
+    try:
+        recipe = Recipe.of_folder(weights.parent)
+    except InputError:
+        return []  # the weights can be used without the files beside them
+    count = trained_on(recipe.data, files) if recipe is not None else 0
+    if not count:
+        return []
+    held_out = 'the accuracy on images that were held out is in result.json'
+    return [f'{count:,} of these {len(files):,} images are in the data on which the network was trained; {held_out}']
 
 
 def _module(module: nn.Module, device: torch.device) -> Callable[[Tensor], Tensor]:

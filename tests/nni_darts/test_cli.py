@@ -144,6 +144,10 @@ def test_ctrl_c_leaves_a_checkpoint_that_resume_continues(tiny: list[str], tmp_p
     resumed = run_here(*arguments, '--resume')
     assert resumed.exit_code == 0, resumed.stderr
     assert 'epoch 1/4' not in resumed.stderr and 'epoch 4/4' in resumed.stderr
+    again = run_here(*arguments, '--resume')
+    assert again.exit_code == 0 and 'epoch 4/4' not in again.stderr and 'Genotype(' in again.stdout
+    assert f'The run in {tmp_path / "out"} is already finished; its results follow.' in again.stderr.replace('\n', ' ')
+    assert 'already finished' not in resumed.stderr
     unbroken = run_here(*arguments[:-1], tmp_path / 'unbroken')
     assert unbroken.exit_code == 0
     assert (tmp_path / 'out' / 'genotype.json').read_text() == (tmp_path / 'unbroken' / 'genotype.json').read_text()

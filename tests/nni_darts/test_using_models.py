@@ -111,7 +111,19 @@ def test_an_accuracy_that_is_no_evidence_is_followed_by_a_warning(folder: Path) 
     answers = model.predict(files)
     (folder / 'right.csv').write_text('path,label\n' + ''.join(f'{file},{label}\n' for file, label in zip(files, answers.labels)))
     done = run('evaluate', 'out/retrain', 'right.csv')
-    assert '100.00 %' in done.stdout and bool(done.stderr) == (len(set(answers.labels)) == 1)
+    assert '100.00 %' in done.stdout and ('no evidence' in done.stderr) == (len(set(answers.labels)) == 1)
+    learned = [file for file in files if 'train' in file.parts]
+    assert f'Warning: {len(learned)} of these {len(files)} images are in the data on which the network was trained; ' in done.stderr
+
+
+def test_images_of_the_training_are_named_in_a_warning_and_others_are_not(folder: Path) -> None:
+    count = len(list((folder / 'photos' / 'train').glob('*/*.jpg')))
+    done = run('evaluate', 'out/retrain', 'photos/train')
+    assert done.stderr.startswith(f'Warning: {count} of these {count} images are in the data on which the network was trained; ')
+    assert 'on which the network was trained' not in run('evaluate', 'out/retrain', 'photos').stderr
+    (folder / 'alone').mkdir()
+    (folder / 'alone' / 'weights.pt').write_bytes((folder / 'out' / 'retrain' / 'weights.pt').read_bytes())
+    assert 'on which the network was trained' not in run('evaluate', 'alone', 'photos/train').stderr  # nobody knows
 
 
 @pytest.mark.parametrize(

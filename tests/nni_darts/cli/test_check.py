@@ -65,18 +65,22 @@ def test_a_folder_in_which_something_is_wrong(photos: Path) -> None:
     (photos / 'bee hive' / 'empty.jpg').touch()
     shutil.copy(photos / 'bee hive' / '1.png', photos / '[red]ant' / 'bee.png')
     done = check(photos)
-    assert done.exit_code == 2 and 'ok' not in done.stdout.splitlines()
-    assert 'Error: ' in done.stderr and 'empty.jpg is not a readable image (the file is empty)' in done.stderr
+    assert done.exit_code == 0 and '--set data.skip_unreadable=true' in done.stdout  # as nni-darts fit does
+    assert 'Warning: ' in done.stderr and 'empty.jpg is not a readable image (the file is empty)' in done.stderr
     assert 'Warning: 1 picture belongs to several classes' in done.stderr
-    skipped = check(photos, '--set', 'data.skip_unreadable=true')
-    assert skipped.exit_code == 0 and 'empty.jpg is not a readable image' in skipped.stderr
+    recipe = ('photos-small', '--set', f'data.path={photos}')
+    refused = check(*recipe)
+    assert refused.exit_code == 2 and 'Error: ' in refused.stderr and 'empty.jpg is not a readable image' in refused.stderr
+    skipped = check(*recipe, '--set', 'data.skip_unreadable=true')
+    assert 'empty.jpg is not a readable image' in skipped.stderr and 'Error: 1 of 20' not in skipped.stderr
 
 
 def test_json_is_one_object(photos: Path) -> None:
     (photos / 'bee hive' / 'empty.jpg').touch()
     done = check(photos, '--json')
     values = json.loads(done.stdout)
-    assert done.exit_code == 2 and values['train'] == [12, 6] and len(values['errors']) == len(values['unreadable']) == 1
+    assert done.exit_code == 0 and values['train'] == [12, 6] and values['errors'] == [] and len(values['unreadable']) == 1
+    assert values['unreadable'][0] in values['warnings']
     assert values['suggestion']['recipe'] == 'photos-small' and values['suggestion']['command'].startswith('nni-darts search ')
 
 
