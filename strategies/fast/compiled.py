@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch._utils import _unflatten_dense_tensors
 
+from nni_darts.strategies.fast.folded import running_mean_and_variance
 from nni_darts.strategies.fast.kernels import SIZES, Kernels, State, pointer, pointers
 from nni_darts.strategies.fast.piecewise import Mixture, StateInputs
 from nni_darts.strategies.fast.plan import OutgoingEdges
@@ -41,7 +42,7 @@ class CompiledMixture(Mixture):
         self._parameters = [parameter.detach().contiguous() for parameter in tensors]
         self._norms = _norms(outgoing)
         self._measured = training
-        statistics = [] if training else [part for norm in self._norms for part in (norm.running_mean, norm.running_var)]
+        statistics = [] if training else [part for norm in self._norms for part in running_mean_and_variance(norm)]
         # The structure below points to these.
         plan = _plan(outgoing)
         self._referenced = (ctypes.c_long * len(plan))(*plan), pointers(self._parameters), pointers(statistics), statistics
@@ -60,11 +61,12 @@ class CompiledMixture(Mixture):
 
     def add_to(self, nodes: Tensor, *, fresh: bool) -> None:
         self._memory = self._x.new_empty(self._bytes[0], dtype=torch.uint8)
-        noted = self._measured and self._running is not None and self._norms
-        statistics = self._x.new_empty(len(self._norms), 2, self._x.shape[3], dtype=torch.float64) if noted else None
+        running = self._running if self._measured and self._norms else None
+        shape = len(self._norms), 2, self._x.shape[3]
+        statistics = None if running is None else self._x.new_empty(shape, dtype=torch.float64)
         self._functions.forward(ctypes.byref(self._state), pointer(self._memory), pointer(nodes), int(fresh), pointer(statistics))
-        if statistics is not None:
-            self._running.add(self._norms, statistics[:, 0], statistics[:, 1])
+        if running is not None and statistics is not None:
+            running.add(self._norms, statistics[:, 0], statistics[:, 1])
 
     def backward(self, gradient: Tensor, of_weights: Tensor, wanted: bool) -> tuple[Tensor, list[Tensor | None], list[Tensor | None]]:
         result = torch.empty_like(self._x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +13,11 @@ from torch.utils.checkpoint import checkpoint
 from nni_darts.search_spaces.cell import Cell, ChoiceNode
 from nni_darts.search_spaces.operations import Noise
 from nni_darts.strategies.architecture import Architecture
-from nni_darts.strategies.fast.executors import ExecutedCell, Executor, ExecutorChoice, by_name
+from nni_darts.strategies.fast.executors import CellInputs, ExecutedCell, Executor, ExecutorChoice, by_name
 from nni_darts.strategies.fast.folded import RunningStatistics
 from nni_darts.strategies.fast.joined import joined
 from nni_darts.strategies.fast.partial import partial_channels
-from nni_darts.strategies.fast.plan import Plan
+from nni_darts.strategies.fast.plan import Plan, relaxed_nodes
 from nni_darts.strategies.fast.streamed import Stream, streamed
 from nni_darts.strategies.supernet import MixedOperation, SummedInputs
 
@@ -27,16 +27,19 @@ SAMPLED_NUMBERS = 14 * 2**14
 """Numbers in the states on all edges per thread, on which executors are timed; at least one image per thread is used."""
 
 
-def is_suited(cell: nn.Module) -> bool:
+def is_suited(cell: nn.Module) -> TypeGuard[Cell]:
     """Returns whether a module is a relaxed cell that :class:`FastCell` can replace."""
     return type(cell) is Cell and all(
         isinstance(node, ChoiceNode)
         and isinstance(node.inputs, SummedInputs)
-        and all(isinstance(edge, MixedOperation) for edge in node.edges)
-        # Noise must be drawn in the order of the plain execution.
-        and not any(isinstance(candidate, Noise) for edge in node.edges for candidate in edge.candidates())
+        and all(isinstance(edge, MixedOperation) and not any(map(_draws, edge.candidates())) for edge in node.edges)
         for node in cell.nodes
     )
+
+
+def _draws(candidate: nn.Module) -> bool:
+    """Returns whether a candidate draws random numbers, which must be drawn in the order of the plain execution."""
+    return isinstance(candidate, Noise)
 
 
 class _Plain(Executor):
@@ -128,13 +131,14 @@ class FastCell(ExecutedCell, Cell):
 
     def weights(self, plan: Plan) -> tuple[Tensor, list[list[Tensor]]]:
         """Returns the weights of candidates as the plan orders them and, in PC-DARTS, state → weights of its outgoing edges."""
-        architecture, relaxation = self._architecture, self.nodes[0].edges[0].relaxation
+        nodes = relaxed_nodes(self.nodes)
+        architecture, relaxation = self._architecture, nodes[0].edges[0].relaxation
         if plan.portion is None:
             weights = [relaxation.weights(label, architecture.alpha(label)) for label in plan.labels]
             return torch.cat([plan.constants, *weights]), []
         edges: list[list[Tensor]] = [[] for _ in plan.outgoing]
         weights = [plan.constants]
-        for node in self.nodes:
+        for node in nodes:
             of_edges = architecture.edge_weights(node.inputs.label) if plan.weighted else plan.constants[1:].expand(len(node.edges))
             for state, (edge, weight) in enumerate(zip(node.edges, of_edges.unbind())):
                 edges[state].append(weight)
@@ -148,9 +152,10 @@ class FastCell(ExecutedCell, Cell):
             raise ValueError('batch norm cannot train on one number for each channel: use larger batches or images')
         return RunningStatistics(count)
 
-    def sample(self, older: Tensor, previous: Tensor, *, portion: int) -> tuple[Tensor, Tensor]:
+    def sample(self, *inputs: Any, portion: int) -> CellInputs:
         """Returns the first images, at least two because of batch norms, as :meth:`.ExecutedCell.sample` does."""
-        edges = sum(len(node.edges) for node in self.nodes)
+        older, previous = inputs
+        edges = sum(len(node.edges) for node in relaxed_nodes(self.nodes))
         channels = next((module.out_channels for module in self.preprocess_1.modules() if isinstance(module, nn.Conv2d)), previous.shape[1])
         numbers = edges * channels * math.prod(previous.shape[2:])
         images = portion * max(2, torch.get_num_threads() * max(1, SAMPLED_NUMBERS // numbers))
@@ -168,13 +173,15 @@ class FastCell(ExecutedCell, Cell):
 
     @property
     def _architecture(self) -> Architecture:
-        return self.nodes[0].edges[0].architecture
+        return relaxed_nodes(self.nodes)[0].inputs.architecture
 
     def plan(self, like: Tensor) -> Plan:
         """Returns the plan, as :meth:`.ExecutedCell.plan` does; it is valid until another edge is decided."""
         architecture = self._architecture
         decided = tuple(
-            (architecture.view.is_cut(edge.label), architecture.state.fixed.get(edge.label)) for node in self.nodes for edge in node.edges
+            (architecture.view.is_cut(edge.label), architecture.state.fixed.get(edge.label))
+            for node in relaxed_nodes(self.nodes)
+            for edge in node.edges
         )
         decisions = decided, bool(architecture.state.fixed or architecture.state.dropped)
         key = like.device, like.dtype, self.training, decisions

@@ -45,7 +45,8 @@ class Convolutions:
         self.size = outgoing.size(*x.shape[1:3])
         self.count = x.shape[0] * self.size[0] * self.size[1]
         self.places = outgoing.index([place for group in self.groups for place in group.places])
-        self.last: FoldedNorm | None = None
+        self.first: FoldedNorm  # of the groups with two stages, if there are any
+        self.last: FoldedNorm
         # The parameters of each group, joined, and the 1×1 convolutions of all first and of all last stages.
         joined: tuple[list[Tensor], list[Tensor]] = [], []
         self.kernels: list[list[Tensor]] = []
@@ -58,7 +59,8 @@ class Convolutions:
                 matrices = joined[number == len(group.stages) - 1]
                 self.slices[-1].append(slice(len(matrices), len(matrices) + len(group.places)))
                 matrices += [next(parameters) for _ in stage.pointwise]
-        self.matrices = [torch.stack(matrices).flatten(2) if matrices else None for matrices in joined]
+        self.inner_matrices = torch.stack(joined[False]).flatten(2) if joined[False] else None
+        self.outer_matrices = torch.stack(joined[True]).flatten(2)
 
     # forward ------------------------------------------------------------------------------------------------------------------------
 
@@ -70,23 +72,25 @@ class Convolutions:
             running: takes new running statistics; None: this batch has been noted before.
         """
         moments = [
-            Moments(len(matrices), self.channels, self.x) if matrices is not None and self.training else None for matrices in self.matrices
+            None if matrices is None or not self.training else Moments(len(matrices), self.channels, self.x)
+            for matrices in (self.inner_matrices, self.outer_matrices)
         ]
 
         def spatial(index: int, stage: int, image: Tensor, *, first: bool) -> Tensor:
             group = self.groups[index]
             y = depthwise(nchw(image), self.kernels[index][stage], *group.steps(stage))
             y = nhwc(y).view(-1, len(group.places), self.channels)
-            last = stage == len(group.stages) - 1
-            if moments[last] is not None:
-                moments[last].add(self.slices[index][stage], y, first=first)
+            measured = moments[stage == len(group.stages) - 1]
+            if measured is not None:
+                measured.add(self.slices[index][stage], y, first=first)
             return y
 
         self.inner, self.outer = [], []  # piece → group → y, of the first and of the last depthwise convolution
         for number, piece in enumerate(self.pieces):
             tiled = _TiledInput(self.x[piece])
             self.inner.append([spatial(index, 0, tiled(group), first=number == 0) for index, group in enumerate(self.groups)])
-        self.first = self._fold(False, moments[False], None, running)
+        if self.inner_matrices is not None:
+            self.first = self._fold(self.inner_matrices, False, moments[False], None, running)
         for number, inner in enumerate(self.inner):
             self.outer.append(
                 [
@@ -96,7 +100,7 @@ class Convolutions:
             )
             if not self.keep:
                 inner.clear()
-        self.last = self._fold(True, moments[True], factors, running)
+        self.last = self._fold(self.outer_matrices, True, moments[True], factors, running)
 
     def _image(self, y: Tensor) -> Tensor:
         """(n, G, C) → (b, H, W, G·C)"""
@@ -168,7 +172,7 @@ class Convolutions:
 
     def _backward_between(self, pieces: Sequence[Tensor], of_kernels: list[list[Tensor]]) -> list[list[Tensor]]:
         """Back to between the stages of those that have two: piece → group → gradient of what the first batch norm gave, (n, G, C)"""
-        if self.first is None:
+        if self.inner_matrices is None:
             return [[] for _ in pieces]
         result = []
         cross = torch.zeros_like(self.first.matrix)
@@ -188,12 +192,12 @@ class Convolutions:
         self.first.backward(cross, total)
         return result
 
-    def _fold(self, last: bool, moments: Moments | None, factors: Tensor | None, running: RunningStatistics | None) -> FoldedNorm | None:
-        if self.matrices[last] is None:
-            return None
+    def _fold(
+        self, matrices: Tensor, last: bool, moments: Moments | None, factors: Tensor | None, running: RunningStatistics | None
+    ) -> FoldedNorm:
         stages = [stage for group in self.groups for stage in (group.stages[-1:] if last else group.stages[:-1])]
         norms = [norm for stage in stages for norm in stage.norms]
-        return FoldedNorm(self.matrices[last], norms, self.count, moments, factors, running)
+        return FoldedNorm(matrices, norms, self.count, moments, factors, running)
 
     def _of_parameters(self, of_kernels: list[list[Tensor]]) -> list[Tensor | None]:
         """Gradients in the order of the plan, from those of the kernels by group and stage; nothing if there are none."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple, TypedDict
+from typing import Any, ClassVar, NamedTuple, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nni_darts import parallel
 from nni_darts.activity import under_way
 from nni_darts.strategies.catalogue import ExecutionSetting
-from nni_darts.strategies.fast.kernels import instruction_set, kernels
+from nni_darts.strategies.fast.kernels import instruction_set, kernels, required_kernels
 from nni_darts.strategies.fast.remembered import choice_key, memory_file, recall, remember
 from nni_darts.strategies.fast.timing import timed
 
@@ -42,7 +42,8 @@ _logger = logging.getLogger(__name__)
 NAMES = ('compiled', 'piecewise', 'joined', 'plain')
 """The names of all executors, in the order of preference."""
 
-CellInputs = tuple[Tensor | None, ...]
+CellInputs = tuple[Tensor, *tuple[Tensor | None, ...]]
+"""The inputs of a cell; a recurrent cell's mask may be None."""
 
 MARGIN = 0.95
 """Ratio of times below which an executor is chosen over a preferred one, which needs less memory."""
@@ -190,8 +191,8 @@ class ExecutorChoice:
         key = type(cell), Place.of(inputs[0])
         if key not in self._names:
             self._names[key] = self._settled(cell, key[1], inputs)
-            if self._names[key] == self.record['name'] == 'compiled' and key[1].device != 'meta':
-                self._note_kernels(key[1])
+            if self.record is not None and self._names[key] == self.record['name'] == 'compiled' and key[1].device != 'meta':
+                self._note_kernels(self.record, key[1])
         return self._names[key]
 
     def keep(self, record: Any) -> None:
@@ -201,7 +202,7 @@ class ExecutorChoice:
         """
         if self.pinned is None and isinstance(record, dict) and record.get('name') in NAMES and isinstance(record.get('how'), str):
             self._names = {}
-            self._settle(record)
+            self._settle(cast(ExecutorRecord, record))
 
     def only_plain(self) -> None:
         """Records that all cells of the supernet have ``plain`` as their only executor."""
@@ -240,15 +241,17 @@ class ExecutorChoice:
         if place.device == 'meta':
             return usable[0]  # nothing is computed
         candidates = [name for name in usable if name != 'plain'] if self.checkpoint else usable
-        self._settle(parallel.agreed(_choose(cell, candidates or usable, inputs, place) if parallel.is_first() else {}))
-        return self.record['name']
+        chosen: ExecutorRecord = _choose(cell, candidates or usable, inputs, place) if parallel.is_first() else {}
+        chosen = parallel.agreed(chosen)
+        self._settle(chosen)
+        return chosen['name']
 
-    def _note_kernels(self, place: Place) -> None:
-        digest, earlier = kernels(torch.empty(0, dtype=place.dtype, device='cpu')).digest, self.record.get('kernels')
+    def _note_kernels(self, record: ExecutorRecord, place: Place) -> None:
+        digest, earlier = required_kernels(torch.empty(0, dtype=place.dtype, device='cpu')).digest, record.get('kernels')
         if earlier not in (None, digest):
             _logger.warning('The kernels of this run were built anew, from other sources or for another processor: rounding differs.')
         if earlier != digest:
-            self.record = {**self.record, 'kernels': digest}
+            self.record = {**record, 'kernels': digest}
             if self.on_settled is not None:
                 self.on_settled(self.record)
 

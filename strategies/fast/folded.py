@@ -7,16 +7,17 @@ W·mean(y) and the variance the diagonal of W·cov(y)·Wᵀ. So z need not exist
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ['EPS', 'FoldedNorm', 'Moments', 'RunningStatistics', 'is_foldable']
+__all__ = ['EPS', 'FoldedNorm', 'Moments', 'RunningStatistics', 'is_foldable', 'running_mean_and_variance']
 
 EPS, MOMENTUM = 1e-5, 0.1
 
 
-def is_foldable(module: nn.Module) -> bool:
+def is_foldable(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
     """Whether it is a batch norm as search uses them: not affine, with running statistics and torch's settings."""
     return (
         isinstance(module, nn.BatchNorm2d)
@@ -24,6 +25,12 @@ def is_foldable(module: nn.Module) -> bool:
         and module.track_running_stats
         and (module.momentum, module.eps) == (MOMENTUM, EPS)
     )
+
+
+def running_mean_and_variance(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Returns the running statistics of a batch norm that tracks them, each of shape (C,)."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    return norm.running_mean, norm.running_var
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -54,12 +61,12 @@ class RunningStatistics:
         """Writes what was noted."""
         if not self._norms:
             return
-        dtype = self._norms[0].running_mean.dtype
+        buffers = [buffer for norm in self._norms for buffer in running_mean_and_variance(norm)]
+        dtype = buffers[0].dtype
         mean = torch.cat(self._means).to(dtype)
         var = torch.cat(self._variances).mul(self._count / (self._count - 1)).to(dtype)
-        buffers = [buffer for norm in self._norms for buffer in (norm.running_mean, norm.running_var)]
         torch._foreach_lerp_(buffers, [value for pair in zip(mean.unbind(), var.unbind()) for value in pair], MOMENTUM)
-        torch._foreach_add_([norm.num_batches_tracked for norm in self._norms], 1)
+        torch._foreach_add_([norm.num_batches_tracked for norm in self._norms if norm.num_batches_tracked is not None], 1)
 
 
 class Moments:
@@ -128,8 +135,7 @@ class FoldedNorm:
         self._dtype = dtype
         self._mean: Tensor | None = None
         if moments is None:
-            self._centre = _wide(torch.stack([norm.running_mean for norm in norms]))
-            var = _wide(torch.stack([norm.running_var for norm in norms]))
+            self._centre, var = (_wide(torch.stack(same)) for same in zip(*map(running_mean_and_variance, norms)))
         else:
             self._mean = moments.sums.div(count)
             cov = torch.baddbmm(moments.products, self._mean.unsqueeze(2), self._mean.unsqueeze(1), beta=1 / count, alpha=-1)
@@ -192,7 +198,7 @@ class FoldedNorm:
         """
         result = torch.empty_like(y)
         grouped = result.transpose(0, 1)
-        if self.through is None:
+        if self.through is None or self.constant is None:
             return torch.bmm(gradient, self.direct[groups], out=grouped).transpose(0, 1)
         torch.bmm(y.transpose(0, 1), self.through[groups], out=grouped)
         grouped.baddbmm_(gradient, self.direct[groups])

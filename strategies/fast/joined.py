@@ -24,13 +24,14 @@ __all__ = ['joined']
 def joined(plan: Plan, running: RunningStatistics, weights: Tensor, older: Tensor, previous: Tensor) -> Tensor:
     """Computes a cell from its two preprocessed inputs and the weights of its candidates, in the plan's order."""
     states = [nhwc(older), nhwc(previous)]
-    sums: Tensor | None = None  # of the nodes that still lack inputs: (B, H, W, nodes, C)
-    for state, outgoing in enumerate(plan.outgoing):
-        if state >= 2:
-            states.append(sums[..., 0, :].contiguous())
-            sums = sums[..., 1:, :]
-        contributions = _Joined(outgoing, states[state], weights, plan.training, running).contributions()
-        sums = contributions if sums is None else sums + contributions
+
+    def contributions(state: int) -> Tensor:
+        return _Joined(plan.outgoing[state], states[state], weights, plan.training, running).contributions()
+
+    sums = contributions(0) + contributions(1)  # of the nodes that still lack inputs: (B, H, W, nodes, C)
+    for state in range(2, len(plan.outgoing)):
+        states.append(sums[..., 0, :].contiguous())
+        sums = sums[..., 1:, :] + contributions(state)
     states.append(sums[..., 0, :])
     return nchw(torch.cat([states[index] for index in plan.concat], dim=3))
 

@@ -113,6 +113,13 @@ def kernels(like: Tensor) -> Kernels | None:
     return _functions(_NAMES[like.dtype], instruction_set())
 
 
+def required_kernels(like: Tensor) -> Kernels:
+    """Returns the functions for tensors like this one, where an executor that needs them has been found usable."""
+    functions = kernels(like)
+    assert functions is not None
+    return functions
+
+
 def instruction_set() -> str:
     """The value of GCC's ``-march`` for which kernels are built: that of ``NNI_DARTS_KERNELS_ARCH``, or ``native``.
 

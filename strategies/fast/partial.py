@@ -25,20 +25,21 @@ def partial_channels(stream: Stream, weights: Tensor, edges: Sequence[Sequence[T
         previous: preprocessed output of the preceding cell, (B, C, H, W).
     """
     plan = stream.plan
+    portion = plan.portion or 1
     states = [nhwc(older), nhwc(previous)]
     searched: list[Tensor] = []  # partial sum of each unfinished node, (B, H, W, C / portion)
     passed: list[Tensor] = []  # (B, H, W, C − C / portion)
     for state, outgoing in enumerate(plan.outgoing):
         if state >= 2:
-            states.append(_shuffled(searched.pop(0), passed.pop(0), plan.portion))
+            states.append(_shuffled(searched.pop(0), passed.pop(0), portion))
         x = states[state]
-        part = x.shape[3] // plan.portion
+        part = x.shape[3] // portion
         outputs = streamed_state(stream, state, weights, x[..., :part].contiguous())
         rest = _resized(x[..., part:], outgoing.stride)
         weighted = [weight * rest for weight in edges[state]]
         searched = [a + b for a, b in zip(searched, outputs)] if searched else list(outputs)
         passed = [a + b for a, b in zip(passed, weighted)] if passed else weighted
-    states.append(_shuffled(searched.pop(0), passed.pop(0), plan.portion))
+    states.append(_shuffled(searched.pop(0), passed.pop(0), portion))
     return nchw(torch.cat([states[index] for index in plan.concat], dim=3))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -111,8 +111,9 @@ class PiecewiseMixture(Mixture):
             total += g.sum(1)
             self.bank.gather(number, g)
         self.bank.conclude(sum(g.shape[1] for g in pieces), total, of_weights)
+        of_parameters: list[Tensor | None] = []
         if self.convolutions is None:
-            result, of_parameters = torch.zeros_like(self.x), []
+            result = torch.zeros_like(self.x)
         else:
             result, of_parameters = self.convolutions.backward(gradient, total, wanted)
             of_weights.index_add_(0, self.positions, self.convolutions.last.of_factors)
@@ -161,8 +162,10 @@ class _Bank:
             self.bias = -(self.scales * self.mean).sum(0)
         elif pools:
             parts = [piece[self.skips :] for piece in self.pieces]
-            mean = sum(part.sum(1).double() for part in parts) / count
-            var = sum((part - mean.to(part.dtype).unsqueeze(1)).square_().sum(1).double() for part in parts) / count
+            sums = [part.sum(1).double() for part in parts]
+            mean = sum(sums[1:], sums[0]) / count
+            squares = [(part - mean.to(part.dtype).unsqueeze(1)).square_().sum(1).double() for part in parts]
+            var = sum(squares[1:], squares[0]) / count
             inverse = torch.rsqrt(var + EPS)
             for entry, m, v in zip(pools, mean, var):
                 norms = [norm for norm in entry.norms if norm is not None]
@@ -244,7 +247,7 @@ class _Bank:
 class ModulePass:
     """A candidate that is computed by its own module, with a graph of its own."""
 
-    def __init__(self, candidate: ModuleCandidate, x: Tensor, weight: Tensor, running: RunningStatistics | None, keep: bool) -> None:
+    def __init__(self, candidate: ModuleCandidate[Any], x: Tensor, weight: Tensor, running: RunningStatistics | None, keep: bool) -> None:
         self.place, self._position, self._weight = candidate.place, candidate.position, weight
         # What has been noted before goes to copies.
         buffers = {} if running is not None else {name: buffer.clone() for name, buffer in candidate.module.named_buffers()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeGuard, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,37 @@ from torch import Tensor, nn
 from nni_darts.search_spaces.cell import Cell
 from nni_darts.search_spaces.convolutions import DepthwiseConv2d, PointwiseConv2d
 from nni_darts.search_spaces.operations import FactorizedReduce, Zero
-from nni_darts.strategies.fast.folded import EPS, is_foldable
+from nni_darts.strategies.fast.folded import EPS, is_foldable, running_mean_and_variance
+from nni_darts.strategies.supernet import MixedOperation, SummedInputs
 
-__all__ = ['Candidates', 'Group', 'ModuleCandidate', 'OutgoingEdges', 'Plan', 'Pool', 'Stage', 'nchw', 'nhwc', 'running_statistics']
+__all__ = [
+    'Candidates',
+    'Group',
+    'ModuleCandidate',
+    'OutgoingEdges',
+    'Plan',
+    'Pool',
+    'RelaxedNode',
+    'Stage',
+    'nchw',
+    'nhwc',
+    'relaxed_nodes',
+    'running_statistics',
+]
+
+M = TypeVar('M', bound=nn.Module)
+
+
+class RelaxedNode(NamedTuple):
+    """A node of a relaxed cell: the choice of its inputs, and the choice of the operation on each of its edges."""
+
+    inputs: SummedInputs
+    edges: list[MixedOperation]
+
+
+def relaxed_nodes(nodes: nn.ModuleList) -> list[RelaxedNode]:
+    """Returns the nodes of a relaxed cell."""
+    return [RelaxedNode(node.inputs, list(node.edges)) for node in cast(Any, nodes)]
 
 
 def nchw(x: Tensor) -> Tensor:
@@ -67,20 +95,23 @@ class Group:
         return (1, 1) if self.thinned else self.stages[stage].steps
 
 
+AnyPool = nn.MaxPool2d | nn.AvgPool2d
+
+
 @dataclass(frozen=True)
 class Pool:
     """A pool, and its batch norm on each outgoing edge of a state; the batch norm is None on an edge that lacks the pool."""
 
-    pool: nn.MaxPool2d | nn.AvgPool2d
+    pool: AnyPool
     norms: tuple[nn.BatchNorm2d | None, ...]
     positions: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class ModuleCandidate:
+class ModuleCandidate(Generic[M]):
     """A candidate on one edge that its own module computes."""
 
-    module: nn.Module
+    module: M
     place: int
     position: int
 
@@ -107,9 +138,9 @@ class OutgoingEdges:
     groups: list[Group] = field(default_factory=list)
     pools: list[Pool] = field(default_factory=list)
     skips: tuple[int, ...] = ()
-    reductions: list[ModuleCandidate] = field(default_factory=list)
-    unfused: list[ModuleCandidate] = field(default_factory=list)
-    bank: Tensor | None = None
+    reductions: list[ModuleCandidate[FactorizedReduce]] = field(default_factory=list)
+    unfused: list[ModuleCandidate[nn.Module]] = field(default_factory=list)
+    bank: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     _indices: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
 
     @property
@@ -121,14 +152,15 @@ class OutgoingEdges:
         """Returns the height and width of the edges' outputs, for a state of this height and width."""
         return (height - 1) // self.stride + 1, (width - 1) // self.stride + 1
 
-    def convolutions(self) -> list[nn.Parameter]:
+    def convolutions(self) -> list[Tensor]:
         """Returns the parameters of all groups, in the order in which gradients are returned."""
         stages = [stage for group in self.groups for stage in group.stages]
         return [module.weight for stage in stages for module in (*stage.depthwise, *stage.pointwise)]
 
-    def remaining(self) -> list[nn.Parameter]:
+    def remaining(self) -> list[Tensor]:
         """Returns the parameters of all other candidates."""
-        return [weight for candidate in (*self.reductions, *self.unfused) for weight in candidate.module.parameters()]
+        modules: list[nn.Module] = [*(one.module for one in self.reductions), *(one.module for one in self.unfused)]
+        return [weight for module in modules for weight in module.parameters()]
 
     def index(self, numbers: Sequence[int]) -> Tensor:
         """Returns numbers as a tensor on the weights' device, and caches it."""
@@ -160,16 +192,18 @@ class Plan:
     """
 
     def __init__(self, cell: Cell, like: Tensor) -> None:
-        architecture, first = cell.nodes[0].edges[0].architecture, cell.nodes[0]
-        self.portion = first.edges[0].relaxation.portion
-        self.weighted = architecture.decisions[first.inputs.label].weighted
+        nodes = relaxed_nodes(cell.nodes)
+        inputs, (first, *_) = nodes[0]
+        architecture = first.architecture
+        self.portion = first.relaxation.portion
+        self.weighted = architecture.inputs()[inputs.label].weighted
         self.decided = bool(architecture.state.fixed or architecture.state.dropped)
         self.nodes, self.training, self.concat = len(cell.nodes), cell.training, cell.concat
         self.constants = like.new_tensor([0.0, 1.0])
         self.labels: list[str] = []
         self.candidates: list[list[Candidates]] = [[] for _ in range(1 + self.nodes)]
         position = len(self.constants)
-        for node in cell.nodes:
+        for node in nodes:
             for state, edge in enumerate(node.edges):
                 here: Candidates = []
                 if not architecture.view.is_cut(edge.label):
@@ -181,13 +215,13 @@ class Plan:
                         here = [(candidate, position + index) for index, candidate in enumerate(candidates)]
                         position += len(here)
                 self.candidates[state].append(here)
-        stride = max(_stride(candidate) for candidate in cell.nodes[0].edges[0].candidates())
+        stride = max(_stride(candidate) for candidate in first.candidates())
         self.outgoing = [
             _arranged(max(0, state - 1), edges, stride if state < 2 else 1, like.device) for state, edges in enumerate(self.candidates)
         ]
         self.unfused = [candidate.module for outgoing in self.outgoing for candidate in outgoing.unfused]
 
-    def parameters(self) -> list[nn.Parameter]:
+    def parameters(self) -> list[Tensor]:
         """Returns the parameters of all candidates, in the order in which gradients are returned."""
         return [weight for outgoing in self.outgoing for weight in outgoing.convolutions()] + [
             weight for outgoing in self.outgoing for weight in outgoing.remaining()
@@ -198,17 +232,17 @@ def _arranged(first: int, edges: Sequence[Candidates], stride: int, device: torc
     """Groups the candidates on the outgoing edges of a state by joint computation."""
     outgoing = OutgoingEdges(first, len(edges), stride)
     groups: dict[Any, list[tuple[int, int, list[Stage]]]] = {}
-    pools: dict[Any, dict[int, tuple[nn.Sequential, int]]] = {}
+    pools: dict[Any, dict[int, tuple[AnyPool, nn.BatchNorm2d, int]]] = {}
     skips = [_MISSING] * len(edges)
     for place, candidates in enumerate(edges):
         for module, position in candidates:
-            stages = _stages(module)
+            stages, pooling = _stages(module), _pool(module)
             if isinstance(module, Zero):
                 continue
             if isinstance(module, nn.Identity):
                 skips[place] = position
-            elif _is_pool(module):
-                pools.setdefault(type(module[0]), {})[place] = module, position
+            elif pooling is not None:
+                pools.setdefault(type(pooling[0]), {})[place] = *pooling, position
             elif stages:
                 key = tuple((stage.depthwise[0].kernel_size, stage.steps) for stage in stages)
                 groups.setdefault(key, []).append((place, position, stages))
@@ -217,19 +251,19 @@ def _arranged(first: int, edges: Sequence[Candidates], stride: int, device: torc
             else:
                 outgoing.unfused.append(ModuleCandidate(module, place, position))
     for members in groups.values():
-        places, positions, stages = zip(*members)
+        places, positions, each = zip(*members)
         joined = tuple(
             Stage(
                 *(tuple(chain.from_iterable(parts)) for parts in zip(*((stage.depthwise, stage.pointwise, stage.norms) for stage in same)))
             )
-            for same in zip(*stages)
+            for same in zip(*each)
         )
         outgoing.groups.append(Group(places, positions, joined, len(places) == len(edges)))
     for by_place in pools.values():
-        entries = [by_place.get(place, (None, _MISSING)) for place in range(len(edges))]
-        pool = next(module[0] for module, _ in entries if module is not None)
-        norms = tuple(None if module is None else module[1] for module, _ in entries)
-        outgoing.pools.append(Pool(pool, norms, tuple(position for _, position in entries)))
+        pool = next(iter(by_place.values()))[0]
+        norms = tuple(by_place[place][1] if place in by_place else None for place in range(len(edges)))
+        of_weights = tuple(by_place[place][2] if place in by_place else _MISSING for place in range(len(edges)))
+        outgoing.pools.append(Pool(pool, norms, of_weights))
     outgoing.skips = tuple(skips) if any(skips) else ()
     rows = [*([outgoing.skips] if outgoing.skips else []), *(entry.positions for entry in outgoing.pools)]
     outgoing.bank = torch.tensor(rows, dtype=torch.long, device=device).view(len(rows), len(edges))
@@ -248,24 +282,25 @@ def _stages(module: nn.Module) -> list[Stage]:
     stages = []
     for start in range(0, len(module), 4):
         relu, spatial, pointwise, norm = module[start : start + 4]
-        kinds = isinstance(relu, nn.ReLU), isinstance(spatial, DepthwiseConv2d), isinstance(pointwise, PointwiseConv2d), is_foldable(norm)
-        if not all(kinds) or (start and spatial.stride != (1, 1)) or pointwise.stride != (1, 1):
+        if not (isinstance(relu, nn.ReLU) and isinstance(spatial, DepthwiseConv2d) and isinstance(pointwise, PointwiseConv2d)):
+            return []
+        if not is_foldable(norm) or (start and spatial.stride != (1, 1)) or pointwise.stride != (1, 1):
             return []
         stages.append(Stage((spatial,), (pointwise,), (norm,)))
     return stages
 
 
-def _is_pool(module: nn.Module) -> bool:
-    return (
-        isinstance(module, nn.Sequential)
-        and len(module) == 2
-        and isinstance(module[0], nn.MaxPool2d | nn.AvgPool2d)
-        and (module[0].kernel_size, module[0].padding) == (3, 1)
-        and is_foldable(module[1])
-    )
+def _pool(module: nn.Module) -> tuple[AnyPool, nn.BatchNorm2d] | None:
+    """Returns the parts of a 3×3 pool with a batch norm behind it; None for any other module."""
+    if not isinstance(module, nn.Sequential) or len(module) != 2:
+        return None
+    pool, norm = module
+    if not isinstance(pool, nn.MaxPool2d | nn.AvgPool2d) or (pool.kernel_size, pool.padding) != (3, 1) or not is_foldable(norm):
+        return None
+    return pool, norm
 
 
-def _is_reduction(module: nn.Module) -> bool:
+def _is_reduction(module: nn.Module) -> TypeGuard[FactorizedReduce]:
     """Returns whether a module is a skip that halves height and width, with equally many channels in both halves."""
     return isinstance(module, FactorizedReduce) and module.conv_1.out_channels == module.conv_2.out_channels and is_foldable(module.bn)
 
@@ -277,5 +312,5 @@ def running_statistics(outgoing: OutgoingEdges, like: Tensor) -> tuple[Tensor, T
     for row, entry in enumerate(outgoing.pools, outgoing.identities):
         for place, norm in enumerate(entry.norms):
             if norm is not None:
-                mean[row, place], var[row, place] = norm.running_mean, norm.running_var
+                mean[row, place], var[row, place] = running_mean_and_variance(norm)
     return mean, torch.rsqrt(var + EPS)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +22,15 @@ from torch.autograd.function import once_differentiable
 from nni_darts.genotypes.recurrent import ACTIVATIONS
 from nni_darts.search_spaces.recurrent import RecurrentCell, RecurrentChoiceNode
 from nni_darts.strategies.architecture import Architecture
-from nni_darts.strategies.fast.executors import ExecutedCell, Executor, ExecutorChoice, by_name
-from nni_darts.strategies.fast.kernels import kernels, pointer, pointers
+from nni_darts.strategies.fast.executors import CellInputs, ExecutedCell, Executor, ExecutorChoice, by_name
+from nni_darts.strategies.fast.kernels import pointer, pointers, required_kernels
+from nni_darts.strategies.fast.plan import RelaxedNode, relaxed_nodes
 from nni_darts.strategies.supernet import MixedOperation, SummedInputs
 
 __all__ = ['FastRecurrentCell', 'is_suited']
 
 
-def is_suited(cell: nn.Module) -> bool:
+def is_suited(cell: nn.Module) -> TypeGuard[RecurrentCell]:
     """Returns whether a module is a relaxed cell that :class:`FastRecurrentCell` can replace."""
     return type(cell) is RecurrentCell and all(
         isinstance(node, RecurrentChoiceNode)
@@ -98,7 +99,8 @@ class FastRecurrentCell(ExecutedCell, RecurrentCell):
     def plan(self, like: Tensor) -> RecurrentPlan:
         """Returns the plan, as :meth:`.ExecutedCell.plan` does."""
         cut = self._architecture.view.is_cut
-        return RecurrentPlan(tuple(tuple(index for index, edge in enumerate(node.edges) if not cut(edge.label)) for node in self.nodes))
+        nodes = relaxed_nodes(self.nodes)
+        return RecurrentPlan(tuple(tuple(index for index, edge in enumerate(node.edges) if not cut(edge.label)) for node in nodes))
 
     def compute(self, plan: RecurrentPlan, node_state: Callable[..., Tensor], *inputs: Any) -> tuple[Tensor, Tensor]:
         """Computes all time steps.
@@ -110,14 +112,16 @@ class FastRecurrentCell(ExecutedCell, RecurrentCell):
         """
         try:
             # The weights are the same at all time steps.
-            self._pass = _Pass(node_state, [(kept, _edge_weights(node, kept)) for node, kept in zip(self.nodes, plan.inputs)])
+            weights = [self._weights(node, kept) for node, kept in zip(relaxed_nodes(self.nodes), plan.inputs)]
+            self._pass = _Pass(node_state, list(zip(plan.inputs, weights)))
             return super().forward(*inputs)
         finally:
             self._pass = None
 
-    def sample(self, words: Tensor, hidden: Tensor, mask: Tensor | None, *, portion: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    def sample(self, *inputs: Any, portion: int) -> CellInputs:
         """Returns the first time steps, whatever the portion, because all time steps take equally long."""
-        edges = sum(len(node.edges) for node in self.nodes)
+        words, hidden, mask = inputs
+        edges = sum(len(node.edges) for node in relaxed_nodes(self.nodes))
         return words[: min(MOST_SAMPLED_STEPS, max(1, SAMPLED_NUMBERS // (edges * hidden.numel())))], hidden, mask
 
     def structure(self) -> str:
@@ -130,7 +134,18 @@ class FastRecurrentCell(ExecutedCell, RecurrentCell):
 
     @property
     def _architecture(self) -> Architecture:
-        return self.nodes[0].inputs.architecture
+        return relaxed_nodes(self.nodes)[0].inputs.architecture
+
+    def _weights(self, node: RelaxedNode, inputs: Sequence[int]) -> Tensor:
+        """Returns the weights of the activations, without ``none``, on the edges from these inputs, of shape (inputs, activations)."""
+        rows = []
+        for edge in (node.edges[index] for index in inputs):
+            decided = edge.architecture.view.operation(edge.label)
+            if decided is None:
+                rows.append(edge.relaxation.weights(edge.label, edge.architecture.alpha(edge.label)))
+            else:
+                rows.append(nn.functional.one_hot(torch.tensor(decided, device=self.weight.device), len(ACTIVATIONS)).to(self.weight))
+        return torch.stack(rows)[:, 1:]
 
     def step(self, first: Tensor, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """Computes one time step, as :class:`RecurrentCell` does."""
@@ -148,18 +163,6 @@ class _Pass(NamedTuple):
 
     node_state: Callable[..., Tensor]
     nodes: list[tuple[tuple[int, ...], Tensor]]
-
-
-def _edge_weights(node: RecurrentChoiceNode, inputs: Sequence[int]) -> Tensor:
-    """Returns the weights of the activations, without ``none``, on the edges from these inputs, of shape (inputs, activations)."""
-    rows = []
-    for edge in (node.edges[index] for index in inputs):
-        decided = edge.architecture.view.operation(edge.label)
-        if decided is None:
-            rows.append(edge.relaxation.weights(edge.label, edge.architecture.alpha(edge.label)))
-        else:
-            rows.append(nn.functional.one_hot(torch.tensor(decided, device=node.weight.device), len(ACTIVATIONS)).to(node.weight))
-    return torch.stack(rows)[:, 1:]
 
 
 def _node_state(matrix: Tensor, mask: Tensor | None, weights: Tensor, *states: Tensor) -> Tensor:
@@ -222,7 +225,7 @@ def _activate(states: Sequence[Tensor], products: Tensor, weights: Tensor) -> Te
     """Computes a node's state from the products of its inputs; replaces the gates in them by their sigmoids."""
     gates, updates = products.chunk(2)
     total, weights = torch.empty_like(states[0]), weights.contiguous()
-    kernels(total).activate(
+    required_kernels(total).activate(
         len(states), total.numel(), pointers(states), *map(pointer, (gates, updates, weights, total)), torch.get_num_threads()
     )
     return total
@@ -235,7 +238,7 @@ def _activate_backward(
     gates, updates = products.chunk(2)
     of_states = [torch.empty_like(state) for state in states]
     sums, weights = torch.zeros(len(states), 4, dtype=torch.float64), weights.contiguous()
-    kernels(gradient).activate_backward(
+    required_kernels(gradient).activate_backward(
         len(states),
         gradient.numel(),
         pointer(gradient),
@@ -259,11 +262,11 @@ class _NodeState(torch.autograd.Function):
     def forward(context: Any, workspace: Workspace, matrix: Tensor, mask: Tensor | None, weights: Tensor, *states: Tensor) -> Tensor:
         context.save_for_backward(matrix, mask, weights, *states)
         inputs, like = len(states), states[0]
-        states = [state.contiguous() for state in states]
+        held = [state.contiguous() for state in states]
         space = workspace.take(inputs, like)
-        products = _multiply(_read(states, mask, space), matrix, workspace.take(2 * inputs, like))
+        products = _multiply(_read(held, mask, space), matrix, workspace.take(2 * inputs, like))
         workspace.release(space)
-        total = _activate(states, products, weights)
+        total = _activate(held, products, weights)
         context.workspace, context.products = workspace, products
         if not any(context.needs_input_grad):
             workspace.release(products)
@@ -298,13 +301,13 @@ class _NodeStateBackward(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         context.save_for_backward(gradient, matrix, mask, weights, *states)
         inputs, like = len(states), states[0]
-        gradient, states = gradient.contiguous(), [state.contiguous() for state in states]
+        gradient, held = gradient.contiguous(), [state.contiguous() for state in states]
         space = workspace.take(inputs, like)
-        read = _read(states, mask, space)
+        read = _read(held, mask, space)
         if products is None:
             products = _multiply(read, matrix, workspace.take(2 * inputs, like))
             products[:inputs].sigmoid_()
-        of_states, of_weights = _activate_backward(gradient, states, products, weights, needs_weights)
+        of_states, of_weights = _activate_backward(gradient, held, products, weights, needs_weights)
         flat, halves, of_matrix = read.flatten(0, 1), [half.flatten(0, 1) for half in products.chunk(2)], None
         if needs_matrix:
             of_matrix = torch.empty_like(matrix)

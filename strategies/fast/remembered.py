@@ -40,8 +40,9 @@ def recall(path: Path | None, key: str, candidates: Sequence[str]) -> ExecutorRe
     for entry in (_entries(path).get(key), _IN_PROCESS.get((str(path), key))):
         if isinstance(entry, dict) and entry.get('name') in candidates:
             times = entry.get('milliseconds')
-            numbers = isinstance(times, dict) and all(isinstance(value, int | float) for value in times.values())
-            return {'name': entry['name'], 'how': 'remembered', 'milliseconds': times if numbers else {}}
+            if not isinstance(times, dict) or not all(isinstance(value, int | float) for value in times.values()):
+                times = {}
+            return {'name': entry['name'], 'how': 'remembered', 'milliseconds': times}
     return None
 
 

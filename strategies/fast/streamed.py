@@ -182,13 +182,14 @@ class _PlainNodes(nn.Module):
         self.plan = plan
 
     def forward(self, weights: Tensor, older: Tensor, previous: Tensor) -> Tensor:
-        states, terms = [older, previous], [[] for _ in range(self.plan.nodes)]
+        states: list[Tensor] = [older, previous]
+        terms: list[list[Tensor]] = [[] for _ in range(self.plan.nodes)]
         for state, edges in enumerate(self.plan.candidates):
             if state >= 2:
-                states.append(sum(terms[state - 2]))
+                states.append(sum(terms[state - 2][1:], terms[state - 2][0]))
             for node, candidates in enumerate(edges, self.plan.outgoing[state].first):
                 terms[node] += [weights[position] * module(states[state]) for module, position in candidates]
-        states.append(sum(terms[-1]))
+        states.append(sum(terms[-1][1:], terms[-1][0]))
         return torch.cat([states[index] for index in self.plan.concat], dim=1)
 
 

@@ -70,9 +70,9 @@ class _Sample:
 
     def __init__(self, cell: ExecutedCell, inputs: CellInputs, portion: int) -> None:
         parts = [None if x is None else x.detach().clone() for x in cell.sample(*inputs, portion=portion)]
-        self.size = len(parts[0])
+        self.size = next(len(x) for x in parts if x is not None)
         self._cell, self._parts = cell, parts
-        self._wanted = [*(x.requires_grad_() for x in parts[:2]), *_parameters(cell)]
+        self._wanted = [*(x.requires_grad_() for x in parts[:2] if x is not None), *_parameters(cell)]
 
     def time(self, candidates: Sequence[str], best: dict[str, float]) -> None:
         """Times each candidate once, and updates its shortest time in seconds."""
