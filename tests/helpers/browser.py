@@ -72,8 +72,12 @@ class Browser:
             self.requests.append(event['params']['request']['url'])
 
     def open(self, url: str) -> None:
-        """Goes to a page."""
+        """Goes to a page, and waits until the page before it is gone, which might pass for the new one."""
+        within = '#' in url and self.run('location.href.split("#")[0]') == url.partition('#')[0]
+        self.run('window.isBefore = true')
         self._call('Page.navigate', url=url)
+        if not within:
+            self.wait('!window.isBefore')
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page."""
