@@ -31,7 +31,7 @@ _TIME = r'\[[-\d]+ [:\d]+\] '
 _PRINTED = _TIME + 'PRINT '
 TRIAL_LINES = {
     'connected': _TIME + r'INFO \(nni\.runtime\.trial_command_channel\S* Connect to trial command channel ',
-    'gpu': _PRINTED + r'this trial (has no NVIDIA GPU to take|takes GPU)',
+    'gpu': _PRINTED + r'this trial (found no NVIDIA GPU|runs on GPU)',
     'headline': _PRINTED + r'recipe \w+; data ',
     'warning': _PRINTED + r'Warning: .*\.$',
     'kernels': _PRINTED + r'building compiled kernels, once per machine, about \d+ s$',
