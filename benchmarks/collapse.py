@@ -1,8 +1,8 @@
-"""Does perturbation-based selection save what magnitude lets collapse? Space S2, small, on real images.
+"""Compares perturbation-based selection with magnitude where magnitude is known to collapse: space S2, small, on real images.
 
-Three supernets are trained with first-order DARTS. From each of them a cell is read out by magnitude, as the search ended, and another
-by perturbation; both are trained from scratch in the same way, and tested once. S2 offers ``skip_connect`` and ``sep_conv_3x3`` on every
-edge; DARTS is known to end there with too many skip connections (Zela et al., ICLR 2020; Wang et al., ICLR 2021).
+Three supernets are trained with first-order DARTS. From each of them, one cell is derived by magnitude when the search ends, and another
+by perturbation. Both are trained from scratch in the same way, and tested once. S2 has ``skip_connect`` and ``sep_conv_3x3`` on every
+edge; DARTS is known to choose too many skip connections there (Zela et al., ICLR 2020; Wang et al., ICLR 2021).
 
     python -m benchmarks.collapse --data cifar10_10k.npz --work FOLDER
 
@@ -24,7 +24,7 @@ from nni_darts.runs.spec import RunSpec
 SETTINGS: dict[str, Any] = {
     'data': {'augment': 'crop-flip', 'pad': 2},  # 16×16 pixels
     'space': {'name': 's2', 'channels': 8, 'cells': 5},
-    # α's learning rate is ten times the paper's: there are 700 steps here, not 20,000.
+    # α's learning rate is ten times the paper's, because there are 700 steps here instead of 20,000.
     'search': {'epochs': 15, 'batch_size': 64, 'learning_rate': 0.025, 'architecture_learning_rate': 0.003, 'tuning_epochs': 1},
     'retrain': {'channels': 12, 'cells': 5, 'epochs': 20, 'batch_size': 96, 'learning_rate': 0.05},
     'select': {'epochs': 1, 'validation_portion': 0.1},
@@ -42,7 +42,7 @@ QUICK = {
 @click.option('--data', required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path), help='CIFAR-10 as an .npz.')
 @click.option('--work', required=True, type=click.Path(path_type=Path, file_okay=False), help='Folder for everything that is trained.')
 def main(data: Path, work: Path, quick: bool, json_file: Path | None) -> None:
-    """Magnitude against perturbation, from the same supernets of S2."""
+    """Compare magnitude with perturbation on the same supernets of S2."""
     images = {**IMAGES, 'train': 200, 'test': 100} if quick else IMAGES
     path = write_images(data, work / 'images.npz', **images)
     settings = {**SETTINGS, **(QUICK if quick else {})}

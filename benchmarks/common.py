@@ -1,4 +1,4 @@
-"""What the benchmarks share: their options, small versions of the images, the table."""
+"""Shared parts of the benchmarks: options, small versions of the images, and the table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 
 def benchmark(function: Callable[..., None]) -> click.Command:
-    """A command with the options of every benchmark."""
+    """Returns a command with the options of every benchmark."""
     for option in (
         click.option('--quick', is_flag=True, help='Under a minute: shows that it works, measures nothing.'),
         click.option('--json', 'json_file', type=click.Path(path_type=Path, dir_okay=False), help='Write the rows there, too.'),
@@ -38,15 +38,22 @@ def print_table(rows: Sequence[Row], json_file: Path | None) -> None:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean ± sample standard deviation."""
+    """Returns mean ± sample standard deviation."""
     return f'{statistics.fmean(values):.2f} ± {statistics.stdev(values) if len(values) > 1 else 0:.2f}'
 
 
 def write_images(source: Path, target: Path, *, train: int, test: int, shrink: int = 1) -> Path:
-    """Writes the first images of each class of an .npz, as many as asked for in all, to another one.
+    """Writes the first images of each class of an .npz to another one.
 
     Args:
-        shrink: average so many pixels each way, as ImageNet16 does.
+        source: the .npz to read.
+        target: the .npz to write.
+        train: total number of training images.
+        test: total number of test images.
+        shrink: number of pixels to average in each direction, as for ImageNet16.
+
+    Returns:
+        The path of the written file.
     """
     arrays = {}
     with np.load(source) as data:

@@ -1,13 +1,13 @@
-"""Every strategy in NAS-Bench-201, with ground truth, at equal cost.
+"""Compares all strategies on NAS-Bench-201 at equal cost, by ground truth.
 
-Under each seed every strategy may make equally many passes over the training data (docs/baselines.md says what is counted). Supernets and
-networks are trained small, on real images; the accuracy of each found cell is what the benchmark's authors reached with it on CIFAR-10
-after 200 epochs: ground truth, not our training.
+Under each seed, every strategy has the same number of passes over the training data (docs/baselines.md explains what is counted).
+Supernets and networks are trained small, on real images. The accuracy of each cell found is the ground truth: the accuracy that the
+benchmark's authors measured for it on CIFAR-10 after 200 epochs, not that of our training.
 
     python -m benchmarks.compare --data cifar10_10k.npz --table nasbench201.csv.gz --work FOLDER --svg docs/compare.svg
 
-After an interruption, run the same command again to continue. Seeds run one after another, so ``--seeds 1`` gives a whole, if small,
-table early on.
+After an interruption, run the same command again to continue. Seeds run one after another, so ``--seeds 1`` soon gives a complete,
+if small, table.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ SETTINGS: dict[str, Any] = {
     'space': {'name': 'nasbench201', 'channels': 8, 'cells': 3},
     'budget': {'passes': 12},
     'search': {
-        'epochs': 1,  # the budget decides
+        'epochs': 1,  # the budget determines the number
         'batch_size': 32,
         'learning_rate': 0.025,
-        'architecture_learning_rate': 0.01,  # thirty times the paper's: there are a few hundred steps here, not 20,000
+        'architecture_learning_rate': 0.01,  # thirty times the paper's, because there are a few hundred steps here instead of 20,000
         'tuning_epochs': 1,
         'settings': {
-            # Scored on 128 images for each candidate; all of them would take more than the budget.
+            # Each candidate is scored on 128 images, because all images would take more than the budget.
             'darts-1st+pt': {'batches': 4},
             'fixed-alpha+pt': {'batches': 4},
             'enas': {'samples': 50, 'finalists': 5},
@@ -48,13 +48,13 @@ SETTINGS: dict[str, Any] = {
         },
     },
     'retrain': {'channels': 8, 'cells': 3, 'epochs': 200, 'batch_size': 32, 'learning_rate': 0.1, 'weight_decay': 5e-4},
-    'select': {'epochs': 2, 'validation_portion': 0.3},  # 1.4 passes a cell: what random search and evolution rank by
+    'select': {'epochs': 2, 'validation_portion': 0.3},  # 1.4 passes for each cell, by which random search and evolution rank cells
 }
 IMAGES = {'train': 1000, 'test': 100, 'shrink': 4}
 SEEDS = (1, 2, 3)
 STRATEGIES = (*(name for name in METHODS if name not in ('fixed-alpha', 'p-darts')), 'darts-1st+pt', 'fixed-alpha+pt')
-"""``fixed-alpha`` by itself reads the first operation out of a uniform α: the cell without any, 10 %. ``p-darts`` needs cells that can be
-stacked deeper."""
+"""``fixed-alpha`` alone derives the first operation from a uniform α, which is a cell without operations and reaches 10 %. ``p-darts``
+needs cells that can be stacked deeper."""
 COLUMNS = ('c10_test', 'c100_test', 'in16_test')
 PUBLISHED = {
     'darts-1st': 54.30,
@@ -65,7 +65,7 @@ PUBLISHED = {
     'random': 93.83,
     'random-ws': 87.66,
 }
-"""CIFAR-10 test accuracy in per cent, as Wang et al., ICLR 2021, and the authors of the benchmark give it: full size, cost of their own."""
+"""CIFAR-10 test accuracy in per cent, reported by Wang et al., ICLR 2021, and the benchmark's authors: at full size and other costs."""
 
 
 @benchmark
@@ -75,7 +75,7 @@ PUBLISHED = {
 @click.option('--seeds', default=len(SEEDS), show_default=True, type=click.IntRange(1, len(SEEDS)), help='How many of them.')
 @click.option('--svg', type=click.Path(path_type=Path, dir_okay=False), help='Draw accuracy against seconds there.')
 def main(data: Path, table: Path, work: Path, seeds: int, svg: Path | None, quick: bool, json_file: Path | None) -> None:
-    """Ground truth of the cells that every strategy finds at equal cost."""
+    """Print the ground truth of the cells that every strategy finds at equal cost."""
     truth = Table.read(table)
     path = write_images(data, work / 'images.npz', **{**IMAGES, **({'train': 100} if quick else {})})
     settings = {**SETTINGS, **({'budget': {'passes': 14}, 'space': {**SETTINGS['space'], 'channels': 4}} if quick else {})}
@@ -93,7 +93,7 @@ def main(data: Path, table: Path, work: Path, seeds: int, svg: Path | None, quic
 
 
 def _search(recipe: Recipe, name: str, seed: int, folder: Path, truth: Table) -> dict[str, Any]:
-    """Searches, or goes on; the cell, its ground truth, passes and processor seconds (wall time would measure what else is running)."""
+    """Runs or continues a search. Returns the cell, its ground truth, passes, and processor seconds (unaffected by other programs)."""
     finished, timer, start = folder / 'result.json', folder / 'cpu_seconds', time.process_time()
     before = float(timer.read_text('utf-8')) if timer.exists() else 0.0
     repeated = finished.exists()

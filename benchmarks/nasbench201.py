@@ -1,7 +1,7 @@
-"""What cells do first-order DARTS and perturbation-based selection find in NAS-Bench-201? Ground truth from the benchmark's table.
+"""Measures the cells that first-order DARTS and perturbation-based selection find in NAS-Bench-201, by ground truth from its table.
 
-Supernets are trained small, on real images; the accuracy of each found cell is what the benchmark's authors reached with it on
-CIFAR-10, CIFAR-100 and ImageNet16-120 after 200 epochs. ``darts-1st`` and ``darts-1st+pt`` read their cells out of the same supernets.
+Supernets are trained small, on real images. The accuracy of each cell found is the one that the benchmark's authors measured on
+CIFAR-10, CIFAR-100 and ImageNet16-120 after 200 epochs. ``darts-1st`` and ``darts-1st+pt`` derive their cells from the same supernets.
 
     python -m benchmarks.nasbench201 --data cifar10_10k.npz --table nasbench201.csv.gz --work FOLDER
 
@@ -24,7 +24,7 @@ from nni_darts.runs.spec import RunSpec
 SETTINGS: dict[str, Any] = {
     'data': {'augment': 'crop-flip', 'pad': 2},  # 16×16 pixels
     'space': {'name': 'nasbench201', 'channels': 16, 'cells': 3},
-    # α's learning rate is ten times the paper's: there are 1,400 steps here, not 20,000.
+    # α's learning rate is ten times the paper's, because there are 1,400 steps here instead of 20,000.
     'search': {'epochs': 30, 'batch_size': 64, 'learning_rate': 0.025, 'architecture_learning_rate': 0.003, 'tuning_epochs': 2},
     'retrain': {'channels': 16, 'cells': 15, 'epochs': 200, 'batch_size': 256, 'learning_rate': 0.1, 'weight_decay': 5e-4},
     'select': {'epochs': 1, 'validation_portion': 0.1},
@@ -33,7 +33,7 @@ IMAGES = {'train': 6000, 'test': 1000, 'shrink': 2}
 SEEDS = (1, 2, 3)
 COLUMNS = ('c10_test', 'c100_test', 'in16_test')
 PUBLISHED = {'darts-1st': 54.30, 'darts-1st+pt': 88.11, 'fixed-alpha+pt': 93.80}
-"""CIFAR-10 test accuracy as Wang et al., ICLR 2021, give it, in per cent."""
+"""CIFAR-10 test accuracy in per cent, as reported by Wang et al., ICLR 2021."""
 
 
 @benchmark
@@ -41,7 +41,7 @@ PUBLISHED = {'darts-1st': 54.30, 'darts-1st+pt': 88.11, 'fixed-alpha+pt': 93.80}
 @click.option('--table', required=True, type=click.Path(path_type=Path), help='The benchmark as .csv.gz.')
 @click.option('--work', required=True, type=click.Path(path_type=Path, file_okay=False), help='Folder for everything that is trained.')
 def main(data: Path, table: Path, work: Path, quick: bool, json_file: Path | None) -> None:
-    """Ground truth of cells found in NAS-Bench-201."""
+    """Print the ground truth of cells found in NAS-Bench-201."""
     truth = Table.read(table)
     images = {**IMAGES, 'train': 200, 'test': 100} if quick else IMAGES
     path = write_images(data, work / 'images.npz', **images)

@@ -1,19 +1,19 @@
-"""How much faster is a search on two processes that share every batch?
+"""Measures the speed-up of a search on two processes that share every batch.
 
-First-order DARTS on the recipe ``digits`` (8×8 images, 8 channels, 3 cells) and at the size of CIFAR-10 (32×32 images of noise, 16
-channels, 8 cells), batches of 64: on one process with one thread, on one with two, and on two processes with one thread each. The three
-take turns; seconds are those of all epochs but the first of each run, divided by the steps of an epoch (validation is in them): their
-median, and the best, which other work on the machine has disturbed least, with the ratio to one thread. ``start_s`` is what a run takes
-besides its epochs: for two processes it is mostly another interpreter that imports torch.
+First-order DARTS runs on the recipe ``digits`` (8×8 images, 8 channels, 3 cells) and at the size of CIFAR-10 (32×32 images of noise, 16
+channels, 8 cells) with batches of 64: on one process with one thread, on one process with two threads, and on two processes with one
+thread each, in turn. Seconds are those of all epochs but the first, divided by the steps of an epoch, and include validation. The table
+has their median, their minimum, which other programs have disturbed least, and its ratio to one thread. ``start_s`` is the time of a run
+outside its epochs; for two processes, it is mostly that of another interpreter importing torch.
 
     python -m benchmarks.parallel
 
-With ``--seeds N`` whole searches on the digits are compared instead, one process with two: the measurements of their last epochs, and how
-many edges of both cells they have in common.
+With ``--seeds N``, whole searches on the digits are compared between one and two processes instead: the measurements of their last
+epochs, and the number of edges that both cells have in common.
 
     python -m benchmarks.parallel --seeds 4 --strategy darts-2nd
 
-Times vary between machines, and with what else runs on them; the ratios are what counts.
+Times vary between machines and with other programs running on them; only the ratios are meaningful.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from nni_darts.runs.tasks import task_of
 from nni_darts.training.run import epochs_of
 
 WAYS = ((1, 1), (1, 2), (2, 1))
-"""Processes, threads of each."""
+"""Number of processes, and of threads in each."""
 
 
 def large_recipe(folder: Path, images: int) -> Recipe:
-    """Noise in the size of CIFAR-10; half of it trains the weights."""
+    """Returns a recipe for noise in the size of CIFAR-10; half of it trains the weights."""
     rng = np.random.default_rng(0)
     arrays = {}
     for part, count in (('train', images), ('test', 10)):
@@ -52,9 +52,9 @@ def large_recipe(folder: Path, images: int) -> Recipe:
 
 
 def run(recipe: Recipe, processes: int, threads: int, epochs: int, output: Path) -> tuple[list[float], float]:
-    """Seconds of each epoch but the first, and of what is no epoch."""
+    """Returns the seconds of each epoch but the first, and the seconds outside epochs."""
     search = recipe.search.model_copy(update={'epochs': epochs})
-    torch.set_num_threads(processes * threads)  # as many as all processes together get
+    torch.set_num_threads(processes * threads)  # as many as all processes have in total
     started = time.perf_counter()
     shared = recipe.model_copy(update={'devices': processes, 'search': search})
     Run(RunSpec.search(shared, 'darts-1st', 1), output).execute()
@@ -63,7 +63,7 @@ def run(recipe: Recipe, processes: int, threads: int, epochs: int, output: Path)
 
 
 def compare(recipe: Recipe, strategy: str, seed: int, folder: Path) -> dict[str, Any]:
-    """The same search on one process and on two: training loss and validation accuracy of the last epoch, and the cells."""
+    """Compares a search on one and on two processes: training loss and validation accuracy of the last epoch, and the cells."""
     row: dict[str, Any] = {'name': strategy, 'seed': seed}
     edges = []
     for devices in (1, 2):
@@ -79,7 +79,7 @@ def compare(recipe: Recipe, strategy: str, seed: int, folder: Path) -> dict[str,
 
 
 def measure(recipe: Recipe, case: str, repeats: int, epochs: int, folder: Path) -> list[dict[str, Any]]:
-    """A row for each of the ways."""
+    """Returns a row for each combination of processes and threads."""
     measured: dict[tuple[int, int], tuple[list[float], list[float]]] = {way: ([], []) for way in WAYS}
     for repeat in range(repeats):
         for way in WAYS:
@@ -101,7 +101,7 @@ def measure(recipe: Recipe, case: str, repeats: int, epochs: int, folder: Path) 
 @click.option('--seeds', type=int, help='Compare whole searches instead, with so many seeds.')
 @click.option('--strategy', default='darts-1st', show_default=True, help='Of these searches.')
 def main(repeats: int, epochs: int, seeds: int | None, strategy: str, quick: bool, json_file: Path | None) -> None:
-    """One and two processes, on two cores."""
+    """Compare one process with two on two cores."""
     digits = Recipe.load('digits', {'space.nodes': 2, 'space.channels': 2, 'search.epochs': 2} if quick else {})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,8 +1,8 @@
-"""How long does an epoch of photos take to read, decoded each time and kept decoded? JPEGs of noise, brought to a square.
+"""Measures how long it takes to read an epoch of photos, decoded every time or stored decoded: JPEGs of noise, resized to a square.
 
     python -m benchmarks.photos
 
-The network is left out: what remains is what a trial waits for, with crop and mirror. Half a minute on one core.
+Only reading is measured, with crops and flips, without a network. It takes half a minute on one core.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROUNDS = 3
 
 
 def write_photos(folder: Path, count: int, size: tuple[int, int]) -> Path:
-    """JPEGs of blurred noise in two class folders."""
+    """Writes JPEGs of blurred noise to two class folders."""
     rng = np.random.default_rng(0)
     for index in range(count):
         image = Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).filter(ImageFilter.GaussianBlur(2))
@@ -36,7 +36,7 @@ def write_photos(folder: Path, count: int, size: tuple[int, int]) -> Path:
 
 
 def seconds(settings: DataSettings, rounds: int) -> tuple[float, float]:
-    """Seconds until the data are loaded, and of the fastest epoch."""
+    """Returns the seconds until the data are loaded, and of the fastest epoch."""
     start = time.perf_counter()
     module = ImageDataModule(load_images(settings), settings, train_portion=0.5, batch_size=32, seed=1)
     loaded, epochs = time.perf_counter() - start, []
@@ -50,7 +50,7 @@ def seconds(settings: DataSettings, rounds: int) -> tuple[float, float]:
 
 @benchmark
 def main(quick: bool, json_file: Path | None) -> None:
-    """An epoch of photos with and without kept pictures."""
+    """Read an epoch of photos with and without stored pictures."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as work:
         os.environ['XDG_CACHE_HOME'] = str(Path(work) / 'cache')

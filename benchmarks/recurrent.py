@@ -1,8 +1,8 @@
-"""Is the published recurrent cell better than an LSTM and than a random cell, in a small training on Penn Treebank?
+"""Compares the published recurrent cell with an LSTM and a random cell in a small training on Penn Treebank.
 
-Three language models with equally many parameters are trained from scratch in the same way: DARTS_V2's cell, a random cell of the same
-space, and a plain LSTM of one layer. Everything but the cell is the same: tied embedding, dropouts, batches, averaged SGD after the
-non-monotone trigger, epochs. Each is tested once, with the weights that validated best.
+Three language models with the same number of parameters are trained from scratch in the same way: with DARTS_V2's cell, with a random
+cell of the same space, and with a plain LSTM of one layer. Everything else is the same: tied embedding, dropouts, batches, averaged SGD
+after the non-monotone trigger, and epochs. Each model is tested once, with the weights that validated best.
 
     python -m benchmarks.recurrent --data ../shared/data/ptb --work FOLDER
 
@@ -32,7 +32,7 @@ from nni_darts.training.best_epoch import BestEpoch
 from nni_darts.training.run import EpochLog, create_trainer, epochs_of, last_checkpoint, quiet_lightning
 
 WORDS = 200_000
-"""Of the training text, from its start; validation and test text are whole."""
+"""Fraction of the training text, from its start; validation and test text are used in full."""
 
 SETTINGS: dict[str, Any] = {
     'hidden': 128,
@@ -42,7 +42,7 @@ SETTINGS: dict[str, Any] = {
     'learning_rate': 20.0,
     'weight_decay': 8e-7,
     'averaging': 2,
-    # A small network on a fifth of the text: less dropout than published.
+    # A small network on a fifth of the text, so dropout is lower than published.
     'dropouts': {'embedding': 0.1, 'input': 0.2, 'x': 0.1, 'hidden': 0.1, 'output': 0.3},
 }
 QUICK = {**SETTINGS, 'hidden': 16, 'epochs': 2}
@@ -50,9 +50,9 @@ SEED = 1
 
 
 class LSTM(nn.Module):
-    """A language model with one LSTM layer, in the place of :class:`nni_darts.search_spaces.recurrent.RecurrentNetwork`.
+    """A language model with one LSTM layer, in place of :class:`nni_darts.search_spaces.recurrent.RecurrentNetwork`.
 
-    It has no dropout between time steps: torch's LSTM is one call.
+    It has no dropout between time steps, because torch's LSTM is a single call.
     """
 
     def __init__(self, vocabulary: int, embedding: int, hidden: int, dropouts: Dropouts) -> None:
@@ -67,7 +67,7 @@ class LSTM(nn.Module):
         nn.init.zeros_(self.decoder.bias)
 
     def encode(self, tokens: Tensor, hidden: Tensor | None = None) -> Encoded:
-        """As for the recurrent network; ``hidden`` holds the LSTM's two states side by side: (B, 2·hidden)"""
+        """Encodes tokens as the recurrent network does; ``hidden`` has the LSTM's two states side by side, (B, 2·hidden)."""
         words = self.embedding(tokens)
         if self.training:
             words = words * dropout_mask(words, (self.embedding.num_embeddings, 1), self.dropouts.embedding)[tokens]
@@ -81,19 +81,19 @@ class LSTM(nn.Module):
 
 
 def count(network: nn.Module) -> int:
-    """Parameters of a network."""
+    """Returns the number of parameters of a network."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def lstm_of_size(parameters: int, vocabulary: int, embedding: int, dropouts: Dropouts) -> LSTM:
-    """The LSTM whose number of parameters is nearest; words have as many units as in the other networks."""
+    """Returns the LSTM whose number of parameters is nearest; words have as many units as in the other networks."""
     with torch.device('meta'):
         sizes = {hidden: count(LSTM(vocabulary, embedding, hidden, dropouts)) for hidden in range(8, 8 * embedding, 2)}
     return LSTM(vocabulary, embedding, min(sizes, key=lambda hidden: abs(sizes[hidden] - parameters)), dropouts)
 
 
 def train(recipe: Recipe, data: TextData, network: nn.Module, folder: Path) -> dict[str, Any]:
-    """Trains and tests one network, or goes on with it; returns what it reached."""
+    """Trains and tests one network, or continues its training. Returns its result."""
     result = folder / 'result.json'
     if result.exists():
         return json.loads(result.read_text('utf-8'))
@@ -133,7 +133,7 @@ def _say(record: dict[str, float]) -> None:
 @click.option('--data', required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help='Folder of ptb.train.txt, ….')
 @click.option('--work', required=True, type=click.Path(path_type=Path, file_okay=False), help='Folder for everything that is trained.')
 def main(data: Path, work: Path, quick: bool, json_file: Path | None) -> None:
-    """DARTS_V2's recurrent cell, a random cell and an LSTM of as many parameters."""
+    """Compare DARTS_V2's recurrent cell, a random cell and an LSTM with the same number of parameters."""
     settings = QUICK if quick else SETTINGS
     recipe = Recipe.load('ptb', {'data.path': str(data), 'retrain': settings})
     task = task_of(recipe)

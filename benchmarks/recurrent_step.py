@@ -1,17 +1,17 @@
-"""How much faster is a search step on text than one that computes edge by edge?
+"""Measures the speed-up of a search step on text over a step that computes edge by edge.
 
-Steps of the recurrent supernet, under uniform α, at its authors' size on Penn Treebank: batches of 256, 35 time steps, 300 units, 8 nodes,
-10,000 words, every dropout, temporal regularisation, clipping, SGD. One kind of step is that of a first-order search, α on one batch and
-the weights on another; the other kind is of the weights alone. Three ways take the same step in turn, from the same weights and with the
-same dropout masks:
+The recurrent supernet takes steps under uniform α at its authors' size on Penn Treebank: batches of 256, 35 time steps, 300 units, 8
+nodes, 10,000 words, every dropout, temporal regularisation, clipping, SGD. One kind of step is that of a first-order search, with α on
+one batch and the weights on another; the other kind trains the weights only. Three implementations take the same step in turn, from the
+same weights and with the same dropout masks:
 
-- ``plain``: every edge and activation by itself, cross-entropy from all logits at once; both passes differentiate everything, as published;
-- ``authors``: the same, but as their code has it: one product for all inputs of a node, activations one after the other;
-- ``fast``: what a search does.
+- ``plain``: every edge and activation separately, cross-entropy from all logits at once, and derivatives of everything in both passes;
+- ``authors``: the same in the arrangement of the authors' code, with one product for all inputs of a node and sequential activations;
+- ``fast``: the implementation of this package.
 
     python -m benchmarks.recurrent_step
 
-The words are random: the time does not depend on them. Times vary between machines; the ratio is what counts.
+The words are random, because the time does not depend on them. Times vary between machines; only the ratio is meaningful.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CLIP, RATE, DECAY, SLOWNESS = 0.25, 20.0, 5e-7, 1e-3
 
 
 class _Authors(RecurrentCell):
-    """A relaxed cell arranged as in the DARTS authors' code; takes over the modules of the plain one."""
+    """A relaxed cell arranged as in the DARTS authors' code, with the modules of the plain one."""
 
     def __init__(self, cell: RecurrentCell) -> None:
         nn.Module.__init__(self)
@@ -65,7 +65,7 @@ class _Authors(RecurrentCell):
 
 
 def supernet(way: str, vocabulary: int, hidden: int, nodes: int) -> tuple[DifferentiableStrategy, nn.Module]:
-    """The supernet under uniform α; the same weights for every way."""
+    """Returns the supernet under uniform α, with the same weights for every implementation."""
     torch.manual_seed(0)
     strategy = DifferentiableStrategy(architect=FirstOrder(), execution='fast' if way == 'fast' else 'plain')
     model = strategy.mutate_model(DartsRnnSpace(vocabulary, hidden, hidden, nodes))
@@ -77,11 +77,11 @@ def supernet(way: str, vocabulary: int, hidden: int, nodes: int) -> tuple[Differ
 
 
 Batch = tuple[Tensor, Tensor]
-"""Words and those that follow."""
+"""Words, and the words that follow."""
 
 
 def stepper(way: str, whole: bool, made: tuple[DifferentiableStrategy, nn.Module], train: Batch, valid: Batch) -> Callable[[], float]:
-    """A whole step of the search, or one of the weights; returns the loss of the weights' step."""
+    """Returns a function that takes a whole step of the search, or a step of the weights, and returns the loss of the weights."""
     strategy, model = made
     weights, alphas = list(model.parameters()), strategy.arch_parameters()
     optimizer = torch.optim.SGD(weights, RATE, weight_decay=DECAY)
@@ -133,7 +133,7 @@ def stepper(way: str, whole: bool, made: tuple[DifferentiableStrategy, nn.Module
 @benchmark
 @click.option('--rounds', default=5, show_default=True, help='How often each way takes its step, after one that is not counted.')
 def main(rounds: int, quick: bool, json_file: Path | None) -> None:
-    """A search step on text, three ways."""
+    """Compare three implementations of a search step on text."""
     steps, batch, hidden, nodes, vocabulary = (5, 16, 20, 3, 50) if quick else (35, 256, 300, 8, 10_000)
     rounds = 2 if quick else rounds
     torch.manual_seed(1)
@@ -155,7 +155,7 @@ def main(rounds: int, quick: bool, json_file: Path | None) -> None:
 
 
 def _measure(taken: Mapping[str, Callable[[], float]], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[float]], float]:
-    """Wall and processor seconds of each way's steps, and how far the losses of the first one are apart."""
+    """Returns wall and processor seconds of each implementation's steps, and the difference between the losses of the first step."""
     ways = list(taken)
     wall: dict[str, list[float]] = {way: [] for way in ways}
     cpu: dict[str, list[float]] = {way: [] for way in ways}
@@ -169,7 +169,7 @@ def _measure(taken: Mapping[str, Callable[[], float]], rounds: int) -> tuple[dic
             if turn:
                 wall[way].append(time.perf_counter() - started)
                 cpu[way].append(time.process_time() - used)
-        if not turn:  # later, steps this long have carried rounding far
+        if not turn:  # in later steps, rounding errors have grown
             apart = max(losses) - min(losses)
     return wall, cpu, apart
 

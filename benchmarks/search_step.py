@@ -1,19 +1,19 @@
-"""What does one step of a search cost, in time, memory and number of operations?
+"""Measures one step of a search in time, memory and number of operations.
 
 The same batch goes through one whole bilevel step (α on a validation batch, then the weights) of
 
 - ``nni``: NNI 3.0's own ``DARTS`` strategy on the DARTS space of its hub, first order;
-- ``plain``: every candidate by itself, NCHW, all gradients in every pass and a copy of the model for the virtual step, as published;
-- ``fast``: ours.
+- ``plain``: every candidate separately, NCHW, all gradients in every pass and a copy of the model for the virtual step, as published;
+- ``fast``: the implementation of this package.
 
-Each of the others is paired with ours: two processes take turns, step by step, and medians are compared. Peak memory is each process'
-own. ``aten_ops`` counts the operations of a step that compute something (no views): on a GPU, launches; ours are counted the way a GPU
-would be given them, the batch in one piece.
+``nni`` and ``plain`` are each paired with ``fast``: two processes take steps in turn, and medians are compared. Peak memory is that of
+each process. ``aten_ops`` counts the operations of a step that compute something (no views), which are kernel launches on a GPU; those
+of ``fast`` are counted as on a GPU, with the batch in one piece.
 
     python -m benchmarks.search_step
 
-Times vary between machines; the ratios are what counts. ``--digits`` measures the step of the recipe ``digits``; ``--growth`` prints
-another table: how the cost of our step grows with cells, channels, batch and nodes.
+Times vary between machines; only the ratios are meaningful. ``--digits`` measures the step of the recipe ``digits``; ``--growth``
+prints another table, of how the cost of a ``fast`` step grows with cells, channels, batch size and nodes.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ GROWN: dict[str, tuple[int, ...]] = {
 def main(
     worker: str | None, only: Sequence[str], digits: bool, growth: bool, repeats: int, quick: bool, json_file: Path | None, **sizes: Any
 ) -> None:
-    """Time, memory and operations of one search step."""
+    """Measure time, memory and operations of one search step."""
     if worker:
         _work(*worker.split(':'), **sizes)
         return
@@ -98,14 +98,14 @@ def _growth(repeats: int, sizes: dict[str, Any], json_file: Path | None) -> None
 
 
 def _measure(ways: Sequence[str], repeats: int, sizes: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for each way; their processes take turns."""
+    """Returns a row for each implementation; their processes take turns."""
     arguments = [part for key, value in sizes.items() for part in (f'--{key.replace("_", "-")}', str(value))]
     processes = [_start(way, arguments) for way in ways]
     steps: list[list[dict[str, float]]] = [[] for _ in ways]
     for turn in range(repeats + 1):
         for process, measured in zip(processes, steps):
             answer = _ask(process, 'step')
-            if turn:  # the first one warms up
+            if turn:  # the first step is a warm-up
                 measured.append(answer)
     rows = []
     for way, process, measured in zip(ways, processes, steps):
@@ -133,14 +133,14 @@ def _start(worker: str, arguments: Sequence[str]) -> subprocess.Popen:
 
 
 def _work(name: str, order: str, *, device: str, **sizes: Any) -> None:
-    """A process that makes a step whenever it is told to, and at the end one whose operations it counts."""
+    """Runs a process that takes a step on request, and finally a step whose operations are counted."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from nni_darts.training.run import peak_memory_mib
 
     aten = torch.ops.aten
-    # Views that aten does not mark as such, and memory without contents.
+    # Views that aten does not mark as such, and uninitialised memory.
     computing_nothing = {
         aten.detach.default,
         aten._unsafe_view.default,
@@ -263,7 +263,7 @@ def _plain(order: int, *, channels: int, cells: int, nodes: int, batch_size: int
     def second_order() -> list[Any]:
         zero()
         backward(model, train)
-        # The copy shares α with the model, since α is no part of it.
+        # The copy shares α with the model, because α is not part of the model.
         shifted = copy.deepcopy(model, {id(strategy.architecture): strategy.architecture})
         with torch.no_grad():
             for target, weight in zip(shifted.parameters(), weights):
@@ -328,7 +328,7 @@ def _nni(order: int, *, channels: int, cells: int, nodes: int, batch_size: int, 
         functional.cross_entropy(logits, batch[1]).backward()
 
     def step() -> None:
-        # As its Lightning module does: every pass differentiates everything.
+        # As in NNI's Lightning module, every pass differentiates everything.
         adam.zero_grad()
         backward(valid)
         adam.step()

@@ -1,13 +1,13 @@
-"""How much faster is perturbation-based selection than scoring every candidate with a full plain pass?
+"""Measures the speed-up of perturbation-based selection over scoring every candidate with a full plain pass.
 
-One whole selection of a supernet: 16 channels, 8 cells, 7 operations, that is 14 + 3 rounds of decisions in both kinds of cell. Every
-decision is scored twice on the same batches, in turn: by ``Perturbation`` and the plain way, where each candidate costs a pass in which
-every edge computes all of its operations and multiplies what is masked or not chosen by zero, as in the authors' code. The seconds are
-those of scoring alone; a tuning step between rounds moves the weights as in a real search.
+It runs one whole selection on a supernet with 16 channels, 8 cells and 7 operations, which has 14 + 3 rounds of decisions in both kinds
+of cell. Every decision is scored twice on the same batches, in turn: by ``Perturbation`` and in the plain way, where each candidate
+costs a pass in which every edge computes all of its operations and multiplies masked or unchosen ones by zero, as in the authors' code.
+The seconds are those of scoring alone. A tuning step between rounds moves the weights as in a real search.
 
     python -m benchmarks.selection
 
-Times vary between machines; the ratio is what counts.
+Times vary between machines; only the ratio is meaningful.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.reference.selection import brute_force_score
 
 
 class Measured(Perturbation):
-    """Scores every decision both ways, and counts on how many they agree."""
+    """Scores every decision in both ways, and counts the decisions on which they agree."""
 
     def __init__(self, layout: torch.memory_format, **settings: Any) -> None:
         super().__init__(**settings)
@@ -47,7 +47,7 @@ class Measured(Perturbation):
         self.decisions = self.agreed = self.passes = 0
 
     def score(self, architecture: Architecture, label: str, candidates: Sequence[int], module: DifferentiableModule) -> list[float]:
-        """The scores of the fast way."""
+        """Returns the scores of the fast way."""
         images, labels = next(module.validation_batches(1)[0])
         data = [(images.contiguous(memory_format=self.layout), labels)]
 
@@ -77,7 +77,7 @@ class Measured(Perturbation):
 @click.option('--batch-size', default=16, show_default=True, help='Images in the one validation batch.')
 @click.option('--layout', type=click.Choice(['contiguous', 'channels_last']), default='contiguous', help='Of the plain way.')
 def main(batch_size: int, layout: str, quick: bool, json_file: Path | None) -> None:
-    """One whole perturbation-based selection, fast and plain."""
+    """Run one whole perturbation-based selection, fast and plain."""
     torch.manual_seed(0)
     channels, cells, nodes, size = (4, 3, 2, 16) if quick else (16, 8, 4, 32)
     space = DartsSpace(channels, cells, nodes=nodes, operations=DARTS_OPERATIONS[1:])

@@ -1,4 +1,4 @@
-"""Model spaces made of NNI's LayerChoice and InputChoice. Knows no strategy."""
+"""Model spaces made of NNI's LayerChoice and InputChoice. They do not depend on any strategy."""
 
 from nni_darts.genotypes.convolutional import DARTS_OPERATIONS
 from nni_darts.search_spaces.cnn import DartsSpace

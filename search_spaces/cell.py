@@ -1,7 +1,7 @@
-"""Cells: a small directed graph of operations, either still to be chosen or fixed.
+"""Cells: small directed graphs of operations that are either still to be chosen or fixed.
 
-A node is a :class:`ChoiceNode` (NNI's ``LayerChoice`` on every edge, one ``InputChoice``) or a :class:`FixedNode`. NNI turns the first
-into the second: ``freeze`` keeps the weights, a ``model_context`` builds fresh ones.
+A node is a :class:`ChoiceNode` (with NNI's ``LayerChoice`` on every edge and one ``InputChoice``) or a :class:`FixedNode`. NNI turns a
+choice node into a fixed node: ``freeze`` keeps the weights, and a ``model_context`` builds new ones.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from nni_darts.search_spaces.operations import FactorizedReduce, ReLUConvBN
 __all__ = ['Cell', 'ChoiceNode', 'FixedNode']
 
 MakeOperation = Callable[[str, int], nn.Module]
-"""(operation name, source state) → module"""
+"""(name of an operation, source state) → module"""
 
 _CHOSEN_INPUTS = 2
 
 
 class FixedNode(nn.Module):
-    """The sum of fixed edges.
+    """A node that adds up fixed edges.
 
     Args:
-        edges: pairs (operation, index of the state it reads). They are kept in the order of their inputs, so that equal cells have
-            equal parameter names however their genotype was written down.
+        edges: pairs (operation, index of the source state). They are sorted by source, so that equal cells have equal parameter
+            names in whatever order their genotype lists the edges.
 
     Attributes:
-        drop_path: probability of dropping an edge's output for a sample while training (Larsson et al., ICLR 2017); an identity is
-            never dropped, as in NASNet and DARTS.
+        drop_path: probability of dropping an edge's output for a sample in training (Larsson et al., ICLR 2017). As in NASNet and
+            DARTS, an identity is never dropped.
     """
 
     def __init__(self, edges: Sequence[tuple[nn.Module, int]]) -> None:
@@ -45,7 +45,7 @@ class FixedNode(nn.Module):
         self.drop_path = 0.0
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
-        """states: list of (B, C, H, W) → (B, C, H', W')."""
+        """Returns the sum (B, C, H', W') of the edges for a list of states (B, C, H, W)."""
         outputs = []
         for operation, source in zip(self.edges, self.sources):
             output = operation(states[source])
@@ -59,13 +59,13 @@ class FixedNode(nn.Module):
 
 
 class ChoiceNode(MutableModule):
-    """A node that may read any earlier state, through any candidate operation, and keeps two edges.
+    """A node that may read any earlier state through any candidate operation, and keeps two edges.
 
     Args:
-        kind: ``normal`` or ``reduce``; part of the labels, so that all cells of a kind share one choice.
-        state: index of the state this node computes; it chooses among the states before.
-        candidates: for each earlier state, the names of the operations on the edge from it.
-        make_operation: builds a candidate from its name and the state it reads.
+        kind: ``normal`` or ``reduce``. It is part of the labels, so that all cells of a kind share one choice.
+        state: index of the state that this node computes from earlier states.
+        candidates: names of the operations on the edge from each earlier state.
+        make_operation: builds a candidate from its name and its source state.
     """
 
     def __init__(self, kind: str, state: int, candidates: Sequence[Sequence[str]], make_operation: MakeOperation) -> None:
@@ -78,18 +78,18 @@ class ChoiceNode(MutableModule):
         self.inputs = InputChoice(n_candidates=state, n_chosen=_CHOSEN_INPUTS, reduction='sum', label=input_label(kind, state))
 
     def topology(self) -> Mapping[str, Sequence[str]]:
-        """Label of the choice of inputs → labels of the choices of operation on those inputs, in their order.
+        """Returns label of the choice of inputs → labels of the choices of operations on these inputs, in the same order.
 
-        A strategy reads from this that the inputs are edges, whose strength is that of their best operation: they carry no α.
+        It tells a strategy that the inputs are edges, whose strength is that of their best operation, so that they have no α of their own.
         """
         return {self.inputs.label: [str(edge.label) for edge in self.edges]}
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
-        """states: list of (B, C, H, W) → (B, C, H', W')."""
+        """Returns (B, C, H', W') for a list of states (B, C, H, W)."""
         return self.inputs([edge(state) for edge, state in zip(self.edges, states)])
 
     def freeze(self, sample: dict[str, Any]) -> FixedNode:
-        """The node of that sample with the weights it has here."""
+        """Returns the fixed node of a sample, with the present weights."""
         chosen = self.inputs.freeze(sample).chosen
         return FixedNode([(self.edges[source].freeze(sample), source) for source in chosen])
 
@@ -97,7 +97,7 @@ class ChoiceNode(MutableModule):
     def create_fixed_module(
         cls, sample: dict[str, Any], kind: str, state: int, candidates: Sequence[Sequence[str]], make_operation: MakeOperation
     ) -> FixedNode:
-        """NNI calls this in a ``model_context``: only the chosen edges are built."""
+        """Returns the fixed node of a sample with only the chosen edges. NNI calls this in a ``model_context``."""
         chosen = CategoricalMultiple(range(state), n_chosen=_CHOSEN_INPUTS, label=input_label(kind, state)).freeze(sample)
         edges = []
         for source in chosen:
@@ -107,15 +107,15 @@ class ChoiceNode(MutableModule):
 
 
 class Cell(nn.Module):
-    """One cell: two inputs brought to ``channels``, nodes one after the other, concatenation of the states in ``concat``.
+    """A cell: two inputs converted to ``channels``, nodes in sequence, and the concatenation of the states in ``concat``.
 
     Args:
-        earlier_channels: channels of the outputs of the cell before the previous one and of the previous one.
-        channels: channels of every state inside.
+        earlier_channels: channels of the outputs of the two preceding cells, the older one first.
+        channels: channels of every state in the cell.
         nodes: the nodes, in order.
         concat: indices of the states that make up the output.
-        reduction_before: whether the previous cell halved height and width: then the older input must be halved too.
-        affine: passed to the batch norms of the input layers.
+        reduction_before: whether the preceding cell halved height and width, so that the older input must be halved, too.
+        affine: whether the batch norms of the input layers have scale and shift.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Cell(nn.Module):
         self.concat = tuple(concat)
 
     def forward(self, older: Tensor, previous: Tensor) -> Tensor:
-        """Two feature maps (B, C', H', W') → (B, len(concat) · channels, H, W)."""
+        """Returns (B, len(concat) · channels, H, W) for two feature maps (B, C', H', W')."""
         states = [self.preprocess_0(older), self.preprocess_1(previous)]
         for node in self.nodes:
             states.append(node(states))

@@ -1,6 +1,6 @@
-"""The convolutional network of DARTS: a stem, a stack of cells, a classifier (Liu et al., ICLR 2019, section 3.1; Zoph et al., 2018).
+"""The convolutional network of DARTS: a stem, a stack of cells and a classifier (Liu et al., ICLR 2019, section 3.1; Zoph et al., 2018).
 
-The same code gives the search space and, from a genotype, the network to retrain.
+The same code builds the search space and, from a genotype, the network to retrain.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ STEM_MULTIPLIER = 3
 MIN_CELLS = 3
 
 MakeNodes = Callable[[str, int], tuple[list[nn.Module], Sequence[int]]]
-"""(kind of cell, channels) → (nodes, states to concatenate)"""
+"""(kind of cell, channels) → (nodes, indices of the states to concatenate)"""
 
 
 class AuxiliaryHead(nn.Module):
     """A second classifier at two thirds of the depth (Szegedy et al., CVPR 2015), as in the authors' code.
 
-    The published sizes are 8×8 (CIFAR) and 7×7 (ImageNet) features; other sizes are pooled to 2×2 in the same spirit.
-    With the ImageNet stem there is no batch norm before the last ReLU: the published models were trained that way.
+    The published sizes of its features are 8×8 (CIFAR) and 7×7 (ImageNet); other sizes are likewise pooled to 2×2. With the ImageNet
+    stem, there is no batch norm before the last ReLU, because the published models were trained without it.
     """
 
     def __init__(self, channels: int, num_classes: int, stem: Stem) -> None:
@@ -52,7 +52,7 @@ class AuxiliaryHead(nn.Module):
         self.classifier = nn.Linear(768, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, num_classes)"""
+        """Returns logits (B, num_classes) for features (B, C, H, W)."""
         x = functional.relu(x)
         if min(x.shape[2:]) >= 5:
             x = functional.avg_pool2d(x, 5, self.pool_stride, count_include_pad=False)
@@ -63,7 +63,7 @@ class AuxiliaryHead(nn.Module):
 
 @dataclass(frozen=True)
 class _Sizes:
-    """The sizes of a network of cells. Raises ValueError for sizes that make no network."""
+    """The sizes of a network of cells. Raises ValueError for invalid sizes."""
 
     channels: int
     cells: int
@@ -120,7 +120,7 @@ class _CellNetwork(nn.Module):
         self.classifier = nn.Linear(earlier[1], num_classes)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """(B, in_channels, H, W) → logits (B, num_classes); while training with an auxiliary head, the pair (logits, its logits)."""
+        """Returns logits (B, num_classes) for images (B, in_channels, H, W); in training with an auxiliary head, a pair with its logits."""
         older = self.stem(suited_layout(images))
         previous = self.stem_reduction(older) if hasattr(self, 'stem_reduction') else older
         auxiliary = None
@@ -133,33 +133,33 @@ class _CellNetwork(nn.Module):
 
 
 def _strides(kind: str) -> tuple[int, int]:
-    """Strides of edges from the cell's two inputs and from its own nodes."""
+    """Returns the strides of edges from the cell's two inputs, and of edges from its nodes."""
     return (2, 1) if kind == 'reduce' else (1, 1)
 
 
 class DartsSpace(_CellNetwork, ModelSpace):
     """The DARTS search space as an NNI ``ModelSpace``.
 
-    Every edge is a ``LayerChoice``, every node an ``InputChoice`` of two; all normal cells share one set of labels
-    (``normal_op_2_0``, ``normal_input_2``, …) and all reduction cells another, so NNI sees one choice of each.
+    Every edge is a ``LayerChoice``, and every node an ``InputChoice`` of two. All normal cells share one set of labels
+    (``normal_op_2_0``, ``normal_input_2``, …), and all reduction cells another, so that NNI sees each choice once.
 
     Args:
-        channels: C, channels of the first cells; each reduction cell doubles them.
-        cells: number of cells; those at 1/3 and 2/3 are reduction cells.
+        channels: C, the number of channels of the first cells; each reduction cell doubles it.
+        cells: number of cells; the cells at 1/3 and 2/3 are reduction cells.
         num_classes: number of classes.
-        in_channels: channels of the images.
-        nodes: intermediate nodes of each cell.
-        stem: ``cifar`` (keeps height and width) or ``imagenet`` (divides them by 8 before the first cell's output).
+        in_channels: number of channels of the images.
+        nodes: number of intermediate nodes of each cell.
+        stem: ``cifar`` keeps height and width; ``imagenet`` divides them by 8 before the first cell's output.
         operations: names of the candidates on every edge, or a table of them (see ``nni_darts.genotypes.candidates``).
 
     Attributes:
-        candidates: the operations edge by edge (see ``nni_darts.genotypes.candidates``).
+        candidates: names of the candidates on each edge (see ``nni_darts.genotypes.candidates``).
 
-    Under ``model_context(sample)`` it is a network with fresh weights and affine batch norm, as :func:`darts_network` builds
-    it; ``freeze(sample)`` keeps the weights of the space, whose batch norms are not affine.
+    Under ``model_context(sample)``, the space is a network with new weights and affine batch norm, as :func:`darts_network` builds
+    it. ``freeze(sample)`` keeps the weights of the space, whose batch norms are not affine.
 
     Raises:
-        ValueError: for sizes that make no network, an unknown stem or an unknown operation.
+        ValueError: for invalid sizes, an unknown stem or an unknown operation.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class DartsSpace(_CellNetwork, ModelSpace):
             'nodes': nodes,
             'stem': stem,
         }
-        fixed = current_model() is not None  # NNI is building one model of the space, not the space itself
+        fixed = current_model() is not None  # NNI builds one model of the space, not the space itself
 
         def make_nodes(kind: str, channels: int) -> tuple[list[nn.Module], Sequence[int]]:
             outer, inner = _strides(kind)
@@ -200,23 +200,23 @@ class DartsSpace(_CellNetwork, ModelSpace):
         self._build(make_nodes, _Sizes(channels, cells, num_classes, in_channels, stem), affine=fixed)
 
     def with_depth(self, cells: int, operations: Candidates) -> DartsSpace:
-        """The same space, of another depth and with other operations, with fresh weights."""
+        """Returns the same space with another depth, other operations and new weights."""
         return DartsSpace(**self._sizes, cells=cells, operations=operations)
 
 
 class Network(_CellNetwork):
-    """The network to retrain: (B, in_channels, H, W) → logits (B, num_classes).
+    """The network to retrain: images (B, in_channels, H, W) → logits (B, num_classes).
 
     Args:
-        genotype: any pair of cells, of the DARTS space or not.
-        channels, cells, num_classes, in_channels, stem: as for :class:`DartsSpace`.
-        auxiliary: add the auxiliary head; while training the network then returns a pair.
-        drop_path: the probability of dropping an edge while training; training schedules raise it with ``set_drop_path``.
+        genotype: any pair of cells, whether it is in the DARTS space or not.
+        channels, cells, num_classes, in_channels, stem: see :class:`DartsSpace`.
+        auxiliary: whether to add the auxiliary head; in training, the network then returns a pair of logits.
+        drop_path: probability of dropping an edge in training; training schedules raise it with ``set_drop_path``.
         affine: whether batch norms have scale and shift.
-        pool_batch_norm: whether a batch norm follows each pool, as in the supernet. The authors' own network to retrain leaves it out.
+        pool_batch_norm: whether a batch norm follows each pool, as in the supernet. The authors' network to retrain has none there.
 
     Raises:
-        ValueError: for sizes that make no network.
+        ValueError: for invalid sizes.
 
     Example:
         ``Network(PUBLISHED['DARTS_V2'], channels=16, cells=8)``
@@ -252,7 +252,7 @@ class Network(_CellNetwork):
         self.set_drop_path(drop_path)
 
     def set_drop_path(self, probability: float) -> None:
-        """Sets the probability with which an edge is dropped for a sample while training."""
+        """Sets the probability of dropping an edge for a sample in training."""
         if not 0 <= probability < 1:
             raise ValueError(f'drop_path must lie in [0, 1), not {probability}')
         for module in self.modules():
@@ -261,4 +261,4 @@ class Network(_CellNetwork):
 
 
 darts_network = Network
-"""Another name of :class:`Network`, as other networks have functions that build them."""
+"""An alias of :class:`Network`, because other networks have functions that build them."""

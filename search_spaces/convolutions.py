@@ -1,22 +1,22 @@
-"""Convolutions whose gradients come from kernels that are right, and, for the two that a separable one is made of, fast.
+"""Convolutions with correct gradients on every CPU, and fast gradients for the two convolutions of a separable convolution.
 
-oneDNN's gradients in the weights (torch 2.14) go wrong for two kinds of convolution (docs/upstream/strided-convolutions.md): a strided 1×1
-convolution of few channels in channels_last writes past a buffer, and in bfloat16 one with a stride along a width of one pixel reads what
-nobody has written. Which kernel runs depends on the processor, so on every CPU
+oneDNN's weight gradients (torch 2.14) are wrong for two kinds of convolution (docs/upstream/strided-convolutions.md): a strided 1×1
+convolution with few channels in channels_last writes past a buffer, and in bfloat16 a stride along a width of one pixel reads
+uninitialised memory. The processor determines which kernel runs, so on every CPU
 
-- the weight gradient of a strided 1×1 convolution is that of one without a stride, on the pixels that it reads;
-- a stride that can only ever reach one pixel is 1.
+- the weight gradient of a strided 1×1 convolution is computed without a stride, on the pixels that it reads;
+- a stride is replaced by 1 if it can only ever reach one pixel.
 
 On the CPU in channels_last, oneDNN has fast depthwise kernels for every forward pass, but its gradients are 5 to 30 times slower with
-dilation, with more than three columns, or on small images (AVX-512). So there
+dilation, with more than three columns, or on small images (AVX-512). Therefore
 
-- the gradient of the input is a forward pass with the kernel turned round;
-- that of the kernel is a forward pass, too: each image convolved with its gradient;
-- kernels lose the border that does not reach a small image;
-- a 1×1 convolution is a matrix product.
+- the input gradient is computed as a forward pass with the flipped kernel;
+- the kernel gradient is also computed as a forward pass, which convolves each image with its gradient;
+- kernels are cropped to the part that reaches the pixels of a small image;
+- a 1×1 convolution is computed as a matrix product.
 
-Whatever else comes (other devices, other layouts, autocast, a gradient to be differentiated again) goes the usual way. Values are the same;
-sums may round differently.
+All other cases (other devices, other memory layouts, autocast, gradients that are differentiated again) use torch's own implementation.
+The values are the same up to rounding, because sums may be computed in another order.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 
 
 class Conv2d(nn.Conv2d):
-    """An ``nn.Conv2d`` that is computed by :func:`conv2d`; padding is by zeros, in numbers of pixels.
+    """An ``nn.Conv2d`` that is computed by :func:`conv2d`, with zero padding given in pixels.
 
     Example:
         >>> Conv2d(3, 8, 3, stride=2, padding=1)(torch.zeros(1, 3, 5, 5)).shape
@@ -49,16 +49,16 @@ class Conv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C', H', W')"""
+        """Returns (B, C', H', W') for (B, C, H, W)."""
         return conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)  # type: ignore[arg-type]
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution without bias that keeps the size of the image, or divides it by the stride; odd kernels.
+    """A depthwise convolution without bias and with an odd kernel. It keeps the size of the image, or divides it by the stride.
 
     Args:
-        channels: of input and output.
-        kernel_size, stride, dilation: as for ``nn.Conv2d``; padding follows from them.
+        channels: number of input and output channels.
+        kernel_size, stride, dilation: as for ``nn.Conv2d``; they determine the padding.
     """
 
     def __init__(self, channels: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> None:
@@ -66,7 +66,7 @@ class DepthwiseConv2d(nn.Conv2d):
         super().__init__(channels, channels, kernel_size, stride, padding, dilation, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C, ⌈H / stride⌉, ⌈W / stride⌉)"""
+        """Returns (B, C, ⌈H / stride⌉, ⌈W / stride⌉) for (B, C, H, W)."""
         return depthwise_with_gradients(x, self.weight, self.stride[0], self.dilation[0])
 
 
@@ -81,7 +81,7 @@ class PointwiseConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C', ⌈H / stride⌉, ⌈W / stride⌉)"""
+        """Returns (B, C', ⌈H / stride⌉, ⌈W / stride⌉) for (B, C, H, W)."""
         if self.stride == (1, 1) and _is_cpu(x):
             return functional.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1)).permute(0, 3, 1, 2)
         return conv2d(x, self.weight, stride=self.stride)
@@ -96,7 +96,7 @@ def conv2d(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> Tensor:
-    """Computes ``functional.conv2d``, in a form whose gradients are right on every CPU: see the head of this module."""
+    """Computes ``functional.conv2d`` with gradients that are correct on every CPU (see the docstring of this module)."""
     if x.device.type == 'cpu' and max(stride) > 1 and torch.is_grad_enabled():
         if weight.shape[2:] == (1, 1) and not any(padding):
             if bias is None and groups == 1 and _is_cpu(x):
@@ -109,7 +109,7 @@ def conv2d(
 
 
 class _StridedPointwise(torch.autograd.Function):
-    """oneDNN's forward pass and gradient of the image, which are right, and a matrix product for the gradient of the weight."""
+    """oneDNN's forward pass and input gradient, which are correct, and a matrix product for the weight gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
@@ -130,32 +130,32 @@ class _StridedPointwise(torch.autograd.Function):
 
 
 def _every_pixel(x: Tensor, stride: Sequence[int]) -> Tensor:
-    """The pixels that a 1×1 convolution reads: (B, C, H, W) → (B, C, ⌈H / stride⌉, ⌈W / stride⌉)"""
+    """Returns the pixels that a 1×1 convolution reads: (B, C, H, W) → (B, C, ⌈H / stride⌉, ⌈W / stride⌉)."""
     return x[:, :, :: stride[0], :: stride[1]]
 
 
 def _pixels(x: Tensor) -> Tensor:
-    """(B, C, H, W) → (B·H·W, C)"""
+    """Returns (B·H·W, C) for (B, C, H, W)."""
     return x.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def depthwise_with_gradients(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
-    """As :func:`depthwise`, for autograd."""
+    """Computes :func:`depthwise` with support for autograd."""
     if _is_cpu(x) and torch.is_grad_enabled():
         return _Depthwise.apply(x, weight, stride, dilation)
     return depthwise(x, weight, stride, dilation)
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
-    """(B, C, H, W), (C, 1, k, k) → (B, C, ⌈H / stride⌉, ⌈W / stride⌉)"""
+    """Returns the depthwise convolution (B, C, ⌈H / stride⌉, ⌈W / stride⌉) of (B, C, H, W) with (C, 1, k, k)."""
     weight = reaching(weight, x, dilation)
     return conv2d(x, weight, None, [stride] * 2, [_padding(weight, dilation)] * 2, [dilation] * 2, weight.shape[0])
 
 
 def reaching(weight: Tensor, x: Tensor, dilation: int) -> Tensor:
-    """The middle of kernels that reaches any pixel of an image so small that their border does not: oneDNN is slow with such a border.
+    """Crops kernels to the part that reaches any pixel of a small image, because oneDNN is slow with a border that reaches none.
 
-    Where a program for images of any size is exported, the kernels as they are: the size of the image must decide nothing.
+    If a program for images of any size is exported, returns the kernels unchanged, because the program must not depend on the size.
     """
     if torch.compiler.is_compiling():
         return weight
@@ -165,14 +165,14 @@ def reaching(weight: Tensor, x: Tensor, dilation: int) -> Tensor:
 
 
 def depthwise_input_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
-    """The gradient of :func:`depthwise` in x, shaped like x, from the gradient of its result."""
+    """Returns the gradient of :func:`depthwise` with respect to x, in the shape of x, from the gradient of the result."""
     if _is_cpu(x) and stride == 1:
         return depthwise(gradient, weight.flip(2, 3), 1, dilation)
     return _usual_gradients(gradient, x, weight, stride, dilation, [True, False])[0]
 
 
 def depthwise_weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
-    """The gradient of :func:`depthwise` in its weight, (C, 1, k, k), from the gradient of its result."""
+    """Returns the gradient of :func:`depthwise` with respect to the weight, (C, 1, k, k), from the gradient of the result."""
     near = reaching(weight, x, dilation)
     if near.shape[-1] == 1:
         x, stride = _every_pixel(x, [stride] * 2), 1
@@ -185,7 +185,7 @@ def depthwise_weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, strid
 
 
 def _is_cpu(x: Tensor) -> bool:
-    """Whether these kernels serve it: single or double precision in channels_last on the CPU."""
+    """Returns whether the kernels here apply: single or double precision in channels_last on the CPU."""
     channels_last = x.is_contiguous(memory_format=torch.channels_last)
     return x.device.type == 'cpu' and channels_last and x.dtype.itemsize >= 4 and not torch.is_autocast_enabled('cpu')
 
@@ -201,7 +201,7 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
         of_input, of_weight = ctx.needs_input_grad[:2]
-        if torch.is_grad_enabled():  # to be differentiated again: in operations that can be
+        if torch.is_grad_enabled():  # double backward needs differentiable operations
             stride, dilation = ctx.geometry
             return *_usual_gradients(gradient, x, weight, stride, dilation, [of_input, of_weight]), None, None
         gradient = gradient.contiguous(memory_format=torch.channels_last)
@@ -214,14 +214,14 @@ class _Depthwise(torch.autograd.Function):
 
 
 def grouped_pointwise(x: Tensor, weight: Tensor) -> Tensor:
-    """Matrices of several groups at once: (n, G, I), (G, O, I) → (n, G, O)"""
+    """Multiplies by the matrices of several groups at once: (n, G, I), (G, O, I) → (n, G, O)."""
     if torch.is_autocast_enabled(x.device.type):
         return torch.einsum('ngi,goi->ngo', x, weight)
     return _GroupedPointwise.apply(x, weight)
 
 
 class _GroupedPointwise(torch.autograd.Function):
-    """Products written where they belong: autograd's own would transpose every result."""
+    """Matrix products written directly into the result; autograd's own would transpose every result."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -251,7 +251,7 @@ def _padding(weight: Tensor, dilation: int) -> int:
 
 
 def _usual_gradients(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int, wanted: list[bool]) -> tuple[Any, Any]:
-    """The gradients in x and in the weight; None for one that is not wanted."""
+    """Returns torch's gradients with respect to x and the weight; None for a gradient that is not wanted."""
     padding = [_padding(weight, dilation)] * 2
     results = torch.ops.aten.convolution_backward(
         gradient, x, weight, None, [stride] * 2, padding, [dilation] * 2, False, [0, 0], weight.shape[0], [*wanted, False]
@@ -260,15 +260,16 @@ def _usual_gradients(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, d
 
 
 def _weight_gradient(gradient: Tensor, x: Tensor, size: int, stride: int, dilation: int) -> Tensor:
-    """Σ over samples and pixels of gradient · shifted image: the image of each sample and channel convolved with its gradient.
+    """Returns Σ over samples and pixels of gradient · shifted image: each image is convolved with its gradient.
 
-    Stride and dilation change places: neighbours of the gradient are ``stride`` pixels apart in the image, shifts ``dilation``.
+    Stride and dilation change roles: neighbours in the gradient are ``stride`` pixels apart in the image, and shifts are multiples of
+    ``dilation``.
     """
     batch, channels = x.shape[:2]
     images = x.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1).unsqueeze(0)
     kernels = gradient.permute(2, 3, 0, 1).flatten(2).permute(2, 0, 1).unsqueeze(1)
     padding = dilation * (size - 1) // 2
     result = functional.conv2d(images, kernels, None, dilation, padding, stride, batch * channels)
-    # An image that a stride does not divide leaves room for further shifts.
+    # An image that is not divisible by the stride leaves room for further shifts.
     result = result[0, :, :size, :size].permute(1, 2, 0).reshape(size, size, batch, channels)
     return result.sum(2).permute(2, 0, 1).unsqueeze(1).contiguous()

@@ -1,6 +1,6 @@
 """The search space of NAS-Bench-201 (Dong & Yang, ICLR 2020, section 2.1): a small cell, stacked in three stages.
 
-The same code gives the search space and, from a genotype, the network to train.
+The same code builds the search space and, from a genotype, the network to train.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ STAGES = 3
 _KERNEL_SIZES = {'nor_conv_1x1': 1, 'nor_conv_3x3': 3}
 
 MakeEdge = Callable[[int, int, int], nn.Module]
-"""(node, source, channels) → what is on that edge"""
+"""(node, source, channels) → module on this edge"""
 
 
 def _operation(name: str, channels: int, *, affine: bool) -> nn.Module:
-    """The candidate called ``name``: (B, channels, H, W) → the same shape. There is no batch norm after the pool, unlike in DARTS."""
+    """Returns the candidate with a name: (B, channels, H, W) → same shape. Unlike in DARTS, there is no batch norm after the pool."""
     if name in _KERNEL_SIZES:
         return ReLUConvBN(channels, channels, _KERNEL_SIZES[name], affine=affine)
     return create_operation(name, channels, 1, affine=affine, pool_batch_norm=False)
 
 
 class _Cell(nn.Module):
-    """Four nodes: 0 is the input, each other one the sum of its edges from all nodes before, the last one the output."""
+    """Four nodes: node 0 is the input, every other node the sum of its edges from all earlier nodes, and the last node the output."""
 
     def __init__(self, channels: int, make_edge: MakeEdge) -> None:
         super().__init__()
         self.edges = nn.ModuleList(make_edge(node, source, channels) for node, source in EDGES)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C, H, W)"""
+        """Returns (B, C, H, W) for (B, C, H, W)."""
         states = [x]
         for (node, source), edge in zip(EDGES, self.edges):
             output = edge(states[source])
@@ -52,7 +52,7 @@ class _Cell(nn.Module):
 
 
 class _ResidualReduction(nn.Module):
-    """Between stages: halves height and width and changes the channels (a basic block of He et al., CVPR 2016, pre-activated)."""
+    """The block between stages, which halves height and width and changes the channels (a pre-activated block of He et al., CVPR 2016)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -62,11 +62,11 @@ class _ResidualReduction(nn.Module):
             nn.BatchNorm2d(out_channels),
             ReLUConvBN(out_channels, out_channels, 3),
         )
-        # The benchmark's images have even sides. At the end of an odd one the pool averages what is left, so that both branches agree.
+        # The benchmark's images have even sides. For an odd side, the pool averages the remaining pixels, so that both branches agree.
         self.shortcut = nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), Conv2d(in_channels, out_channels, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C', ⌈H / 2⌉, ⌈W / 2⌉)"""
+        """Returns (B, C', ⌈H / 2⌉, ⌈W / 2⌉) for (B, C, H, W)."""
         return self.shortcut(x) + self.residual(x)
 
 
@@ -81,8 +81,8 @@ class _StagedNetwork(nn.Module):
             raise ValueError(
                 f'cells must be a multiple of {STAGES} (as many in each of the {STAGES} stages) and at least {STAGES}, not {cells}'
             )
-        # Batch norm here, in the residual blocks and in the head is affine in search, too, as in the benchmark's code for searching:
-        # only the candidates' batch norms are not.
+        # The batch norms here, in the residual blocks and in the head are affine in search, too, as in the benchmark's code for
+        # searching. Only the batch norms of the candidates are not.
         self.stem = nn.Sequential(Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
         self.cells = nn.ModuleList()
         for stage in range(STAGES):
@@ -94,7 +94,7 @@ class _StagedNetwork(nn.Module):
         self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, in_channels, H, W) → logits (B, num_classes)"""
+        """Returns logits (B, num_classes) for images (B, in_channels, H, W)."""
         x = self.stem(suited_layout(images))
         for cell in self.cells:
             x = cell(x)
@@ -104,30 +104,30 @@ class _StagedNetwork(nn.Module):
 class NasBench201Space(_StagedNetwork, ModelSpace):
     """The search space of NAS-Bench-201 as an NNI ``ModelSpace``.
 
-    Every edge of the cell is a ``LayerChoice`` of the five operations; all cells share the six labels (``edge_1_0``, …). ``none`` is a
-    choice like the others: it alone leaves a connection out, so there are no choices of inputs.
+    Every edge of the cell is a ``LayerChoice`` of the five operations. All cells share the six labels (``edge_1_0``, …). ``none`` is a
+    candidate like any other; it removes a connection, so there are no choices of inputs.
 
     Args:
-        channels: C, channels of the first stage; each further stage doubles them.
-        cells: cells to search, a third of them in each stage; the two residual blocks between stages are not counted.
+        channels: C, the number of channels of the first stage; each further stage doubles it.
+        cells: number of cells to search, a third of them in each stage; the two residual blocks between stages are not counted.
         num_classes: number of classes.
-        in_channels: channels of the images.
+        in_channels: number of channels of the images.
 
-    The defaults are the benchmark's networks. Under ``model_context(sample)`` it is a network with fresh weights and affine batch norm,
-    as :func:`nasbench201_network` builds it; ``freeze(sample)`` keeps the weights of the space, whose candidates' batch norms are not
-    affine.
+    The defaults are those of the benchmark. Under ``model_context(sample)``, the space is a network with new weights and affine batch
+    norm, as :func:`nasbench201_network` builds it. ``freeze(sample)`` keeps the weights of the space, in which the batch norms of the
+    candidates are not affine.
 
     Raises:
-        ValueError: for sizes that make no network.
+        ValueError: for invalid sizes.
     """
 
     def __init__(self, channels: int = 16, cells: int = 15, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__()
-        sample = current_model()  # not None: NNI is building one model of the space, not the space itself
+        sample = current_model()  # NNI builds one model of the space if this is not None
 
         def make_edge(node: int, source: int, channels: int) -> nn.Module:
             label = edge_label(node, source)
-            if sample is not None:  # LayerChoice would build all candidates and throw four away
+            if sample is not None:  # LayerChoice would build all five candidates and discard four
                 chosen = Categorical(list(OPERATIONS), label=label).freeze(sample)
                 return _operation(chosen, channels, affine=True)
             return LayerChoice({name: _operation(name, channels, affine=False) for name in OPERATIONS}, label=label)
@@ -136,7 +136,7 @@ class NasBench201Space(_StagedNetwork, ModelSpace):
 
 
 class NasBench201Network(_StagedNetwork):
-    """The network of one cell. Arguments as in :func:`nasbench201_network`."""
+    """The network of one cell. The arguments are those of :func:`nasbench201_network`."""
 
     def __init__(
         self, genotype: NasBench201Genotype, *, channels: int, cells: int, num_classes: int, in_channels: int, affine: bool
@@ -161,17 +161,17 @@ def nasbench201_network(
     affine: bool = True,
     **others: Any,
 ) -> NasBench201Network:
-    """The network to train: (B, in_channels, H, W) → logits (B, num_classes).
+    """Returns the network to train: images (B, in_channels, H, W) → logits (B, num_classes).
 
     Args:
         genotype: any cell of NAS-Bench-201.
-        channels, cells, num_classes, in_channels: as for :class:`NasBench201Space`.
+        channels, cells, num_classes, in_channels: see :class:`NasBench201Space`.
         affine: whether the batch norms of the cells have scale and shift.
-        others: ``stem``, ``auxiliary``, ``drop_path`` of other networks of cells, which have no other value here than their default; and
-            ``pool_batch_norm``, which is ignored, since these pools never have one.
+        others: ``stem``, ``auxiliary`` and ``drop_path`` of other networks of cells, which must have their default values here; and
+            ``pool_batch_norm``, which is ignored, because pools never have a batch norm here.
 
     Raises:
-        ValueError: for sizes that make no network, or an option that these networks do not have.
+        ValueError: for invalid sizes, or an option that these networks do not have.
     """
     only = {'stem': 'cifar', 'auxiliary': False, 'drop_path': 0.0, 'pool_batch_norm': others.get('pool_batch_norm')}
     for name, value in others.items():

@@ -24,10 +24,10 @@ __all__ = ['BatchNorm2d', 'FactorizedReduce', 'Noise', 'ReLUConvBN', 'Zero', 'cr
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation that loads the state of a non-affine one as the identity scale and shift.
+    """Batch norm that loads the state of a non-affine batch norm with scale 1 and shift 0.
 
-    Search uses batch norm without affine parameters, retraining with them: so the weights of a frozen supernet load into the network
-    to retrain, and both compute the same function.
+    Search uses batch norm without affine parameters, and retraining uses it with them. The weights of a frozen supernet can therefore be
+    loaded into the network to retrain, and both compute the same function.
     """
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -51,7 +51,7 @@ class Zero(nn.Module):
 
 
 class Noise(nn.Module):
-    """Fresh N(0, 1) numbers of the output's shape, whatever the input (Zela et al., ICLR 2020): nobody should choose it."""
+    """Returns new N(0, 1) numbers in the shape of the output, whatever the input (Zela et al., ICLR 2020). It should never be chosen."""
 
     def __init__(self, stride: int = 1) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Noise(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """Halves height and width: two 1×1 convolutions of stride 2, the second shifted by one pixel, side by side."""
+    """Halves height and width with two parallel 1×1 convolutions of stride 2, one of which is shifted by one pixel."""
 
     def __init__(self, in_channels: int, out_channels: int, *, affine: bool = True) -> None:
         super().__init__()
@@ -75,9 +75,9 @@ class FactorizedReduce(nn.Module):
         return self.bn(self.reduce(functional.relu(x)))
 
     def reduce(self, x: Tensor) -> Tensor:
-        """The convolutions alone, on what went through the ReLU."""
-        # An odd side has one pixel more to keep than to shift to: the shifted convolution sees a zero there. One that an even side does not
-        # need is not read, and an exported program for images of any size has fewer operations with it.
+        """Returns the output of the convolutions for an input that has passed the ReLU."""
+        # On an odd side, the shifted convolution needs one pixel of zeros at the end. On an even side this pixel is never read, but padding
+        # always keeps an exported program for images of any size shorter.
         height, width = (1, 1) if torch.compiler.is_compiling() else (x.shape[2] % 2, x.shape[3] % 2)
         shifted = functional.pad(x, (-1, width, -1, height))
         return torch.cat([self.conv_1(x), self.conv_2(shifted)], dim=1)
@@ -149,19 +149,19 @@ _FACTORIES: dict[str, Callable[[int, int, bool], nn.Module]] = {
 
 
 def create_operation(name: str, channels: int, stride: int, *, affine: bool, pool_batch_norm: bool = True) -> nn.Module:
-    """Builds the operation called ``name``: (B, channels, H, W) → (B, channels, ⌈H / stride⌉, ⌈W / stride⌉).
+    """Builds an operation by name: (B, channels, H, W) → (B, channels, ⌈H / stride⌉, ⌈W / stride⌉).
 
     Args:
-        name: one of ``nni_darts.genotypes.convolutional.OPERATION_NAMES``, or ``package.module:Class`` of the user's, which is called with
-            the number of channels and the stride, and with ``affine`` where it has such a parameter.
+        name: a name in ``nni_darts.genotypes.convolutional.OPERATION_NAMES``, or the user's ``package.module:Class``, which is called with
+            the number of channels, the stride and, if it has such a parameter, ``affine``.
         channels: number of input and output channels.
         stride: 1 or 2.
-        affine: whether batch norm has a scale and a shift (retraining) or not (search).
-        pool_batch_norm: follow pools with a batch norm, never affine. The DARTS supernet has it; the authors' network to retrain does
-            not, although the cell was chosen with it.
+        affine: whether batch norm has scale and shift, as in retraining, or not, as in search.
+        pool_batch_norm: whether a batch norm, which is never affine, follows pools. The DARTS supernet has it; the authors' network to
+            retrain does not, although the cell was chosen with it.
 
     Raises:
-        ValueError: for an unknown name, or an operation of the user's that cannot be built; the message names the user's file and line.
+        ValueError: for an unknown name, or a user's operation that cannot be built; the message names the user's file and line.
     """
     if is_import_path(name):
         return _own_operation(name, channels, stride, affine)
@@ -179,13 +179,13 @@ def _own_operation(name: str, channels: int, stride: int, affine: bool) -> nn.Mo
         more = {'affine': affine} if 'affine' in inspect.signature(build).parameters else {}
         operation = build(channels, stride, **more)
     if not isinstance(operation, nn.Module):
-        raise InputError(f'operation {name} gave a {type(operation).__name__}; it must give a torch.nn.Module')
+        raise InputError(f'operation {name} returned an object of type {type(operation).__name__}; it must return a torch.nn.Module')
     return operation
 
 
 def suited_layout(images: Tensor) -> Tensor:
-    """The images in the memory layout in which the device's convolutions and pools are fast; what follows keeps it.
+    """Returns the images in the memory layout in which the device's convolutions and pools are fast; later operations keep this layout.
 
-    On the CPU that is channels_last, above all for depthwise convolutions. Values are the same, sums may round differently.
+    On the CPU this is channels_last, which matters most for depthwise convolutions. The values are the same up to rounding.
     """
     return images.contiguous(memory_format=torch.channels_last) if images.device.type == 'cpu' else images

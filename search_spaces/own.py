@@ -44,7 +44,7 @@ def own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) 
 
 
 def _constructor(kind: type[ModelSpace]) -> Callable[..., Any]:
-    """Returns the constructor as its author wrote it: NNI puts another one in its place, also in each class that inherits it."""
+    """Returns the constructor as its author wrote it, because NNI replaces it in the class and in all classes that inherit it."""
     for parent in kind.__mro__:
         written = vars(parent).get('_init_wrapped')
         if written is not None and written.__name__ == '__init__':
@@ -71,7 +71,7 @@ def check_own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, 
     given = tuple(answers.shape) if isinstance(answers, Tensor) else type(answers).__name__
     if given != (2, facts['num_classes']):
         raise InputError(
-            f'space {path!r} gives {given} for two images of {tuple(images.shape[1:])}; it must give logits (2, {facts["num_classes"]})'
+            f'space {path!r} returns {given} for two images of {tuple(images.shape[1:])}; it must return logits (2, {facts["num_classes"]})'
         )
 
 

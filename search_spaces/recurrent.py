@@ -1,14 +1,14 @@
-"""The recurrent language model of DARTS (Liu et al., ICLR 2019, section 3.1): a tied embedding around one searched cell.
+"""The recurrent language model of DARTS (Liu et al., ICLR 2019, section 3.1): a tied embedding and one searched cell.
 
-The same code gives the search space and, from a genotype, the network to retrain. With x the word, h the hidden state before, [·, ·] a
-concatenation and ⊙ products of elements::
+The same code builds the search space and, from a genotype, the network to retrain. With x the word, h the previous hidden state, [·, ·]
+concatenation and ⊙ the elementwise product::
 
     (c₀, h₀) = [x, h]·W₀        s₀ = h + σ(c₀) ⊙ (tanh(h₀) − h)
     (cᵢ, hᵢ) = sⱼ·Wᵢ            sᵢ = sⱼ + σ(cᵢ) ⊙ (f(hᵢ) − sⱼ)      for node i with input j and activation f
     the new h and the output    = the mean of the nodes' states
 
-While searching, the expectation over inputs and activations takes the place of sᵢ, and a batch norm without scale and shift follows every
-state, s₀ included.
+In a search, sᵢ is replaced by the expectation over inputs and activations, and a batch norm without scale and shift follows every
+state, including s₀.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ __all__ = [
 ]
 
 INITIAL_RANGE = 0.04
-"""Weights start uniformly within ± this."""
+"""Weights are initialised uniformly within ± this value."""
 
 
 @dataclass(frozen=True)
 class Dropouts:
-    """Probabilities of dropping, while training. Every mask is drawn once for a sequence and stays over its time steps.
+    """Dropout probabilities in training. Every mask is drawn once for a sequence and is the same in all of its time steps.
 
     Attributes:
-        embedding: a word, wherever it occurs in the batch (Gal & Ghahramani, NIPS 2016).
-        input, x: a unit of the embedding, twice over: the authors have both.
-        hidden: a unit of a state where a matrix reads it.
-        output: a unit of what the decoder reads.
+        embedding: probability of dropping a word wherever it occurs in the batch (Gal & Ghahramani, NIPS 2016).
+        input, x: probabilities of dropping a unit of the embedding, which are applied one after the other, as in the authors' code.
+        hidden: probability of dropping a unit of a state before a matrix product.
+        output: probability of dropping a unit of the decoder's input.
 
     Raises:
         ValueError: for a value outside [0, 1).
@@ -79,10 +79,10 @@ class RecurrentOutput(NamedTuple):
     """The output of a recurrent network, for T time steps and a batch of B.
 
     Attributes:
-        logits: (T·B, vocabulary); row t·B + b is about the word after ``tokens[t, b]``.
-        hidden: (B, hidden), the state from which to continue with the words that follow.
-        outputs: (T, B, hidden), the cell's.
-        dropped: (T, B, hidden), the same after the output dropout.
+        logits: (T·B, vocabulary); row t·B + b predicts the word after ``tokens[t, b]``.
+        hidden: (B, hidden), the state from which the following words continue.
+        outputs: (T, B, hidden), the outputs of the cell.
+        dropped: (T, B, hidden), the outputs after dropout.
     """
 
     logits: Tensor
@@ -92,7 +92,7 @@ class RecurrentOutput(NamedTuple):
 
 
 def dropout_mask(like: Tensor, shape: Sequence[int], probability: float) -> Tensor:
-    """Zero with that probability, else 1 / (1 − probability)."""
+    """Returns a mask that is zero with this probability, and otherwise 1 / (1 − probability)."""
     return like.new_empty(shape).bernoulli_(1 - probability).div_(1 - probability)
 
 
@@ -100,18 +100,18 @@ def _matrix(rows: int, columns: int) -> nn.Parameter:
     return nn.Parameter(torch.empty(rows, columns).uniform_(-INITIAL_RANGE, INITIAL_RANGE))
 
 
-# nodes ----------------------------------------------------------------------------------------------------------------------------
+# Nodes ----------------------------------------------------------------------------------------------------------------------------
 
 
 class Activation(nn.Module):
-    """A candidate on an edge: ``state + gate ⊙ (f(update) − state)``; ``none`` gives zeros."""
+    """A candidate on an edge: ``state + gate ⊙ (f(update) − state)``; ``none`` returns zeros."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
 
     def forward(self, state: Tensor, gate: Tensor, update: Tensor) -> Tensor:
-        """Three times (B, hidden) → (B, hidden)"""
+        """Returns (B, hidden) for three tensors (B, hidden)."""
         if self.name == 'none':
             return torch.zeros_like(state)
         return state + gate * ((update if self.name == 'identity' else getattr(torch, self.name)(update)) - state)
@@ -130,8 +130,8 @@ class RecurrentNode(nn.Module):
 
     Args:
         weight: Wᵢ, (hidden, 2·hidden).
-        activation: what is on its edge.
-        source: the state it reads.
+        activation: the module on its edge.
+        source: index of the source state.
     """
 
     def __init__(self, weight: nn.Parameter, activation: nn.Module, source: int) -> None:
@@ -141,7 +141,7 @@ class RecurrentNode(nn.Module):
         self.source = source
 
     def forward(self, states: Sequence[Tensor], mask: Tensor | None) -> Tensor:
-        """states: list of (B, hidden); mask: of the hidden dropout, (B, hidden) → (B, hidden)"""
+        """Returns (B, hidden) for a list of states (B, hidden) and the mask of the hidden dropout (B, hidden)."""
         state = states[self.source]
         return self.activation(state, *_gate_and_update(state, self.weight, mask))
 
@@ -150,11 +150,11 @@ class RecurrentNode(nn.Module):
 
 
 class RecurrentChoiceNode(MutableModule):
-    """A node that may read any earlier state through any activation, and keeps one edge. All its edges share its matrix.
+    """A node that may read any earlier state through any activation, and keeps one edge. All of its edges share one matrix.
 
     Args:
-        state: index of the state this node computes; it chooses among the states before.
-        hidden: units of a state.
+        state: index of the state that this node computes from earlier states.
+        hidden: number of units of a state.
     """
 
     group = KIND
@@ -169,36 +169,36 @@ class RecurrentChoiceNode(MutableModule):
         self.inputs = InputChoice(n_candidates=state, n_chosen=1, reduction='sum', label=input_label(KIND, state))
 
     def topology(self) -> Mapping[str, Sequence[str]]:
-        """As for :meth:`nni_darts.search_spaces.cell.ChoiceNode.topology`: the inputs are edges and carry no α."""
+        """Returns the labels as :meth:`nni_darts.search_spaces.cell.ChoiceNode.topology` does: the inputs are edges and have no α."""
         return {self.inputs.label: [str(edge.label) for edge in self.edges]}
 
     def forward(self, states: Sequence[Tensor], mask: Tensor | None) -> Tensor:
-        """states: list of (B, hidden); mask: of the hidden dropout, (B, hidden) → (B, hidden)"""
+        """Returns (B, hidden) for a list of states (B, hidden) and the mask of the hidden dropout (B, hidden)."""
         return self.inputs([edge(state, *_gate_and_update(state, self.weight, mask)) for edge, state in zip(self.edges, states)])
 
     def freeze(self, sample: dict[str, Any]) -> RecurrentNode:
-        """The node of that sample with the matrix it has here."""
+        """Returns the fixed node of a sample, with the present matrix."""
         (source,) = self.inputs.freeze(sample).chosen
         return RecurrentNode(self.weight, self.edges[source].freeze(sample), source)
 
     @classmethod
     def create_fixed_module(cls, sample: dict[str, Any], state: int, hidden: int) -> RecurrentNode:
-        """NNI calls this in a ``model_context``: only the chosen edge is built."""
+        """Returns the fixed node of a sample with only the chosen edge. NNI calls this in a ``model_context``."""
         (source,) = CategoricalMultiple(range(state), n_chosen=1, label=input_label(KIND, state)).freeze(sample)
         name = Categorical(list(ACTIVATIONS), label=operation_label(KIND, state, source)).freeze(sample)
         return RecurrentNode(_matrix(hidden, 2 * hidden), Activation(name), source)
 
 
 class RecurrentCell(nn.Module):
-    """The cell, over all time steps of a sequence.
+    """The cell, which runs over all time steps of a sequence.
 
     Args:
-        embedding, hidden: units of a word and of a state.
+        embedding, hidden: number of units of a word and of a state.
         nodes: the nodes, in order.
-        concat: the states whose mean is the output.
-        batch_norm: normalise every state over the batch, all with one module, as the authors do. While training that makes no difference;
-            in evaluation every state is scaled by the statistics of all. With statistics of its own for each, evaluation has been seen
-            to diverge: what damps the state from one time step to the next is then gone.
+        concat: indices of the states whose mean is the output.
+        batch_norm: whether every state is normalised over the batch, all by one module, as in the authors' code. In training, sharing
+            the module makes no difference; in evaluation, every state is scaled by the statistics of all states. With separate
+            statistics, evaluation has been observed to diverge, because nothing then damps the state from one time step to the next.
     """
 
     def __init__(self, embedding: int, hidden: int, nodes: Sequence[nn.Module], concat: Sequence[int], *, batch_norm: bool) -> None:
@@ -209,19 +209,22 @@ class RecurrentCell(nn.Module):
         self.concat = tuple(concat)
 
     def forward(self, words: Tensor, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Args: words (T, B, embedding); hidden (B, hidden); mask of the hidden dropout (B, hidden) or None.
+        """Returns outputs (T, B, hidden) and the last output.
 
-        Returns: outputs (T, B, hidden) and the last of them.
+        Args:
+            words: (T, B, embedding).
+            hidden: (B, hidden).
+            mask: mask of the hidden dropout, (B, hidden), or None.
         """
         of_words, of_hidden = self.weight.split([words.shape[-1], hidden.shape[-1]])
         outputs = []
-        for word in (words @ of_words).unbind():  # what does not depend on the state before is one product for all time steps
+        for word in (words @ of_words).unbind():  # the part that does not depend on the state is one product for all steps
             hidden = self.step(torch.addmm(word, hidden if mask is None else hidden * mask, of_hidden), hidden, mask)
             outputs.append(hidden)
         return torch.stack(outputs), hidden
 
     def step(self, first: Tensor, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """One time step, from (c₀, h₀): (B, 2·hidden), (B, hidden), mask → (B, hidden)"""
+        """Returns the state (B, hidden) after one time step, from (c₀, h₀) (B, 2·hidden), the previous state (B, hidden) and the mask."""
         gate, update = first.chunk(2, dim=-1)
         states = [self.norm(hidden + torch.sigmoid(gate) * (torch.tanh(update) - hidden))]
         for node in self.nodes:
@@ -229,7 +232,7 @@ class RecurrentCell(nn.Module):
         return torch.stack([states[index] for index in self.concat]).mean(dim=0)
 
 
-# networks -------------------------------------------------------------------------------------------------------------------------
+# Networks -------------------------------------------------------------------------------------------------------------------------
 
 
 class _RecurrentNetwork(nn.Module):
@@ -256,12 +259,12 @@ class _RecurrentNetwork(nn.Module):
         nn.init.zeros_(self.decoder.bias)
 
     def forward(self, tokens: Tensor, hidden: Tensor | None = None) -> RecurrentOutput:
-        """tokens: (T, B), whole numbers below the vocabulary; hidden: (B, hidden), zeros if None."""
+        """Returns the output for tokens (T, B), whole numbers below the vocabulary, and hidden (B, hidden), which is zero if None."""
         encoded = self.encode(tokens, hidden)
         return RecurrentOutput(self.decoder(encoded.dropped.flatten(0, 1)), *encoded)
 
     def encode(self, tokens: Tensor, hidden: Tensor | None = None) -> Encoded:
-        """The same without logits, which are large: a loss can do with ``decoder`` and a few rows at a time."""
+        """Returns the output without logits, which are large; a loss can apply ``decoder`` to a few rows at a time."""
         words = self.embedding(tokens)
         batch = tokens.shape[1]
         mask = None
@@ -292,20 +295,20 @@ def _check_sizes(vocabulary: int, embedding: int, hidden: int) -> None:
 class DartsRnnSpace(_RecurrentNetwork, ModelSpace):
     """The recurrent search space of DARTS as an NNI ``ModelSpace``: tokens (T, B) → :class:`RecurrentOutput`.
 
-    Every node's activation on each edge is a ``LayerChoice`` (``recurrent_op_1_0``, …), its input an ``InputChoice`` of one
-    (``recurrent_input_1``, …): 36 and 8 labels for eight nodes.
+    The activation on each edge is a ``LayerChoice`` (``recurrent_op_1_0``, …), and the input of each node is an ``InputChoice`` of one
+    (``recurrent_input_1``, …), which makes 36 and 8 labels for eight nodes.
 
     Args:
         vocabulary: number of words.
-        embedding, hidden: units of a word and of a state; equal, since the decoder is tied to the embedding.
-        nodes: of the cell.
+        embedding, hidden: number of units of a word and of a state; they are equal, because the decoder is tied to the embedding.
+        nodes: number of nodes of the cell.
         dropouts: see :class:`Dropouts`; the defaults are those of the authors' search on PTB.
 
-    Under ``model_context(sample)`` it is a network with fresh weights and no batch norm, as :func:`recurrent_network` builds it;
-    ``freeze(sample)`` keeps the weights and the batch norms of the space.
+    Under ``model_context(sample)``, the space is a network with new weights and without batch norm, as :func:`recurrent_network` builds
+    it. ``freeze(sample)`` keeps the weights and the batch norms of the space.
 
     Raises:
-        ValueError: for sizes that make no network.
+        ValueError: for invalid sizes.
     """
 
     def __init__(self, vocabulary: int, embedding: int = 300, hidden: int = 300, nodes: int = 8, dropouts: Dropouts | None = None) -> None:
@@ -313,14 +316,14 @@ class DartsRnnSpace(_RecurrentNetwork, ModelSpace):
         _check_sizes(vocabulary, embedding, hidden)
         if nodes < 1:
             raise ValueError(f'nodes must be at least 1, not {nodes}')
-        fixed = current_model() is not None  # NNI is building one model of the space, not the space itself
+        fixed = current_model() is not None  # NNI builds one model of the space, not the space itself
         states = range(1, nodes + 1)
         made = [RecurrentChoiceNode(state, hidden) for state in states]
         self._build(vocabulary, embedding, hidden, dropouts or Dropouts(), made, states, batch_norm=not fixed)
 
 
 class RecurrentNetwork(_RecurrentNetwork):
-    """The network of one cell. Arguments as in :func:`recurrent_network`."""
+    """The network of one cell. The arguments are those of :func:`recurrent_network`."""
 
     def __init__(
         self, genotype: RnnGenotype, *, vocabulary: int, embedding: int, hidden: int, dropouts: Dropouts, batch_norm: bool
@@ -341,16 +344,16 @@ def recurrent_network(
     dropouts: Dropouts | None = None,
     batch_norm: bool = False,
 ) -> RecurrentNetwork:
-    """The network to retrain: tokens (T, B) → :class:`RecurrentOutput`.
+    """Returns the network to retrain: tokens (T, B) → :class:`RecurrentOutput`.
 
     Args:
         genotype: any recurrent cell.
-        vocabulary, embedding, hidden: as for :class:`DartsRnnSpace`; the defaults are those of the authors on PTB.
-        dropouts: the default is the authors' on PTB: that of the search with a dropout of 0.1 on the embedding.
-        batch_norm: normalise every state, as in the supernet.
+        vocabulary, embedding, hidden: see :class:`DartsRnnSpace`; the defaults are those of the authors on PTB.
+        dropouts: the default is that of the authors on PTB, which adds a dropout of 0.1 on the embedding to those of the search.
+        batch_norm: whether to normalise every state, as in the supernet.
 
     Raises:
-        ValueError: for sizes that make no network.
+        ValueError: for invalid sizes.
     """
     return RecurrentNetwork(
         genotype,

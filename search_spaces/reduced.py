@@ -1,4 +1,4 @@
-"""The reduced spaces on which DARTS fails, S1 to S4 (Zela et al., ICLR 2020), and S5, DARTS without ``none`` (Wang et al., ICLR 2021)."""
+"""The reduced spaces on which DARTS fails: S1 to S4 (Zela et al., ICLR 2020), and S5, DARTS without ``none`` (Wang et al., ICLR 2021)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ['S1', 'S2', 'S3', 'S4', 'S5']
 
 
 class _Reduced(DartsSpace):
-    """A :class:`DartsSpace` of four nodes with its own operations; arguments as there."""
+    """A :class:`DartsSpace` of four nodes with fixed operations. All other arguments are those of :class:`DartsSpace`."""
 
     name: str
 
@@ -18,7 +18,7 @@ class _Reduced(DartsSpace):
 
 
 class S1(_Reduced):
-    """Two operations on each edge, edge by edge the two that a DARTS search liked best."""
+    """Two operations on each edge, the two that were strongest there in a DARTS search."""
 
     name = 's1'
 

@@ -1,6 +1,6 @@
-"""The command line: every stage without NNI's manager, through the same functions as the trials."""
+"""The command line, which runs every stage without NNI's manager through the same functions as the trials."""
 
-# Their commands join the group.
+# Importing these modules adds their commands to the group.
 from nni_darts.cli import about, doctor, experiments, fit, genotypes, models, overview, results, runs, start
 from nni_darts.cli.group import main
 

@@ -1,4 +1,4 @@
-"""``python -m`` of this package is the command ``nni-darts``."""
+"""Runs the command ``nni-darts`` as ``python -m`` of this package."""
 
 from nni_darts.cli import main
 

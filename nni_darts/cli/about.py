@@ -72,7 +72,7 @@ def _explain(name: str) -> None:
     click.echo("\nSettings, in a recipe or an experiment's set as search.settings: {" + name + ': {NAME: VALUE}}\n')
     for setting in settings:
         default = 'no default' if setting.default is PydanticUndefined else f'default {_shown(setting.default)}'
-        default += f', or what {setting.recipe} says' if setting.recipe else ''
+        default += f', or the value of {setting.recipe}' if setting.recipe else ''
         click.echo(f'  {setting.name}: {setting.allowed}; {default}')
         if setting.meaning:
             click.echo(_wrapped(setting.meaning, '      '))
@@ -88,9 +88,9 @@ def _cost(explanations: Sequence[Explanation]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as YAML writes it."""
+    """Returns a value in YAML's notation."""
     plain = list(value) if isinstance(value, tuple) else value
-    if not isinstance(plain, (list, dict, str, int, float, NoneType)):  # of a user's own strategy
+    if not isinstance(plain, (list, dict, str, int, float, NoneType)):  # a setting of the user's own strategy
         return repr(plain)
     return yaml.safe_dump(plain, default_flow_style=True).removesuffix('...\n').strip()
 

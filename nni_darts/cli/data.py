@@ -1,4 +1,4 @@
-"""Reports on data and checks whether a recipe can be run: parts of ``nni-darts check``."""
+"""Reports on data and checks whether a recipe can be run, for ``nni-darts check``."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def check_recipe(target: Path, overrides: Sequence[str], as_json: bool) -> bool:
 
 
 def data_kind(target: Path) -> str:
-    """Returns ``data.name`` of a recipe for a folder or file of data."""
+    """Returns the recipe's ``data.name`` for a folder or file of data."""
     if target.is_file():
         return _TABLES[target.suffix.lower()]
     if any((target / f'train-images-idx3-ubyte{ending}').is_file() for ending in ('', '.gz')):
@@ -84,7 +84,9 @@ def _report(recipe: Recipe, as_json: bool, start: str = '') -> bool:
     """Prints the report on a recipe's images.
 
     Args:
-        start: ``data.name`` of data for which a recipe is to be suggested; if empty, the recipe itself is checked.
+        recipe: the recipe.
+        as_json: whether to print JSON.
+        start: ``data.name`` of data for which a recipe is suggested; if empty, the recipe itself is checked.
     """
     from nni_darts.data.report import findings, inspect, suggest
     from nni_darts.data.scan import refusal
@@ -154,11 +156,11 @@ def _say(facts: Sequence[str], warnings: Sequence[str], errors: Sequence[str]) -
         click.echo(f'Error: {error}.' if not error.endswith('.') else f'Error: {error}', err=True)
 
 
-# the report -----------------------------------------------------------------------------------------------------------------------------
+# The report -----------------------------------------------------------------------------------------------------------------------------
 
 
 def _show(report: DataReport, test_portion: float) -> None:
-    """A table for people, lines for programs."""
+    """Prints the report: on a terminal as a table, otherwise as lines that programs can read."""
     click.echo(f'{report.source}: {report.images:,} images of {len(report.classes)} classes')
     header, rows = _classes(report)
     if sys.stdout.isatty() and os.environ.get('TERM') != 'dumb':

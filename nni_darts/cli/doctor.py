@@ -1,4 +1,4 @@
-"""The command that checks this machine: doctor."""
+"""The command ``doctor``, which checks this machine."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ __all__ = ['Finding']
 
 _GIB = 2**30
 _LEAST_DISK, _ENOUGH_DISK = 0.5, 5.0
-"""GiB without which nothing can be written, and from which there is room for some experiments."""
+"""GiB below which nothing can be written, and GiB that are enough for several experiments."""
 _ENOUGH_MEMORY = 2.0
-"""GiB for two trials of the quickstart."""
+"""GiB that two trials of the quickstart need."""
 _OUTPUT_TOLERANCE, _GRADIENT_TOLERANCE = 1e-4, 1e-2
-"""Relative differences between kernels and torch in single precision: rounding may move a number across the edge of a ReLU."""
+"""Largest relative difference between kernels and torch in single precision. Rounding may move a number across the kink of a ReLU."""
 _SECONDS = 20
-"""For each program that is started."""
+"""Time limit in seconds for each program that is started."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Finding:
 
     Attributes:
         name: name of the check.
-        state: ``ok``; ``warning``: it works, with a drawback; ``missing``: it does not work.
+        state: ``ok``; ``warning`` if it works with a drawback; ``missing`` if it does not work.
         found: what the check found.
         advice: how to fix it; empty if nothing needs to be done.
         required: whether searches or experiments cannot run without it.
@@ -93,7 +93,7 @@ def doctor(port: int, build: bool, as_json: bool) -> None:
 
 
 def _examined(port: int, build: bool) -> Iterator[Finding]:
-    """All findings, the quick ones first."""
+    """Yields all findings, the quick ones first."""
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ('Python', _python),
         ('packages', _packages),
@@ -119,7 +119,7 @@ def _examined(port: int, build: bool) -> Iterator[Finding]:
             yield Finding(name, 'missing', f'the check failed, {said}', required=name in ('torch', 'NNI', 'packages'))
 
 
-# what is installed ----------------------------------------------------------------------------------------------------------------
+# What is installed ----------------------------------------------------------------------------------------------------------------
 
 
 def _requirements(extra: str = '') -> list[tuple[str, bool, str]]:
@@ -176,11 +176,11 @@ def _extra(extra: str) -> Finding:
 def _command() -> Finding:
     program = shutil.which('nni-darts')
     if program is None:
-        advice = f'activate the environment that it is installed in, or put {Path(sys.executable).parent} on PATH: trials are started by it'
+        advice = f'activate the environment that it is installed in, or put {Path(sys.executable).parent} on PATH: it starts the trials'
         return Finding('nni-darts command', 'missing', 'not on PATH', advice, required=True)
     if Path(program).absolute().parent != Path(sys.executable).absolute().parent:
-        advice = 'trials would run in that environment; activate the one that you mean'
-        return Finding('nni-darts command', 'warning', f'{program} on PATH is of another environment than {sys.executable}', advice)
+        advice = 'trials would run in that environment; activate the environment that you want to use'
+        return Finding('nni-darts command', 'warning', f'{program} on PATH belongs to another environment than {sys.executable}', advice)
     return Finding('nni-darts command', 'ok', program, required=True)
 
 
@@ -212,7 +212,7 @@ def _browser() -> Finding:
     return Finding('browser', 'ok', getattr(found, 'name', '') or type(found).__name__)
 
 
-# the machine ----------------------------------------------------------------------------------------------------------------------
+# The machine ----------------------------------------------------------------------------------------------------------------------
 
 
 def _memory() -> Finding:
@@ -224,7 +224,7 @@ def _memory() -> Finding:
 
 
 def _places() -> list[tuple[str, Path]]:
-    """Where files go: outputs of commands into the current folder, experiments into the home."""
+    """Returns the places of files: the current folder for outputs of commands, the home folder for experiments."""
     return [('here', Path.cwd()), ('experiments', Path.home() / 'nni-experiments')]
 
 
@@ -236,9 +236,9 @@ def _disk(what: str, path: Path) -> Finding:
     free = shutil.disk_usage(existing).free / _GIB
     shown = f'{free:.1f} GiB are free in {path}'
     if free < _LEAST_DISK:
-        return Finding(name, 'missing', shown, 'make room', required=True)
+        return Finding(name, 'missing', shown, 'free disk space', required=True)
     if free < _ENOUGH_DISK:
-        return Finding(name, 'warning', shown, 'make room before long searches; an experiment takes some hundred MB')
+        return Finding(name, 'warning', shown, 'free disk space before long searches; an experiment takes a few hundred MB')
     return Finding(name, 'ok', shown)
 
 
@@ -246,11 +246,11 @@ def _port(port: int) -> Finding:
     with socket.socket() as probe:
         taken = probe.connect_ex(('127.0.0.1', port)) == 0
     if taken:
-        return Finding(f'port {port}', 'warning', 'in use', 'nni-darts list shows your experiments; or choose another one with --port')
+        return Finding(f'port {port}', 'warning', 'in use', 'nni-darts list shows your experiments; another port can be chosen with --port')
     return Finding(f'port {port}', 'ok', 'free')
 
 
-# what computes --------------------------------------------------------------------------------------------------------------------
+# Computation ----------------------------------------------------------------------------------------------------------------------
 
 
 def _torch() -> Finding:
@@ -282,7 +282,7 @@ def _compiler() -> Finding:
     if os.environ.get('NNI_DARTS_KERNELS') == 'off':
         return Finding('compiler', 'ok', 'not needed: NNI_DARTS_KERNELS is off')
     if command is None:
-        advice = 'install g++, or name a compiler in CXX: searches on the CPU are slower without'
+        advice = 'install g++, or name a compiler in CXX: searches on the CPU are slower without one'
         return Finding('compiler', 'missing', 'there is no C++ compiler', advice)
     with tempfile.TemporaryDirectory() as folder:
         options = ['-fopenmp', f'-march={instruction_set()}', '-shared', '-fPIC', '-x', 'c++', '-', '-o', f'{folder}/tried.so']
@@ -290,7 +290,7 @@ def _compiler() -> Finding:
     version = _first_line([*command, '--version']) or command[0]
     if done.returncode:
         said = next(iter(done.stderr.decode('utf-8', 'replace').splitlines()), f'exit code {done.returncode}')
-        return Finding('compiler', 'warning', f'{version} does not compile: {said}', 'install the C++ library and OpenMP for it')
+        return Finding('compiler', 'warning', f'{version} does not compile: {said}', 'install its C++ library and OpenMP')
     return Finding('compiler', 'ok', version)
 
 
@@ -300,15 +300,15 @@ def _kernels(build: bool) -> Finding:
     from nni_darts.strategies.fast.kernels import built_kernels, compiler, instruction_set, kernels
 
     if os.environ.get('NNI_DARTS_KERNELS') == 'off':
-        return Finding('kernels', 'warning', 'NNI_DARTS_KERNELS is off', 'leave that variable out: searches on the CPU are slower without')
+        return Finding('kernels', 'warning', 'NNI_DARTS_KERNELS is off', 'unset it: searches on the CPU are slower without kernels')
     if compiler() is None:
         return Finding('kernels', 'missing', 'they need a compiler')
     if built_kernels() is None and not build:
-        advice = 'the first search builds them in half a minute, or "nni-darts doctor --build" does now'
+        advice = 'the first search builds them in half a minute; "nni-darts doctor --build" builds them now'
         return Finding('kernels', 'warning', f'not built yet for {instruction_set()}', advice)
     if kernels(torch.zeros(1)) is None:
         return Finding(
-            'kernels', 'warning', 'they could not be built', 'searches on the CPU are slower without; the warning above says why'
+            'kernels', 'warning', 'they could not be built', 'searches on the CPU are slower without kernels; the warning above says why'
         )
     march = instruction_set()
     shown = f'built for {torch.backends.cpu.get_cpu_capability()} (-march=native)' if march == 'native' else f'built for {march}'
@@ -321,14 +321,18 @@ def _kernels(build: bool) -> Finding:
 
 
 def _difference() -> tuple[float, float]:
-    """How far a small supernet computed by the kernels is from torch's own operations: relative norms for output and gradients."""
+    """Returns the relative norm of the difference between the kernels and torch's own operations on a small supernet.
+
+    Returns:
+        The difference for the output, and for the gradients.
+    """
     import torch
 
     from nni_darts.search_spaces import DartsSpace
     from nni_darts.strategies import DifferentiableStrategy
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several wait for each other for seconds where a machine is busy
+    torch.set_num_threads(1)  # on a busy machine, several threads wait seconds for each other
     found: list[tuple[Any, Any]] = []
     try:
         for execution in ('plain', 'compiled'):
@@ -347,7 +351,7 @@ def _difference() -> tuple[float, float]:
 
 
 def _first_line(command: Sequence[str]) -> str | None:
-    """The first line that a program prints; None if it does not run."""
+    """Returns the first line that a program prints; None if it does not run."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):

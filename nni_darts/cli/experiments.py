@@ -1,4 +1,4 @@
-"""Commands about NNI experiments: check, launch, stop, resume; and what NNI runs for each trial."""
+"""Commands about NNI experiments (check, launch, stop, resume), and the command that NNI runs for each trial."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def check(target: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 _ID_FILE_BYTES = 32
-"""A file with an id is no longer than this, so a longer one is not overwritten."""
+"""The largest size of a file that holds an id; a longer file is not overwritten."""
 
 
 @main.command(short_help='Start an NNI experiment.')
@@ -81,7 +81,7 @@ def launch(experiment: Path, port: int, wait: bool, id_file: Path | None) -> Non
     if id_file is not None and not id_file.absolute().parent.is_dir():
         raise InputError(f'--id-file {id_file}: there is no folder {id_file.parent}.')
     if id_file is not None and id_file.is_file() and id_file.stat().st_size > _ID_FILE_BYTES:
-        raise InputError(f'--id-file {id_file} holds something else than an id, which would be lost; name another file.')
+        raise InputError(f'--id-file {id_file} does not hold an id, and its content would be lost; name another file.')
 
     def started(identifier: str) -> None:
         if id_file is not None:
@@ -91,10 +91,13 @@ def launch(experiment: Path, port: int, wait: bool, id_file: Path | None) -> Non
 
 
 def launch_experiment(experiment: Path, port: int, *, wait: bool, started: Callable[[str], object]) -> None:
-    """Checks an experiment and starts it, or ends the program where it cannot work.
+    """Checks an experiment and starts it, or ends the program if it has mistakes.
 
     Args:
-        started: called with the id as soon as there is one.
+        experiment: path of the experiment's file.
+        port: port of NNI's page.
+        wait: whether to wait for the end of the experiment.
+        started: called with the id as soon as it is known.
     """
     from nni_darts.experiment import nnictl
 

@@ -1,4 +1,4 @@
-"""The command that does everything: from a folder of images to a trained network."""
+"""The command ``fit``, which does everything from a folder of images to a trained network."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _LEAST_PARAMETERS = 1000
 
 
 def parse_count(text: str) -> int:
-    """Reads a number such as ``1M``, ``250k`` or ``40000``.
+    """Returns the number that a text such as ``1M``, ``250k`` or ``40000`` stands for.
 
     Raises:
-        InputError: for anything else, and below a thousand.
+        InputError: if the text is no such number, or the number is below a thousand.
     """
     unit = text[-1:].lower()
     try:
@@ -120,7 +120,7 @@ def fit(
 
 
 def _check_same(plan: Plan, order: Order, folder: Path, output: Path) -> None:
-    """Raises InputError if an option that is given differs from that with which the run was begun: the plan would ignore it."""
+    """Raises InputError if a given option differs from the option with which the run was begun, because the plan would ignore it."""
     from nni_darts.recipes import Recipe
 
     context, begun = click.get_current_context(), plan.order
@@ -143,7 +143,7 @@ def _check_same(plan: Plan, order: Order, folder: Path, output: Path) -> None:
 
 
 def _planned(folder: Path, order: Order, begun: float, progress: Progress) -> Plan:
-    """Looks at the data, chooses, and says what was chosen and what it will cost."""
+    """Examines the data, makes the plan, and prints the choices and the expected cost."""
     from nni_darts.data.report import findings, inspect
     from nni_darts.recipes import DataSettings
     from nni_darts.runs.fit import facts_of, plan_fit
@@ -169,7 +169,7 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def _carried_out(plan: Plan, output: Path, resumed: bool, progress: Progress) -> Path:
-    """Searches, trains, compares, reports; returns the page."""
+    """Searches, trains, compares and writes the report. Returns the path of the report."""
     import torch
 
     from nni_darts.genotypes.networks import KnownNetwork
@@ -185,7 +185,7 @@ def _carried_out(plan: Plan, output: Path, resumed: bool, progress: Progress) ->
         torch.set_num_threads(plan.threads)
     recipe = Recipe.from_dict(plan.recipe)
     progress.say('searching')
-    # Once the search was over, the length of the training was settled: a search that is resumed has the recipe that it was begun with.
+    # The length of the training is fixed once the search is over; a resumed search keeps the recipe with which it was begun.
     searched = Recipe.of_folder(output / runs.SEARCH) or recipe
     search = Run(RunSpec.search(searched, order.strategy, order.seed), output / runs.SEARCH, watch).execute(resume=True)
     genotype = search.genotype

@@ -1,4 +1,4 @@
-"""Follows an experiment to its end: a line for each running trial on a terminal, a line of status now and then elsewhere."""
+"""Follows an experiment to its end: with a line for each running trial on a terminal, or a line of status once a minute elsewhere."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = ['follow']
 
 POLL_SECONDS = 3
 GRACE_SECONDS = 10
-"""Time after a trial's end in which its result may still arrive."""
+"""Seconds after a trial's end within which its result may still arrive."""
 STATUS_SECONDS = 60
-"""Time between two lines of status where there is no terminal."""
+"""Seconds between two lines of status if the output is not a terminal."""
 UNANSWERED = 20
-"""Number of unanswered requests in a row after which the manager counts as gone."""
+"""Number of consecutive unanswered requests after which the manager counts as dead."""
 WIDE = 60
-"""Number of columns from which a terminal has room for words beside numbers."""
+"""Number of columns from which a terminal has room for words besides numbers."""
 _SUMMARY_SECONDS = 30
 
 
@@ -114,7 +114,7 @@ def _watch(manager: Manager, identifier: str, board: _Board, screen: Screen) -> 
 def _ended(record: TrialRecord) -> str:
     """Returns the line of a trial that has ended."""
     recipe = Recipe.of_run(record.parameters['recipe'])
-    held_out = getattr(getattr(recipe, record.parameters['stage']), 'validation_portion', 1.0)  # text is always validated on
+    held_out = getattr(getattr(recipe, record.parameters['stage']), 'validation_portion', 1.0)  # text always has validation data
     return trial_line(record.key, recipe.metric, record.metric, validated=held_out > 0)
 
 
@@ -191,7 +191,7 @@ class _Board:
 def _last_summary(manager: Manager) -> dict[str, Any] | None:
     """Returns the summary of an experiment that is over. Waits for it to be marked as final, up to a limit; None if there is none.
 
-    Where a limit of NNI's ends an experiment, the tuner learns of it a little later.
+    If NNI ends an experiment because of a limit, the tuner learns of it a little later.
     """
     import requests
 
@@ -202,7 +202,7 @@ def _last_summary(manager: Manager) -> dict[str, Any] | None:
         try:
             summary = manager.document(DATA) or None
         except requests.RequestException:
-            break  # the manager was stopped meanwhile
+            break  # the manager was stopped in the meantime
         if summary and summary['over']:
             break
         time.sleep(1)

@@ -49,7 +49,7 @@ def cost(source: str, recipe: str | None, overrides: tuple[str, ...], as_json: b
     genotype = read_genotype(source)
     check_genotype(loaded, genotype, 'retrain')
     folder = folder_of(source)
-    # The images of a run's own recipe may be gone, but their description is in the folder.
+    # The images of a run may have been deleted, but their description is in the run's folder.
     own = recipe is None and not any(text.startswith('data') for text in overrides) and folder is not None
     if loaded.data.name in _SHAPED_BY_FILES and not (own and folder is not None and (folder / DATA).is_file()):
         check_data_path(loaded)
@@ -149,7 +149,7 @@ def read_genotype(source: str) -> AnyGenotype:
         return KnownNetwork(source)
     if source == '-':
         return _read_as('standard input', lambda: genotype_from_text(sys.stdin.read()))
-    # os.path, not pathlib, because it takes a text that is too long for a path as a path that does not exist.
+    # os.path, not pathlib, because it treats text that is too long for a path as a path that does not exist.
     path = os.path.join(source, 'genotype.json')
     path = path if os.path.isfile(path) else source
     if os.path.isfile(path):

@@ -22,7 +22,7 @@ _ORDER = (
 
 
 class _Command(click.Command):
-    """Refuses an option that is given twice where only one value counts, and an empty path, which would be the current folder."""
+    """A command that refuses an option given twice if only one value counts, and an empty path, which would mean the current folder."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         values, _, given = self.make_parser(context).parse_args(args=list(args))
@@ -37,7 +37,7 @@ class _Command(click.Command):
 
 
 class _Commands(click.Group):
-    """Prints an InputError as one sentence with exit code 2; Ctrl-C with 130. Lists commands in the order in which one needs them."""
+    """A group that prints an InputError as one sentence with exit code 2, and Ctrl-C with 130, and lists commands in order of use."""
 
     command_class = _Command
 
@@ -58,7 +58,7 @@ class _Commands(click.Group):
                 file = f'{error.filename} cannot be written' if error.filename else 'a file cannot be written'
                 raise click.ClickException(f'{file}: {no_room(error)}. {self._advice(context)}') from None
             if error.filename is None or error.strerror is None:
-                raise  # not about a file, so not a user's mistake
+                raise  # not about a file, so not a mistake of the user
             raise click.ClickException(f'{error.filename}: {error.strerror}.') from None
 
     def _advice(self, context: click.Context) -> str:
@@ -67,7 +67,7 @@ class _Commands(click.Group):
         if command is not None and any(parameter.name == 'resume' for parameter in command.params):
             return 'Make room, then run the same command with --resume to continue.'
         if command is not None and command.name == 'trial':
-            return 'Make room; started again, the trial continues from its last checkpoint.'
+            return 'Make room; when it is restarted, the trial continues from its last checkpoint.'
         return 'Make room, then run the same command again.'
 
 

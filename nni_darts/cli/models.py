@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of the commands that apply a network to images."""
+    """Adds the options of commands that apply a network to images."""
     function = click.option('--device', default='cpu', show_default=True, help='Device that runs the network, such as cuda.')(function)
     size = click.IntRange(1, 100_000)
     return click.option('--batch-size', default=64, show_default=True, type=size, help='Number of images per batch.')(function)
@@ -171,7 +171,7 @@ def export(checkpoint: Path, onnx_file: Path | None, pt2_file: Path | None) -> N
 
 
 def _located(model: Path, device: str) -> ModelFile:
-    """Returns the file of a model. Hides GPUs from torch, which would take memory there, if the network runs on the CPU."""
+    """Returns the file of a model. If the network runs on the CPU, hides GPUs from torch, which would allocate memory on them."""
     located = find_model(model)
     if device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
@@ -179,7 +179,7 @@ def _located(model: Path, device: str) -> ModelFile:
 
 
 def _as_csv(found: Predictions, names: Iterable[str]) -> str:
-    """Returns a line for each image: path, name and probability of its class, probability of every class."""
+    """Returns a header and a line for each image: path, name and probability of its class, probability of every class."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator='\n')
     table.writerow(['path', 'label', 'probability', *found.classes])

@@ -37,7 +37,7 @@ TABLES = ('.csv', '.tsv', '.txt')
 
 
 def check_target(option: str, path: Path, endings: tuple[str, ...], source: Path | None = None) -> None:
-    """Checks the name of a file that a command will write, so that a slip of the keyboard overwrites no weights and no photos.
+    """Checks the name of a file that a command will write, so that a typing mistake cannot overwrite weights or photos.
 
     Args:
         option: the option that names the file, for the message.
@@ -59,11 +59,11 @@ def check_target(option: str, path: Path, endings: tuple[str, ...], source: Path
         raise InputError(f'{option} {path} is {source} itself, which would be overwritten; name another file.')
 
 
-class NameFrom(click.ParamType):  # type: ignore[type-arg]  # older versions of click take none
+class NameFrom(click.ParamType):  # type: ignore[type-arg]  # older versions of click take no type argument
     """Text that the shell completes to one of several names; the command itself reports any other text.
 
     Args:
-        names: called when the shell asks.
+        names: function that returns the names, called when the shell completes.
     """
 
     name = 'text'
@@ -76,7 +76,7 @@ class NameFrom(click.ParamType):  # type: ignore[type-arg]  # older versions of 
 
 
 def identifier_argument(function: Callable[..., Any]) -> Callable[..., Any]:
-    """An experiment's id, which may be left out."""
+    """Adds the argument ID, an experiment's id, which may be omitted."""
     return click.argument('identifier', metavar='[ID]', required=False, type=NameFrom(identifiers))(function)
 
 
@@ -84,7 +84,7 @@ def identifiers() -> list[str]:
     try:
         return [record.id for record in experiments()]
     except InputError:
-        return []  # the shell shows names only; the command says what is wrong with the list
+        return []  # only the shell asks here; the command itself reports what is wrong with the list
 
 
 _SEEDS = click.IntRange(1, 2**31 - 1)
@@ -139,10 +139,10 @@ def folder_of(source: str) -> Path | None:
 
 
 def to_run(loaded: Recipe) -> Recipe:
-    """Hides GPUs before torch is imported where the recipe stays on the CPU: torch would take memory there all the same.
+    """Hides GPUs before torch is imported if the recipe uses the CPU, because torch would allocate memory on them. Returns the recipe.
 
     Raises:
-        InputError: for a path of data where nothing is, or a logger whose package is not installed.
+        InputError: if the path of the data does not exist, or the package of the logger is not installed.
     """
     check_data_path(loaded)
     check_logger(loaded)

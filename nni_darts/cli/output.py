@@ -1,4 +1,4 @@
-"""The output of commands when they end: results, warnings, and how to continue after Ctrl-C."""
+"""The final output of commands: results, warnings, and how to continue after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ['columns_of', 'interruptible', 'print_result', 'print_warnings', 'say
 
 
 class Interrupted(BaseException):
-    """Ctrl-C. Not a KeyboardInterrupt: Lightning would swallow that and exit by itself."""
+    """Ctrl-C. It is not a KeyboardInterrupt because Lightning would catch that and exit by itself."""
 
 
 class interruptible:
-    """Ends the block after Ctrl-C with one sentence that says what is kept and how to continue."""
+    """Ends the block after Ctrl-C with one sentence that says what is saved and how to continue."""
 
     def __init__(self, output: Path) -> None:
         self.output = output
@@ -42,12 +42,12 @@ class interruptible:
 
 
 def columns_of(stream: TextIO) -> int | None:
-    """Returns the number of columns where a stream is a terminal; None elsewhere."""
+    """Returns the number of columns if a stream is a terminal; None otherwise."""
     return shutil.get_terminal_size().columns if stream.isatty() else None
 
 
 def wrapped(line: str, columns: int) -> str:
-    """Breaks a line between words, but not before its units; what follows is indented by two characters more than the line.
+    """Breaks a line between words, but not before units. Further lines are indented by two characters more than the first.
 
     Args:
         line: the text, which may be indented.
@@ -66,13 +66,13 @@ def wrapped(line: str, columns: int) -> str:
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Prints a line, on a terminal with breaks between words."""
+    """Prints a line, which is wrapped between words on a terminal."""
     columns = columns_of(sys.stderr if err else sys.stdout)
     click.echo(line if columns is None else wrapped(line, columns), err=err)
 
 
 def say_field(name: str, value: str) -> None:
-    """Prints a name and its value, such as an address, which gets a line of its own where the terminal is too narrow for both."""
+    """Prints a name and its value, such as an address. The value gets its own line if the terminal is too narrow for both."""
     columns, line = columns_of(sys.stdout), f'  {name:<13} {value}'
     click.echo(line if columns is None or len(line) <= columns else f'  {name}\n{value}')
 

@@ -1,4 +1,4 @@
-"""Commands that look at experiments: list, status, wait, open."""
+"""Commands that show experiments: list, status, wait, open."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ _STATES = {
     'finished': 'finished',
     'error': 'ended in error; once the cause is fixed, try again with nni-darts resume {id}',
     'stopped': 'stopped; continue with nni-darts resume {id}',
-    'died': 'died, its manager is gone; continue with nni-darts resume {id}',
+    'died': 'died: its manager has ended; continue with nni-darts resume {id}',
 }
 
 
@@ -173,7 +173,7 @@ def _trials(summary: Mapping[str, Any] | None) -> str:
 
 
 def _best(summary: Mapping[str, Any] | None) -> str:
-    """Returns the strategy that is best by the validation metric: test results are no ground to choose one by."""
+    """Returns the strategy with the best validation metric. Test results must not be used to choose one."""
     if summary is None:
         return _NOTHING
     metric = METRICS[summary['metric']]

@@ -1,6 +1,6 @@
-"""The display of a command at work: live bars at the bottom of a terminal, plain lines in a pipe.
+"""The display of a running command: live bars at the bottom of a terminal, or plain lines in a pipe.
 
-Everything here goes to stderr, and the bars vanish when the work ends: stdout holds results only.
+Everything here goes to stderr, and the bars disappear when the work ends, so that stdout has results only.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ __all__ = ['Pace', 'Progress', 'Screen', 'aligned', 'is_live']
 
 FRAMES = '⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏'
 REFRESHES = 5
-"""Drawings a second."""
+"""Updates of the view per second."""
 WINDOW_SECONDS = 30.0
-"""Length of the window over which the pace of work is measured; the last three parts count even if they took longer."""
+"""Seconds over which the pace of work is measured; the last three parts count even if they took longer."""
 SHORTEST_BAR = 4
 ECHO = '^C'
-"""The echo that a terminal writes after the view when Ctrl-C is pressed; it must not end up on a line of its own."""
+"""What a terminal echoes after the view when Ctrl-C is pressed. It must not end up on a line of its own."""
 
 
 def is_live() -> bool:
-    """Whether stderr is a terminal on which lines can be drawn anew."""
+    """Returns whether stderr is a terminal on which lines can be redrawn."""
     return sys.stderr.isatty() and os.environ.get('TERM', 'dumb') not in ('dumb', 'unknown')
 
 
@@ -45,10 +45,10 @@ View = Callable[[int, int], 'Iterable[RenderableType]']
 
 
 class Screen:
-    """Lines that stay, and below them, on a terminal, a view that is drawn anew several times a second.
+    """Prints permanent lines and, on a terminal, a view below them that is redrawn several times a second.
 
     Args:
-        view: called with the number of columns and of lines that there are; it returns what is drawn, as renderables of rich.
+        view: function of the numbers of columns and lines available; it returns renderables of rich.
 
     Example:
         >>> with Screen(lambda columns, lines: []) as screen:
@@ -65,7 +65,7 @@ class Screen:
             from rich.live import Live
 
             console = Console(stderr=True, force_terminal=True, highlight=False, markup=False, emoji=False)
-            # What anybody else prints comes above the view; stdout only where it is a terminal, too: a file gets it as it is.
+            # The output of other code appears above the view. stdout is redirected only if it is a terminal; a file receives it unchanged.
             on_stdout = sys.stdout.isatty()
             self._live = Live(_Drawn(self._view), console=console, refresh_per_second=REFRESHES, transient=True, redirect_stdout=on_stdout)
             self._live.start(refresh=True)
@@ -78,11 +78,11 @@ class Screen:
 
     @property
     def live(self) -> bool:
-        """Whether the view is on a terminal at the moment."""
+        """Whether the view is shown on a terminal at the moment."""
         return self._live is not None
 
     def say(self, line: str, *, result: bool = False) -> None:
-        """Prints a line above the view, wrapped between words; one that is a result goes to stdout."""
+        """Prints a line above the view, wrapped between words. A result goes to stdout, any other line to stderr."""
         if self._live is None or (result and not sys.stdout.isatty()):
             click.echo(line, err=not result)
         else:
@@ -90,7 +90,7 @@ class Screen:
 
 
 class _Drawn:
-    """A view as rich draws it."""
+    """A view in the form that rich draws."""
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -102,11 +102,11 @@ class _Drawn:
 
 
 class Pace:
-    """How fast work goes, from when which part of it was done.
+    """Measures the pace of work from the times at which its parts were finished.
 
     Args:
-        done: parts that are done already, for instance before a resume.
-        now: seconds on a clock.
+        done: number of parts that are already finished, for example before a resume.
+        now: the present time on a clock, in seconds.
 
     Example:
         >>> pace = Pace(0, 100.0)
@@ -119,7 +119,12 @@ class Pace:
         self._marks = deque([(done, now)])
 
     def note(self, done: int, now: float) -> None:
-        """Notes how many parts are done."""
+        """Notes how many parts are finished.
+
+        Args:
+            done: number of finished parts.
+            now: the present time on the clock, in seconds.
+        """
         if done <= self._marks[-1][0]:
             return
         self._marks.append((done, now))
@@ -127,15 +132,16 @@ class Pace:
             self._marks.popleft()
 
     def pause(self, seconds: float) -> None:
-        """Takes out a time that says nothing about the pace and is over now."""
+        """Excludes a time span that has just ended and says nothing about the pace."""
         self._marks = deque((done, when + seconds) for done, when in self._marks)
 
     def left(self, of: int, now: float, fraction: float = 0.0) -> float | None:
-        """Seconds until all parts are done; None if that is not known yet.
+        """Returns the seconds until all parts are finished; None if that is not known yet.
 
         Args:
-            of: how many parts there are.
-            fraction: how much of the part under way is done, which counts until the first one is.
+            of: total number of parts.
+            now: the present time on the clock, in seconds.
+            fraction: finished fraction of the current part; it counts until the first part is finished.
         """
         (first, begun), (done, last) = self._marks[0], self._marks[-1]
         waited = now - last
@@ -149,7 +155,7 @@ class Pace:
 
 
 class _Row:
-    """An activity in view."""
+    """An activity in the view."""
 
     def __init__(self, activity: Activity, now: float) -> None:
         self.activity = activity
@@ -166,9 +172,9 @@ class _Row:
 
 
 class Progress(Screen):
-    """Shows what is announced (:mod:`nni_darts.activity`) within the block: on a terminal as bars with the time left.
+    """Shows the activities announced within the block (:mod:`nni_darts.activity`): on a terminal as bars with the time left.
 
-    Elsewhere only what takes long without a count is said, in one line before it starts.
+    Elsewhere it prints one line before each lengthy task whose progress cannot be measured.
 
     Example:
         >>> with Progress() as progress:
@@ -190,45 +196,45 @@ class Progress(Screen):
         super().__exit__(*exception)
 
     def show(self, activity: Activity) -> None:
-        """Takes in an announcement."""
+        """Updates the view with an announced activity."""
         if activity.seconds is not None and not self.live:
             click.echo(activity_line(activity), err=True)
         now = time.monotonic()
-        rows = dict(self._rows)  # the thread that draws has the one before
+        rows = dict(self._rows)  # a copy, because the drawing thread reads the old one
         row = rows.get(activity.what)
         if activity.over:
             rows.pop(activity.what, None)
             if row is not None and row.activity.of is None and not any(other.activity.of is None for other in rows.values()):
                 for other in rows.values():
-                    other.pace.pause(now - row.since)  # what is done once says nothing about what is still to come
+                    other.pace.pause(now - row.since)  # a task that runs once says nothing about the remaining time
         elif row is None or activity.done < row.activity.done:
             rows[activity.what] = _Row(activity, now)
         else:
             row.update(activity, now)
         if row is None or activity.lasting:
-            # Counted work that ended early, or belongs to the part before, is not seen any more.
+            # Measured work that ended early, or belongs to the previous part, is no longer shown.
             rows = {what: row for what, row in rows.items() if what == activity.what or row.activity.lasting or row.activity.of is None}
         self._rows = rows
 
-    # what stages call ---------------------------------------------------------------------------------------------------------------
+    # Called by the stages ------------------------------------------------------------------------------------------------------------
 
     def start(self, headline: str, warnings: Sequence[str]) -> None:
-        """Says what a run is about, and what to be warned of."""
+        """Prints the headline of a run, and its warnings."""
         self.say(headline)
         for warning in warnings:
             self.say(warning_line(warning))
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """Says what an epoch measured."""
+        """Prints the measurements of an epoch."""
         cells = self._rows.get('cells')
         where = f'cell {cells.activity.done + 1}/{cells.activity.of}  ' if cells else ''
         self.say(where + epoch_line(record))
 
     def decision(self, record: Mapping[str, Any]) -> None:
-        """Says what a selection decided."""
+        """Prints a decision of a selection."""
         self.say(decision_line(record))
 
-    # the view -----------------------------------------------------------------------------------------------------------------------
+    # The view -----------------------------------------------------------------------------------------------------------------------
 
     def _lines(self, width: int, height: int) -> Iterator[RenderableType]:
         from rich.text import Text
@@ -238,7 +244,7 @@ class Progress(Screen):
         others = [row for row in rows.values() if not row.activity.lasting]
         counted = [row for row in [*lasting, *others[-1:]] if row.activity.of is not None]
         table: list[tuple[str, float, tuple[str, str]]] = []
-        least = 0.0  # what is inside must be over first
+        least = 0.0  # inner work must end before outer work
         for row, inner in zip(reversed(counted), [None, *reversed(counted[1:])]):
             within = 0.0 if inner is None or inner.activity.lasting else inner.fraction
             left = None if row.activity.of is None else row.pace.left(row.activity.of, now, within)
@@ -255,15 +261,15 @@ class Progress(Screen):
 
 
 def aligned(width: int, rows: Sequence[tuple[str, float, Sequence[str]]], styles: Sequence[str], longest: int) -> RenderableType:
-    """Returns a table that fits into the width; each row has a name, a bar and texts.
+    """Returns a table that fits into the width. Each row has a name, a bar and texts.
 
-    Where the width is too small, the bar is dropped first, then texts from the last to the second, and finally names are shortened.
+    If the width is too small, the bar is dropped first, then texts from the last to the second, and finally names are shortened.
 
     Args:
         width: number of columns of the terminal that the table may take.
         rows: name, fraction done and texts of each row.
         styles: rich style of each column of texts.
-        longest: number of characters up to which a name is kept whole at the expense of texts.
+        longest: largest number of characters of a name that is kept whole at the expense of texts.
     """
     from rich.progress_bar import ProgressBar
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""Commands about the results of experiments: table."""
+"""The command ``table``, which prints the results of experiments."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def _allowed(output: Path, resume: bool, limit: str | None) -> TimeLimit:
 def _named_training(
     recipe: str | None, overrides: tuple[str, ...], source: str | None, weights: Path | None, stage: str
 ) -> tuple[Recipe, AnyGenotype]:
-    """Returns the recipe and the cell of a new training, which are checked to fit each other. The arguments are those of the command."""
+    """Returns the recipe and the cell of a new training after checking that they fit each other. The arguments are those of the command."""
     if weights is not None:
         _check_finished('--weights', weights)
     source = source or (None if weights is None else str(weights))
@@ -158,7 +158,7 @@ def _named_training(
 
 
 def _refuse_beside_more() -> None:
-    """Raises InputError for an option that --more excludes."""
+    """Raises InputError for an option that cannot be combined with --more."""
     context = click.get_current_context()
     options = {
         'source': '--genotype',
@@ -184,7 +184,7 @@ def _say_if_finished(output: Path) -> None:
 
 
 def _check_finished(option: str, folder: Path) -> None:
-    """Raises InputError if a folder is not that of a finished training, before torch is imported."""
+    """Raises InputError if a folder does not have a finished training. Does not import torch."""
     for name in (RUN, WEIGHTS, RESULT):
         if not (folder / name).is_file():
             raise InputError(f'{option}: {folder} has no {name}, so it is not the output folder of a finished nni-darts retrain.')

@@ -1,4 +1,4 @@
-"""Commands for a first start: demo, new."""
+"""Commands for the first steps: demo, new."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nni_darts.experiment.starters import STARTERS, example, write_starter
 from nni_darts.files import cache_folder, write_text
 
 _DEMO = 'demo.txt'
-"""File in the cache folder that holds the id of the last demo."""
+"""The file in the cache folder that holds the id of the last demo."""
 
 
 @main.command(short_help='Run a demonstration: two strategies, four minutes.')
@@ -53,7 +53,7 @@ def demo(port: int, end: bool) -> None:
 
 
 def _running_demo() -> ExperimentRecord | None:
-    """Returns the demo that was started last, if its page is up."""
+    """Returns the demo that was started last if its page is up; None otherwise."""
     try:
         identifier = (cache_folder() / _DEMO).read_text('utf-8').strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Images and labels as arrays, in the forms in which people keep them."""
+"""Images and labels as arrays, in the usual layouts."""
 
 from __future__ import annotations
 
@@ -25,19 +25,22 @@ def from_arrays(
 ) -> ImageData:
     """Builds a data set in memory.
 
-    Images may be (N, H, W), (N, H, W, C) or (N, C, H, W): bytes, other whole numbers from 0 to 255, or fractions from 0 to 1. Labels may
-    be whole numbers (N,) or (N, 1), one-hot rows, or texts, which become classes in alphabetical order.
+    Images may be (N, H, W), (N, H, W, C) or (N, C, H, W) and have bytes, other whole numbers from 0 to 255, or fractions from 0 to 1.
+    Labels may be whole numbers (N,) or (N, 1), one-hot rows, or strings, which become classes in alphabetical order.
 
     Args:
         train: images and labels.
-        test: the same; None to hold out ``data.test_portion`` of the training images.
-        source: what the arrays come from, for messages.
+        test: images and labels; None to hold out ``data.test_portion`` of the training images.
+        source: name of the source of the arrays, for messages.
         settings: the rule, seed and portion of a split.
-        classes: names of the classes, where the arrays hold only their numbers.
-        notes: sentences on what the reader left out.
+        classes: names of the classes, if the arrays only have their numbers.
+        notes: sentences about what the reader left out.
+
+    Returns:
+        The data set.
 
     Raises:
-        InputError: for anything else; it names the source and the part.
+        InputError: for arrays of any other kind; the message names the source and the part.
     """
     parts = {'train': train} if test is None else {'train': train, 'test': test}
     images = {name: _images(part[0], f'{source}, {name}') for name, part in parts.items()}
@@ -64,7 +67,7 @@ def from_arrays(
 
 
 def _held_out(data: ArrayImages, settings: DataSettings) -> tuple[ArrayImages, ArrayImages]:
-    """Training and test part."""
+    """Splits a data set into a training and a test part."""
     train, test = hold_out(data.labels.tolist(), settings)
     return ArrayImages(data.images[train], data.labels[train]), ArrayImages(data.images[test], data.labels[test])
 
@@ -75,15 +78,15 @@ def _count_classes(labels: Tensor, source: str) -> int:
     if first < num_classes:
         raise InputError(f'{source}: labels must be 0, 1, 2, … without gaps; no training image has label {first}')
     if num_classes < 2:
-        raise InputError(f'{source}: at least two classes are needed, the training labels are all 0')
+        raise InputError(f'{source}: at least two classes are needed, but all training labels are 0')
     return num_classes
 
 
-# images ---------------------------------------------------------------------------------------------------------------------------
+# Images ---------------------------------------------------------------------------------------------------------------------------
 
 
 def _images(images: Any, source: str) -> np.ndarray:
-    """Brings images of any type to (N, C, H, W)."""
+    """Returns images of any type as (N, C, H, W)."""
     images = np.asarray(images)
     if images.ndim == 3:
         images = images[:, None]
@@ -99,16 +102,20 @@ def _images(images: Any, source: str) -> np.ndarray:
 
 
 def image_bytes(images: Any, source: str) -> np.ndarray:
-    """Returns a batch of images, in any of the forms that :func:`from_arrays` takes, as uint8 (N, C, H, W).
+    """Returns a batch of images, in any layout that :func:`from_arrays` accepts, as uint8 (N, C, H, W).
+
+    Args:
+        images: the images.
+        source: name of their source, for messages.
 
     Raises:
-        InputError: for anything else; it names the source.
+        InputError: for arrays of any other kind; the message names the source.
     """
     return _as_bytes({'': _images(images, source)}, source)['']
 
 
 def _as_bytes(images: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
-    """Brings the parts to uint8, all of them by the same scale."""
+    """Converts all parts to uint8 with the same scale."""
     if any(part.dtype != np.uint8 for part in images.values()):
         kinds = ', '.join(sorted({str(part.dtype) for part in images.values()}))
         low, high = min(float(part.min()) for part in images.values()), max(float(part.max()) for part in images.values())
@@ -125,7 +132,7 @@ def _as_bytes(images: dict[str, np.ndarray], source: str) -> dict[str, np.ndarra
 
 
 def _fractions(part: np.ndarray) -> np.ndarray:
-    """uint8 of fractions, image by image: no copy of all of them in a larger type."""
+    """Converts fractions to uint8 one image at a time, which avoids a copy of all images in a larger type."""
     if part.dtype == np.uint8:
         return part
     result = np.empty(part.shape, np.uint8)
@@ -135,7 +142,7 @@ def _fractions(part: np.ndarray) -> np.ndarray:
 
 
 def _channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether (N, a, b, c) is (N, H, W, C): c is a usual number of channels and a is not, or else the smaller of the two."""
+    """Returns whether (N, a, b, c) is (N, H, W, C): only c is a usual number of channels, or else c is smaller than a."""
     usual = (1, 3, 4)
     if (shape[1] in usual) != (shape[3] in usual):
         return shape[3] in usual
@@ -143,7 +150,7 @@ def _channels_last(shape: tuple[int, ...]) -> bool:
 
 
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel on the scale 0 … 1, exactly, without a float copy of the images."""
+    """Returns the exact mean and standard deviation of each channel on the scale from 0 to 1, without a float copy of the images."""
     levels = torch.arange(256, dtype=torch.float64) / 255
     means, deviations = [], []
     for channel in images.transpose(0, 1):
@@ -151,33 +158,41 @@ def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         mean = (counts * levels).sum() / counts.sum()
         variance = (counts * (levels - mean) ** 2).sum() / counts.sum()
         means.append(float(mean))
-        deviations.append(max(float(variance.sqrt()), 1e-6))  # a constant channel is left as it is
+        deviations.append(max(float(variance.sqrt()), 1e-6))  # a constant channel is not scaled up
     return tuple(means), tuple(deviations)
 
 
-# labels ---------------------------------------------------------------------------------------------------------------------------
+# Labels ---------------------------------------------------------------------------------------------------------------------------
 
 
 def _labels(parts: dict[str, tuple[Any, int]], source: str) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Brings the labels of all parts to int64 (N,).
+    """Converts the labels of all parts to int64 (N,).
 
     Args:
-        parts: name → labels, and the number of images.
+        parts: name → labels, and number of images.
+        source: name of the source of the labels, for messages.
 
     Returns:
-        The labels of each part, and the names of the classes where the labels were texts.
+        The labels of each part, and the names of the classes if the labels were strings.
     """
     flat = {name: _flat(labels, count, f'{source}, {name}') for name, (labels, count) in parts.items()}
     texts = [labels.dtype.kind == 'U' for labels in flat.values()]
     if not any(texts):
         return {name: labels.astype(np.int64) for name, labels in flat.items()}, []
     if not all(texts):
-        raise InputError(f'{source}: the labels of one part are texts, those of another are numbers')
+        raise InputError(f'{source}: the labels of one part are strings, those of another are numbers')
     return numbered(flat, source)
 
 
 def numbered(labels: dict[str, np.ndarray], source: str) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Numbers text labels in the alphabetical order of the training classes, and returns the names in that order.
+    """Replaces string labels by numbers in the alphabetical order of the training classes.
+
+    Args:
+        labels: part → labels.
+        source: name of the source of the labels, for messages.
+
+    Returns:
+        The numbers of each part, and the names of the classes in order.
 
     Raises:
         InputError: for a label that no training image has.
@@ -191,7 +206,7 @@ def numbered(labels: dict[str, np.ndarray], source: str) -> tuple[dict[str, np.n
 
 
 def _flat(labels: Any, count: int, source: str) -> np.ndarray:
-    """Labels (N,): whole numbers or texts."""
+    """Returns labels as whole numbers or strings (N,)."""
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -202,9 +217,9 @@ def _flat(labels: Any, count: int, source: str) -> np.ndarray:
     if labels.dtype.kind in 'fb' and bool((labels == np.round(labels)).all()):
         labels = labels.astype(np.int64)
     if labels.shape != (count,) or labels.dtype.kind not in 'uiU':
-        raise InputError(f'{source}: labels must be {count} whole numbers or texts, not {labels.dtype} of shape {labels.shape}')
+        raise InputError(f'{source}: labels must be {count} whole numbers or strings, not {labels.dtype} of shape {labels.shape}')
     if labels.dtype.kind != 'U' and labels.min() < 0:
-        raise InputError(f'{source}: labels must be 0 or more, the smallest is {labels.min()}')
+        raise InputError(f'{source}: labels must be 0 or more, but the smallest is {labels.min()}')
     return labels
 
 
@@ -218,7 +233,7 @@ def _one_hot(labels: np.ndarray, source: str) -> np.ndarray:
 
 
 def _texts(labels: np.ndarray) -> np.ndarray:
-    """Bytes and lists of texts or numbers as an array of one type; other objects stay, to be refused."""
+    """Returns bytes and lists of strings or numbers as an array of one type; other objects are returned unchanged, to be refused later."""
     values = [value.decode('utf-8', 'replace') if isinstance(value, bytes) else value for value in labels.ravel().tolist()]
     if all(isinstance(value, str) for value in values) or all(isinstance(value, (int, float)) for value in values):
         return np.array(values).reshape(labels.shape)

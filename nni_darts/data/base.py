@@ -16,11 +16,11 @@ __all__ = ['FITS', 'ArrayImages', 'Description', 'Fit', 'ImageData', 'ImageShape
 
 Fit = Literal['crop', 'letterbox']
 FITS: tuple[Fit, ...] = get_args(Fit)
-"""The ways to bring a picture to the size that a network sees."""
+"""Ways to bring a picture to the size that a network expects."""
 
 
 class Labelled(Dataset[Any]):
-    """A map-style data set of images that knows its labels without opening an image."""
+    """A map-style data set of images whose labels are known without opening an image."""
 
     labels: Tensor
     """int64 (N,)"""
@@ -35,12 +35,12 @@ class Labelled(Dataset[Any]):
         raise NotImplementedError
 
     def path(self, index: int) -> str | None:
-        """The file that an image comes from; None where it has none of its own."""
+        """Returns the file of an image; None if it has no file of its own."""
         return None
 
 
 class ArrayImages(Labelled):
-    """Images in memory: uint8 (N, C, H, W) and labels (N,). Yields ((C, H, W) uint8, label)."""
+    """Images in memory: uint8 (N, C, H, W) and labels (N,). Items are ((C, H, W) uint8, label)."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.images = images
@@ -52,7 +52,7 @@ class ArrayImages(Labelled):
 
 @dataclass(frozen=True)
 class ImageShape:
-    """The facts about a data set that a network must fit: classes, channels, (height, width)."""
+    """The properties of a data set that a network must match: number of classes, channels, (height, width)."""
 
     num_classes: int
     channels: int
@@ -64,9 +64,9 @@ class Description(ImageShape):
     """Everything that a trained network needs to be used without its data.
 
     Attributes:
-        mean, std: of each channel over the training images, on the scale 0 … 1.
-        classes: names in the order of the labels.
-        fit, resize: how a picture of another size is brought to ``size``, as for :class:`nni_darts.data.transforms.BringToSize`.
+        mean, std: mean and standard deviation of each channel over the training images, on the scale from 0 to 1.
+        classes: names of the classes in the order of the labels.
+        fit, resize: how a picture of another size is brought to ``size``, as in :class:`nni_darts.data.transforms.BringToSize`.
 
     Example:
         ``Description.from_dict(json.loads(Path('out/retrain/data.json').read_text()))``
@@ -80,16 +80,16 @@ class Description(ImageShape):
 
     @property
     def colour_order(self) -> str | None:
-        """``grey`` for one channel, ``RGB`` for three; None for channels that only arrays have."""
+        """``grey`` for one channel, ``RGB`` for three, None for any other number of channels."""
         return {1: 'grey', 3: 'RGB'}.get(self.channels)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data that :meth:`from_dict` reads back."""
+        """Returns plain data that :meth:`from_dict` can read."""
         return {**asdict(self), 'colour_order': self.colour_order}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Description:
-        """Reads what :meth:`to_dict` returned, in this version or an earlier one. Raises InputError for anything else."""
+        """Builds a description from the result of :meth:`to_dict` in this or an earlier version. Raises InputError for anything else."""
         try:
             size, resize = _sides(values['size']), values.get('resize')
             mean, std = (tuple(float(value) for value in values[name]) for name in ('mean', 'std'))
@@ -101,7 +101,7 @@ class Description(ImageShape):
         except (AttributeError, TypeError, ValueError, KeyError) as error:
             raise InputError(f'the description of the data is damaged ({type(error).__name__}: {error})') from None
         if len(classes) != found.num_classes or {len(mean), len(std)} != {found.channels}:
-            raise InputError('the description of the data is damaged (its classes or channels do not fit each other)')
+            raise InputError('the description of the data is damaged (its numbers of classes or channels contradict each other)')
         return found
 
 
@@ -112,18 +112,18 @@ def _sides(value: Any) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A data set to learn from.
+    """A data set for training and testing.
 
     Attributes:
-        train, test: map-style data sets of (uint8 image tensor (C, H, W) or PIL image, label).
+        train, test: map-style data sets of (image, label), where an image is uint8 (C, H, W) or a PIL image.
         num_classes: number of classes; labels are 0 … num_classes − 1.
-        channels: of the images.
-        size: height and width that the network will see.
-        mean, std: of each channel over the training images, on the scale 0 … 1.
+        channels: number of channels of the images.
+        size: height and width that the network expects.
+        mean, std: mean and standard deviation of each channel over the training images, on the scale from 0 to 1.
         uniform: whether all images already have that size.
-        classes: names in the order of the labels; the labels themselves where nothing else is known.
-        notes: sentences on what a reader left out or found odd.
-        fit, resize: how pictures of other sizes are brought to ``size``, as for :class:`Description`.
+        classes: names of the classes in the order of the labels, or the labels themselves if there are no names.
+        notes: sentences about what a reader left out or found odd.
+        fit, resize: how pictures of other sizes are brought to ``size``, as in :class:`Description`.
         facts: remarks that follow the sizes in the first line of a run.
 
     Example:
@@ -146,13 +146,13 @@ class ImageData:
 
     @property
     def description(self) -> Description:
-        """The facts to keep beside a network that was trained on these images."""
+        """Returns the description to save with a network that was trained on these images."""
         classes = self.classes or tuple(map(str, range(self.num_classes)))
         mean, std = tuple(self.mean), tuple(self.std)
         return Description(self.num_classes, self.channels, self.size, mean, std, classes, self.fit, self.resize)
 
 
 def labels_of(data: Dataset[Any]) -> Sequence[int] | None:
-    """The labels of a data set without opening its images; None where it does not know them."""
+    """Returns the labels of a data set without opening its images; None if the data set does not have them."""
     labels = getattr(data, 'labels', None)
     return labels.tolist() if isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.ndim == 1 else None

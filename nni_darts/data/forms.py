@@ -1,4 +1,4 @@
-"""The forms in which files and functions hand over a data set: mappings of arrays under the usual names, tuples, torch data sets."""
+"""The forms in which files and functions provide a data set: mappings of arrays with the usual names, tuples, and torch data sets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FORMS = (
 
 
 def _find(keys: Mapping[str, Any], part: str, kinds: tuple[str, ...]) -> str | None:
-    """The key of a part's images or labels under any of its usual names."""
+    """Returns the key of a part's images or labels under any of the usual names; None if there is none."""
     names = [form for kind in kinds for form in ((f'{part}_{kind}', f'{kind}_{part}') if part else (kind,))]
     return next((name for name in names if name in keys), None)
 
@@ -35,12 +35,12 @@ def _find(keys: Mapping[str, Any], part: str, kinds: tuple[str, ...]) -> str | N
 def from_mapping(values: Mapping[str, Any], source: str, settings: DataSettings) -> ImageData:
     """Builds a data set from arrays under the names of an ``.npz``.
 
-    The keys are ``train_images``, ``train_labels``, ``test_images``, ``test_labels``, or ``x_train``, ``y_train`` … . Without test arrays,
-    or with ``images`` and ``labels`` alone, ``data.test_portion`` of the images is held out. MedMNIST's ``val_images`` are left out: what
-    validates is cut from the training images.
+    The keys are ``train_images``, ``train_labels``, ``test_images``, ``test_labels``, or ``x_train``, ``y_train`` and so on. Without test
+    arrays, or with only ``images`` and ``labels``, ``data.test_portion`` of the images is held out. MedMNIST's ``val_images`` are not used,
+    because validation images are cut from the training images.
 
     Raises:
-        InputError: if the mapping lacks arrays, or these are not what they should be.
+        InputError: if arrays are missing or invalid.
     """
     part = 'train' if _find(values, 'train', _IMAGES) or _find(values, 'train', _LABELS) else ''
     train = [_find(values, part, kinds) for kinds in (_IMAGES, _LABELS)]
@@ -60,12 +60,12 @@ def from_mapping(values: Mapping[str, Any], source: str, settings: DataSettings)
 
 
 def unused(key: str) -> bool:
-    """Whether an array of that name is of a validation part, as MedMNIST has one."""
+    """Returns whether an array with this name belongs to a validation part, which MedMNIST has."""
     return key.startswith(('val_', 'valid_')) or key.endswith('_val')
 
 
 def from_value(value: Any, source: str, settings: DataSettings) -> ImageData:
-    """Builds a data set from what a user's function returned. Raises InputError for anything but the forms that its message lists."""
+    """Builds a data set from the return value of a user's function. Raises InputError for any form that the message does not list."""
     if isinstance(value, ImageData):
         return value
     if isinstance(value, Mapping) and set(value) in ({'train'}, {'train', 'test'}):
@@ -80,7 +80,7 @@ def from_value(value: Any, source: str, settings: DataSettings) -> ImageData:
 
 
 def _parts(value: Any) -> tuple[Any, Any] | None:
-    """Training and test part, each a data set or a pair of arrays; None for a part that is not there, or for another form."""
+    """Returns the training and the test part, each a data set or a pair of arrays or None if it is missing; None for any other form."""
     if _is_dataset(value):
         return value, None
     if not isinstance(value, (tuple, list)):
@@ -110,22 +110,22 @@ def _is_array(value: Any) -> bool:
 
 
 def _type(value: Any) -> str:
-    """The type of a value, with those of its parts."""
+    """Returns the name of a value's type, with the types of its parts."""
     name = type(value).__name__
     return f'{name} of {", ".join(type(part).__name__ for part in value)}' if isinstance(value, (tuple, list)) and len(value) < 9 else name
 
 
 def _class_names(part: Any) -> tuple[str, ...]:
-    """torchvision's data sets name their classes."""
+    """Returns the names of the classes, which torchvision's data sets have."""
     names = getattr(part, 'classes', None)
     return tuple(map(str, names)) if isinstance(names, (tuple, list)) else ()
 
 
 def _arrays(part: Any, source: str) -> Arrays:
-    """A pair of arrays, or every item of a data set, in memory.
+    """Loads a pair of arrays, or every item of a data set, into memory.
 
     Raises:
-        InputError: for items that are not (image, label), or images of several sizes.
+        InputError: for items that are not (image, label), or images of different sizes.
     """
     if isinstance(part, tuple):
         return tuple(np.asarray(value.cpu() if isinstance(value, Tensor) else value) for value in part)  # type: ignore[return-value]

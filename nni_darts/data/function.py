@@ -1,4 +1,4 @@
-"""A function of the user's as a data set. Its faults are reported with the user's own file and line."""
+"""A user's function as a data set. Its errors are reported with the user's own file and line."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ __all__ = ['read_function']
 
 
 def read_function(settings: DataSettings) -> ImageData:
-    """Calls the user's ``module:function``, without arguments, or with ``data.path`` where it is set.
+    """Calls the user's ``module:function`` without arguments, or with ``data.path`` if it is set.
 
     Returns:
-        The data set built from what it returned (:func:`nni_darts.data.forms.from_value`).
+        The data set built from its return value (:func:`nni_darts.data.forms.from_value`).
 
     Raises:
-        InputError: if there is no such function, it fails, or it returns something else.
+        InputError: if there is no such function, it fails, or its return value is invalid.
     """
     function = named(settings.name, 'data set')
     module, name = settings.name.split(':')
     file = getattr(sys.modules[module], '__file__', None)
     if not callable(function):
         raise InputError(f'data set {settings.name!r}: {name} in {file} is not callable')
-    # Data sets run the user's code when their items are asked for: what follows fails in the user's file, too.
+    # Data sets run the user's code when their items are requested, so errors below are in the user's file, too.
     with in_user_code(settings.name, 'data set', file):
         return from_value(function(settings.path) if settings.path else function(), settings.name, settings)

@@ -1,6 +1,6 @@
-"""Data sets of Hugging Face's ``datasets``: from the disk, from parquet files or folders, or by name.
+"""Data sets of Hugging Face's ``datasets``, from the disk, from parquet files or folders, or by name.
 
-The package is optional: ``pip install datasets``. Versions from 4.0 on run no code of a data set's own.
+The package is optional: ``pip install datasets``. From version 4.0, it runs no code from a data set.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ['HfPictures', 'list_hf', 'read_hf']
 
 _LEAST_VERSION = 4
 _LARGEST = 2**31
-"""Bytes of images of one size that are read into memory; beyond, ``data.image_size`` makes them smaller."""
+"""The largest size in bytes of same-sized images that are read into memory; for more, ``data.image_size`` is needed."""
 
 
 class HfPictures(Pictures):
@@ -42,11 +42,11 @@ class HfPictures(Pictures):
 
     Args:
         table: a ``datasets.Dataset`` whose image column is not decoded.
-        column: name of that column.
-        labels: the class of each row of ``rows``.
-        rows: which rows of the table.
-        mark: begins the texts that :meth:`marks` returns.
-        source: what messages call the split.
+        column: name of the image column.
+        labels: the class of each row in ``rows``.
+        rows: indices of rows in the table.
+        mark: prefix of the strings that :meth:`marks` returns.
+        source: name of the split, for messages.
     """
 
     def __init__(self, table: Any, column: str, labels: Sequence[int], rows: Sequence[int], mark: str, source: str) -> None:
@@ -79,7 +79,7 @@ class HfPictures(Pictures):
         return f'{self.source}, row {self.rows[index]}'
 
     def faults(self) -> dict[int, str]:
-        """See :class:`Pictures`. A whole split that was readable is remembered until it changes."""
+        """See :class:`Pictures`. If a whole split was readable, this is remembered until the split changes."""
         key = hashlib.sha256(self.source.encode('utf-8', 'replace')).hexdigest()[:16]
         whole, known = len(self.rows) == len(self.table), cache_folder() / f'images-{key}.json'
         with suppress(OSError, ValueError):
@@ -97,13 +97,13 @@ class HfPictures(Pictures):
             found = list(counted('opening images', pool.map(fault, range(len(self))), len(self)))
         faults = {index: sentence for index, sentence in enumerate(found) if sentence is not None}
         if whole and not faults:
-            with suppress(OSError):  # a cache that cannot be written is none
+            with suppress(OSError):  # without a writable cache, all images are opened again
                 known.parent.mkdir(parents=True, exist_ok=True)
                 write_text(known, json.dumps(self.mark))
         return faults
 
     def marks(self) -> list[str]:
-        """The fingerprint of the split, and the row."""
+        """Returns the fingerprint of the split and the row for each picture."""
         return [f'{self.mark}|{row}' for row in self.rows]
 
     def subset(self, indices: Sequence[int]) -> HfPictures:
@@ -113,10 +113,10 @@ class HfPictures(Pictures):
 
 
 def read_hf(settings: DataSettings) -> ImageData:
-    """Builds the data set: pictures that are brought to ``data.image_size``, or, without it, images of one size as they are.
+    """Builds the data set. Pictures are brought to ``data.image_size``; without this setting, they must all have the same size.
 
     Raises:
-        InputError: if there is none, its columns are not to be told apart, images cannot be read, or their sizes differ.
+        InputError: if there is no such data set, its columns cannot be identified, images cannot be read, or their sizes differ.
     """
     listed = list_hf(settings)
     if settings.image_size is not None:
@@ -130,7 +130,7 @@ def read_hf(settings: DataSettings) -> ImageData:
 
 
 def _arrays(parts: Mapping[str, Pictures], source: str) -> dict[str, np.ndarray]:
-    """The images of all parts (N, H, W, C), grey ones (N, H, W)."""
+    """Returns part → images (N, H, W, C), or (N, H, W) if they are grey."""
     stacks: dict[str, list[np.ndarray]] = {name: [] for name in parts}
     first: tuple[int, int] | None = None
     grey, total = True, sum(map(len, parts.values()))
@@ -140,12 +140,12 @@ def _arrays(parts: Mapping[str, Pictures], source: str) -> dict[str, np.ndarray]
             first = first or image.size
             if image.size != first:
                 raise InputError(
-                    f'{source}: images have several sizes, {first[0]}×{first[1]} and {image.size[0]}×{image.size[1]} pixels among them; '
-                    'set data.image_size to the size to which to scale them.'
+                    f'{source}: images have different sizes, such as {first[0]}×{first[1]} and {image.size[0]}×{image.size[1]} pixels; '
+                    'set data.image_size to the size that they should be scaled to.'
                 )
             if 3 * first[0] * first[1] * total > _LARGEST:
                 raise InputError(
-                    f'{source}: {total:,} images of {first[0]}×{first[1]} pixels are too many for the memory; set data.image_size to a '
+                    f'{source}: {total:,} images of {first[0]}×{first[1]} pixels do not fit into memory; set data.image_size to a '
                     'smaller size'
                 )
             pixels = np.asarray(image)
@@ -158,11 +158,11 @@ def list_hf(settings: DataSettings) -> Listed:
     """Lists the images of a data set.
 
     ``data.path`` is a folder that ``save_to_disk`` wrote, a folder of parquet files or images, a parquet file, or a name such as
-    ``owner/name`` or ``owner/name:configuration``, which ``datasets`` downloads once. The image column is known by its type, the column of
-    classes by its type or name. Test images are those of the first of ``TEST_PARTS`` that has labels.
+    ``owner/name`` or ``owner/name:configuration``, which ``datasets`` downloads once. The type identifies the image column, and the type
+    or name identifies the column of classes. Test images are those of the first split in ``TEST_PARTS`` that has labels.
 
     Raises:
-        InputError: if there is no such data set, or its columns are not to be told apart.
+        InputError: if there is no such data set, or its columns cannot be identified.
     """
     datasets, path = _library(), settings.path or ''
     splits = _load(datasets, path)
@@ -195,14 +195,14 @@ def _library() -> Any:
         raise InputError('data set hf needs the package datasets: pip install datasets') from None
     if int(datasets.__version__.partition('.')[0]) < _LEAST_VERSION:
         raise InputError(
-            f'data set hf needs the package datasets from {_LEAST_VERSION}.0, which runs no code of a data set; here is '
+            f'data set hf needs the package datasets from {_LEAST_VERSION}.0, which runs no code of a data set; the installed version is '
             f"{datasets.__version__}: pip install 'datasets>={_LEAST_VERSION}'"
         )
     return datasets
 
 
 def _load(datasets: Any, path: str) -> dict[str, Any]:
-    """Name of a split → its table."""
+    """Returns name of a split → its table."""
     folder = Path(path)
     bars = datasets.is_progress_bar_enabled()
     if not sys.stderr.isatty():
@@ -217,7 +217,7 @@ def _load(datasets: Any, path: str) -> dict[str, Any]:
         else:
             name, _, configuration = path.partition(':')
             found = datasets.load_dataset(name, configuration or None)
-    except Exception as error:  # whatever the library, pyarrow and the network raise
+    except Exception as error:  # datasets, pyarrow and the network raise exceptions of any type
         reason = next(iter(str(error).splitlines()), '') or type(error).__name__
         where = 'cannot be read as a data set' if folder.exists() else 'is neither a file or folder here nor a data set that can be loaded'
         raise InputError(f'data.path: {path} {where} by the package datasets ({reason})') from None
@@ -248,8 +248,8 @@ def _label_column(datasets: Any, features: Mapping[str, Any], wanted: str | None
         found = ['label']
     if len(found) != 1:
         raise InputError(
-            f'{path} needs a single column of classes (datasets.ClassLabel, or one called label); its columns are {_described(features)}: '
-            'choose with data.label_column'
+            f'{path} needs a single column of classes (datasets.ClassLabel, or called label); its columns are {_described(features)}; '
+            'choose one with data.label_column'
         )
     return found[0]
 
@@ -261,12 +261,12 @@ def _described(features: Mapping[str, Any]) -> str:
 def _labels(table: Any, column: str) -> np.ndarray:
     labels = np.asarray(table[column][:])
     if labels.ndim != 1 or labels.dtype.kind not in 'biuU':
-        raise InputError(f'the column {column} must hold a class for each image, whole numbers or texts, not {labels.dtype}')
+        raise InputError(f'the column {column} must hold a class for each image, whole numbers or strings, not {labels.dtype}')
     return labels
 
 
 def _hidden(table: Any, column: str) -> bool:
-    """Whether no image of a split has a class: where a competition hides them, every label is -1."""
+    """Returns whether a split has no classes: if a competition hides them, every label is -1."""
     labels = _labels(table, column) if len(table) else np.array([-1])
     return labels.dtype.kind == 'i' and bool((labels < 0).all())
 
@@ -274,12 +274,12 @@ def _hidden(table: Any, column: str) -> bool:
 def _numbered(
     parts: Mapping[str, np.ndarray], names: Sequence[str] | None, path: str
 ) -> tuple[dict[str, np.ndarray], list[str], list[str]]:
-    """Labels from 0 without gaps, names of the classes, and notes."""
+    """Returns labels from 0 without gaps, the names of the classes, and notes."""
     if any(labels.dtype.kind == 'U' for labels in parts.values()):
         labels, classes = numbered({name: labels.astype(str) for name, labels in parts.items()}, path)
         return labels, classes, []
     if any(labels.dtype.kind == 'i' and bool((labels < 0).any()) for labels in parts.values()):
-        raise InputError(f'{path}: some images have the label -1, which means that they have none; take them out')
+        raise InputError(f'{path}: some images have the label -1, which means that they have no label; remove them')
     present = sorted(set(parts['train'].tolist()))
     extra = sorted({label for labels in parts.values() for label in labels.tolist()} - set(present))
 
@@ -298,7 +298,7 @@ def _numbered(
 def _pictures(datasets: Any, table: Any, column: str, labels: np.ndarray, source: str) -> HfPictures:
     files = [entry['filename'] for entry in table.cache_files]
     states = [(path, os.stat(path)) for path in files if os.path.isfile(path)]
-    # The fingerprint that the library documents as that of a data set's content has no public name.
+    # The library documents a fingerprint of a data set's content, but has no public name for it.
     mark = '|'.join([table._fingerprint, *(f'{path}|{state.st_size}|{state.st_mtime_ns}' for path, state in states)])
     undecoded = table.cast_column(column, datasets.Image(decode=False))
     return HfPictures(undecoded, column, labels.tolist(), range(len(table)), mark, source)

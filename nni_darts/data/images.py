@@ -1,4 +1,4 @@
-"""Image data sets by name, as one kind of object. Nothing is downloaded: missing data is one sentence that says what to do."""
+"""Image data sets by name. Nothing is downloaded: if data is missing, one sentence says how to get it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SHAPES = {
 
 
 def image_shape(settings: DataSettings) -> ImageShape:
-    """The shape of a data set, without its files where the name says enough. Raises InputError as :func:`load_images`."""
+    """Returns the shape of a data set, without reading files if the name determines it. Raises InputError as :func:`load_images`."""
     if settings.name in _SHAPES:
         return _SHAPES[settings.name]
     if settings.name == 'imagenet':
@@ -52,10 +52,10 @@ def load_images(settings: DataSettings) -> ImageData:
     """Loads the data set that the settings name.
 
     Raises:
-        InputError: if files are missing or are not what they should be.
+        InputError: if files are missing or invalid.
     """
     data = read_function(settings) if ':' in settings.name else _LOADERS[settings.name](settings)
-    # A network that was trained with the random resized crop is tested with ImageNet's margin.
+    # A network trained with the random resized crop is tested with ImageNet's margin.
     resize = with_margin(data.size) if settings.augment == 'imagenet' else data.resize
     fitted = () if data.uniform else ('pictures letterboxed' if settings.fit == 'letterbox' else 'pictures cropped',)
     data = replace(data, fit=settings.fit, resize=resize, facts=(*data.facts, *fitted))
@@ -65,7 +65,7 @@ def load_images(settings: DataSettings) -> ImageData:
 
 
 def _digits(settings: DataSettings) -> ImageData:
-    """The 1,797 digits of scikit-learn (UCI, Alpaydin & Kaynak 1998): 8×8, 17 grey levels; a stratified fifth is the test set."""
+    """Loads scikit-learn's 1,797 digits (UCI, Alpaydin & Kaynak 1998): 8×8, 17 grey levels; a stratified fifth is the test set."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -91,7 +91,7 @@ def _npz(settings: DataSettings) -> ImageData:
         raise InputError(f'no file {path}: set data.path to an .npz with {", ".join(NPZ_KEYS)}') from None
     except InputError:
         raise
-    except Exception as error:  # numpy, zipfile and zlib have a dozen kinds for what is no archive, a damaged one or pickled objects
+    except Exception as error:  # numpy, zipfile and zlib raise many types for a file that is no archive, is damaged or has pickled objects
         raise InputError(f'{path} is not a readable .npz of plain arrays ({type(error).__name__})') from None
     return from_mapping(arrays, str(path), settings)
 
@@ -119,7 +119,7 @@ _FASHION = _torchvision(lambda root, train: datasets.FashionMNIST(root, train=tr
 
 
 def _fashion_mnist(settings: DataSettings) -> ImageData:
-    """Fashion-MNIST as torchvision leaves it, or as its four files are downloaded, packed or not."""
+    """Loads Fashion-MNIST from torchvision's folders, or from its four downloaded files, compressed or not."""
     root = Path(settings.path or 'data')
     for folder in (root, root / 'FashionMNIST' / 'raw', root / 'raw'):
         files = [folder / f'{part}-{kind}-ubyte' for part in ('train', 't10k') for kind in ('images-idx3', 'labels-idx1')]
@@ -132,21 +132,21 @@ def _fashion_mnist(settings: DataSettings) -> ImageData:
 
 
 def _idx(path: Path) -> np.ndarray:
-    """A file of bytes in MNIST's format: 0, 0, type 8, number of dimensions, the dimensions (big-endian), the bytes."""
+    """Reads a file of bytes in MNIST's format: 0, 0, type 8, number of dimensions, the dimensions (big-endian), the bytes."""
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == '.gz' else path.read_bytes()
         if content[:3] != b'\0\0\x08':
-            raise ValueError('it is no idx file of bytes')
+            raise ValueError('it is not an idx file of bytes')
         shape = np.frombuffer(content, '>u4', content[3], 4).astype(int)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape).copy()
-    except Exception as error:  # gzip, zlib and numpy have several kinds for a damaged or shortened file
+    except Exception as error:  # gzip, zlib and numpy raise several types for a damaged or truncated file
         raise InputError(f'{path} is damaged ({error}); {_FASHION_HINT}') from None
 
 
 LISTINGS: Mapping[str, Callable[[DataSettings], Listed]] = MappingProxyType(
     {'folder': list_folder, 'imagenet': list_folder, 'csv': list_csv, 'hf': list_hf}
 )
-"""Data sets of pictures by name → what lists them."""
+"""Name of a data set of pictures → function that lists them."""
 
 
 def trained_on(settings: DataSettings, paths: Iterable[str]) -> int:

@@ -1,4 +1,4 @@
-"""Images as people hand them to a network: files, folders, pictures, arrays; and labelled ones, to see how good it is."""
+"""Reads the images that users give to a network (files, folders, pictures, arrays), and labelled images for its evaluation."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ Source = tuple[str, Any]
 """Name of an image, and the image: a path, a PIL image, or uint8 (C, H, W)."""
 
 _COLOURS = (1, 3, 4)
-"""Channels that a picture can have: grey, RGB, RGB with transparency."""
+"""Numbers of channels that a picture can have: grey, RGB, RGB with transparency."""
 
 
 def image_sources(images: Any, description: Description) -> list[Source]:
-    """Lists single images, in order, without opening files.
+    """Lists single images in order, without opening files.
 
     Args:
-        images: a path of an image or of a folder (all images below it), a PIL image, an array or tensor of one image (H, W), (H, W, C) or
-            (C, H, W), or of a batch (N, H, W, C), (N, C, H, W) or, of grey images, (N, H, W); uint8 or with values from 0 to 1; or a
-            sequence of any of these.
-        description: of the images that the network was trained on; tells one image from a batch of grey ones.
+        images: the path of an image or of a folder (all images below it), a PIL image, an array or tensor of one image (H, W),
+            (H, W, C) or (C, H, W), or of a batch (N, H, W, C), (N, C, H, W) or, for grey images, (N, H, W), in uint8 or with values from
+            0 to 1; or a sequence of any of these.
+        description: description of the images that the network was trained on, which tells one image from a batch of grey images.
 
     Raises:
-        InputError: for a path where nothing is, a folder without images, or a value that is no image.
+        InputError: for a path that does not exist, a folder without images, or a value that is not an image.
     """
     if isinstance(images, (str, os.PathLike)):
         return [(path, path) for path in _paths(Path(images))]
@@ -56,15 +56,15 @@ def image_sources(images: Any, description: Description) -> list[Source]:
 
 
 def read_pixels(image: Any, name: str, description: Description) -> Tensor:
-    """Opens an image and brings it to the network's input, before the normalisation: float32 (C, H, W) with values from 0 to 1.
+    """Opens an image and brings it to the network's input before normalisation: float32 (C, H, W) with values from 0 to 1.
 
     Args:
-        image: as :func:`image_sources` lists it.
-        name: what messages call it.
-        description: of the images that the network was trained on.
+        image: an image from :func:`image_sources`.
+        name: name of the image, for messages.
+        description: description of the images that the network was trained on.
 
     Raises:
-        InputError: for an image that cannot be read, or of channels that the network does not take.
+        InputError: for an image that cannot be read, or whose channels the network does not accept.
     """
     if isinstance(image, str):
         image = open_image(image)
@@ -87,7 +87,7 @@ def _paths(path: Path) -> list[str]:
 
 
 def _arrays(images: np.ndarray | Tensor, description: Description) -> Sequence[Tensor]:
-    """Images as uint8 (C, H, W)."""
+    """Returns images as uint8 (C, H, W)."""
     values = images.detach().cpu().numpy() if isinstance(images, Tensor) else images
     if values.ndim == 2:
         values = values[None, None]
@@ -101,7 +101,7 @@ def _arrays(images: np.ndarray | Tensor, description: Description) -> Sequence[T
 
 
 def _picture(image: Tensor, name: str) -> Image.Image:
-    """uint8 (C, H, W) as a picture that is treated as one from a file."""
+    """Returns a uint8 (C, H, W) tensor as a picture, so that it is treated like one from a file."""
     if image.shape[0] not in _COLOURS:
         raise InputError(f'{name}: an image has 1, 3 or 4 channels, not {image.shape[0]}')
     array = image.permute(1, 2, 0).numpy()

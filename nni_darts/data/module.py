@@ -1,4 +1,4 @@
-"""Splits and loaders."""
+"""Splits and loaders of images."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ['EpochSampler', 'ImageDataModule']
 
 
 class EpochSampler(Pass, Sampler[tuple[int, int]]):
-    """(index, seed) of each item, in a random order for each epoch; both depend on the seed and the epoch alone.
+    """Yields (index, seed) for each item, in a random order for each epoch; both depend only on the sampler's seed and the epoch.
 
-    What an item's augmentation draws follows from its seed: so it does not matter which process loads it, nor what was loaded before.
+    An item's augmentation is determined by its seed, so it does not matter which process loads the item or what was loaded before.
     """
 
     def __init__(self, count: int, seed: int) -> None:
@@ -43,24 +43,24 @@ class EpochSampler(Pass, Sampler[tuple[int, int]]):
 
 
 class _Parts(BatchSampler):
-    """This rank's part of each batch (:mod:`nni_darts.parallel`). ``batch_size`` is that of the whole."""
+    """Yields this rank's part of each batch (see :mod:`nni_darts.parallel`). ``batch_size`` is the size of the whole batch."""
 
     def __iter__(self) -> Iterator[list[Any]]:
         return map(parallel.part, super().__iter__())
 
 
 class _EpochBatches(_Parts):
-    """Batches of an :class:`EpochSampler`; a resumed pass continues where it stopped."""
+    """Batches of an :class:`EpochSampler`. A resumed pass continues where it stopped."""
 
     sampler: Any
 
     def __iter__(self) -> Iterator[list[Any]]:
-        # Drawn with the first batch and no sooner: Lightning makes the iterator before it says which epoch it is.
+        # The order is drawn with the first batch and not before, because Lightning creates the iterator before it sets the epoch.
         yield from self.sampler.rest(super().__iter__(), len(self))
 
 
 class _Transformed(Dataset[Any]):
-    """Some of a data set's items, each image put through a transform. An item is asked for by its index, or by (index, seed)."""
+    """Some items of a data set, with a transform applied to each image. The key of an item is its index, or (index, seed)."""
 
     def __init__(self, data: Dataset[Any], indices: Sequence[int], transform: Callable[[Any], Tensor]) -> None:
         self.data = data
@@ -76,7 +76,7 @@ class _Transformed(Dataset[Any]):
             return self.transform(image), label
         index, seed = item
         image, label = self.data[self.indices[index]]
-        # Torch's transforms draw from the global generator, which is put back: the training's own draws do not depend on the loading.
+        # Torch's transforms draw from the global generator. It is restored, so that training does not depend on the loading.
         before = torch.get_rng_state()
         torch.default_generator.manual_seed(seed)
         try:
@@ -86,16 +86,16 @@ class _Transformed(Dataset[Any]):
 
 
 class ImageDataModule(ResumableDataModule):
-    """Loaders of one run.
+    """The loaders of one run.
 
     Args:
         data: the images.
-        settings: augmentation, workers, seed of the split.
-        train_portion: part of the training data that the weights learn from; the rest validates (and, in a search, moves α).
-        batch_size: of every loader; where several ranks share batches (:mod:`nni_darts.parallel`), of all of them together.
-        seed: of the order of training batches.
-        cutout: length of the square; 0 for none.
-        portion: how much of both parts is used, drawn from each by class.
+        settings: settings of augmentation, workers and the seed of the split.
+        train_portion: fraction of the training data for training the weights; the remainder is for validation (and, in a search, for α).
+        batch_size: batch size of every loader, in total over all ranks that share batches (see :mod:`nni_darts.parallel`).
+        seed: seed of the order of training batches.
+        cutout: side of the cutout square in pixels; 0 for none.
+        portion: fraction of both parts that is used, drawn from each class.
 
     Raises:
         InputError: if a part of the split would be empty.
@@ -132,13 +132,13 @@ class ImageDataModule(ResumableDataModule):
         self._plain = evaluation_transform(data.description)
 
     def _some(self, indices: list[int], portion: float) -> list[int]:
-        """A portion of a part, with its classes in their proportions."""
+        """Returns a fraction of a part that keeps the proportions of the classes."""
         labels = None if self.labels is None else [self.labels[index] for index in indices]
         kept, _ = split_in_two(labels, len(indices), portion, self.settings.split_seed, self.settings.split)
         return [indices[index] for index in kept]
 
     def lacking(self) -> dict[str, list[str]]:
-        """Part (``weights``, ``validation``) → names of the classes of which it has no image, as far as labels are known."""
+        """Returns part (``weights``, ``validation``) → names of the classes that have no image in it, as far as labels are known."""
         if self.labels is None:
             return {}
         classes = self.data.description.classes
@@ -151,7 +151,7 @@ class ImageDataModule(ResumableDataModule):
             return self._loader(data, BatchSampler(SequentialSampler(data), size, drop_last=False))  # type: ignore[arg-type]
         if count < parallel.world_size():
             raise InputError(f'{count} images to evaluate on are too few for {parallel.world_size()} processes')
-        # A last batch of fewer images than there are ranks is shared out to the others.
+        # A last batch that has fewer images than there are ranks is divided among the other batches.
         size = next(larger for larger in numbers_from(size) if not 0 < count % larger < parallel.world_size())
         return self._loader(data, _Parts(SequentialSampler(data), size, drop_last=False))  # type: ignore[arg-type]
 
@@ -162,8 +162,8 @@ class ImageDataModule(ResumableDataModule):
             batch_sampler=batches,
             num_workers=workers,
             persistent_workers=workers > 0,
-            pin_memory=parallel.uses_gpu(),  # the model is there by now, if it goes to a GPU at all
-            generator=torch.Generator(),  # of the workers' seeds, which nothing uses; else it would be the training's
+            pin_memory=parallel.uses_gpu(),  # by now the model is on the GPU if it uses one
+            generator=torch.Generator(),  # otherwise the loader would draw its workers' seeds from the training's generator
         )
 
     def _shuffled(self, indices: Sequence[int], offset: int) -> DataLoader[Any]:
@@ -174,24 +174,24 @@ class ImageDataModule(ResumableDataModule):
         return self._loader(data, _EpochBatches(sampler, self.batch_size, drop_last=small))  # type: ignore[arg-type]
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Augmented batches for the weights, in a new order each epoch: (B, C, H, W) floats and (B,) labels."""
+        """Returns augmented batches for the weights in a new order each epoch: (B, C, H, W) floats and (B,) labels."""
         return self._shuffled(self.train_indices, 0)
 
     def architecture_dataloader(self) -> DataLoader[Any]:
-        """Augmented batches of the validation part for α, as the DARTS authors draw them."""
+        """Returns augmented batches of the validation part for α, as the DARTS authors draw them."""
         return self._shuffled(self.valid_indices, 1)
 
     def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        """The validation part, in order, not augmented; nothing where there is none."""
+        """Returns the validation part in order, without augmentation; an empty list if there is none."""
         if not self.valid_indices:
             return []
         return self._in_order(_Transformed(self.data.train, self.valid_indices, self._plain))
 
     def scoring_dataloader(self) -> DataLoader[Any]:
-        """The validation part as :meth:`val_dataloader`, but whole batches on every rank: what their statistics depend on."""
+        """Returns the validation part as :meth:`val_dataloader` does, but with whole batches on every rank, for batch statistics."""
         return self._in_order(_Transformed(self.data.train, self.valid_indices, self._plain), whole=True)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """The test images, in order, not augmented."""
+        """Returns the test images in order, without augmentation."""
         indices = range(len(self.data.test))  # type: ignore[arg-type]
         return self._in_order(_Transformed(self.data.test, indices, self._plain))

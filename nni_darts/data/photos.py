@@ -27,11 +27,11 @@ File = tuple[str, int]
 """A path and its label."""
 
 _FIRST_LETTER = 32
-"""Characters with lower numbers control a terminal, and would break lines of results, tables and metadata."""
+"""Characters with lower codes control a terminal, and would break lines of results, tables and metadata."""
 
 _PATH_COLUMNS = ('path', 'file', 'filename', 'file_name', 'filepath', 'file_path', 'image', 'image_path', 'img', 'image_id', 'id')
 LABEL_NAMES = ('label', 'class', 'target', 'category', 'classname', 'class_name', 'labels', 'y')
-"""Usual names of a column of classes."""
+"""The usual names of a column of classes."""
 
 _PART_COLUMNS = ('split', 'part', 'set', 'subset')
 
@@ -58,12 +58,12 @@ class Photos(Pictures):
     name = path
 
     def faults(self) -> dict[int, str]:
-        """See :class:`Pictures`. What was readable is remembered (:func:`nni_darts.data.scan.unreadable`)."""
+        """See :class:`Pictures`. Readable files are remembered (:func:`nni_darts.data.scan.unreadable`)."""
         found = unreadable([path for path, _ in self.files])
         return {index: found[path] for index, (path, _) in enumerate(self.files) if path in found}
 
     def marks(self) -> list[str]:
-        """Path, size and time of change."""
+        """Returns path, size and modification time of each picture."""
         states = [(os.path.abspath(path), os.stat(path)) for path, _ in self.files]
         return [f'{path}|{state.st_size}|{state.st_mtime_ns}' for path, state in states]
 
@@ -72,14 +72,14 @@ class Photos(Pictures):
         return Photos([self.files[index] for index in indices])
 
 
-# folders --------------------------------------------------------------------------------------------------------------------------
+# Folders --------------------------------------------------------------------------------------------------------------------------
 
 
 def list_folder(settings: DataSettings) -> Listed:
-    """Lists a folder with one folder for each class, or with ``train`` and one of ``TEST_PARTS`` of such folders.
+    """Lists a folder that has a folder for each class, or that has ``train`` and one of ``TEST_PARTS`` with such folders.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is no such folder, or its class folders are invalid.
     """
     train_root, test_root = _roots(settings)
     train = list_images(train_root)
@@ -100,13 +100,13 @@ def list_folder(settings: DataSettings) -> Listed:
 
 
 def folder_shape(settings: DataSettings) -> ImageShape:
-    """The shape of what :func:`list_folder` lists; opens no image."""
+    """Returns the shape of the data that :func:`list_folder` lists, without opening an image."""
     root, _ = _roots(settings)
     return ImageShape(len(class_folders(root)), 3, photo_size(settings))
 
 
 def _roots(settings: DataSettings) -> tuple[Path, Path | None]:
-    """The folders of training and test images; None where a part of the training images is to be held out."""
+    """Returns the folders of training and test images; None for the latter if test images are to be held out."""
     root = Path(settings.path or '')
     if not root.is_dir():
         raise InputError(f'no folder {root}: set data.path to a folder with one folder of images for each class')
@@ -132,10 +132,10 @@ def _check_classes(listing: Listing, root: Path) -> None:
 
 
 def left_out_note(left_out: Counter[str], root: Path) -> tuple[str, ...]:
-    """One sentence on the files below a folder that are not read, or none.
+    """Returns one sentence about the files in a folder that are not read, or no sentence if there are none.
 
     Args:
-        left_out: ending → number of files.
+        left_out: file name extension → number of files.
         root: the folder.
     """
     if not left_out:
@@ -147,18 +147,18 @@ def left_out_note(left_out: Counter[str], root: Path) -> tuple[str, ...]:
 
 
 def labelled_photos(path: Path, classes: Sequence[str]) -> tuple[list[File], tuple[str, ...]]:
-    """Lists the images of a folder or table that a trained network can be tested on. Opens none.
+    """Lists the images of a folder or table on which a trained network can be tested, without opening them.
 
     Args:
-        path: a folder with a folder of images for each class, with folders ``train`` and one of ``TEST_PARTS`` of such folders, or a
-            table as :func:`list_csv` lists it. Of two sides the one to test on counts.
+        path: a folder with a folder of images for each class, a folder with ``train`` and one of ``TEST_PARTS`` that have such folders,
+            or a table that :func:`list_csv` can list. If there are training and test images, only the test images count.
         classes: class names of the network, in the order of its labels.
 
     Returns:
-        The images with their labels, and sentences on what was left out.
+        The images with their labels, and sentences about what was left out.
 
     Raises:
-        InputError: if there are no images, or they are of a class that the network does not know.
+        InputError: if there are no images, or images of a class that the network does not know.
     """
     if path.is_file():
         sides = _sides_of(path)
@@ -168,7 +168,7 @@ def labelled_photos(path: Path, classes: Sequence[str]) -> tuple[list[File], tup
         path = _labelled_root(path, classes)
         listing = list_images(path)
         files, notes = [(file, listing.classes[number]) for file, number in listing.files], left_out_note(listing.left_out, path)
-    # Names from another system may have their accents composed in another way.
+    # Names from another operating system may compose accents differently.
     label = {unicodedata.normalize('NFC', name): number for number, name in enumerate(classes)}
     labels = [label.get(unicodedata.normalize('NFC', name)) for _, name in files]
     unknown = sorted({name for (_, name), number in zip(files, labels) if number is None})
@@ -182,7 +182,7 @@ def labelled_photos(path: Path, classes: Sequence[str]) -> tuple[list[File], tup
 
 
 def _labelled_root(root: Path, classes: Sequence[str]) -> Path:
-    """The folder of class folders: the given one, or that of its test images."""
+    """Returns the folder of class folders, which is the given folder or its folder of test images."""
     try:
         inside = class_folders(root)
     except OSError as error:
@@ -192,17 +192,17 @@ def _labelled_root(root: Path, classes: Sequence[str]) -> Path:
     return next((root / name for name in (*TEST_PARTS, 'train') if name in inside), root)
 
 
-# tables ---------------------------------------------------------------------------------------------------------------------------
+# Tables ---------------------------------------------------------------------------------------------------------------------------
 
 
 def list_csv(settings: DataSettings) -> Listed:
-    """Lists a table with a line for each image: its path, counted from the table's folder, its label, and perhaps its part.
+    """Lists a table with a line for each image: its path relative to the table's folder, its label, and optionally its part.
 
-    Columns are known by their names (``path``, ``label``, ``split`` and usual synonyms); two columns without such a heading are path
-    and label. The part is ``train``, ``test``, or one of ``val``, ``valid``, ``validation``: test images if there is no ``test``.
+    Columns are identified by their names (``path``, ``label``, ``split`` and usual synonyms); two columns without such names are path
+    and label. The part is ``train``, ``test``, or one of ``val``, ``valid``, ``validation``, which are test images if there is no ``test``.
 
     Raises:
-        InputError: for another table.
+        InputError: for any other table.
     """
     path = Path(settings.path or '')
     sides = _sides_of(path)
@@ -214,7 +214,7 @@ def list_csv(settings: DataSettings) -> Listed:
 
 
 def _sides_of(path: Path) -> dict[str, list[tuple[str, str]]]:
-    """``train`` and ``test`` → (path, name of the class) of each image that a table lists."""
+    """Returns ``train`` and ``test`` → (path, name of the class) of each image in a table."""
     lines, rows = _rows(path)
     columns = _columns(rows[0], path)
     if columns is None:
@@ -238,14 +238,14 @@ def _sides_of(path: Path) -> dict[str, list[tuple[str, str]]]:
 
 
 def _fault(row: Sequence[str], columns: dict[str, int]) -> str:
-    """Says in a few words what a row of a table lacks; '' if it is complete."""
+    """Returns what is missing in a row of a table in a few words; '' if the row is complete."""
     if len(row) <= max(columns.values()):
         return 'has too few columns'
     return next((f'has no {name}' for name in ('path', 'label') if not row[columns[name]].strip()), '')
 
 
 def _rows(path: Path) -> tuple[list[int], list[list[str]]]:
-    """The rows of a table that are not empty, and the number of the line in which each of them ends."""
+    """Returns the rows of a table that are not empty, and the number of the line in which each row ends."""
     try:
         text = path.read_text('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
@@ -263,7 +263,7 @@ def _rows(path: Path) -> tuple[list[int], list[list[str]]]:
 
 
 def _columns(heading: Sequence[str], path: Path) -> dict[str, int] | None:
-    """``path``, ``label``, ``part`` → number of the column; None if this is no heading."""
+    """Returns ``path``, ``label``, ``part`` → index of the column; None if the line is not a heading."""
     names = [cell.strip().lower() for cell in heading]
     wanted = {'path': _PATH_COLUMNS, 'label': LABEL_NAMES, 'part': _PART_COLUMNS}
     found = {key: next((names.index(name) for name in allowed if name in names), None) for key, allowed in wanted.items()}
@@ -278,6 +278,6 @@ def _columns(heading: Sequence[str], path: Path) -> dict[str, int] | None:
 
 
 def _named_twice(path: Path, sides: dict[str, list[Any]]) -> tuple[str, ...]:
-    """A sentence if an image is listed more than once, and could be trained on and tested."""
+    """Returns a sentence if an image is listed more than once, because it might then be both trained on and tested."""
     double = [file for file, count in Counter(file for side in sides.values() for file, _ in side).items() if count > 1]
     return (f'{path}: {len(double)} images are listed more than once, for example {double[0]}',) if double else ()

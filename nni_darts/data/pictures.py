@@ -1,4 +1,4 @@
-"""Pictures of any size: what the readers of files and tables list, and the data set that is built of it."""
+"""Pictures of any size: the type that readers of files and tables return, and the data set built from them."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGENET_SIZE = 224
 
 TEST_PARTS = ('test', 'val', 'valid', 'validation')
-"""Names of test images, the best first."""
+"""Names of test images, in order of preference."""
 
 
 class Pictures(Labelled):
-    """Pictures that are opened when they are asked for: yields (RGB PIL image, label)."""
+    """Pictures that are opened on demand. Items are (RGB PIL image, label)."""
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         return self.open(index), int(self.labels[index])
 
     def open(self, index: int) -> Image.Image:
-        """Decodes a picture: RGB, upright. Raises InputError that names it if it cannot be read."""
+        """Decodes a picture as upright RGB. Raises InputError that names it if it cannot be read."""
         raise NotImplementedError
 
     def content(self, index: int) -> bytes:
-        """The bytes of a picture's file. Raises InputError that names it if there are none."""
+        """Returns the bytes of a picture's file. Raises InputError that names the picture if there are none."""
         raise NotImplementedError
 
     def name(self, index: int) -> str:
@@ -43,28 +43,28 @@ class Pictures(Labelled):
         raise NotImplementedError
 
     def faults(self) -> dict[int, str]:
-        """Looks at every picture: index → a sentence, for each one that cannot be read."""
+        """Checks every picture. Returns index → a sentence for each picture that cannot be read."""
         raise NotImplementedError
 
     def marks(self) -> list[str]:
-        """A text for each picture that another picture, or the same after a change, does not have."""
+        """Returns a string for each picture that no other picture has, nor the same picture after a change."""
         raise NotImplementedError
 
     def subset(self, indices: Sequence[int]) -> Pictures:
-        """Some of the pictures."""
+        """Returns the pictures with the given indices."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Listed:
-    """Pictures that are known by name; none of them was opened.
+    """Pictures listed without opening them.
 
     Attributes:
         source: the folder, table or data set, for messages.
-        classes: names in the order of the labels.
-        train, test: the pictures; None for test pictures that are still to be held out.
-        notes: sentences on what was left out or is odd.
-        left_out: ending → number of files that are no pictures of a format that is read.
+        classes: names of the classes in the order of the labels.
+        train, test: the pictures; ``test`` is None if test pictures have yet to be held out.
+        notes: sentences about what was left out or is odd.
+        left_out: file name extension → number of files in formats that are not read.
     """
 
     source: str
@@ -80,16 +80,16 @@ class Listed:
             raise InputError(f'{self.source}: at least two classes are needed, found {len(self.classes)}')
 
     def readable(self, skip: bool) -> tuple[Listed, int]:
-        """Looks at all pictures.
+        """Checks all pictures.
 
         Args:
-            skip: leave out those that cannot be read.
+            skip: whether to leave out pictures that cannot be read.
 
         Returns:
-            The pictures that can be read, and the number of those left out.
+            The readable pictures, and the number of pictures left out.
 
         Raises:
-            InputError: for pictures that cannot be read and must not be left out, or a class of which no picture is left.
+            InputError: if pictures cannot be read and must not be left out, or no picture of a class remains.
         """
         parts = [part for part in (self.train, self.test) if part is not None]
         faults = [part.faults() for part in parts]
@@ -107,15 +107,15 @@ class Listed:
 
 
 def build(listed: Listed, settings: DataSettings) -> ImageData:
-    """Opens every picture once, splits where there are no test pictures, and builds the data set.
+    """Opens every picture once, holds out test pictures if there are none, and builds the data set.
 
     Raises:
-        InputError: for a single class, a list of all pictures that cannot be read, or a part that would be empty.
+        InputError: if there is only one class, pictures cannot be read (the message lists all of them), or a part would be empty.
     """
     listed.check()
     facts: tuple[str, ...] = ()
     if settings.name == 'imagenet' and not settings.skip_unreadable:
-        listed.train.open(0)  # 1.3 million published images: looking at all of them would take longer than it is worth
+        listed.train.open(0)  # for 1.3 million published images, checking all of them takes too long
     else:
         listed, skipped = listed.readable(settings.skip_unreadable)
         facts = (f'{skipped:,} unreadable left out',) if skipped else ()
@@ -128,6 +128,6 @@ def build(listed: Listed, settings: DataSettings) -> ImageData:
 
 
 def photo_size(settings: DataSettings) -> tuple[int, int]:
-    """(height, width) to which pictures are brought."""
+    """Returns the (height, width) to which pictures are brought."""
     given = settings.image_size or IMAGENET_SIZE
     return given if isinstance(given, tuple) else (given, given)

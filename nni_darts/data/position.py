@@ -14,9 +14,9 @@ T = TypeVar('T')
 
 
 class Pass:
-    """The passes over a loader's data: which epoch comes next, and how many of its batches a resumed run has seen.
+    """The passes over a loader's data: the epoch of the next pass, and the number of its batches that a resumed run has already seen.
 
-    For a sampler, whose draws must depend on ``epoch`` alone. Lightning calls :meth:`set_epoch`.
+    This is a base class of samplers whose draws depend on ``epoch`` only. Lightning calls :meth:`set_epoch`.
     """
 
     def __init__(self) -> None:
@@ -24,38 +24,50 @@ class Pass:
         self._seen = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses what the next pass draws."""
+        """Sets the epoch of the next pass."""
         if epoch != self.epoch:
             self.begin(epoch, 0)
 
     def begin(self, epoch: int, seen: int) -> None:
-        """The next pass is that of an epoch of which so many batches are done. It leaves them out; passes after it begin at the start."""
+        """Makes the next pass continue an epoch.
+
+        Args:
+            epoch: the epoch.
+            seen: number of its batches that are finished, which the next pass leaves out. Later passes are complete.
+        """
         self.epoch, self._seen = epoch, seen
 
     def rest(self, batches: Iterable[T], count: int) -> Iterator[T]:
-        """Those of a pass's ``count`` batches that are left. (A loader that is shorter than the epoch has come round in between.)"""
+        """Returns the remaining batches of a pass.
+
+        A loader that is shorter than the epoch may have started again in between.
+
+        Args:
+            batches: all batches of the pass.
+            count: number of these batches.
+        """
         seen, self._seen = self._seen, 0
         return islice(batches, seen % count if count else 0, None)
 
 
 class ResumableDataModule(pl.LightningDataModule):
-    """A data module whose loaders' passes are in the checkpoint."""
+    """A data module that saves the position of its loaders in the checkpoint."""
 
     def __init__(self) -> None:
         super().__init__()
         self._position = (0, 0)
 
     def placed(self, passes: Pass) -> None:
-        """Brings a new loader's pass to where the run stands."""
+        """Moves the pass of a new loader to the position of the run."""
         passes.begin(*self._position)
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch under way and how many of its batches are done."""
-        loop: Any = self.trainer.fit_loop  # type: ignore[union-attr]  # Lightning asks only where it trains
+        """Returns the current epoch and the number of its finished batches."""
+        loop: Any = self.trainer.fit_loop  # type: ignore[union-attr]  # Lightning calls this only during training
         epoch = loop.epoch_progress.current.processed
         under_way = epoch == loop.epoch_progress.current.completed
         return {'epoch': epoch, 'batches': loop.epoch_loop.batch_progress.current.completed if under_way else 0}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the position of a checkpoint; loaders made from now on continue there."""
+        """Restores the position from a checkpoint; loaders created from now on continue there."""
         self._position = state_dict['epoch'], state_dict['batches']

@@ -1,4 +1,4 @@
-"""Description of a data set: classes, sizes, balance, duplicates, unreadable files; and a suggestion of a recipe to start from."""
+"""Describes a data set (classes, sizes, balance, duplicates, unreadable files) and suggests a recipe for it."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ from nni_darts.recipes import DataSettings
 __all__ = ['DataReport', 'Repeated', 'Spread', 'Suggestion', 'findings', 'inspect', 'suggest']
 
 _LARGE = 4_000_000
-"""Pixels from which on a picture is not decoded in full: its file is compared, and not what it shows."""
+"""Number of pixels from which a picture is not decoded in full; duplicates are then found by the content of the file only."""
 
 _SAMPLE = 1000
-"""So many of ImageNet's pictures are opened."""
+"""Number of ImageNet's pictures that are opened."""
 
 _GREY = 8
-"""How far apart, of 255, the colours of a pixel may be in a picture that counts as grey: scans and JPEG are not exact."""
+"""Largest difference, out of 255, between the colours of a pixel in a picture that counts as grey; scans and JPEG are not exact."""
 
 _SIDES = (8, 12, 16, 24, 32, 48, 64)
 _SMALL = 12
-"""Images of such a side or a smaller one leave no room for the crops and the cutout of larger ones."""
+"""Images with a side of this size or less are too small for the usual crops and cutout."""
 
 _SHOWN = 5
 _FEW = 5
-"""Of fewer training images of a class a search, which halves them, and a short training learn nothing."""
+"""With fewer training images of a class, a search, which halves them, and a short training learn nothing."""
 
 _UNEVEN = 3.0
-"""Ratio of the largest class to the smallest one, in images, from which classes count as unbalanced."""
+"""Ratio of images in the largest class to images in the smallest class from which classes count as unbalanced."""
 
 _LONG = 1.6
-"""Median ratio of a picture's longer side to its shorter one from which a square crop would lose too much."""
+"""Median ratio of a picture's longer side to its shorter side from which a square crop would lose too much."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Quantiles of a measure of all images.
+    """Quantiles of a measure over all images.
 
     Attributes:
-        least, low, median, high, most: 0, 5, 50, 95 and 100 %.
+        least, low, median, high, most: the quantiles at 0, 5, 50, 95 and 100 %.
     """
 
     least: float
@@ -66,7 +66,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread:
-        """The quantiles of values, each of them one of the values; of none all are 0."""
+        """Returns the quantiles, each of which is one of the values; without values all quantiles are 0."""
         ordered = sorted(values)
         if not ordered:
             return cls(0, 0, 0, 0, 0)
@@ -75,12 +75,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Repeated:
-    """The same picture several times.
+    """Several copies of one picture.
 
     Attributes:
-        names: of the images.
-        parts: ``train`` or ``test``, of each.
-        classes: of each.
+        names: names of the images.
+        parts: ``train`` or ``test`` for each image.
+        classes: class of each image.
     """
 
     names: tuple[str, ...]
@@ -89,12 +89,12 @@ class Repeated:
 
     @property
     def leaks(self) -> bool:
-        """Whether it is both trained on and tested."""
+        """Whether the picture is in both the training and the test data."""
         return len(set(self.parts)) > 1
 
     @property
     def contradicts(self) -> bool:
-        """Whether it belongs to several classes."""
+        """Whether the copies belong to different classes."""
         return len(set(self.classes)) > 1
 
 
@@ -104,19 +104,19 @@ class DataReport:
 
     Attributes:
         source: the folder, table or data set.
-        files: whether the images are files, which are brought to ``data.image_size``; otherwise they are learned from as they are.
-        classes: names in the order of the labels.
-        train: readable training images of each class.
-        test: readable test images of each class; None where a part of the training images will be held out.
-        looked_at: how many images were opened: all, but of ImageNet a sample.
-        height, width, short_side: in pixels, upright as EXIF data say.
-        aspect: the longer side divided by the shorter one.
-        modes: Pillow's word for the pixels → number of images; for arrays type and channels.
+        files: whether the images are files, which are brought to ``data.image_size``; other images are used unchanged.
+        classes: names of the classes in the order of the labels.
+        train: number of readable training images of each class.
+        test: number of readable test images of each class; None if test images will be held out.
+        looked_at: number of images that were opened: all images, or a sample of ImageNet.
+        height, width, short_side: sizes in pixels, after rotation by EXIF data.
+        aspect: ratio of the longer side to the shorter side.
+        modes: Pillow's mode of the pixels, or type and channels of arrays → number of images.
         grey: whether no image has colours.
         unreadable: a sentence for each image that cannot be read.
-        left_out: ending → number of files that are no images of a format that is read.
-        repeated: pictures that are there more than once, by the content of their files or by their pixels.
-        notes: what the reader of the data found odd.
+        left_out: file name extension → number of files in formats that are not read.
+        repeated: pictures that occur more than once, by the content of their files or by their pixels.
+        notes: sentences about what the reader found odd.
 
     Example:
         >>> inspect(DataSettings(name='digits')).short_side.median
@@ -152,26 +152,26 @@ class DataReport:
 
     @property
     def largest_class(self) -> float:
-        """The share of the largest class in the training images: about the accuracy of always answering with it."""
+        """The fraction of training images in the largest class, which is about the accuracy of always predicting it."""
         return max(self.train, default=0) / max(1, sum(self.train))
 
     @property
     def imbalance(self) -> float:
-        """How many times as many training images the largest class has as the smallest one."""
+        """The ratio of training images in the largest class to training images in the smallest class."""
         return max(self.train, default=0) / max(1, min(self.train, default=1))
 
     @property
     def leaks(self) -> tuple[Repeated, ...]:
-        """Pictures that are both trained on and tested."""
+        """Pictures that are in both the training and the test data."""
         return tuple(entry for entry in self.repeated if entry.leaks)
 
     @property
     def contradictions(self) -> tuple[Repeated, ...]:
-        """Pictures that belong to several classes."""
+        """Pictures whose copies belong to different classes."""
         return tuple(entry for entry in self.repeated if entry.contradicts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, with the properties."""
+        """Returns plain data, including the properties."""
         derived = {name: getattr(self, name) for name in ('images', 'one_size', 'largest_class', 'imbalance')}
         return {**asdict(self), 'modes': dict(self.modes), 'left_out': dict(self.left_out), **derived}
 
@@ -181,8 +181,8 @@ class Suggestion:
     """A recipe to start from.
 
     Attributes:
-        recipe: its name.
-        changes: key → value, beside ``data.path``.
+        recipe: name of the recipe.
+        changes: key → value of each change besides ``data.path``.
         why: a sentence for each choice.
     """
 
@@ -192,7 +192,7 @@ class Suggestion:
 
 
 def suggest(report: DataReport) -> Suggestion:
-    """Chooses a recipe, an image size and class weights that suit a data set."""
+    """Returns a recipe, an image size and class weights that suit a data set."""
     count, side = sum(report.train), report.short_side.low
     changes: dict[str, Any] = {}
     if not report.files:
@@ -211,7 +211,7 @@ def suggest(report: DataReport) -> Suggestion:
         ]
         if size <= _SMALL:
             changes |= {'data.pad': 1, 'retrain.cutout': 2}
-            why.append('such small images: random crops and cutout of a few pixels only')
+            why.append('small images: random crops and cutout of a few pixels only')
         if report.aspect.median >= _LONG:
             changes['data.fit'] = 'letterbox'
             why.append(f'half of the images have a side ratio of {report.aspect.median:.1f} to 1 or more: whole images with margins')
@@ -274,7 +274,7 @@ def _some(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class _Look:
-    """One image: (height, width), mode, whether it is grey, and what the same picture has in common."""
+    """Facts about one image: (height, width), mode, whether it is grey, and keys that copies of the picture share."""
 
     size: tuple[int, int]
     mode: str
@@ -286,7 +286,7 @@ def inspect(settings: DataSettings) -> DataReport:
     """Opens all images of a data set and reports on them.
 
     Raises:
-        InputError: if there is no such data set, or its classes do not fit.
+        InputError: if there is no such data set, or its classes are invalid.
     """
     if settings.name in LISTINGS:
         listed = LISTINGS[settings.name](settings)
@@ -312,7 +312,7 @@ def _of_pictures(listed: Listed, source: str, sample: int | None) -> DataReport:
             return str(error)
 
     with warnings.catch_warnings(), ThreadPoolExecutor(cores()) as pool:
-        warnings.simplefilter('ignore')  # of large images and odd EXIF data
+        warnings.simplefilter('ignore')  # warnings about large images and odd EXIF data
         seen = dict(zip(looked_at, counted('opening images', pool.map(look, looked_at), len(looked_at))))
     lost = {place for place, found in seen.items() if isinstance(found, str)}
     counts = {name: [0] * len(listed.classes) for name in parts}
@@ -342,7 +342,7 @@ def _look(pictures: Pictures, index: int) -> _Look:
         with Image.open(io.BytesIO(content)) as header:
             mode, (width, height) = header.mode, header.size
             turned = header.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except Exception:  # as many kinds as Pillow has formats: what is wrong is said when the picture is decoded
+    except Exception:  # Pillow's formats raise exceptions of many types; decoding the picture reports what is wrong
         mode, width, height, turned = '', 0, 0, False
     large = width * height > _LARGE
     image = decode_image(content, name, draft=large)
@@ -355,7 +355,7 @@ def _look(pictures: Pictures, index: int) -> _Look:
 
 
 def _of_images(data: ImageData, source: str) -> DataReport:
-    """The report on images that are in memory."""
+    """Returns the report on images in memory."""
     classes, parts = data.description.classes, {'train': data.train, 'test': data.test}
     counts, places = {name: [0] * len(classes) for name in parts}, []
     for name, part in parts.items():
@@ -373,11 +373,11 @@ def _of_images(data: ImageData, source: str) -> DataReport:
 def _report(
     source: str, classes: Sequence[str], counts: Mapping[str, list[int]], places: Sequence[tuple[str, str, str, _Look]], **about: Any
 ) -> DataReport:
-    """Puts a report together.
+    """Returns the report.
 
     Args:
-        counts: part → images of each class.
-        places: name, part and class of each image that was opened, and what it looks like.
+        counts: part → number of images of each class.
+        places: name, part, class and facts of each image that was opened.
     """
     groups: dict[str, list[tuple[str, str, str]]] = {}
     for name, part, label, look in places:

@@ -1,9 +1,9 @@
-"""Folders of photos: which files are images, which of them can be read, and how one is opened.
+"""Folders of photos: finds the image files, checks that they can be read, and opens them.
 
-All files are opened once before anything is trained, so that one list names everything that is wrong. Decoding is what costs: some 2 ms
-for a picture of 500×375 and 60 ms for one of twelve megapixels, on each core. What was readable is remembered in
-``$XDG_CACHE_HOME/nni-darts`` (``~/.cache/nni-darts``) under size and time of change, so that neither the next command nor each trial of an
-experiment decodes everything again.
+All files are opened once before training starts, so that one list names everything that is wrong. Most of the time goes into decoding:
+about 2 ms for a picture of 500×375 pixels and 60 ms for one of twelve megapixels, on each core. Readable files are remembered in
+``$XDG_CACHE_HOME/nni-darts`` (``~/.cache/nni-darts``) with their size and modification time, so that neither the next command nor each
+trial of an experiment decodes everything again.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ __all__ = [
 ]
 
 FORMATS = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
-"""Endings of the files that are read, in lower case."""
+"""Extensions of the files that are read, in lower case."""
 
 _SYSTEM = ('desktop.ini', 'thumbs.db', 'icon\r')
-"""Files that a desktop puts into every folder, in lower case: left out without a word, as hidden files are."""
+"""Files that a desktop adds to every folder, in lower case. Like hidden files, they are left out without a message."""
 
 _DRAFT = (32, 32)
-"""JPEGs are checked at an eighth of their size, or no smaller than this: every byte is read, but few pixels are computed."""
+"""JPEG files are checked at an eighth of their size, or at least at this size: every byte is read, but few pixels are computed."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Listing:
     Attributes:
         classes: names of the class folders in alphabetical order, without hidden folders.
         files: (path, label) of each image, class by class.
-        left_out: ending → number of files that are no images of a format that is read.
+        left_out: file name extension → number of files in formats that are not read.
     """
 
     classes: tuple[str, ...]
@@ -73,12 +73,12 @@ class Listing:
 
 
 def class_folders(path: Path) -> list[str]:
-    """Folders that are not hidden, such as .ipynb_checkpoints, in alphabetical order."""
+    """Returns the folders that are not hidden (as .ipynb_checkpoints is), in alphabetical order."""
     return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith('.'))
 
 
 def list_images(root: Path) -> Listing:
-    """Lists the images in the class folders of a folder, and in folders inside these. Opens none.
+    """Lists the images in the class folders of a folder, including their subfolders, without opening them.
 
     Raises:
         InputError: if the folder cannot be read.
@@ -97,10 +97,10 @@ def list_images(root: Path) -> Listing:
 
 
 def images_below(root: Path) -> tuple[list[str], Counter[str]]:
-    """Lists the images in a folder and in the folders inside it, without hidden ones, in alphabetical order. Opens none.
+    """Lists the images in a folder and its subfolders in alphabetical order, without hidden files and without opening them.
 
     Returns:
-        The paths, and ending → number of files that are no images of a format that is read.
+        The paths, and file name extension → number of files in formats that are not read.
 
     Raises:
         InputError: if the folder cannot be read.
@@ -125,14 +125,14 @@ def images_below(root: Path) -> tuple[list[str], Counter[str]]:
 
 
 def open_image(path: str, draft: bool = False) -> Image.Image:
-    """Opens a photo and makes it uniform (:func:`uniform_image`).
+    """Opens a photo as upright RGB (:func:`uniform_image`).
 
     Args:
-        path: the file.
-        draft: whether a JPEG may come smaller, which is enough to see that it can be read.
+        path: path of the file.
+        draft: whether a JPEG may be decoded at a smaller size, which is enough to check that it can be read.
 
     Raises:
-        InputError: for a file that is no image, or one of another depth.
+        InputError: for a file that is not an image, or an image of 32 bits per pixel.
     """
     return _decoded(path, shown(path), draft)
 
@@ -140,16 +140,15 @@ def open_image(path: str, draft: bool = False) -> Image.Image:
 def decode_image(content: bytes, name: str, draft: bool = False) -> Image.Image:
     """Decodes the bytes of a photo's file as :func:`open_image` does.
 
-    Args:
-        content: the bytes.
-        name: what to call the photo in messages.
-        draft: as for :func:`open_image`.
+    content: the bytes of the file.
+    name: name of the photo, for messages.
+    draft: see :func:`open_image`.
     """
     return _decoded(io.BytesIO(content), name, draft)
 
 
 def read_content(path: str) -> bytes:
-    """The bytes of a file. Raises InputError as :func:`open_image` does."""
+    """Returns the bytes of a file. Raises InputError as :func:`open_image` does."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -165,21 +164,21 @@ def _decoded(file: str | io.BytesIO, name: str, draft: bool) -> Image.Image:
             return uniform_image(image, name)
     except InputError:
         raise
-    except Exception as error:  # OSError, SyntaxError, struct.error, DecompressionBombError …: each of Pillow's formats has its own kinds
+    except Exception as error:  # OSError, SyntaxError, struct.error, DecompressionBombError …: Pillow's formats raise different types
         raise InputError(f'{name} is not a readable image ({_why(file, error)})') from None
 
 
 def uniform_image(image: Image.Image, name: str) -> Image.Image:
-    """Returns an image as RGB, upright as its EXIF data says, transparency on white.
+    """Returns an image as RGB, rotated upright by its EXIF data, with transparent areas in white.
 
-    16-bit grey levels are brought to 8 bits instead of being cut off.
+    16-bit grey levels are scaled to 8 bits instead of being clipped.
 
     Args:
-        image: in any mode of Pillow's.
-        name: its path, or whatever names it, for messages.
+        image: an image in any of Pillow's modes.
+        name: path or name of the image, for messages.
 
     Raises:
-        InputError: for pixels of 32 bits.
+        InputError: for images of 32 bits per pixel.
     """
     return _as_rgb(_upright(image), name)
 
@@ -187,7 +186,7 @@ def uniform_image(image: Image.Image, name: str) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data, as many kinds as above: the pixels are good
+    except Exception:  # damaged EXIF data raises many types; the pixels are still good
         return image
 
 
@@ -195,7 +194,7 @@ def _as_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith('I;16'):
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)).convert('RGB')
     if image.mode in ('I', 'F'):
-        raise InputError(f'{name} has {image.mode} pixels of 32 bits; save it with 8 bits a channel')
+        raise InputError(f'{name} has {image.mode} pixels of 32 bits; save it with 8 bits per channel')
     if 'transparency' in image.info or image.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa'):
         layer = image.convert('RGBA')
         return Image.alpha_composite(Image.new('RGBA', layer.size, 'white'), layer).convert('RGB')
@@ -203,12 +202,12 @@ def _as_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def shown(path: str) -> str:
-    """A path that can be printed, whatever bytes it is made of."""
+    """Returns a path that can be printed, whatever bytes it consists of."""
     return os.fsencode(path).decode('utf-8', 'replace')
 
 
 def _why(file: str | io.BytesIO, error: Exception) -> str:
-    """The reason in a few words, without the path, which the sentence names already."""
+    """Returns the reason of an error in a few words, without the path, which the message already names."""
     try:
         size = os.path.getsize(file) if isinstance(file, str) else file.getbuffer().nbytes
     except OSError:
@@ -221,7 +220,7 @@ def _why(file: str | io.BytesIO, error: Exception) -> str:
 
 
 def unreadable(paths: Sequence[str]) -> dict[str, str]:
-    """Opens all images, on all cores: path → a sentence, for each one that cannot be read, in the order of the paths."""
+    """Opens all images on all cores. Returns path → a sentence for each image that cannot be read, in the order of the paths."""
     known = _Remembered(paths)
     fresh = known.unknown()
 
@@ -233,18 +232,18 @@ def unreadable(paths: Sequence[str]) -> dict[str, str]:
         return None
 
     with warnings.catch_warnings(), ThreadPoolExecutor(cores()) as pool:
-        warnings.simplefilter('ignore')  # of large images and odd EXIF data
+        warnings.simplefilter('ignore')  # warnings about large images and odd EXIF data
         faults = dict(zip(fresh, list(counted('opening images', pool.map(fault, fresh), len(fresh)))))
     known.remember(path for path in fresh if faults[path] is None)
     return {path: found for path in paths if (found := faults.get(path)) is not None}
 
 
 def refusal(faults: Sequence[str], count: int) -> str:
-    """One message that lists all images that cannot be read, and says what to do.
+    """Returns one message that lists all images that cannot be read and says what to do.
 
     Args:
-        faults: a sentence for each of them.
-        count: number of all images.
+        faults: a sentence for each image that cannot be read.
+        count: total number of images.
     """
     skip = 'or leave it out with data.skip_unreadable: true' if len(faults) == 1 else 'or leave them out with data.skip_unreadable: true'
     if len(faults) == 1:
@@ -253,12 +252,12 @@ def refusal(faults: Sequence[str], count: int) -> str:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 class _Remembered:
-    """The images of one set that were readable before, by size and time of change. A cache: what it does not know is looked at again."""
+    """Images of a data set that were readable before, with size and modification time. All other images are checked again."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self.paths = paths
@@ -279,11 +278,11 @@ class _Remembered:
         return [state.st_size, state.st_mtime_ns]
 
     def unknown(self) -> list[str]:
-        """The images to look at."""
+        """Returns the images that have to be checked."""
         return [path for path in self.paths if (mark := self._mark(path)) is None or self.stored.get(os.path.abspath(path)) != mark]
 
     def remember(self, paths: Iterable[str]) -> None:
-        """Writes down that images are readable; a cache that cannot be written is none."""
+        """Notes that images are readable. If the cache cannot be written, nothing is noted."""
         added = {os.path.abspath(path): self._mark(path) for path in paths}
         if not added:
             return

@@ -1,4 +1,4 @@
-"""Splits of images into two parts, and what a part lacks."""
+"""Splits images into two parts, and reports which classes a part lacks."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ __all__ = ['balanced_weights', 'hold_out', 'largest_share', 'missing_classes', '
 
 
 def split(count: int, portion: float, seed: int) -> tuple[list[int], list[int]]:
-    """Shuffles 0 … count − 1 with the seed and cuts: (the first ``portion``, the rest)."""
+    """Shuffles 0 … count − 1 with the seed. Returns the first ``portion`` of them, and the remaining ones."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     cut = int(portion * count)
     return order[:cut], order[cut:]
 
 
 def stratified_split(labels: Sequence[int], count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Splits into a part of ``count`` images and the remaining ones, with each class in both parts in proportion.
+    """Splits images into a part of ``count`` images and the remaining images; both parts keep the proportions of the classes.
 
-    A class of two or more images is in both parts, if there is room for it. Both parts are shuffled.
+    A class of two or more images is in both parts if there is room for it. Both parts are shuffled.
 
     Args:
         labels: the class of each image.
         count: size of the first part.
-        seed: of the shuffling.
+        seed: seed of the shuffling.
 
     Returns:
         The indices of both parts.
@@ -43,8 +43,11 @@ def stratified_split(labels: Sequence[int], count: int, seed: int) -> tuple[list
 
 
 def _shares(sizes: Sequence[int], total: int) -> list[int]:
-    """How many of each class the first part takes: in proportion, the largest remainders first; of two or more images one at least, and
-    not all, where the sizes of both parts allow it."""
+    """Returns how many images of each class go into the first part.
+
+    The numbers are proportional, and the largest remainders are rounded up first. If the sizes of both parts allow it, a class of two or
+    more images has at least one image in each part.
+    """
     portion = total / max(1, sum(sizes))
     ideal = [portion * size for size in sizes]
     inside = 0 < portion < 1
@@ -54,19 +57,19 @@ def _shares(sizes: Sequence[int], total: int) -> list[int]:
     while (left := total - sum(taken)) != 0:
         step = 1 if left > 0 else -1
         able = [k for k in range(len(sizes)) if low[k] <= taken[k] + step <= high[k]]
-        able = able or [k for k, size in enumerate(sizes) if 0 <= taken[k] + step <= size]  # the wanted size comes before the bounds
+        able = able or [k for k, size in enumerate(sizes) if 0 <= taken[k] + step <= size]  # the requested size comes before the bounds
         taken[max(able, key=lambda k: step * (ideal[k] - taken[k]))] += step
     return taken
 
 
 def split_in_two(labels: Sequence[int] | None, count: int, portion: float, seed: int, rule: str) -> tuple[list[int], list[int]]:
-    """Splits by a rule of ``DataSettings.split``: the first part is ``portion`` of ``count`` images, rounded down.
+    """Splits images by a rule of ``DataSettings.split``. The first part has ``portion`` of ``count`` images, rounded down.
 
     Args:
-        labels: the class of each image; None, where they are not known, makes every split random.
+        labels: the class of each image; None if it is not known, which makes every split random.
         count: number of images.
         portion: size of the first part, from 0 to 1.
-        seed: of the shuffling.
+        seed: seed of the shuffling.
         rule: ``stratified`` or ``random``.
     """
     if labels is None or rule == 'random':
@@ -75,7 +78,7 @@ def split_in_two(labels: Sequence[int] | None, count: int, portion: float, seed:
 
 
 def hold_out(labels: Sequence[int], settings: DataSettings) -> tuple[list[int], list[int]]:
-    """Cuts ``data.test_portion`` off as test images: the indices of (training, test) images.
+    """Holds out ``data.test_portion`` of the images as test images. Returns the indices of training and test images.
 
     Raises:
         InputError: if a part would be empty.
@@ -84,26 +87,27 @@ def hold_out(labels: Sequence[int], settings: DataSettings) -> tuple[list[int], 
     held_out = max(1, round(settings.test_portion * count))
     if held_out >= count:
         raise InputError(f'data.test_portion = {settings.test_portion} leaves none of {count} images to train on')
-    # Half an image more, because the split rounds down.
+    # Half an image is added because the split rounds down.
     test, train = split_in_two(labels, count, (held_out + 0.5) / count, settings.split_seed, settings.split)
     return train, test
 
 
 def missing_classes(labels: Sequence[int], classes: Sequence[str]) -> list[str]:
-    """The names of the classes that no label stands for."""
+    """Returns the names of the classes that have no label."""
     present = set(labels)
     return [name for label, name in enumerate(classes) if label not in present]
 
 
 def largest_share(labels: Sequence[int]) -> float:
-    """The share of the most frequent class: the accuracy of always answering with it."""
+    """Returns the fraction of the most frequent class, which is the accuracy of always predicting it."""
     return max(Counter(labels).values()) / len(labels)
 
 
 def balanced_weights(labels: Sequence[int], num_classes: int) -> list[float]:
-    """A weight for each class with which all classes weigh the same: n / (C · n_c), for n_c of n images in C classes.
+    """Returns weights with which all classes count equally in the loss: n / (C · n_c), for n_c of n images in C classes.
 
-    The mean weight of an image is 1, so the size of the loss stays. A class without images has the weight of one with a single image.
+    The mean weight of an image is 1, so the scale of the loss does not change. A class without images gets the weight of a class with
+    one image.
     """
     counts = Counter(labels)
     return [len(labels) / (num_classes * max(1, counts[label])) for label in range(num_classes)]

@@ -1,10 +1,10 @@
-"""Decoded pictures, brought to size once for all runs: a memory-mapped file of bytes for each set of files and settings.
+"""Stores decoded pictures at their final size for all runs, in a memory-mapped file of bytes for each set of pictures and settings.
 
 Decoding and scaling take longer than a step of a small network, and every epoch of every trial would do both again. The first run that
-needs a set of pictures writes them as bytes into ``$XDG_CACHE_HOME/nni-darts`` (``~/.cache/nni-darts``); trials at the same time wait for
-it, and all that follow share the same pages of memory. The bytes are those that decoding gives. A file belongs to paths, sizes and times of
-change of the pictures, to the size and the way they are brought to it, and to the versions of the decoder: if one of these changes, another
-file is written. A file that is cut off or has other bytes than were written is written anew.
+needs a set of pictures writes them as bytes to ``$XDG_CACHE_HOME/nni-darts`` (``~/.cache/nni-darts``). Concurrent trials wait for it, and
+all later runs share the same pages of memory. The bytes are those that decoding gives. The name of a file depends on paths, sizes and
+modification times of the pictures, on the size and how pictures are brought to it, and on the versions of the decoder, so a change of any
+of them leads to another file. A file that is truncated or whose bytes have changed is written again.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ __all__ = ['Store', 'StoredPictures', 'stored']
 
 _VERSION = 1
 _HEADER = 4096
-"""Bytes before the first picture: JSON and spaces, a page of memory."""
+"""Number of bytes before the first picture, which are JSON and spaces: one page of memory."""
 
 _CHUNK = 2**24
 _WAIT_SECONDS = 0.2
 _UNUSED_DAYS = 60
-"""A file that no run has opened for so long is removed when another one is written."""
+"""A file that no run has opened for this long is deleted when another one is written."""
 
 _CHANNELS = 3
 
@@ -58,8 +58,8 @@ class Store:
         shape: (pictures, channels, height, width).
 
     Raises:
-        ValueError: if the file is not what :func:`write` left.
-        OSError: if it cannot be read.
+        ValueError: if :func:`write` did not write this file, or it is damaged.
+        OSError: if the file cannot be read.
 
     Example:
         ``Store(path, (389, 3, 32, 32))[0]`` is a tensor of bytes (3, 32, 32).
@@ -83,11 +83,11 @@ class Store:
         self._pixels = np.memmap(self.path, np.uint8, 'r', offset=_HEADER, shape=self.shape)
 
     def __getitem__(self, row: int) -> Tensor:
-        """uint8 (C, H, W), a copy."""
+        """Returns a copy of a picture, uint8 (C, H, W)."""
         return torch.from_numpy(np.array(self._pixels[row]))
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker process maps the file itself; the pages stay shared.
+        # A worker process maps the file itself, so the pages remain shared.
         return {'path': self.path, 'shape': self.shape}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -96,12 +96,12 @@ class Store:
 
 
 class StoredPictures(Labelled):
-    """Pictures whose pixels come from a store: yields ((C, H, W) uint8, label).
+    """Pictures whose pixels are read from a store. Items are ((C, H, W) uint8, label).
 
     Args:
-        pictures: the data set that they were decoded from.
-        store: holds the pixels.
-        rows: the row of each picture in the store.
+        pictures: the data set from which they were decoded.
+        store: the store that has the pixels.
+        rows: row of each picture in the store.
     """
 
     def __init__(self, pictures: Pictures, store: Store, rows: Sequence[int]) -> None:
@@ -119,10 +119,10 @@ class StoredPictures(Labelled):
 
 
 def stored(data: ImageData) -> ImageData:
-    """The same data set with decoded pictures; the same as it is, with a note, where there is no room for them.
+    """Returns the data set with decoded pictures; if there is no room for them, returns it unchanged except for a note.
 
     Args:
-        data: whose ``train`` and ``test`` are :class:`Pictures`.
+        data: a data set whose ``train`` and ``test`` are :class:`Pictures`.
 
     Raises:
         InputError: for a picture that cannot be decoded.
@@ -132,7 +132,7 @@ def stored(data: ImageData) -> ImageData:
     try:
         marks = [part.marks() for part in parts]
         places = {mark: (part, index) for part, own in zip(parts, marks) for index, mark in enumerate(own)}
-        order = sorted(places)  # the same for every split of the same pictures
+        order = sorted(places)  # the same order for every split of the same pictures
         shape = (len(order), _CHANNELS, *data.size)
         versions = [_VERSION, PIL.__version__, torchvision.__version__]
         key = hashlib.sha256(json.dumps([versions, data.size, data.fit, bring.fill, order]).encode()).hexdigest()
@@ -155,25 +155,25 @@ def stored(data: ImageData) -> ImageData:
 
 
 def _without(data: ImageData, reason: str) -> ImageData:
-    return replace(data, notes=(*data.notes, f'{reason}: each epoch decodes them again; data.cache: false does without them in silence'))
+    return replace(data, notes=(*data.notes, f'{reason}: each epoch decodes them again; data.cache: false turns this warning off'))
 
 
 def _opened(path: Path, shape: tuple[int, int, int, int]) -> Store | None:
-    """The store in a file; None where there is none, or a damaged one."""
+    """Returns the store in a file; None if there is no store or it is damaged."""
     try:
         store = Store(path, shape)
     except (FileNotFoundError, ValueError):
         return None
-    with suppress(OSError):  # a file of somebody else's can be read, too
+    with suppress(OSError):  # a file of another user can still be read
         os.utime(path)
     return store
 
 
 def _written(path: Path, shape: tuple[int, int, int, int], order: Sequence[str], pixels: Any) -> Store | None:
-    """Writes a store, or waits for the process that does; None where the disk has too little room."""
+    """Writes a store, or waits for the process that writes it. Returns None if the disk does not have enough room."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _alone(path.with_suffix('.lock')):
-        found = _opened(path, shape)  # another process may have been faster
+        found = _opened(path, shape)  # another process may have written it in the meantime
         if found is not None:
             return found
         _remove_unused(path.parent)
@@ -192,7 +192,7 @@ def _written(path: Path, shape: tuple[int, int, int, int], order: Sequence[str],
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Waits until no other process holds the lock of a file, and holds it within the block."""
+    """Waits until no other process holds the lock of a file, and holds the lock within the block."""
     while (held := lock(path)) is None:
         time.sleep(_WAIT_SECONDS)
     try:
@@ -203,7 +203,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _remove_unused(folder: Path) -> None:
     for file in (*folder.glob('pictures-*.bin'), *folder.glob('pictures-*.tmp')):
-        with suppress(OSError):  # another process was faster
+        with suppress(OSError):  # another process has deleted it
             if time.time() - file.stat().st_mtime > _UNUSED_DAYS * 86_400:
                 file.unlink()
 
@@ -216,6 +216,6 @@ def _size(count: int) -> str:
 
 
 def _shown(folder: Path) -> str:
-    """A folder as people write it."""
+    """Returns a folder in the usual notation, with ~ for the home folder."""
     home = str(Path.home())
     return f'~{str(folder)[len(home) :]}' if str(folder).startswith(home + os.sep) else str(folder)

@@ -1,4 +1,4 @@
-"""Text by name, as three streams of word numbers. Nothing is downloaded: missing data is one sentence that says what to do."""
+"""Text data sets by name, as three streams of token numbers. Nothing is downloaded: if data is missing, one sentence says how to get it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SUFFIXES = ('.txt', '.tokens')
 
 @dataclass(frozen=True)
 class TextData:
-    """Text to learn from.
+    """A text data set.
 
     Attributes:
         train, valid, test: word numbers, int64 (N,), each as one stream.
-        words: the words by their numbers: those of the training text, in the order in which they first occur.
+        words: the words in the order of their numbers, which is the order in which they first occur in the training text.
     """
 
     train: Tensor
@@ -39,7 +39,7 @@ class TextData:
 
     @property
     def vocabulary(self) -> int:
-        """How many words there are."""
+        """The number of different words."""
         return len(self.words)
 
 
@@ -47,14 +47,14 @@ def load_text(settings: TextSettings) -> TextData:
     """Loads the text that the settings name.
 
     Raises:
-        InputError: if files are missing or are not what they should be.
+        InputError: if files are missing or invalid.
     """
     parts = _pydoc(settings) if settings.name == 'pydoc' else _folder(settings)
     return _numbered(parts, settings.min_count)
 
 
 def _numbered(parts: Sequence[list[str]], min_count: int) -> TextData:
-    """Words as numbers; what is rarer in the training text than ``min_count``, or not in it at all, is ``<unk>``."""
+    """Replaces words by numbers. Words that occur less than ``min_count`` times in the training text become ``<unk>``."""
     counts = Counter(parts[0])  # in the order of first occurrence
     words = [word for word, count in counts.items() if count >= min_count or word in (END, UNKNOWN)]
     if UNKNOWN not in counts:
@@ -66,7 +66,7 @@ def _numbered(parts: Sequence[list[str]], min_count: int) -> TextData:
 
 
 def _folder(settings: TextSettings) -> list[list[str]]:
-    """A folder with one file for each part: train.txt, ptb.train.txt, wiki.train.tokens, …; words stand between spaces."""
+    """Reads a folder with one file for each part: train.txt, ptb.train.txt, wiki.train.tokens, …; words are separated by spaces."""
     root = Path(settings.path or '')
     if not root.is_dir():
         raise InputError(f'no folder {root}: set data.path to a folder with train.txt, valid.txt and test.txt (or ptb.train.txt, …)')
@@ -93,10 +93,10 @@ def _with_ends(lines: Iterable[list[str]]) -> list[str]:
 
 
 def _pydoc(settings: TextSettings) -> list[list[str]]:
-    """The help topics that come with Python: 79 texts of English prose with 65,000 words in Python 3.11.
+    """Reads the help topics that come with Python: 79 texts of English prose with 65,000 words in Python 3.11.
 
-    Lower case; words and runs of punctuation; a paragraph is a line. Topics in an order that the split's seed draws, cut into test,
-    validation and training text by their length, so that no topic is in two of them.
+    Text is in lower case and consists of words and runs of punctuation; a paragraph is a line. The topics are shuffled with the split's
+    seed and divided into test, validation and training text by length, so that no topic is in two of them.
     """
     from pydoc_data.topics import topics
 

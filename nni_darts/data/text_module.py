@@ -1,4 +1,4 @@
-"""Loaders of text: continuous batches of a few time steps (truncated backpropagation through time)."""
+"""Loaders of text: consecutive batches of a few time steps each (truncated backpropagation through time)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _HALVED = 0.05
 
 
 class Place(NamedTuple):
-    """Where a batch stands: the name of its stream and its number in it. What follows number n of a stream is its number n + 1."""
+    """The position of a batch: the name of its stream and its index in the stream. Batch n is followed by batch n + 1."""
 
     stream: str
     number: int
 
 
 class TextBatch(NamedTuple):
-    """Tokens (T, B); targets (T·B,): the word after each, row t·B + b for ``tokens[t, b]``; the batch's place."""
+    """A batch of text: tokens (T, B); targets (T·B,), where row t·B + b is the word after ``tokens[t, b]``; the batch's position."""
 
     tokens: Tensor
     targets: Tensor
@@ -38,10 +38,10 @@ class TextBatch(NamedTuple):
 
 
 def lay_out(stream: Tensor, batch_size: int) -> Tensor:
-    """Cuts a stream (N,) into pieces of one length that stand side by side: (N // batch_size, batch_size). What is left over goes.
+    """Cuts a stream (N,) into columns of equal length, (N // batch_size, batch_size). Left-over words are dropped.
 
     Raises:
-        InputError: if there is not one word with a word after it in each piece.
+        InputError: if a column has no word that is followed by another word.
     """
     rows = len(stream) // batch_size
     if rows < 2:
@@ -50,14 +50,17 @@ def lay_out(stream: Tensor, batch_size: int) -> Tensor:
 
 
 def span_lengths(steps: int, bptt: int, deviation: float, generator: torch.Generator | None) -> list[int]:
-    """Random lengths that add up to ``steps``, always as many of them: so that an epoch has a known number of batches.
+    """Returns random lengths that add up to ``steps``. Their number is always the same, so that an epoch has a known number of batches.
 
-    As Merity et al., ICLR 2018, section 5, and the DARTS authors draw them: N(μ, ``deviation``) with μ = ``bptt``, or half of it
-    once in twenty times; at least 5 and at most ``bptt`` + 20. What the drawn lengths add up to is then brought to ``steps`` by changing
-    them all by as little as possible, less than a word each on texts of a usual size.
+    The lengths are drawn as by Merity et al., ICLR 2018, section 5, and by the DARTS authors: from N(μ, ``deviation``) with
+    μ = ``bptt``, or half of that once in twenty times; at least 5 and at most ``bptt`` + 20. All of them are then changed by as little
+    as possible to add up to ``steps``, by less than one word each on texts of a usual size.
 
     Args:
-        generator: of the draws; None makes all lengths ``bptt``, with a rest at the end.
+        steps: number of time steps in total.
+        bptt: mean length in time steps.
+        deviation: standard deviation of the lengths.
+        generator: random generator; None makes all lengths ``bptt``, except for a shorter one at the end.
     """
     if generator is None:
         full, rest = divmod(steps, bptt)
@@ -71,12 +74,12 @@ def span_lengths(steps: int, bptt: int, deviation: float, generator: torch.Gener
 
 
 class Spans(Pass, Sampler[tuple[int, int, int]]):
-    """(number, start, length) of each batch; random lengths depend on the seed and the epoch alone.
+    """Yields (index, start, length) of each batch. Random lengths depend only on the seed and the epoch.
 
     Args:
-        steps: time steps of the stream.
-        bptt, deviation: as for :func:`span_lengths`.
-        seed: None makes all lengths ``bptt``.
+        steps: number of time steps of the stream.
+        bptt, deviation: see :func:`span_lengths`.
+        seed: seed of the lengths; None makes all lengths ``bptt``.
     """
 
     def __init__(self, steps: int, bptt: int, deviation: float = 0.0, seed: int | None = None) -> None:
@@ -94,14 +97,14 @@ class Spans(Pass, Sampler[tuple[int, int, int]]):
         return len(self._lengths())
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
-        # Drawn with the first batch and no sooner: a resumed run makes the iterator before it says which epoch it is.
+        # The lengths are drawn with the first batch and not before, because a resumed run creates the iterator before it sets the epoch.
         lengths = self._lengths()
         starts = accumulate(lengths, initial=0)
         yield from self.rest(((number, start, length) for number, (start, length) in enumerate(zip(starts, lengths))), len(lengths))
 
 
 class _Stream(Dataset[Any]):
-    """A stream, laid out as (rows, B); its items are :class:`TextBatch`."""
+    """A stream in columns (rows, B) whose items are :class:`TextBatch`."""
 
     def __init__(self, name: str, rows: Tensor) -> None:
         self.name = name
@@ -114,15 +117,15 @@ class _Stream(Dataset[Any]):
 
 
 class TextDataModule(ResumableDataModule):
-    """Loaders of one run. Each yields :class:`TextBatch`.
+    """The loaders of one run. Each yields :class:`TextBatch`.
 
     Args:
         data: the text.
-        batch_size: pieces of training text side by side; in a search also of the validation text that moves α. Where several ranks share
-            batches (:mod:`nni_darts.parallel`), these are those of all, and each rank has its pieces.
-        evaluation_batch_size: pieces of validation and test text.
-        bptt, deviation: lengths of training batches, as for :func:`span_lengths`; others have ``bptt`` steps.
-        seed: of the lengths.
+        batch_size: number of columns of training text and, in a search, of validation text for α; in total over all ranks that share
+            batches (see :mod:`nni_darts.parallel`).
+        evaluation_batch_size: number of columns of validation and test text.
+        bptt, deviation: lengths of training batches, see :func:`span_lengths`; all other batches have ``bptt`` steps.
+        seed: seed of the lengths.
 
     Raises:
         InputError: if a part of the text is too short.
@@ -148,25 +151,25 @@ class TextDataModule(ResumableDataModule):
             batch_size=None,
             sampler=Spans(len(rows) - 1, self.bptt, deviation, seed),  # the last word is only a target
             collate_fn=_as_it_is,
-            generator=torch.Generator(),  # of the workers' seeds; there are none, and it would be the training's
+            generator=torch.Generator(),  # otherwise the loader would advance the training's generator
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Training text for the weights."""
+        """Returns the training text for the weights."""
         self.placed(self._train.sampler)  # type: ignore[arg-type]
         return self._train
 
     def architecture_dataloader(self) -> DataLoader[Any]:
-        """Validation text for α, in as many pieces as the training text."""
+        """Returns the validation text for α, with as many columns as the training text."""
         self.placed(self._alpha.sampler)  # type: ignore[arg-type]
         return self._alpha
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Validation text."""
+        """Returns the validation text."""
         return self._valid
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Test text."""
+        """Returns the test text."""
         return self._test
 
 

@@ -1,4 +1,4 @@
-"""How a picture becomes a tensor: brought to size, augmented, normalised."""
+"""Transforms of pictures to tensors: resizing, augmentation, normalisation."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ['BringToSize', 'Cutout', 'evaluation_transform', 'pixels', 'to_size',
 class BringToSize(nn.Module):
     """Scales a picture of any size and either crops its middle or pads it.
 
-    ``crop`` scales the picture so that it covers ``resize`` and cuts ``size`` out of the middle. ``letterbox`` scales it so that it lies
-    within ``size``, and fills the margins at both sides; nothing is cut off and nothing is distorted.
+    ``crop`` scales the picture so that it covers ``resize``, and cuts ``size`` out of the middle. ``letterbox`` scales it so that it fits
+    into ``size``, and pads it on both sides; nothing is cut off and nothing is distorted.
 
     Args:
         size: (height, width) of the result.
-        resize: (height, width) that a cropped picture covers before the crop; None for ``size``.
+        resize: (height, width) that the picture covers before the crop; by default ``size``.
         fit: ``crop`` or ``letterbox``.
-        fill: value of the margins for each channel, 0 … 255.
+        fill: padding value of each channel, from 0 to 255.
 
     Example:
         ``BringToSize((32, 32), fit='letterbox', fill=(124, 116, 104))(Image.open('photo.jpg'))``
@@ -48,7 +48,7 @@ class BringToSize(nn.Module):
         self.fill = list(fill)
 
     def forward(self, image: Any) -> Any:
-        """A PIL image or a tensor (C, H, W) → the same with height and width ``size``."""
+        """Returns a PIL image, or a tensor (C, H, W), with height and width ``size``."""
         height, width = functional.get_size(image)
         before = (height, width)
         if before == self.size == self.resize:
@@ -62,7 +62,7 @@ class BringToSize(nn.Module):
 
 
 def covering(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
-    """The least (height, width) in the proportions of ``size`` that covers a box."""
+    """Returns the smallest (height, width) with the aspect ratio of ``size`` that covers a box."""
     height, width = size
     if box[0] * width >= box[1] * height:
         return box[0], max(box[1], int(box[0] * width / height))
@@ -70,7 +70,7 @@ def covering(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
 
 
 def within(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
-    """The largest (height, width) in the proportions of ``size`` that lies within a box."""
+    """Returns the largest (height, width) with the aspect ratio of ``size`` that fits into a box."""
     height, width = size
     if box[0] * width <= box[1] * height:
         return box[0], min(box[1], max(1, round(box[0] * width / height)))
@@ -78,19 +78,19 @@ def within(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
 
 
 def with_margin(size: tuple[int, int]) -> tuple[int, int]:
-    """ImageNet's usual size before the crop of the middle: 8/7 of the result, 256 for 224."""
+    """Returns ImageNet's usual size before the centre crop, 8/7 of the result: 256 for 224."""
     return round(size[0] * 8 / 7), round(size[1] * 8 / 7)
 
 
 class Cutout(nn.Module):
-    """Sets a square at a random place to zero (DeVries & Taylor, 2017); at the border only a part of it lies inside the image."""
+    """Sets a square at a random position to zero (DeVries & Taylor, 2017). At the border, only a part of the square is in the image."""
 
     def __init__(self, length: int) -> None:
         super().__init__()
         self.length = length
 
     def forward(self, image: Tensor) -> Tensor:
-        """(C, H, W) → (C, H, W)"""
+        """Returns (C, H, W) for (C, H, W)."""
         height, width = image.shape[-2:]
         row, column = (int(torch.randint(side, ())) for side in (height, width))
         half = self.length // 2
@@ -106,15 +106,20 @@ def _normalise(mean: Sequence[float], std: Sequence[float]) -> list[nn.Module]:
 
 
 def _fill(mean: Sequence[float]) -> list[int]:
-    """The margins of a letterbox: the mean colour, which normalisation brings to zero, as convolutions pad."""
+    """Returns the padding of a letterbox, which is the mean colour: normalisation turns it into zero, with which convolutions pad, too."""
     return [round(255 * value) for value in mean]
 
 
 def training_transform(data: ImageData, settings: DataSettings, cutout: int = 0) -> v2.Transform:
-    """Returns the transform for training images: augmentation by ``settings.augment``, normalisation, cutout of that length (0: none).
+    """Returns the transform for training images: augmentation by ``settings.augment``, normalisation, and cutout.
+
+    Args:
+        data: the data set.
+        settings: settings of the augmentation.
+        cutout: side of the cutout square in pixels; 0 for none.
 
     Raises:
-        InputError: for cutout or padding larger than the images.
+        InputError: if cutout or padding is larger than the images.
     """
     if cutout > min(data.size):
         raise InputError(f'cutout {cutout} is larger than the images, {data.size[0]}×{data.size[1]}')
@@ -136,25 +141,25 @@ def training_transform(data: ImageData, settings: DataSettings, cutout: int = 0)
 
 
 def evaluation_transform(description: Description) -> v2.Transform:
-    """Returns the transform for images to classify, which resizes and normalises. A PIL image or uint8 (C, H, W) → float (C, H, W)."""
+    """Returns the transform for images to classify, which resizes and normalises: PIL image or uint8 (C, H, W) → float (C, H, W)."""
     return v2.Compose([to_size(description), *_normalise(description.mean, description.std)])
 
 
 def pixels(image: Image.Image | Tensor, description: Description) -> Tensor:
-    """A picture as a network sees it, before the normalisation.
+    """Returns a picture as the network receives it before normalisation.
 
-    ``pixels(open_image(path), description)`` has the bits that training, validation and test images have: exported networks, which
-    normalise by themselves, take it as fractions of 255, and other networks what :func:`evaluation_transform` makes of it.
+    ``pixels(open_image(path), description)`` is bit-identical to the training, validation and test images. Exported networks, which
+    normalise their input, take it as fractions of 255; for other networks, :func:`evaluation_transform` adds the normalisation.
 
     Args:
-        image: a picture of any size as :func:`nni_darts.data.scan.open_image` opens it, or uint8 (C, H, W) with the network's channels.
-        description: of the data that the network was trained on.
+        image: a picture of any size from :func:`nni_darts.data.scan.open_image`, or uint8 (C, H, W) with the network's channels.
+        description: description of the data on which the network was trained.
 
     Returns:
         uint8 (C, H, W).
 
     Raises:
-        InputError: if the network sees neither grey nor colour images, or images of other channels.
+        InputError: if the network takes neither grey nor colour images, or the image has other channels.
     """
     if isinstance(image, Tensor):
         if image.shape[0] != description.channels:
@@ -169,5 +174,5 @@ def pixels(image: Image.Image | Tensor, description: Description) -> Tensor:
 
 
 def to_size(description: Description) -> BringToSize:
-    """The step that brings a picture to the size that a network sees."""
+    """Returns the step that brings a picture to the network's size."""
     return BringToSize(description.size, description.resize, description.fit, _fill(description.mean))

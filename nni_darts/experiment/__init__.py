@@ -1,1 +1,1 @@
-"""The programs that NNI starts: the tuner in its own process, and the trials. Only the trial's work imports torch."""
+"""The programs that NNI starts: the tuner, which has a process of its own, and the trials. Only running a trial imports torch."""

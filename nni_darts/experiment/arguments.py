@@ -1,4 +1,4 @@
-"""The tuner's arguments: ``classArgs`` in an experiment's file, checked in one place for the tuner and for "check". Imports no NNI."""
+"""The tuner's arguments, ``classArgs`` in an experiment's file. The tuner and ``nni-darts check`` share these checks. Imports no NNI."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ __all__ = [
 ]
 
 NO_ASSESSOR = (
-    'leave assessor out: it would compare searches with trainings of other lengths, and their numbers are not comparable; '
+    'leave assessor out: it would compare searches with trainings of other lengths, and their metrics are not comparable; '
     'to end searches early, set early_stopping in search.settings'
 )
-"""Why an experiment with an assessor is refused."""
+"""The message that refuses an experiment with an assessor."""
 NOT_BY_HAND = 'NNI starts nni-darts trial for each trial; to run a stage by hand, use nni-darts search or nni-darts retrain'
 
 TIME = 'classArgs.time'
-TIME_BESIDE_SETTINGS = f'{TIME} plans the same epochs for all, so searchSpace may hold no settings of the recipe beside strategy and seed'
+TIME_BESIDE_SETTINGS = f'{TIME} gives all strategies the same epochs, so searchSpace may only have strategy and seed'
 
-TIME_ELSEWHERE = f'{TIME} needs trials on this machine (trainingService local), where it times their steps; elsewhere leave it out'
+TIME_ELSEWHERE = f'{TIME} times steps on this machine, so it needs trainingService local; leave it out for other training services'
 
 BEST, EACH_SEED = 'best', 'each_seed'
 """Values of ``retrain``: which cells are trained from scratch."""
@@ -47,7 +47,7 @@ WholeFromZero = Annotated[int, Field(ge=0)]
 
 
 class TunerArguments(Settings):
-    """The tuner's arguments. Types and ranges are checked when it is built, everything else by :meth:`load`.
+    """The tuner's arguments. Building the object checks types and ranges; :meth:`load` checks everything else.
 
     Example:
         >>> TunerArguments(recipe='digits', retrain_runs=2).load().name
@@ -56,22 +56,22 @@ class TunerArguments(Settings):
 
     recipe: str = setting('digits', 'name or path of a recipe')
     set: Any = setting((), 'changes of single settings, such as {search.epochs: 5}')
-    retrain_runs: Whole = setting(1, 'how often the best cell of each strategy is trained from scratch')
+    retrain_runs: Whole = setting(1, 'how many times the best cell of each strategy is trained from scratch')
     retrain: Literal['best', 'each_seed'] = setting(
-        BEST, 'which cells are trained from scratch: the best one of each strategy, or of each strategy and seed, once'
+        BEST, 'which cells are trained from scratch: the best cell of each strategy (best), or of each strategy and seed (each_seed)'
     )
-    max_retries: WholeFromZero = setting(2, 'how often a trial that ended without a result is started again; one that diverged is not')
+    max_retries: WholeFromZero = setting(2, 'how many times a trial that ended without a result is restarted; a trial that diverged is not')
     gpus: WholeFromZero | None = setting(
-        None, 'GPUs that a trial takes where the machine has some: as many as the recipe has devices, or 0 to leave them alone'
+        None, 'number of GPUs that a trial takes if the machine has any: as many as the recipe has devices, or 0 for none'
     )
-    trials_per_gpu: Whole = setting(1, 'trials that share a GPU')
+    trials_per_gpu: Whole = setting(1, 'number of trials that share a GPU')
     stall_minutes: Annotated[float, Field(gt=0, lt=1e5)] = setting(
-        30, 'minutes without progress after which a trial ends itself and is started again', allowed='a number of minutes above 0'
+        30, 'minutes without progress after which a trial ends itself and is restarted', allowed='a number of minutes above 0'
     )
     time: str | None = setting(
-        None, 'time for the whole experiment, such as 2h: some steps are timed, then all stages get the epochs that fit into it'
+        None, 'time for the whole experiment, such as 2h: a few steps are timed, then all stages get the epochs that fit'
     )
-    optimize_mode: Any = setting(None, "which values NNI's page shows as the better ones: maximize, or minimize for perplexity")
+    optimize_mode: Any = setting(None, "which values NNI's page shows as better: maximize, or minimize for perplexity")
 
     @field_validator('set')
     @classmethod
@@ -82,7 +82,11 @@ class TunerArguments(Settings):
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> TunerArguments:
-        """Reads ``classArgs``. Raises InputError for a wrong type or a value outside its range."""
+        """Builds the arguments from ``classArgs``.
+
+        Raises:
+            InputError: for an unknown key, a wrong type or a value outside its range.
+        """
         try:
             return cls(**given)
         except ValueError as error:
@@ -90,18 +94,18 @@ class TunerArguments(Settings):
 
     @property
     def seconds(self) -> float | None:
-        """The time for the whole experiment, in seconds. Raises InputError if it is not a duration."""
+        """The time for the whole experiment, in seconds; None for no limit. Raises InputError if ``time`` is not a duration."""
         return None if self.time is None else parse_duration(self.time, TIME)
 
     def load(self) -> Recipe:
-        """The recipe, with the settings of its strategies checked.
+        """Loads the recipe and checks the settings of its strategies.
 
         Raises:
             InputError: for an unknown recipe, key or setting, an impossible value, or arguments that do not fit the recipe.
         """
         if self.retrain == EACH_SEED and self.retrain_runs != 1:
             raise InputError(
-                f'classArgs.retrain: {EACH_SEED} trains the best cell of each seed once: leave retrain_runs out, not {self.retrain_runs}'
+                f'classArgs.retrain: {EACH_SEED} trains the best cell of each seed once, so leave out retrain_runs: {self.retrain_runs}'
             )
         recipe = Recipe.load(self.recipe, self.set)
         check_strategies(recipe, ())
@@ -114,8 +118,8 @@ class TunerArguments(Settings):
         metric = recipe.metric
         if (self.optimize_mode or 'maximize') != metric.optimize_mode:
             raise InputError(
-                f'classArgs.optimize_mode must be {metric.optimize_mode}, not {self.optimize_mode!r}: the recipe {recipe.name} is '
-                f"about {metric.name}, and NNI's page would show the worst trials as the best"
+                f'classArgs.optimize_mode must be {metric.optimize_mode}, not {self.optimize_mode!r}: the metric of {recipe.name} '
+                f"is {metric.name}, and NNI's page would show the worst trials as the best"
             )
         if self.seconds is not None:
             check_no_budget(recipe, TIME)
@@ -135,7 +139,7 @@ def is_local(service: Any) -> bool:
 
 
 def unsendable(value: Any) -> str | None:
-    """The first text in plain data that NNI cannot carry: its JSON parser drops messages with ``#`` or ``//`` in them."""
+    """Returns the first string in plain data that NNI cannot transmit (its JSON parser drops messages with ``#`` or ``//``), or None."""
     if isinstance(value, str):
         return value if '#' in value or '//' in value else None
     if isinstance(value, Mapping):

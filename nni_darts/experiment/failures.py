@@ -1,4 +1,4 @@
-"""Why trials ended without a result, from their state and the end of their stderr, in a few words."""
+"""Explains in a few words why trials ended without a result, from their status and the end of their stderr."""
 
 from __future__ import annotations
 
@@ -20,18 +20,23 @@ _CRASHES = {
     'Floating-point exception': 'SIGFPE',
     'Illegal instruction': 'SIGILL',
 }
-"""The words that Python writes when one of these signals ends it."""
+"""The message that Python writes when a signal ends it → the name of that signal."""
 
 
 def reason(status: str, stderr: str) -> str:
-    """Returns the reason why a trial ended without a result."""
+    """Returns the reason why a trial ended without a result.
+
+    Args:
+        status: the trial's status in NNI, such as ``FAILED``.
+        stderr: the text of its standard error.
+    """
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     for line in reversed(lines):
         if line.startswith('Error: '):
             return line.removeprefix('Error: ')[:_LONGEST]
         hung = re.fullmatch(r'Timeout \(([\d:.]+)\)!', line)
         if hung:
-            return f'it hung: no progress for {hung[1]}, so it ended itself; stderr says where it stood'
+            return f'it hung: no progress for {hung[1]}, so it ended itself; stderr shows where it was stuck'
     for number, line in enumerate(lines):
         crash = line.removeprefix('Fatal Python error: ')
         if crash != line:
@@ -40,8 +45,8 @@ def reason(status: str, stderr: str) -> str:
     if 'Traceback (most recent call last):' in lines:
         return f'it raised {lines[-1]}'[:_LONGEST]
     if status == 'USER_CANCELED':
-        said = f'; the last words of its stderr: {lines[-1]}' if lines else ''
-        return f'it was killed from outside by SIGKILL or SIGTERM: by hand, or because memory ran out{said}'[:_LONGEST]
+        said = f'; the last line of its stderr: {lines[-1]}' if lines else ''
+        return f'it was killed from outside by SIGKILL or SIGTERM, by hand or because memory ran out{said}'[:_LONGEST]
     if status == 'SYS_CANCELED':
         return 'NNI cancelled it: its machine was lost, or the experiment was stopped'
     return f'it ended as {status} without a result'
@@ -51,9 +56,9 @@ class Failures:
     """Remembers why trials ended without a result.
 
     Attributes:
-        reasons: trial id → why.
-        hopeless: ids of those that are not to be started again: a training that diverged, a trial that the user killed in NNI's page or
-            with nnictl, one that ran longer than maxTrialDuration.
+        reasons: trial id → the reason.
+        hopeless: ids of the trials that are not restarted: a training that diverged, a trial that the user killed in NNI's page or
+            with nnictl, or a trial that ran longer than maxTrialDuration.
     """
 
     def __init__(self) -> None:
@@ -61,7 +66,15 @@ class Failures:
         self.hopeless: set[str] = set()
 
     def learn(self, failed: Iterable[TrialRecord], manager: Manager) -> bool:
-        """Asks for the stderr of trials not seen before; whether one of them is hopeless."""
+        """Reads the stderr of failed trials not seen before.
+
+        Args:
+            failed: trials that ended without a result.
+            manager: the experiment's manager.
+
+        Returns:
+            Whether one of the new trials is hopeless.
+        """
         before = len(self.hopeless)
         for record in failed:
             if record.id not in self.reasons:
@@ -69,7 +82,7 @@ class Failures:
                 try:
                     stderr = manager.trial_file(record.id, 'stderr')
                 except requests.RequestException:
-                    stderr = ''  # some services bring no logs back
+                    stderr = ''  # some training services do not return logs
                 self.reasons[record.id] = ordered or reason(record.status, stderr)
                 if ordered or 'has diverged' in self.reasons[record.id]:
                     self.hopeless.add(record.id)
@@ -77,7 +90,7 @@ class Failures:
 
 
 def _ordered(trial_id: str, manager: Manager) -> str | None:
-    """Why the manager itself ended a trial, which only its log tells from a process that was killed; None if it did not."""
+    """Returns why the manager itself ended a trial; None if it did not. Only its log distinguishes this from a process that was killed."""
     try:
         log = manager.log('nnimanager.log')
     except requests.RequestException:

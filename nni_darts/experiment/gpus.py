@@ -1,7 +1,7 @@
-"""GPUs for each trial, without NNI's scheduler, which can take a machine down while none is free. Imports no torch.
+"""Assigns GPUs to trials without NNI's scheduler, which can exhaust a machine's memory while no GPU is free. Imports no torch.
 
-A GPU has as many places as trials may share it; a place is a file with a lock on it (flock). The kernel releases the lock when the trial
-ends, however it ends, so no GPU is ever lost to a trial that was killed.
+A GPU has one slot for each trial that may share it. A slot is a file that the trial locks with flock. The kernel releases the lock when
+the trial ends for whatever reason, so a trial that is killed never leaves a GPU occupied.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ POLL_SECONDS = 2.0
 
 
 def take_devices(recipe: Recipe, share: int, gpus: int, trials_per_gpu: int, say: Callable[[str], None]) -> None:
-    """Takes a trial's part of this machine: its GPUs, and threads. It must be called before torch is imported, which reads both.
+    """Takes a trial's share of this machine: GPUs and threads. Call it before torch is imported, because torch reads both on import.
 
     Args:
         recipe: all settings.
-        share: number of trials at a time among which the cores are divided.
-        gpus: how many a trial takes where there are some; 0 leaves them alone.
-        trials_per_gpu: how many trials share one.
-        say: called with what is taken.
+        share: number of concurrent trials among which the cores are divided.
+        gpus: number of GPUs that a trial takes if there are any; 0 takes none.
+        trials_per_gpu: number of trials that share a GPU.
+        say: called with a sentence about what was taken.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // share) if hasattr(os, 'sched_getaffinity') else None
     if threads and share > 1:
@@ -38,11 +38,15 @@ def take_devices(recipe: Recipe, share: int, gpus: int, trials_per_gpu: int, say
     if gpus and recipe.accelerator in ('auto', 'gpu'):
         claim_gpus(visible_gpus(), gpus, trials_per_gpu, say=say)
     else:
-        os.environ['CUDA_VISIBLE_DEVICES'] = ''  # torch would find them
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''  # otherwise torch would find the GPUs
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Names of the GPUs that a trial may use, as CUDA_VISIBLE_DEVICES takes them: all of the machine, or those that this variable lists."""
+    """Returns the names of the GPUs that a trial may use, as CUDA_VISIBLE_DEVICES takes them.
+
+    Args:
+        environment: if it has CUDA_VISIBLE_DEVICES, only the GPUs listed there count; otherwise all GPUs of the machine do.
+    """
     installed = _installed()
     given = environment.get('CUDA_VISIBLE_DEVICES')
     if given is None:
@@ -51,7 +55,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     for name in (part.strip() for part in given.split(',')):
         if name.isdigit():
             if int(name) >= len(installed):
-                break  # CUDA ignores what follows a number that stands for nothing, too
+                break  # CUDA, too, ignores everything after a number that names no GPU
             name = installed[int(name)]
         elif not name or name.startswith('-') or not installed:
             break
@@ -60,7 +64,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def _installed() -> list[str]:
-    """The UUIDs of the machine's NVIDIA GPUs: numbers mean different GPUs to different libraries."""
+    """Returns the UUIDs of the machine's NVIDIA GPUs. Index numbers would not do: different libraries number the GPUs differently."""
     import pynvml
 
     try:
@@ -82,34 +86,34 @@ def claim_gpus(
     folder: Path | None = None,
     poll_seconds: float = POLL_SECONDS,
 ) -> list[int]:
-    """Takes places on so many GPUs for the rest of this process, and sets ``CUDA_VISIBLE_DEVICES`` to them. It waits until all are free at
-    a time: what cannot be used yet is not kept from others.
+    """Claims slots on GPUs for the rest of this process, and sets ``CUDA_VISIBLE_DEVICES`` to these GPUs.
 
-    It must be called before torch is imported. Where there are no such GPUs nothing is changed.
+    It waits until enough GPUs are free at the same time, and holds none while it waits, so that other trials can use them. Call it
+    before torch is imported. Without GPUs it changes nothing.
 
     Args:
-        devices: names of the GPUs, as :func:`visible_gpus` gives them.
-        count: how many of them the trial computes on.
-        trials_per_gpu: how many trials share one.
-        say: called with a sentence when the trial has to wait, and with what it runs on.
-        folder: of the locks; one for all experiments of this machine unless given.
-        poll_seconds: how often a waiting trial looks.
+        devices: names of the GPUs, as :func:`visible_gpus` returns them.
+        count: number of GPUs that the trial computes on.
+        trials_per_gpu: number of trials that share a GPU.
+        say: called with a sentence when the trial has to wait, and with the GPUs that it runs on.
+        folder: folder of the locks; by default one that all experiments on this machine share.
+        poll_seconds: seconds between two attempts of a waiting trial.
 
     Returns:
-        The descriptors that hold the places until they are closed; none without a GPU.
+        The file descriptors that hold the slots until they are closed; empty without GPUs.
 
     Raises:
         InputError: if there are GPUs, but fewer than ``count``.
     """
     if not devices:
-        say('has no NVIDIA GPU to take')
+        say('found no NVIDIA GPU')
         return []
     if len(devices) < count:
-        raise InputError(f'the recipe has devices: {count}, but this trial may use {len(devices)} of the GPUs here')
+        raise InputError(f'the recipe has devices: {count}, but this trial may use only {len(devices)} GPUs here')
     folder = folder or Path(tempfile.gettempdir()) / 'nni-darts-gpus'
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o777)  # other users' trials take their places here, too
+        folder.chmod(0o777)  # trials of other users lock their slots here, too
     waiting = False
     while True:
         held = _places(devices, count, trials_per_gpu, folder)
@@ -123,14 +127,14 @@ def claim_gpus(
         if not waiting:
             waiting = True
             taken = len(devices) - len(held)
-            say(f'waits for {"a GPU" if count == 1 else f"{count} GPUs"}: {taken} of {len(devices)} taken, {trials_per_gpu} trials on each')
+            say(f'waits for {"a GPU" if count == 1 else f"{count} GPUs"}: {taken} of {len(devices)} taken, {trials_per_gpu} trials each')
         time.sleep(poll_seconds)
 
 
 def _places(devices: Sequence[str], count: int, trials_per_gpu: int, folder: Path) -> dict[str, int]:
-    """GPU → descriptor of a place on it that was free, for as many as there are up to ``count``."""
+    """Locks a free slot on each of up to ``count`` GPUs. Returns GPU → file descriptor of the lock."""
     held: dict[str, int] = {}
-    # The first place of every GPU, then the second: trials spread over the GPUs.
+    # All first slots come before all second slots, so that trials spread over the GPUs.
     for place in range(trials_per_gpu):
         for device in devices:
             if device not in held and len(held) < count:

@@ -1,4 +1,4 @@
-"""The jobs that are done, running or given up, read from the manager's list of trials."""
+"""The state of the jobs (done, running, given up), read from the manager's list of trials."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ __all__ = ['Ledger', 'Standing']
 
 @dataclass(frozen=True)
 class Standing:
-    """The jobs' state by key: final metrics, those at work, how often a trial ended without a result, those that did so too often.
+    """The state of all jobs.
 
-    ``failed`` are the trials that ended without one.
+    Attributes:
+        results: key of a job → its final metric.
+        busy: keys of the jobs that are running or about to run.
+        failures: key of a job → number of its trials that ended without a result.
+        given_up: keys of the jobs that failed too often.
+        failed: the trials that ended without a result.
     """
 
     results: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -27,19 +32,19 @@ class Standing:
 
 
 class Ledger:
-    """Remembers only what the manager's list cannot tell: what was handed to NNI and is not listed yet, and when an end was first seen.
+    """Keeps track of what the manager's list does not show: jobs submitted but not listed yet, and when a trial's end was first seen.
 
     Args:
-        max_retries: how often a job is started again after a trial ended without a result.
+        max_retries: how many times a job is restarted after a trial ended without a result.
         grace_seconds: how long after a trial's end its final metric may still arrive.
     """
 
     def __init__(self, max_retries: int, grace_seconds: float) -> None:
         self.max_retries = max_retries
         self.grace_seconds = grace_seconds
-        self._handed_over: dict[str, int] = {}  # key → how many trials of it were listed then
+        self._handed_over: dict[str, int] = {}  # key → number of its trials that were listed when it was handed over
         self._listed: Counter[str] = Counter()
-        self._ended: dict[str, float] = {}  # trial id → when it was first seen without a result
+        self._ended: dict[str, float] = {}  # trial id → when it was first seen to have ended without a result
 
     def submitted(self, key: str) -> None:
         """Notes that a job was handed to NNI."""
@@ -50,7 +55,13 @@ class Ledger:
         return frozenset(self._handed_over)
 
     def read(self, records: Sequence[TrialRecord], now: float, hopeless: Collection[str] = ()) -> Standing:
-        """Takes in the manager's list at a time in seconds. A job of which a trial is ``hopeless`` (ids) is not started again."""
+        """Reads the manager's list of trials.
+
+        Args:
+            records: the manager's list.
+            now: the present time, in seconds.
+            hopeless: ids of trials whose jobs are not restarted.
+        """
         records = [record for record in records if record.key]
         self._listed = Counter(record.key for record in records)
         self._handed_over = {key: count for key, count in self._handed_over.items() if self._listed[key] <= count}

@@ -1,5 +1,5 @@
-// Loaded into NNI's manager with NODE_OPTIONS=--require. NNI 3.0 listens on every interface, without authentication and without an
-// option to change that; a server that names no host listens on loopback instead. Nothing installed is patched.
+// Loaded into NNI's manager with NODE_OPTIONS=--require. NNI 3.0 listens on every interface without authentication, and has no option to
+// change that. With this file, a server that names no host listens on the loopback interface instead. No installed file is patched.
 'use strict';
 const net = require('net');
 const listen = net.Server.prototype.listen;

@@ -1,4 +1,4 @@
-"""The part of NNI's REST interface that the tuner, the trials and the command line read."""
+"""A client for the part of NNI's REST interface that the tuner, the trials and the command line use."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Kind = tuple[str, str]
 """Stage and strategy of a job."""
 
 TUNER_SINCE = 'tuner.txt'
-"""A file among the manager's logs: when a tuner was connected, in seconds since the epoch; a line for each, the last is at work."""
+"""A file among the manager's logs. Each line is a time at which a tuner connected, in seconds since the epoch; the last tuner is active."""
 
 ERROR = 'error.txt'
-"""A file among the manager's logs: why the tuner ended the experiment, in its own words."""
+"""A file among the manager's logs. It holds the reason why the tuner ended the experiment."""
 
 FINISHED = frozenset({'SUCCEEDED', 'FAILED', 'USER_CANCELED', 'SYS_CANCELED', 'EARLY_STOPPED'})
-"""States in which a trial does not run any more; whether it has a result is another matter."""
+"""Statuses of a trial that no longer runs, whether it has a result or not."""
 
 LIMITED = frozenset({'NO_MORE_TRIAL', 'DONE'})
-"""States in which the manager starts no more trials: its time or its number of trials is used up. DONE: none runs, either."""
+"""Statuses of a manager that starts no more trials because its time or its number of trials is used up. With DONE, none is running."""
 
 _TIMEOUT = 20
 _ATTEMPTS = 10
@@ -34,9 +34,14 @@ _ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial as the manager has it on record: what it was given, its state, the final metric it reported (or None).
+    """A trial as the manager lists it.
 
-    ``started`` and ``ended`` are in seconds since the epoch, None where the manager does not say.
+    Attributes:
+        id: NNI's identifier.
+        status: NNI's status, such as ``RUNNING``.
+        parameters: the trial's parameters.
+        metric: the final metric that it reported, or None.
+        started, ended: times in seconds since the epoch, or None if the manager does not report them.
     """
 
     id: str
@@ -48,25 +53,25 @@ class TrialRecord:
 
     @property
     def key(self) -> str:
-        """The key of its job; the metric's own word counts most."""
+        """The key of the trial's job. The key in the metric, if there is one, takes precedence over the key in the parameters."""
         return str((self.metric or {}).get('key') or self.parameters.get('key', ''))
 
     @property
     def kind(self) -> Kind:
-        """Stage and strategy of its job."""
+        """Stage and strategy of the trial's job."""
         return str(self.parameters['stage']), str(self.parameters['strategy'])
 
     @property
     def seconds(self) -> float | None:
-        """Seconds between start and end; None where the manager does not say."""
+        """Seconds between start and end; None if the manager does not report both."""
         return self.ended - self.started if self.started and self.ended else None
 
 
 class Manager:
-    """Client of one experiment's manager.
+    """A client for the manager of one experiment.
 
     Args:
-        address: ``host:port``, with NNI's url prefix behind it if it has one. Not a URL: NNI's JSON loses messages with ``//``.
+        address: ``host:port``, followed by NNI's URL prefix if any. It is no URL because NNI's JSON drops messages with ``//``.
 
     Every method raises ``requests.RequestException`` if the manager does not answer.
     """
@@ -74,8 +79,8 @@ class Manager:
     def __init__(self, address: str) -> None:
         self.address = address
         self._session = requests.Session()
-        self._session.trust_env = False  # no proxy lies between an experiment and its own parts
-        # The manager closes connections that have been idle for five seconds, often just when the tuner asks again: none is kept.
+        self._session.trust_env = False  # no proxy is needed between the parts of an experiment
+        # The manager closes connections that are idle for five seconds, often just when the tuner sends a request, so none is kept open.
         self._session.headers['Connection'] = 'close'
 
     def _root(self) -> str:
@@ -91,11 +96,11 @@ class Manager:
         return response.json()
 
     def experiment(self) -> dict[str, Any]:
-        """The experiment's profile; its configuration is under ``params``."""
+        """Returns the experiment's profile; its configuration is under ``params``."""
         return self._get('experiment')
 
     def status(self) -> str:
-        """RUNNING, DONE, ERROR, …"""
+        """Returns the status of the experiment: RUNNING, DONE, ERROR, …"""
         return str(self._get('check-status')['status'])
 
     def errors(self) -> list[str]:
@@ -103,26 +108,26 @@ class Manager:
         return [str(error) for error in self._get('check-status').get('errors', [])]
 
     def trials(self) -> list[TrialRecord]:
-        """All trials on record."""
+        """Returns all trials that the manager lists."""
         return [record for record in map(_record, self._get('trial-jobs')) if record is not None]
 
     def trial(self, trial_id: str) -> dict[str, Any] | None:
-        """Returns a trial's parameters: NNI's record with ``parameter_id`` and ``parameters``; None while there is none."""
+        """Returns NNI's record of a trial's parameters, with ``parameter_id`` and ``parameters``; None if there is no record yet."""
         return _given(self._get(f'trial-jobs/{trial_id}'))
 
     def reported(self, trial_id: str) -> tuple[list[Any], bool]:
         """Returns a trial's intermediate results so far, and whether its final result has arrived.
 
-        The list of trials shows a final metric only once the trial has ended.
+        NNI's list of trials does not show a final metric before the trial has ended.
         """
         entries = self._get(f'metric-data/{trial_id}')
         return [_value(entry) for entry in entries if entry['type'] == 'PERIODICAL'], any(entry['type'] == 'FINAL' for entry in entries)
 
     def trial_file(self, trial_id: str, name: str) -> str:
-        """Returns what a trial on this machine has written.
+        """Returns the text of a file that a trial on this machine has written.
 
         Args:
-            trial_id: of the trial.
+            trial_id: id of the trial.
             name: ``trial.log``, ``stdout`` or ``stderr``.
         """
         response = self._session.get(self._url(f'trial-file/{trial_id}/{name}'), timeout=_TIMEOUT)
@@ -130,14 +135,14 @@ class Manager:
         return response.content.decode('utf-8', 'replace')
 
     def tuner_since(self) -> float:
-        """When the tuner was connected, in seconds since the epoch; 0 if no tuner ever was."""
+        """Returns when the tuner connected, in seconds since the epoch; 0 if no tuner has connected."""
         try:
             return float(self.log(TUNER_SINCE).splitlines()[-1])
         except (ValueError, IndexError):
             return 0.0
 
     def log(self, name: str) -> str:
-        """The text of a file among the manager's logs; '' if there is none."""
+        """Returns the text of a file among the manager's logs; an empty string if there is no such file."""
         response = self._session.get(self._root() + f'logs/{name}', timeout=_TIMEOUT)
         found = response.ok and not response.headers.get('Content-Type', '').startswith('text/html')  # NNI's page: there is no such file
         return response.content.decode('utf-8', 'replace') if found else ''
@@ -149,7 +154,7 @@ class Manager:
         length, and the file is read again.
 
         Raises:
-            requests.RequestException: if the manager does not answer, or never with a whole document.
+            requests.RequestException: if the manager does not answer, or does not return the whole document in any attempt.
         """
         for _ in range(_ATTEMPTS):
             with suppress(ValueError, requests.exceptions.ChunkedEncodingError):
@@ -157,7 +162,11 @@ class Manager:
         raise requests.exceptions.InvalidJSONError(f'{name} could not be read as a whole in {_ATTEMPTS} attempts')
 
     def finish(self, submitted: int) -> None:
-        """Ends the experiment once the submitted trials are through: NNI ends only when a maximum number of trials is reached."""
+        """Ends the experiment once the submitted trials have ended, by setting the maximum number of trials: NNI ends in no other way.
+
+        Args:
+            submitted: number of trials submitted so far.
+        """
         response = self._session.put(
             self._url('experiment'),
             params={'update_type': 'MAX_TRIAL_NUM'},
@@ -168,14 +177,14 @@ class Manager:
 
 
 def bypass_proxy(*hosts: str) -> None:
-    """Has this process, and those that it starts, talk to this machine and to the given hosts directly, whatever proxy is set."""
+    """Makes this process and its child processes connect to this machine and to the given hosts directly, without a proxy."""
     for name in ('no_proxy', 'NO_PROXY'):
         known = [host for host in os.environ.get(name, '').split(',') if host]
         os.environ[name] = ','.join(dict.fromkeys([*known, 'localhost', '127.0.0.1', *hosts]))
 
 
 def tuner_starts(path: Path) -> list[float]:
-    """Returns the contents of ``TUNER_SINCE``; nothing if there is no such file."""
+    """Returns the times in the file ``TUNER_SINCE``; an empty list if there is no such file."""
     return [float(line) for line in path.read_text('utf-8').split()] if path.exists() else []
 
 
@@ -185,7 +194,7 @@ def _given(job: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _value(entry: dict[str, Any]) -> Any:
-    """A metric's value, which NNI wraps in JSON twice."""
+    """Returns a metric's value, which NNI encodes as JSON twice."""
     value = json.loads(entry['data'])
     return json.loads(value) if isinstance(value, str) else value
 

@@ -1,4 +1,4 @@
-"""Starts, stops and resumes experiments with nnictl, with the manager on loopback only, and corrects nnictl's shortcomings."""
+"""Starts, stops and resumes experiments with nnictl, keeps the manager on the loopback interface, and works around faults of nnictl."""
 
 from __future__ import annotations
 
@@ -38,15 +38,18 @@ __all__ = [
 _ATTEMPTS = 3
 _READS = 20
 _PAUSE_SECONDS = 2
-"""Before nnictl is called again: it has killed the manager that was late, whose port is then free."""
+"""Pause before nnictl is called again. By then nnictl has killed the manager that was late, and the port is free."""
 _LATE = ('Max retries exceeded', 'timed out', 'Connection refused', 'Connection aborted', 'Connection reset')
-"""The message of nnictl's HTTP library about a manager that does not answer within about five seconds."""
+"""Messages of nnictl's HTTP library when a manager does not answer within about five seconds."""
 _TUNER_SECONDS = 14
-"""NNI gives the tuner ten seconds to connect, and says so a little later."""
+"""NNI gives the tuner ten seconds to connect, and reports a failure a little later."""
 
 
 def create(experiment: Path, port: int) -> str:
-    """Starts the experiment of a file; its id.
+    """Starts the experiment that a file describes.
+
+    Returns:
+        The experiment's id.
 
     Raises:
         InputError: if nnictl did not start it.
@@ -62,10 +65,10 @@ def create(experiment: Path, port: int) -> str:
 
 
 def resume(identifier: str, port: int) -> None:
-    """Goes on with an experiment that was stopped or ended in error, or whose manager or tuner is gone.
+    """Resumes an experiment that was stopped or ended in error, or whose manager or tuner has died.
 
     Raises:
-        InputError: if NNI knows no such experiment, it is running, the port is in use, or nnictl did not resume it.
+        InputError: if NNI does not know the experiment, it is running, the port is in use, or nnictl did not resume it.
     """
     check_known(identifier)
     running_at = forget_dead_manager(identifier)
@@ -81,10 +84,13 @@ def resume(identifier: str, port: int) -> None:
 
 
 def stop(identifier: str) -> bool:
-    """Ends an experiment, which can be resumed; whether it was running.
+    """Stops an experiment, which can be resumed later.
+
+    Returns:
+        Whether the experiment was running.
 
     Raises:
-        InputError: if NNI knows no such experiment, or nnictl did not stop it.
+        InputError: if NNI does not know the experiment, or nnictl did not stop it.
     """
     check_known(identifier)
     if forget_dead_manager(identifier) is None:
@@ -96,7 +102,10 @@ def stop(identifier: str) -> bool:
 
 
 def check_home() -> None:
-    """Raises InputError where NNI cannot keep its experiments, or its list of them is damaged; nnictl would end with a traceback."""
+    """Raises InputError if NNI cannot write to its folder of experiments or its list of experiments is damaged.
+
+    In either case nnictl would end with a traceback.
+    """
     home = _home()
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -104,7 +113,7 @@ def check_home() -> None:
             pass
     except OSError as error:
         raise InputError(
-            f'cannot write into {home}, where NNI keeps its experiments: {error.strerror}; set HOME to a folder that can be written into.'
+            f'cannot write into {home}, where NNI keeps its experiments: {error.strerror}; set HOME to a writable folder.'
         ) from None
     listed()
 
@@ -117,7 +126,7 @@ def check_port(port: int) -> None:
 
 
 def check_known(identifier: str, home: Path | None = None) -> None:
-    """Raises InputError unless the experiment is in NNI's list, which is in ``home`` or the user's ``nni-experiments``."""
+    """Raises InputError if the experiment is not in NNI's list in ``home``, by default the user's ``nni-experiments``."""
     known = listed(home)
     if identifier not in known:
         hint = did_you_mean(identifier, known)
@@ -125,15 +134,18 @@ def check_known(identifier: str, home: Path | None = None) -> None:
 
 
 def listed(home: Path | None = None) -> dict[str, dict[str, Any]]:
-    """NNI's list of experiments: id → what NNI keeps of it. Read without NNI, which takes longer to import than a refusal may.
+    """Reads NNI's list of experiments, without NNI, which is slow to import.
 
-    Entries that are damaged are left out, and so is what is damaged in an entry.
+    Damaged entries and damaged fields of an entry are left out.
 
     Args:
-        home: the folder of the list, if not the user's ``nni-experiments``.
+        home: folder of the list; by default the user's ``nni-experiments``.
+
+    Returns:
+        Id of an experiment → NNI's entry for it.
 
     Raises:
-        InputError: if the list itself is damaged. NNI would take it for an empty one, and overwrite it.
+        InputError: if the list itself is damaged. NNI would treat it as empty and overwrite it.
     """
     path = (home or _home()) / '.experiment'
     found: Any = None
@@ -145,32 +157,32 @@ def listed(home: Path | None = None) -> dict[str, dict[str, Any]]:
             if text.strip():
                 found = json.loads(text)
                 break
-            found = {}  # if it stays empty
+            found = {}  # used if the file stays empty
         except ValueError:
             found = None
         time.sleep(0.05)  # NNI empties the file before it writes it
     if not isinstance(found, dict):
         raise InputError(
-            f"NNI's list of experiments, {path}, is damaged: it holds no JSON object; repair it, or move it away, and NNI begins a new one."
+            f"NNI's list of experiments, {path}, is damaged: it holds no JSON object; repair it, or move it away and NNI starts a new one."
         )
     return {identifier: _sound(entry) for identifier, entry in found.items() if isinstance(entry, dict)}
 
 
 _NUMBERS = {'port': int, 'pid': int, 'startTime': (int, float)}
 _FIELDS: dict[str, Any] = {**_NUMBERS, 'status': str, 'experimentName': str, 'logDir': str, 'tag': list}
-"""Fields of an entry in NNI's list that are read, and their types."""
+"""The fields that are read from an entry in NNI's list, with their types."""
 
 
 def _sound(entry: dict[str, Any]) -> dict[str, Any]:
-    """Returns an entry of NNI's list without fields of a wrong type. None, which NNI writes, stays."""
+    """Returns an entry of NNI's list without fields of a wrong type. It keeps None, which NNI writes."""
     return {name: value for name, value in entry.items() if value is None or isinstance(value, _FIELDS.get(name, object))}
 
 
 @contextmanager
 def _port_to_oneself(port: int) -> Iterator[None]:
-    """Keeps other commands of this user from starting a manager on the port meanwhile.
+    """Prevents other commands of this user from starting a manager on the port within the block.
 
-    Two managers that are started on one port at the same moment find it free, and nnictl takes the one that got it for the other.
+    Two managers started on one port at the same moment both find it free, and nnictl then mistakes one for the other.
 
     Raises:
         InputError: if the port is in use, or another command is starting a manager on it.
@@ -186,18 +198,18 @@ def _port_to_oneself(port: int) -> Iterator[None]:
 
 
 def _check_own(port: int, identifier: str) -> None:
-    """Raises InputError if the manager that answers on the port is that of another experiment, such as one of another user."""
+    """Raises InputError if the manager that answers on the port belongs to another experiment, such as one of another user."""
     try:
         found = str(Manager(f'localhost:{port}').experiment().get('id'))
     except (requests.RequestException, AttributeError):
-        return  # whether it works is seen later
+        return  # a later check finds out whether the manager works
     if found != identifier:
         forget_dead_manager(identifier)
         raise InputError(f'experiment {found} was started on port {port} at the same moment; choose another port with --port.')
 
 
 def _works(identifier: str, port: int) -> bool:
-    """Whether the tuner of an experiment whose manager is at work is there, too, and has not ended it in error."""
+    """Returns whether an experiment whose manager is running also has a tuner, and the tuner has not ended it in error."""
     try:
         status = Manager(f'localhost:{port}').status()
     except requests.RequestException:
@@ -210,24 +222,31 @@ def _home() -> Path:
 
 
 def _note_stopped(identifier: str, home: Path | None) -> None:
-    """Writes into NNI's list that an experiment is stopped."""
+    """Marks an experiment as stopped in NNI's list."""
     from nni.tools.nnictl.config_utils import Experiments
 
     (Experiments(str(home)) if home else Experiments()).update_experiment(identifier, 'status', 'STOPPED')
 
 
 def _start(action: str, *arguments: str) -> str:
-    """Has nnictl create or resume an experiment, again where the manager was late; what it printed.
+    """Runs nnictl create or nnictl resume, several times if the manager is slow to answer.
+
+    Args:
+        action: ``create`` or ``resume``.
+        arguments: the remaining arguments of nnictl.
+
+    Returns:
+        The output of nnictl.
 
     Raises:
-        InputError: if it failed.
+        InputError: if nnictl failed.
     """
     said = ''
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE_SECONDS)
             if action == 'resume':
-                forget_dead_manager(arguments[0])  # the late one stands in NNI's list
+                forget_dead_manager(arguments[0])  # NNI's list still names the manager that was late
         done = _nnictl(action, *arguments)
         said = done.stdout + done.stderr
         if not done.returncode and 'ERROR' not in done.stdout:
@@ -235,55 +254,61 @@ def _start(action: str, *arguments: str) -> str:
         if not any(text in said for text in _LATE):
             raise InputError(f'nnictl {action} failed: {_complaint(said)}')
     identifier = _identifier(said)
-    log = f'; if it is not, {_home() / identifier / "log" / "nnictl_stderr.log"} says why' if identifier else ''
+    log = f'; if it is not busy, {_home() / identifier / "log" / "nnictl_stderr.log"} says why' if identifier else ''
     raise InputError(
         f"NNI's manager did not answer in time, {_ATTEMPTS} times in a row: this machine is too busy; try again when it has less to do{log}"
     )
 
 
 def _identifier(said: str) -> str | None:
-    """The experiment that nnictl names in what it printed."""
+    """Returns the id of the experiment that nnictl's output names; None if it names none."""
     found = re.search(r'Experiment ID: (?:\x1b\[\d*m)?(\w+)', said)
     return found.group(1) if found else None
 
 
 def forget_dead_manager(identifier: str, home: Path | None = None) -> int | None:
-    """Has NNI's list of experiments say that one is stopped if its manager is gone.
+    """Marks an experiment as stopped in NNI's list if its manager has died.
 
-    nnictl resumes no other, and takes for the manager whatever has its process number: a process that was killed and whose parent has
-    not asked for its end (without an init in a container, for ever), or another that got the number since.
+    nnictl only resumes experiments that are marked as stopped. It takes any process with the manager's process id for the manager: a
+    zombie (in a container without an init process, it stays forever), or another process that has been given the same id.
 
     Args:
-        home: where the list is, if not in the user's ``nni-experiments``.
+        identifier: id of the experiment.
+        home: folder of the list; by default the user's ``nni-experiments``.
 
     Returns:
-        The port of a manager that is at work.
+        The port of the manager if it is running; 0 if its port is unknown; None if it is not running.
     """
     known = listed(home).get(identifier)
     if known is None or known.get('status') == 'STOPPED':
         return None
     if is_manager(known.get('pid'), identifier):
-        return known.get('port') or 0  # a damaged entry does not say it
+        return known.get('port') or 0  # a damaged entry has no port
     _note_stopped(identifier, home)
     return None
 
 
 def is_manager(pid: int | None, identifier: str) -> bool:
-    """Whether a process is the manager of an experiment: another process may have its number by now, or a dead one still have it."""
+    """Returns whether a process is the manager of an experiment. Another process may have its id by now, or it may be a zombie."""
     try:
         process = psutil.Process(pid) if pid else None
         return process is not None and process.status() != psutil.STATUS_ZOMBIE and identifier in process.cmdline()
     except (psutil.Error, ValueError, OverflowError):
-        return False  # gone, or another user's, or no number that a process can have
+        return False  # the process has ended or belongs to another user, or the number cannot be a process id
 
 
 def has_tuner_at_last(identifier: str, port: int, since: float) -> bool:
-    """Whether the tuner of an experiment that was started at that time works, if need be after further starts.
+    """Returns whether the tuner of an experiment works, after restarting the experiment if necessary.
 
-    On a busy machine the tuner can miss the ten seconds that NNI gives it. What was done is kept.
+    On a busy machine the tuner may not connect within the ten seconds that NNI allows. A restart keeps all finished work.
+
+    Args:
+        identifier: id of the experiment.
+        port: port of its manager.
+        since: when the experiment was started, in seconds since the epoch.
 
     Raises:
-        InputError: if nnictl did not start it again.
+        InputError: if nnictl did not restart the experiment.
     """
     for _ in range(_ATTEMPTS):
         if _has_tuner(port, since):
@@ -296,17 +321,17 @@ def has_tuner_at_last(identifier: str, port: int, since: float) -> bool:
 
 
 def _nnictl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs nnictl; a manager that it starts listens on loopback only."""
-    bypass_proxy()  # NNI's own parts inherit it: nnictl, the manager, the tuner, the trials
+    """Runs nnictl. A manager that it starts listens on the loopback interface only."""
+    bypass_proxy()  # nnictl, the manager, the tuner and the trials inherit this setting
     script = resources.files('nni_darts.experiment').joinpath('loopback.cjs')
     options = f'{os.environ.get("NODE_OPTIONS", "")} --require "{script}"'.strip()
     environment = {**os.environ, 'NODE_OPTIONS': options, 'PYTHONWARNINGS': 'ignore'}
-    # The manager stays when this command is over, and must not keep the user's terminal open.
+    # The manager keeps running after this command ends, and must not keep the user's terminal open.
     return subprocess.run(['nnictl', *arguments], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
 def _has_tuner(port: int, since: float) -> bool:
-    """Whether the tuner of an experiment that was started then has connected to the manager."""
+    """Returns whether the tuner of an experiment started at ``since`` has connected to the manager."""
     manager = Manager(f'localhost:{port}')
     for _ in range(_TUNER_SECONDS):
         time.sleep(1)
@@ -317,11 +342,11 @@ def _has_tuner(port: int, since: float) -> bool:
                 break
         except requests.RequestException:
             pass
-    return True  # where it has not said so within the time, nothing has gone wrong either
+    return True  # without an error message within the time limit, assume that the tuner is connected
 
 
 def _end_tuner(identifier: str) -> None:
-    """Ends a tuner that came too late. NNI leaves it behind, and it would fight with the next one for the connection to the manager."""
+    """Ends a tuner that connected too late. NNI leaves it running, and it would compete with the next tuner for the connection."""
     for process in _tuners(identifier):
         try:
             process.kill()
@@ -336,13 +361,13 @@ def _tuners(identifier: str) -> Iterator[psutil.Process]:
         try:
             mine = '--exp_params' in process.cmdline() and f'/{identifier}/' in process.environ().get('NNI_LOG_DIRECTORY', '')
         except psutil.Error:
-            continue  # another user's, or gone
+            continue  # the process belongs to another user or has ended
         if mine:
             yield process
 
 
 def _complaint(text: str) -> str:
-    """The line of nnictl's output that says what is wrong."""
+    """Returns the line of nnictl's output that says what is wrong."""
     lines = [line.strip() for line in re.sub(r'\x1b\[\d*m', '', text).splitlines() if line.strip()]
     own = next((line.partition('ERROR: ')[2] for line in lines if 'ERROR: ' in line), None)
     return own or next((line for line in reversed(lines) if 'error' in line.lower()), lines[-1] if lines else 'it printed nothing')

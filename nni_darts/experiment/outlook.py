@@ -1,4 +1,4 @@
-"""How far a running experiment is, and how long it will still take: read from its manager. Imports no torch."""
+"""The progress of a running experiment and its remaining time, read from its manager. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ __all__ = ['Observer', 'Outlook', 'RunningTrial', 'Work', 'seconds_left']
 
 @dataclass(frozen=True)
 class RunningTrial:
-    """A trial at work.
+    """A running trial.
 
     Attributes:
-        key: of its job, such as ``search darts-2nd 1``.
+        key: key of its job, such as ``search darts-2nd 1``.
         metric: the metric of its recipe.
         elapsed: seconds since it was started.
-        epoch, of: epochs that are finished, and that there will be; 0 before the first one is.
-        value: its latest metric, of validation if ``validated``, else of training; None before the first epoch.
+        epoch: number of finished epochs.
+        of: total number of epochs; 0 before the first epoch is finished.
+        value: its latest metric, on validation data if ``validated``, else on training data; None before the first epoch is finished.
         left: seconds until its last epoch is finished; None if that is not known yet.
-        activity: before the first epoch, long work that it says is under way, and about how long that takes; '' if there is none.
+        activity: the lengthy task that it reports before the first epoch, with its approximate duration; '' if there is none.
 
     Example:
         >>> RunningTrial('search darts-2nd 1', ACCURACY, elapsed=40.0, epoch=3, of=8, value=0.92, left=25.0).epoch
@@ -51,17 +52,17 @@ class RunningTrial:
 
 @dataclass(frozen=True)
 class Outlook:
-    """An experiment at one moment.
+    """The state of an experiment at one moment.
 
     Attributes:
         at: that moment, in seconds of ``time.monotonic``.
-        running: trials at work.
-        finished: trials that do not run any more, with a result or without one.
+        running: the running trials.
+        finished: trials that no longer run, with or without a result.
         done: number of jobs with a result.
         given_up: number of jobs that failed too often.
-        expected: number of jobs that there will have been in the end; 0 if the tuner has not said so yet.
-        left: seconds until the end of the experiment; None if nothing is known yet to go by.
-        plan: how it was planned into a time, in words; '' without one.
+        expected: total number of jobs at the end of the experiment; 0 if the tuner has not reported it yet.
+        left: seconds until the end of the experiment; None if there is nothing yet to estimate it from.
+        plan: a sentence about the plan for an experiment with a time limit; '' if it has none.
 
     Example:
         >>> Outlook(at=0.0, done=3, expected=10).running
@@ -80,14 +81,14 @@ class Outlook:
 
 @dataclass(frozen=True)
 class Work:
-    """The jobs of an experiment with their known durations.
+    """The jobs of an experiment and the durations known so far.
 
     Attributes:
         pending: stage and strategy → number of jobs that have not been started.
-        taken: stage and strategy → seconds of trials, those that ended and those whose end can be foreseen.
-        running: (stage and strategy, seconds elapsed, seconds left or None) of the trials at work.
+        taken: stage and strategy → durations of trials in seconds, measured or, for running trials, estimated.
+        running: (stage and strategy, seconds elapsed, seconds left or None) of each running trial.
         epochs: stage → epochs in the recipe.
-        concurrency: number of trials at a time.
+        concurrency: number of concurrent trials.
 
     Example:
         >>> work = Work({('select', 'random'): 4}, {('select', 'random'): [10.0]}, (), {'select': 8}, concurrency=2)
@@ -102,7 +103,11 @@ class Work:
     concurrency: int
 
     def cost(self, kind: Kind) -> float | None:
-        """Seconds of a job: as others of its stage and strategy took, or others of its stage, or of another stage for each epoch."""
+        """Returns the estimated seconds of a job; None if nothing is known yet.
+
+        The estimate is the mean over jobs of the same stage and strategy, or else over jobs of the same stage, or else it follows from
+        the duration of an epoch in other stages.
+        """
         stage, _ = kind
         of_stage: dict[str, list[float]] = {}
         for (other, _), seconds in self.taken.items():
@@ -115,9 +120,9 @@ class Work:
 
 
 def seconds_left(work: Work) -> float | None:
-    """Seconds until all work is done; None if nothing is known yet to go by.
+    """Returns the estimated seconds until all work is done; None if there is nothing yet to estimate them from.
 
-    Work is spread evenly over the trials at a time, but a strategy's stages follow each other.
+    The work is assumed to be spread evenly over the concurrent trials, but the stages of a strategy follow each other.
     """
     total, longest = 0.0, 0.0
     for kind, elapsed, left in work.running:
@@ -140,10 +145,10 @@ def seconds_left(work: Work) -> float | None:
 
 
 class Observer:
-    """Reads the state of an experiment again and again, gently: two requests, and one or two for each running trial.
+    """Reads the state of an experiment repeatedly, with two requests each time, and one or two more for each running trial.
 
     Args:
-        manager: of the experiment.
+        manager: manager of the experiment.
 
     Example:
         >>> Observer(Manager('localhost:8080')).look().expected
@@ -153,12 +158,12 @@ class Observer:
     def __init__(self, manager: Manager) -> None:
         self._manager = manager
         self._concurrency = 0
-        self._local = False  # whether NNI hands out what trials have written
-        self._metric: Metric | None = None  # that of all trials
-        self._reported: dict[str, tuple[int, float]] = {}  # trial id → epochs, and when it was first seen to have them
+        self._local = False  # whether NNI serves the files that trials have written
+        self._metric: Metric | None = None  # the metric of all trials
+        self._reported: dict[str, tuple[int, float]] = {}  # trial id → number of epochs, and when it was first seen
 
     def look(self) -> Outlook:
-        """The state of the experiment now.
+        """Returns the present state of the experiment.
 
         Raises:
             requests.RequestException: if the manager does not answer.
@@ -209,7 +214,7 @@ class Observer:
         return self._metric
 
     def _activity(self, record: TrialRecord) -> str:
-        """Returns the long work that a trial without epochs says is under way; '' if there is none, or it is on another machine."""
+        """Returns the lengthy task that a trial without epochs reports; '' if there is none, or the trial is on another machine."""
         if not self._local:
             return ''
         try:
@@ -230,11 +235,11 @@ class Observer:
         if self._reported.get(record.id, (0, 0.0))[0] != last['epoch']:
             self._reported[record.id] = last['epoch'], now
         waited = now - self._reported[record.id][1]
-        recent = fmean(value['seconds'] for value in epochs[1:][-3:] or epochs)  # the first one builds kernels and times executors
+        recent = fmean(value['seconds'] for value in epochs[1:][-3:] or epochs)  # the first epoch builds kernels and times executors
         left = max(0.0, recent * (last['of'] - last['epoch']) - min(waited, recent))
         validated = metric.of(last, 'valid') is not None
         return RunningTrial(record.key, metric, elapsed, last['epoch'], last['of'], last['default'], validated, left)
 
 
 _ANNOUNCED = re.compile(r'PRINT (?P<activity>\S.*, about \d.*)$')
-"""The last line of a trial's log while long work is under way that cannot be counted (``activity_line``)."""
+"""The last line of a trial's log during a lengthy task whose progress cannot be measured (see ``activity_line``)."""

@@ -1,8 +1,8 @@
-"""The pages of an experiment under NNI's ``/logs/``: the summary, one for each search and training as it happens, and one that opens
-NNI's list of trials.
+"""The pages of an experiment under NNI's ``/logs/``: the summary, one for each search and training, which is updated while it runs, and
+one that opens NNI's list of trials.
 
-What a page shows is read from its trial's intermediate results, so it makes no difference on which machine the trial runs. Of a training
-on this machine it is read from the trial's output folder, where there is more: what was taken for what, and pictures of mistakes.
+Pages are built from the trials' intermediate results, so it does not matter on which machine a trial runs. The page of a training on
+this machine is built from the trial's output folder, which also has the confusion matrix and pictures of misclassified images.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ __all__ = ['Pages', 'page_name']
 _logger = logging.getLogger(__name__)
 
 _LOCAL_TRIALS = Path('environments', 'local-env', 'trials')
-"""Where the output folders of trials on this machine are, in the experiment's folder."""
+"""The folder, inside the experiment's folder, that has the output folders of trials on this machine."""
 
 
 class Pages:
     """Keeps the pages in a folder up to date.
 
     Args:
-        folder: what NNI serves under ``/logs/``.
-        manager: where the trials' results are.
+        folder: the folder that NNI serves under ``/logs/``.
+        manager: the manager from which the trials' results are read.
 
     Example:
         ``Pages(Path(os.environ['NNI_LOG_DIRECTORY']), manager).begin(protocol)``
@@ -49,11 +49,11 @@ class Pages:
     def __init__(self, folder: Path, manager: Manager) -> None:
         self._folder = folder
         self._manager = manager
-        self._finished: set[str] = set()  # ids of trials whose page does not change any more
-        self._epochs: dict[str, list[dict[str, Any]]] = {}  # trial id → the numbers of its epochs
+        self._finished: set[str] = set()  # ids of trials whose page is final
+        self._epochs: dict[str, list[dict[str, Any]]] = {}  # trial id → the measurements of its epochs
 
     def begin(self, protocol: Protocol) -> None:
-        """Writes the page that opens NNI's list of trials, which shows nothing of the results itself."""
+        """Writes the page that opens NNI's list of trials. That page shows no results itself."""
         self._guarded('trials', lambda: write_trials(self._folder, protocol.recipe.metric, PAGE))
 
     def update(
@@ -67,11 +67,11 @@ class Pages:
         over: bool,
         plan: str = '',
     ) -> None:
-        """Writes what has changed. A page that cannot be written takes nothing else with it: pages are not what an experiment is for.
+        """Writes the pages that have changed. A page that cannot be written is skipped with a warning, so that the experiment continues.
 
-        Arguments as for :func:`summarize`.
+        The arguments are those of :func:`summarize`.
         """
-        latest = {record.key: record for record in records if record.key}  # of a job that was started again the last trial
+        latest = {record.key: record for record in records if record.key}  # the last trial of a job that was restarted
         known = [job for job in jobs if job.key in latest]
         for job in known:
             record, result = latest[job.key], standing.results.get(job.key)
@@ -88,7 +88,7 @@ class Pages:
         )
 
     def _write(self, protocol: Protocol, job: Job, trial_id: str, result: Mapping[str, Any] | None) -> None:
-        """Writes the page of one trial, with its result if it has one."""
+        """Writes the page of one trial, including its result if it has one."""
         reported, _ = self._manager.reported(trial_id)
         measured = [unpack(value) for value in reported if isinstance(value, Mapping)]
         self._epochs[trial_id] = _numbers(measured)
@@ -106,10 +106,14 @@ class Pages:
             self._finished.add(trial_id)
 
     def _local_training(self, trial_id: str, *, over: bool) -> dict[str, Any] | None:
-        """Reads the page's data from the output folder of a trial on this machine.
+        """Reads the data of a training's page from the output folder of a trial on this machine.
+
+        Args:
+            trial_id: id of the trial.
+            over: whether the training has ended.
 
         Returns:
-            None where there is no such file, or the training is over and the file does not say so.
+            The page's data; None if there is no such file, or if the training has ended but the file does not say so yet.
         """
         path = self._folder.parent / _LOCAL_TRIALS / trial_id / f'{TRAINING}.json'
         if not path.is_file():
@@ -135,12 +139,12 @@ def _result(protocol: Protocol, job: Job, result: Mapping[str, Any] | None) -> d
         return None
     metric, found = protocol.recipe.metric, dict(result)
     default = found.pop('default')
-    # Where a recipe holds nothing out, the default is the test's.
+    # If a recipe holds out no data, the default metric is measured on test data.
     return found if metric.of(found, 'test') == default else {**found, f'valid_{metric.name}': default}
 
 
 def _numbers(measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the numbers of each epoch, in order; of an epoch that was reported twice the later ones."""
+    """Returns the measurements of each epoch, in order. If an epoch was reported twice, the later measurements count."""
     by_epoch = {record['epoch']: record for record in measured if 'epoch' in record}
     return [
         {name: value for name, value in record.items() if isinstance(value, (int, float)) and name != 'default'}

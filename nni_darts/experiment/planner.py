@@ -1,6 +1,6 @@
-"""Plans an experiment to fit its time: has a few steps timed before the first trial, and plans again before the first retraining.
+"""Plans an experiment to fit a time limit: times a few steps before the first trial, and plans again before the first retraining.
 
-What was planned lies in ``plan.json`` among the manager's logs, so that a resumed experiment keeps to it.
+The plan is kept in ``plan.json`` among the manager's logs, so that a resumed experiment follows it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ __all__ = ['PLAN', 'Planner', 'experiment_seconds']
 
 PLAN = 'plan.json'
 LOG = 'planning.log'
-TIMING = 'A few steps of each stage are being timed, to plan the experiment into its time.'
+TIMING = 'A few steps of each stage are being timed, to fit the experiment into its time limit.'
 
 
 def experiment_seconds(value: Any) -> float | None:
-    """Reads NNI's ``maxExperimentDuration``: seconds, or a text such as ``2h``; None for no limit."""
+    """Reads NNI's ``maxExperimentDuration``, which is a number of seconds or a string such as ``2h``; None stands for no limit."""
     if not value:
         return None
     return float(value) if isinstance(value, (int, float)) else parse_duration(str(value), 'maxExperimentDuration')
@@ -44,18 +44,18 @@ class Planner:
     """Decides how many epochs the stages of an experiment get.
 
     Args:
-        folder: for the plan: that of the manager's logs.
-        recipe: as it was given.
-        limit: the time of the whole experiment, in seconds.
-        where: the key that gives it.
-        lenient: whether an experiment that cannot end in time is run as it is, up to NNI's own limit, instead of being refused.
-        concurrency: trials at a time.
-        surroundings: ``gpus``, ``trials_per_gpu`` and ``stall_minutes`` of trials.
+        folder: folder of the manager's logs, which gets the plan.
+        recipe: the unchanged recipe.
+        limit: time limit of the whole experiment, in seconds.
+        where: the key that sets the limit, for messages.
+        lenient: whether an experiment that cannot end in time runs unchanged up to NNI's own limit instead of being refused.
+        concurrency: number of concurrent trials.
+        surroundings: ``gpus``, ``trials_per_gpu`` and ``stall_minutes`` of the trials.
 
     Attributes:
-        timetable: what is planned by now; None until the steps are timed.
-        sentence: the same in words.
-        settled: whether nothing is left to plan.
+        timetable: the plan so far; None until the steps are timed.
+        sentence: the plan in words.
+        settled: whether the plan is complete.
 
     Example:
         ``Planner(Path('log'), recipe, 7200.0, 'classArgs.time', concurrency=2, surroundings=surroundings)``
@@ -77,7 +77,7 @@ class Planner:
         self._surroundings = surroundings
         self._workers: list[subprocess.Popen[str]] = []
         self._courses: dict[Kind, Course] = {}
-        self.settled = False  # the length of retraining, too
+        self.settled = False  # whether the length of retraining is planned, too
         self.timetable: Timetable | None = None
         self.sentence = TIMING
         self._read()
@@ -86,14 +86,14 @@ class Planner:
         """Takes the next step of planning, if there is one.
 
         Args:
-            protocol: what is compared, with the recipe as it was given.
+            protocol: the protocol with the unchanged recipe.
             standing: the state of the jobs.
             records: the trials.
             elapsed: seconds for which the experiment has been running.
-            now: in seconds since the epoch.
+            now: the present time, in seconds since the epoch.
 
         Raises:
-            InputError: if the time is too short, or the steps cannot be timed, unless the planner is lenient.
+            InputError: if the time is too short or the steps cannot be timed, unless the planner is lenient.
         """
         if self.timetable is None:
             self._begin(protocol, elapsed)
@@ -101,12 +101,12 @@ class Planner:
             self._settle(protocol, standing, records, elapsed, now)
 
     def close(self) -> None:
-        """Ends the processes that time steps, if they still do."""
+        """Ends the processes that time steps if they are still running."""
         for worker in self._workers:
             worker.kill()
 
     def _begin(self, protocol: Protocol, elapsed: float) -> None:
-        """Has steps timed, and plans once they are."""
+        """Starts timing steps, and plans once the times are known."""
         if not self._workers:
             self._workers = [self._worker(kinds) for kinds in self._shares(kinds_to_time(protocol.strategies))]
         if any(worker.poll() is None for worker in self._workers):
@@ -127,7 +127,7 @@ class Planner:
         self._write()
 
     def _settle(self, protocol: Protocol, standing: Standing, records: Sequence[TrialRecord], elapsed: float, now: float) -> None:
-        """Plans the retraining for the remaining time, by the measured durations of trials."""
+        """Plans the retraining for the remaining time, from the measured durations of trials."""
         assert self.timetable is not None
         finished = [(record.kind, record.seconds) for record in records if record.metric is not None and record.seconds is not None]
         slowdown = _slowdown(finished, self._courses, self.timetable)
@@ -143,7 +143,7 @@ class Planner:
         ]
         recipe = self._recipe.with_epochs('search', self.timetable.search).with_epochs('select', self.timetable.select)
         waiting = {kind: count for kind, count in left.items() if count > 0}
-        # There is nothing to wait for after the retraining, so less is kept in reserve.
+        # Nothing follows the retraining, so less time is kept in reserve.
         reserve = (1 + MARGIN) / 2
         self.timetable = retraining_within(recipe, waiting, courses, busy, self._concurrency, reserve * self._limit - elapsed)
         self.sentence = self.timetable.sentence(self._recipe, self._limit, elapsed)
@@ -151,7 +151,7 @@ class Planner:
         self._write()
 
     def _shares(self, kinds: Sequence[Kind]) -> list[Sequence[Kind]]:
-        """Divides the kinds among as many processes as there will be trials at a time, because trials slow each other down."""
+        """Divides the kinds among as many processes as there are concurrent trials, because concurrent trials slow each other down."""
         count = max(1, min(self._concurrency, len(kinds)))
         return [kinds[start::count] for start in range(count)]
 
@@ -165,7 +165,7 @@ class Planner:
                 stderr=log,
                 text=True,
                 encoding='utf-8',
-                env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},  # the user's modules are found as here
+                env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},  # so that it finds the user's modules
             )
         assert worker.stdin is not None
         worker.stdin.write(json.dumps(task) + '\n')
@@ -212,6 +212,6 @@ def _scaled(course: Course, factor: float) -> Course:
 
 
 def _slowdown(finished: Sequence[tuple[Kind, float]], courses: Mapping[Kind, Course], timetable: Timetable) -> float:
-    """How many times as long trials took as was expected."""
+    """Returns the ratio of the measured to the expected duration of the finished trials."""
     expected = sum(_course(courses, kind).seconds(getattr(timetable, kind[0])) for kind, _ in finished)
     return sum(seconds for _, seconds in finished) / expected if expected else 1.0

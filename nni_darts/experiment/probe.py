@@ -1,10 +1,10 @@
-"""What ``nni-darts check`` runs on a remote machine, sent to its Python: it may import nothing of ours before it knows that it is there.
+"""The script that ``nni-darts check`` runs on a remote machine. It must not import nni_darts before it knows that it is installed there.
 
-Reads ``ARGUMENTS`` (recipe as plain data, or None), prints one JSON object on the last line.
+It reads ``ARGUMENTS`` (a recipe as plain data, or None) and prints one JSON object on the last line.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
-# Without annotations: the Python of another machine may be an old one.
+# No annotations, because the remote machine may have an old Python.
 
 import importlib.metadata
 import json
@@ -42,7 +42,7 @@ def _look(recipe):
 
             checked = Recipe.from_dict(recipe)
             task_of(checked).load(checked)
-    except Exception as error:  # whatever keeps it from working is what we want to know
+    except Exception as error:  # any error is reported
         found['data'] = f'{type(error).__name__}: {error}'.splitlines()[0]
     return found
 

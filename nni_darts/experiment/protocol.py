@@ -210,7 +210,7 @@ def parse_search_space(space: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple
     seeds = values.get('seed', [1])
     for seed in seeds:
         if not isinstance(seed, int) or isinstance(seed, bool) or not 1 <= seed < 2**31:
-            raise InputError(f'searchSpace.seed: {seed!r} must be a whole number from 1 (the page of NNI shows 0 as if there were none)')
+            raise InputError(f'searchSpace.seed: {seed!r} must be a whole number from 1 (in NNI, 0 shows as a missing value)')
     settings = [[f'{key}={_word(key, value)}' for value in values[key]] for key in sorted(set(values) - {'strategy', 'seed'})]
     rows = (' '.join(row) for row in product(values['strategy'], *settings))
     return tuple(dict.fromkeys(rows)), tuple(dict.fromkeys(seeds))

@@ -1,4 +1,4 @@
-"""The experiments of this user, as NNI lists them and their folders tell. Imports neither NNI nor torch: it answers at once."""
+"""The experiments of this user, read from NNI's list and from their folders. Imports neither NNI nor torch, so that it is fast."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class ExperimentRecord:
 
     Attributes:
         id: NNI's identifier.
-        name: as in its YAML file; may be empty.
-        state: ``running``; ``finished``, with all work done or a limit used up; ``error``; ``stopped`` by the user; ``died``: its manager
-            is gone without having been stopped.
-        port: of NNI's page; None where the manager is gone.
-        started: when it was started, or resumed last.
-        folder: its files.
+        name: name in its YAML file; may be empty.
+        state: ``running``; ``finished``, with all work done or a limit used up; ``error``; ``stopped`` by the user; ``died``, if its
+            manager ended without having been stopped.
+        port: port of NNI's page; None if the manager is not running.
+        started: when it was last started or resumed.
+        folder: folder of its files.
 
     Example:
         >>> ExperimentRecord('abc', 'digits', 'running', 8080, None, Path('abc')).summary_address
@@ -57,28 +57,28 @@ class ExperimentRecord:
 
     @property
     def summary_address(self) -> str:
-        """The address of the summary page: of the manager, or of the file where the manager is gone."""
+        """The address of the summary page: of the manager's page, or of the file if the manager is not running."""
         return self.page.absolute().as_uri() if self.port is None else f'http://localhost:{self.port}/logs/{PAGE}'
 
     @property
     def nni_address(self) -> str | None:
-        """The address of NNI's page; None where the manager is gone."""
+        """The address of NNI's page; None if the manager is not running."""
         return None if self.port is None else f'http://localhost:{self.port}'
 
     def reason(self) -> str:
-        """Why the tuner ended the experiment; '' if it did not."""
+        """Returns why the tuner ended the experiment; '' if it did not."""
         try:
             return (self.folder / 'log' / ERROR).read_text('utf-8').strip()
         except OSError:
             return ''
 
     def summary(self) -> dict[str, Any] | None:
-        """The data of the summary page; None if there is none yet, or the experiment is none of ours."""
+        """Returns the data of the summary page; None if there is none yet, or the experiment does not use this package."""
         return read_summary(self.folder)
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """The summary in the folder of an experiment; None if there is none."""
+    """Returns the summary in the folder of an experiment; None if there is none."""
     try:
         found = json.loads((folder / 'log' / DATA).read_text('utf-8'))
     except (OSError, ValueError):
@@ -87,22 +87,22 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
 
 
 def experiments(home: Path | None = None) -> list[ExperimentRecord]:
-    """All experiments in NNI's list that a manager was started for, in the order of their start.
+    """Returns all experiments in NNI's list that have had a manager, in the order of their start.
 
     Args:
-        home: where the list is, if not in the user's ``nni-experiments``.
+        home: folder of the list; by default the user's ``nni-experiments``.
     """
     home = home or Path.home() / 'nni-experiments'
-    # Searches in Python (NasExperiment) are in the list, too, without a page.
+    # The list also has searches in Python (NasExperiment), which have no page.
     entries = [(identifier, entry) for identifier, entry in listed(home).items() if 'retiarii' not in (entry.get('tag') or [])]
     return [_record(*item, home) for item in sorted(entries, key=lambda item: item[1].get('startTime') or 0)]
 
 
 def named(identifier: str, home: Path | None = None) -> ExperimentRecord:
-    """The experiment of that id.
+    """Returns the experiment with an id.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is no such experiment.
     """
     check_known(identifier, home)
     return _record(identifier, listed(home)[identifier], home or Path.home() / 'nni-experiments')
@@ -116,15 +116,16 @@ def chosen(
     alone: bool = False,
     home: Path | None = None,
 ) -> ExperimentRecord:
-    """The experiment that a command is about: that of the id, or else the last one started that suits.
+    """Returns the experiment that a command refers to: the one with the id, or else the last one started that suits.
 
     Args:
-        suits: which experiments come into question where no id is given.
-        what: such an experiment in words, for the message if there is none.
-        alone: whether it must be the only one that suits, because a mistake would cost something.
+        identifier: id of the experiment, or None.
+        suits: tells which experiments may be chosen if no id is given.
+        what: a description of such an experiment, for the message if there is none.
+        alone: whether to refuse a choice between several experiments, because a mistake would be costly.
 
     Raises:
-        InputError: if there is none, or more than one.
+        InputError: if no experiment suits, or if ``alone`` and several do.
     """
     if identifier is not None:
         return named(identifier, home)
@@ -152,7 +153,7 @@ def _record(identifier: str, entry: Mapping[str, Any], home: Path) -> Experiment
 
 
 def _date(milliseconds: float | None) -> datetime | None:
-    """Returns the date of a number of milliseconds since the epoch; None for no date."""
+    """Returns the date of a number of milliseconds since the epoch; None for None."""
     try:
         return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000)
     except (ValueError, OverflowError, OSError):

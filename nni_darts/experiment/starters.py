@@ -1,4 +1,4 @@
-"""Experiments to begin with, written into a folder from the examples and recipes of this package. Imports no torch."""
+"""Writes the experiments of ``nni-darts new`` into a folder, from the examples and recipes of this package. Imports no torch."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _MACHINE = re.compile(r'(?:(?P<user>[^@:\s]+)@)?(?P<host>[^@:\s]+)(?::(?P<port>\
 
 @dataclass(frozen=True)
 class Starter:
-    """A kind of experiment to begin with.
+    """An experiment that ``nni-darts new`` can write.
 
     Attributes:
-        name: as for ``nni-darts new``.
-        summary: one line.
-        example: the file of ``examples/`` that it is made from.
-        own_data: where the user names data, the recipe that takes the place of the example's, and what is set besides its path; None where
-            data cannot be named.
-        images: whether sample images come with it where the user names no data.
+        name: name for ``nni-darts new``.
+        summary: description in one line.
+        example: the file in ``examples/`` that it is made from.
+        own_data: if the user names data, the recipe that replaces the example's and the settings to change besides the path; None if it
+            takes no data.
+        images: whether sample images are added if the user names no data.
         machines: whether it runs on machines that the user names.
 
     Example:
@@ -51,7 +51,7 @@ class Starter:
 
     @property
     def recipe(self) -> str:
-        """The file of its recipe, which is the name that NNI's page and the summary show."""
+        """The file name of its recipe, which NNI's page and the summary show."""
         return f'{self.name}.yml'
 
 
@@ -78,23 +78,24 @@ STARTERS: Mapping[str, Starter] = MappingProxyType(
 
 
 def example(name: str) -> Traversable:
-    """A file or folder of ``examples/``, as it was installed with this package."""
+    """Returns a file or folder of ``examples/``, as installed with this package."""
     return resources.files('nni_darts.examples').joinpath(name)
 
 
 def write_starter(name: str, folder: Path, *, data: Path | None = None, machines: Sequence[str] = ()) -> list[Path]:
-    """Writes an experiment, its recipe and what it needs into a folder, which is made if there is none.
+    """Writes an experiment, its recipe and the files that it needs into a folder, which is created if it does not exist.
 
     Args:
-        name: one of :data:`STARTERS`.
-        data: the user's images or texts.
-        machines: ``[user@]host[:port]`` of each machine that trials run on.
+        name: a name in :data:`STARTERS`.
+        folder: the folder to write into.
+        data: folder of the user's images or texts.
+        machines: ``[user@]host[:port]`` of each machine that runs trials.
 
     Returns:
-        What was written; the experiment is the first.
+        The files written; the first is the experiment.
 
     Raises:
-        InputError: for an unknown name, arguments that do not belong to it, or a target that is there already. Nothing is written then.
+        InputError: for an unknown name, arguments that do not apply to it, or a file that exists already. Nothing is written then.
     """
     starter = _starter(name)
     if data is not None and not starter.own_data:
@@ -132,12 +133,12 @@ def _starter(name: str) -> Starter:
 
 
 def _check_classes(data: Path) -> None:
-    """Raises InputError for a folder of images with less than two class folders."""
+    """Raises InputError if a folder of images has fewer than two class folders."""
     root = data / 'train' if (data / 'train').is_dir() else data
-    classes = [entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith('.')]  # torch is not imported here
+    classes = [entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith('.')]  # without importing torch
     if len(classes) < 2:
         found = f'only one class folder, {classes[0]}' if classes else 'no class folders'
-        raise InputError(f'--data {data}: {root} has {found}; put the images of each class into a folder of its own, two at least.')
+        raise InputError(f'--data {data}: {root} has {found}; put the images of each class into a folder of their own, at least two.')
 
 
 def _check_free(folder: Path, names: Sequence[str]) -> None:
@@ -151,7 +152,7 @@ def _check_free(folder: Path, names: Sequence[str]) -> None:
 
 
 def _experiment(starter: Starter, path: Path, data: Path | None) -> tuple[str, str]:
-    """The text of the experiment's file, and the name of the recipe that lies beside it."""
+    """Returns the text of the experiment's file, and the name of the recipe that it is based on."""
     text = example(starter.example).read_text('utf-8')
     found = re.search(r'^ +recipe: (\S+)', text, re.MULTILINE)
     assert found is not None, starter.example
@@ -165,19 +166,19 @@ def _experiment(starter: Starter, path: Path, data: Path | None) -> tuple[str, s
     line = f'    recipe: {starter.recipe}  # all settings, from the recipe {recipe}; "nni-darts recipes" lists others{own}'
     text = _replaced(text, r'^    recipe: \S+', lambda match: line)
     if starter.images:
-        named = r' \(.*?\)' if data is not None else ''  # what the sample images show is not what the user's do
+        named = r' \(.*?\)' if data is not None else ''  # comments in parentheses describe the sample images
         text = _replaced(text, f'examples/own_images{named}', lambda match: str(data.absolute() if data else IMAGES))
         text = _replaced(text, r'data\.path: own_images', lambda match: f'data.path: {IMAGES}', optional=data is not None)
     return text.replace(f'examples/{starter.example}', str(path)), recipe
 
 
 def _quoted(path: Path) -> str:
-    """An absolute path for single quotes in YAML."""
+    """Returns an absolute path, escaped for single quotes in YAML."""
     return str(path.absolute()).replace("'", "''")
 
 
 def _replaced(text: str, pattern: str, by: Callable[[re.Match[str]], str], *, optional: bool = False) -> str:
-    """The text with what a pattern finds replaced; the example must have it, unless it is optional."""
+    """Returns the text with each match of a pattern replaced; unless optional, there must be a match."""
     text, count = re.subn(pattern, by, text, flags=re.MULTILINE)
     assert count or optional, pattern
     return text
@@ -191,7 +192,7 @@ def _machine(text: str) -> dict[str, str]:
 
 
 def _on_machines(text: str, machines: Sequence[Mapping[str, str]]) -> str:
-    """The remote example with these machines in the place of its own, and the address of this one as the first sees it."""
+    """Returns the remote example with the given machines, and the address of this machine as the first of them sees it."""
     entries = []
     for machine in machines:
         lines = {'host': machine['host'], **({'port': machine['port']} if 'port' in machine else {})}
@@ -206,10 +207,10 @@ def _on_machines(text: str, machines: Sequence[Mapping[str, str]]) -> str:
 
 
 def _own_address(host: str) -> str:
-    """The address of this machine on the way to another one; that of the example where there is no way."""
+    """Returns the address of this machine on the route to another one; the address in the example if there is no route."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((host, 22))  # chooses a route, sends nothing
+            probe.connect((host, 22))  # selects a route without sending anything
             return str(probe.getsockname()[0])
         except OSError:
             return '192.0.2.1'

@@ -1,4 +1,4 @@
-"""TensorBoard files where the button of NNI's page looks for them. Imports torch."""
+"""Writes TensorBoard files where the button of NNI's page looks for them. Imports torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ __all__ = ['tensorboard_log']
 
 
 def tensorboard_log(output: Path) -> Callable[[Mapping[str, Any]], None]:
-    """Writes an epoch's measurements, and the probabilities under α. Does nothing on other machines or without tensorboard installed.
+    """Returns a function that writes an epoch's measurements and the probabilities under α.
+
+    On other machines, and without tensorboard installed, the function does nothing.
 
     Args:
         output: the trial's output folder, ``EXPERIMENT/environments/local-env/trials/ID``. The button reads

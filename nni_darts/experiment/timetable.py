@@ -1,6 +1,6 @@
-"""How many epochs the stages of an experiment get, so that it ends within a given time. Pure functions of their arguments, no torch.
+"""Computes how many epochs the stages of an experiment can have so that it ends within a given time. Pure functions, without torch.
 
-All strategies get the same portion of the recipe's epochs: what they are compared by would say nothing otherwise.
+All stages get the same fraction of the recipe's epochs under every strategy, because the strategies could not be compared otherwise.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ __all__ = ['OVERHEAD', 'STAGES', 'Timetable', 'epochs_within', 'kinds_to_time', 
 STAGES = ('search', 'select', 'retrain')
 
 OVERHEAD = 8.0
-"""Seconds between the end of a trial and the start of the next one: NNI and the tuner look every five seconds each."""
+"""Seconds between the end of a trial and the start of the next one: NNI and the tuner each poll every five seconds."""
 
 _STEPS = 1000
-"""Portions of the recipe's epochs are tried in thousandths."""
+"""Fractions of the recipe's epochs are tried in steps of one thousandth."""
 
 
 @dataclass(frozen=True)
 class Timetable:
-    """The epochs of each stage, and what was expected of them.
+    """The epochs of each stage, and the expected duration.
 
     Attributes:
-        search, select, retrain: epochs.
-        seconds: how long the experiment is expected to take with them, from the moment of planning.
+        search, select, retrain: number of epochs of each stage.
+        seconds: expected duration of the experiment, from the moment of planning.
 
     Example:
         >>> Timetable(search=8, select=3, retrain=40, seconds=5400.0).retrain
@@ -49,18 +49,18 @@ class Timetable:
     seconds: float
 
     def applied(self, recipe: Recipe) -> Recipe:
-        """The recipe with these epochs."""
+        """Returns the recipe with these epochs."""
         for stage in STAGES:
             recipe = recipe.with_epochs(stage, getattr(self, stage))
         return recipe
 
     def sentence(self, recipe: Recipe, limit: float, spent: float = 0.0) -> str:
-        """Says what was planned.
+        """Returns a sentence about the plan.
 
         Args:
-            recipe: as it was given.
-            limit: the time of the whole experiment, in seconds.
-            spent: seconds of it that are over.
+            recipe: the unchanged recipe.
+            limit: time limit of the whole experiment, in seconds.
+            spent: seconds of the limit that have passed.
         """
         whole = duration(spent + self.seconds)
         shares = [f'{getattr(self, stage)} of {getattr(recipe, stage).epochs} epochs of {name}' for stage, name in _NAMES.items()]
@@ -73,25 +73,25 @@ _NAMES = {'search': 'each search', 'select': 'each short training', 'retrain': '
 
 
 def kinds_to_time(strategies: Sequence[str]) -> list[Kind]:
-    """The runs whose steps are timed: a search with every supernet, a short training and a retraining."""
+    """Returns the kinds of run whose steps are timed: a search with each supernet, a short training and a retraining."""
     return [*(('search', name) for name in strategies if not find(name).one_by_one), ('select', ''), ('retrain', '')]
 
 
 def epochs_within(
     protocol: Protocol, courses: Mapping[Kind, Course], concurrency: int, seconds: float, limit: float, where: str
 ) -> Timetable:
-    """Returns the most epochs with which an experiment that is still to begin ends in time: the same portion of each stage's.
+    """Returns the most epochs with which an experiment ends in time before it has begun: the same fraction of each stage's epochs.
 
     Args:
-        protocol: what is compared.
-        courses: how long runs take, of ``kinds_to_time``.
-        concurrency: trials at a time.
-        seconds: left.
-        limit: the time that the experiment was given, for the message.
-        where: the key that gives it, for the message.
+        protocol: the protocol of the experiment.
+        courses: durations of runs, for the kinds of :func:`kinds_to_time`.
+        concurrency: number of concurrent trials.
+        seconds: seconds left.
+        limit: time limit of the experiment in seconds, for the message.
+        where: the key that sets the limit, for the message.
 
     Raises:
-        InputError: if the fewest epochs take longer; the message says how long.
+        InputError: if even the fewest epochs take longer; the message says how long.
     """
     expected = protocol.expected()
     fewest = {stage: max(course.least for (of, _), course in courses.items() if of == stage) for stage in STAGES if _has(courses, stage)}
@@ -108,7 +108,7 @@ def epochs_within(
         needed = duration((limit - seconds + cost(1)) / MARGIN)
         raise InputError(
             f'{where}: {duration(limit)} is too short for this experiment: with the fewest epochs it takes about {needed}; '
-            'give it more time, or fewer strategies, seeds or cells'
+            'allow more time, or use fewer strategies, seeds or cells'
         )
     return Timetable(**at(step), seconds=cost(step))
 
@@ -116,15 +116,15 @@ def epochs_within(
 def retraining_within(
     recipe: Recipe, left: Mapping[Kind, int], courses: Mapping[Kind, Course], busy: Sequence[float], concurrency: int, seconds: float
 ) -> Timetable:
-    """Returns the most epochs of retraining with which an experiment under way ends in time; at least one.
+    """Returns the most epochs of retraining with which a running experiment ends in time; at least one.
 
     Args:
-        recipe: with the epochs of search and short training that are kept, and the most epochs of retraining.
-        left: how many jobs of a kind have not been started.
-        courses: how long runs take, as measured by now.
-        busy: of each trial at work, the seconds that it still takes.
-        concurrency: trials at a time.
-        seconds: left.
+        recipe: recipe with the fixed epochs of search and short training, and the most epochs of retraining.
+        left: number of jobs of each kind that have not been started.
+        courses: durations of runs as measured so far.
+        busy: seconds left of each running trial.
+        concurrency: number of concurrent trials.
+        seconds: seconds left.
     """
     kept = {stage: getattr(recipe, stage).epochs for stage in STAGES}
 
@@ -136,13 +136,13 @@ def retraining_within(
 
 
 def makespan(jobs: Mapping[Kind, int], seconds: Mapping[Kind, float], concurrency: int, busy: Sequence[float] = ()) -> float:
-    """Returns how long jobs take, started as the tuner does: searches first, each next step of a strategy once what it needs is done.
+    """Returns how long jobs take if they are started as the tuner does: searches first, then each job as soon as its inputs are ready.
 
     Args:
         jobs: number of jobs of each kind.
-        seconds: of one job of each kind.
-        concurrency: trials at a time.
-        busy: of each trial at work, the seconds that it still takes.
+        seconds: duration of one job of each kind.
+        concurrency: number of concurrent trials.
+        busy: seconds left of each running trial.
     """
     free = [*busy, *[0.0] * max(0, concurrency - len(busy))]
     heapq.heapify(free)
@@ -150,11 +150,11 @@ def makespan(jobs: Mapping[Kind, int], seconds: Mapping[Kind, float], concurrenc
     ends: dict[Kind, list[float]] = {}
 
     def ready(kind: Kind, number: int) -> float | None:
-        """When all that a job needs is done; None while that cannot be said."""
+        """Returns when the inputs of a job are ready; None while that is not known."""
         stage, strategy = kind
         searches = ends.get(('search', strategy), [])
         if stage == 'select' and (of := jobs.get(('search', strategy), 0)):
-            needed = number * of // jobs[kind]  # its own search
+            needed = number * of // jobs[kind]  # number of searches that must have ended
             return searches[needed] if needed < len(searches) else None
         if stage == 'retrain':
             before = [(of, strategy) for of in ('search', 'select')]
@@ -181,7 +181,7 @@ def _has(courses: Mapping[Kind, Course], stage: str) -> bool:
 
 
 def _seconds(kinds: Mapping[Kind, int], courses: Mapping[Kind, Course], epochs: Mapping[str, int]) -> dict[Kind, float]:
-    """The seconds of a trial of each kind, with what lies between trials."""
+    """Returns the seconds of a trial of each kind, including the pause after it."""
     found = {}
     for stage, strategy in kinds:
         course = courses[(stage, strategy)] if stage == 'search' else courses[(stage, '')]

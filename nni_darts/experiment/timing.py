@@ -1,6 +1,6 @@
-"""Times a few real steps of an experiment's runs, in a process of its own: the tuner must not import torch, and trials share the cores.
+"""Times a few real steps of an experiment's runs in a separate process, because the tuner must not import torch and trials share cores.
 
-It reads its task as one line of JSON from stdin, and ends when stdin is closed: with the tuner. It answers with one line of JSON.
+It reads its task as one line of JSON from stdin, answers with one line of JSON, and ends when the tuner closes stdin.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ __all__ = ['main']
 
 
 def main() -> None:
-    """Times the runs that stdin names, and prints ``{"courses": [[stage, strategy, course], …]}`` or ``{"error": …}``."""
-    logging.disable(logging.INFO)  # they would stand in the tuner's log; trials say the same in theirs
+    """Times the runs listed in the task, and prints ``{"courses": [[stage, strategy, course], …]}`` or ``{"error": …}``."""
+    logging.disable(logging.INFO)  # trials log the same messages; they do not belong in the tuner's log
     task = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_tuner, daemon=True).start()
     with redirect_stdout(sys.stderr):
@@ -37,7 +37,7 @@ def main() -> None:
             answer = {'error': str(error)}
     print(json.dumps(answer), flush=True)
     sys.stderr.flush()
-    os._exit(0)  # the thread still reads
+    os._exit(0)  # the thread that reads stdin is still running
 
 
 def _courses(task: dict[str, Any]) -> list[tuple[str, str, dict[str, float]]]:
@@ -50,7 +50,7 @@ def _courses(task: dict[str, Any]) -> list[tuple[str, str, dict[str, float]]]:
     with loading_torch():
         from nni_darts.runs.planning import course_of_search, course_of_training
 
-    begun = time.time() - psutil.Process().create_time()  # what each trial takes before its run begins
+    begun = time.time() - psutil.Process().create_time()  # startup time, which every trial needs before its run begins
     found = []
     with watched(lambda activity: watchdog.progress()):
         for stage, strategy in task['kinds']:

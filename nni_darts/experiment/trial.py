@@ -1,4 +1,4 @@
-"""One trial: reads what the tuner wants, runs that stage, reports under its own name. ``trialCommand: nni-darts trial`` starts it."""
+"""One trial: reads its job from the manager, runs that stage, and reports to NNI. ``trialCommand: nni-darts trial`` starts it."""
 
 from __future__ import annotations
 
@@ -37,32 +37,32 @@ _PATIENCE_SECONDS = 60
 
 
 def run_trial() -> None:
-    """Runs the trial that NNI started this process for.
+    """Runs the trial for which NNI started this process.
 
     Raises:
-        InputError: outside an NNI trial.
+        InputError: if the process is not an NNI trial.
         RuntimeError: if the manager has no record of this trial.
     """
     trial_id = os.environ.get('NNI_TRIAL_JOB_ID')
     if not trial_id or 'NNI_OUTPUT_DIR' not in os.environ:
         raise InputError(NOT_BY_HAND)
-    faulthandler.enable()  # a crash in C leaves the name of its signal on stderr
+    faulthandler.enable()  # makes a crash in C write the name of its signal to stderr
     bypass_proxy(urlparse(os.environ.get('NNI_TRIAL_COMMAND_CHANNEL', '')).hostname or 'localhost')
     handed_out = nni.get_next_parameter()
     manager = Manager(_address(handed_out['manager']))
     job = _own_parameters(manager, trial_id)
     epochs, finished = manager.reported(trial_id)
     if finished:
-        return  # started again after a resume, although its result had arrived
+        return  # restarted by a resume, although its result had already arrived
     output = Path(os.environ['NNI_OUTPUT_DIR'])
     while lock(output / 'trial.lock') is None:
-        # After a resume: the manager died, the trial did not, and finishes what it does.
+        # After a resume: the manager died but the trial did not, and it continues its work.
         time.sleep(2)
     recipe = Recipe.of_run(job['recipe'])
     take_devices(recipe, job['share'], job['gpus'], job['trials_per_gpu'], say=lambda text: _print(f'this trial {text}'))
     watchdog = Watchdog(60 * job['stall_minutes'])
 
-    # Only now: what follows imports torch, which reads its number of threads and its GPUs when it starts.
+    # These imports come last because they import torch, which reads its number of threads and its GPUs on import.
     with loading_torch():
         from nni_darts.experiment.tensorboard import tensorboard_log
         from nni_darts.report.records import pack
@@ -94,7 +94,7 @@ def run_trial() -> None:
     def on_decision(record: dict[str, Any]) -> None:
         _print(decision_line(record))
 
-    for record in epochs_of(output):  # run before a stop, but never heard of
+    for record in epochs_of(output):  # epochs that ran before a stop but were never reported
         on_epoch(record)
     genotype = genotype_from_code(job['arch']) if job['arch'] else None
     spec = RunSpec(job['stage'], recipe, job['seed'], strategy=row_parts(job['strategy'])[0] if genotype is None else '', genotype=genotype)
@@ -108,9 +108,9 @@ def run_trial() -> None:
 
 
 def final_metric(result: dict[str, Any], metric: Metric, key: str, arch: str) -> dict[str, Any]:
-    """Numbers and short texts, as NNI's page can show them. ``default`` is the metric on validation data.
+    """Returns the final metric as numbers and short strings, which NNI's page can show. ``default`` is the metric on validation data.
 
-    Where a recipe holds nothing out for the last training, it is that of the test, which nothing is chosen by.
+    If a recipe holds out no data in the last training, ``default`` is the metric on test data. Nothing is selected by it.
     """
     beside = () if metric in (ACCURACY, PERPLEXITY) else ('valid_accuracy', 'test_accuracy')
     costs = ('seconds', 'passes', 'parameters', 'multiply_adds', 'peak_memory_mib')
@@ -121,7 +121,13 @@ def final_metric(result: dict[str, Any], metric: Metric, key: str, arch: str) ->
 
 
 def _address(given: str) -> str:
-    """Where the manager is. A local trial knows it best: after a resume on another port what the tuner once said is out of date."""
+    """Returns the address of the manager.
+
+    A local trial takes it from its own environment, because the tuner's address is out of date after a resume on another port.
+
+    Args:
+        given: the address in the trial's parameters.
+    """
     channel = urlparse(os.environ.get('NNI_TRIAL_COMMAND_CHANNEL', ''))
     if os.environ.get('NNI_PLATFORM') == 'local' and channel.netloc and '/env/' in channel.path:
         return channel.netloc + channel.path.partition('/env/')[0]
@@ -129,13 +135,13 @@ def _address(given: str) -> str:
 
 
 def _own_parameters(manager: Manager, trial_id: str) -> dict[str, Any]:
-    """The parameters under which the manager lists this trial.
+    """Returns the parameters that the manager lists for this trial.
 
-    With several trials at a time NNI hands parameters out in the order in which trials ask, but records them in the order in which it
-    started them (upstream issues 5693 and 5726). What is on record is what everybody sees: the trial follows it, and reports under it.
+    If several trials ask at a time, NNI hands out parameters in the order of the requests, but records them in the order in which it
+    started the trials (upstream issues 5693 and 5726). Everything else reads the manager's record, so the trial follows it, too.
     """
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    reason: Any = 'it is not on record'
+    reason: Any = 'there is no record of it'
     while time.monotonic() < deadline:
         try:
             record = manager.trial(trial_id)
@@ -149,7 +155,7 @@ def _own_parameters(manager: Manager, trial_id: str) -> dict[str, Any]:
 
 
 def _begin(headline: str, warnings: Sequence[str]) -> None:
-    """Prints recipe, data, classes and sizes, and what to be warned of, into ``trial.log``, as the command line does."""
+    """Prints recipe, data, classes, sizes and warnings to ``trial.log``, as the command line does."""
     _print(headline)
     _print_warnings(warnings)
 
@@ -160,13 +166,13 @@ def _print_warnings(warnings: Sequence[str]) -> None:
 
 
 def _print(line: str) -> None:
-    """Prints a line, which NNI puts into ``trial.log`` with the time."""
+    """Prints a line, which NNI writes to ``trial.log`` with the time."""
     print(line, flush=True)
 
 
 def _report(send: Any, value: dict[str, Any]) -> None:
-    """Reports to NNI; a manager that is gone must not take the trial's work with it: everything lies in the output folder."""
+    """Reports to NNI. If the manager has died, the trial continues, because the output folder has everything."""
     try:
         send(value)
     except (OSError, RuntimeError) as error:
-        _logger.warning('the manager did not take a report: %s', error)
+        _logger.warning('the manager did not accept a report: %s', error)

@@ -1,7 +1,7 @@
-"""The tuner that NNI runs in a process of its own. It must be up within ten seconds: nothing here imports torch.
+"""The tuner that NNI runs in a separate process. It must connect within ten seconds, so nothing here imports torch.
 
-What has been done is read from the manager's own list of trials each time, by the key that each trial's final metric carries. So
-nothing depends on the order in which NNI hands out parameters, reports ends, or brings results back on resume.
+At each step it reads the finished work from the manager's list of trials, by the key in each trial's final metric. The tuner therefore
+does not depend on the order in which NNI hands out parameters, reports the end of trials, or restores results on resume.
 """
 
 from __future__ import annotations
@@ -38,37 +38,37 @@ _logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
 GRACE_SECONDS = 8.0
-"""How long after a trial's end its final metric may still arrive."""
+"""Seconds after a trial's end within which its final metric may still arrive."""
 
 
 class SearchAndRetrain(Tuner):
-    """Search, select, retrain: the protocol of :mod:`nni_darts.experiment.protocol` as NNI trials.
+    """Runs the protocol of :mod:`nni_darts.experiment.protocol` as NNI trials: search, select, retrain.
 
     Args (``classArgs`` in the YAML):
         recipe: name or path of a recipe.
-        set: overrides: a mapping ``{search.epochs: 5}`` or a list of ``search.epochs=5``.
-        retrain_runs: how often the best cell of each strategy is trained from scratch.
-        retrain: ``best``, or ``each_seed`` for the best cell of every seed, once.
-        max_retries: how often a trial that ended without a result is started again; one that diverged is not.
-        gpus: how many GPUs a trial takes where the machine has some: as many as the recipe has ``devices``, or 0 to leave them alone.
-        trials_per_gpu: how many trials share a GPU.
-        stall_minutes: a trial in which nothing happens for so long ends itself, and is started again.
-        time: for the whole experiment, such as ``2h``: a few steps are timed first, and all stages get the epochs that fit. NNI's own
-            ``maxExperimentDuration`` is planned for in the same way.
-        optimize_mode: which values NNI's page shows as the better ones. It must be what the recipe's metric says: ``minimize``, and given,
-            for perplexity; ``maximize``, given or not, for accuracy.
+        set: changes to the recipe, as a mapping ``{search.epochs: 5}`` or a list of ``search.epochs=5``.
+        retrain_runs: how many times the best cell of each strategy is trained from scratch.
+        retrain: ``best``, or ``each_seed`` to train the best cell of every seed once.
+        max_retries: how many times a trial that ended without a result is restarted; a trial that diverged is not.
+        gpus: number of GPUs that a trial takes if the machine has any: as many as the recipe has ``devices``, or 0 for none.
+        trials_per_gpu: number of trials that share a GPU.
+        stall_minutes: minutes without progress after which a trial ends itself and is restarted.
+        time: time limit for the whole experiment, such as ``2h``. A few steps are timed first, and all stages get the epochs that fit.
+            NNI's own ``maxExperimentDuration`` is planned for in the same way.
+        optimize_mode: which values NNI's page shows as better. It must agree with the recipe's metric: ``minimize`` is required for
+            perplexity; ``maximize`` is the default and the only value for accuracy.
 
     Attributes:
-        error: why nothing can be started; None if all is well.
-        recipe, retrain_runs, retrain: as given, validated.
+        error: why no trial can be started; None if all is well.
+        recipe, retrain_runs, retrain: the arguments, validated.
 
-    Anything that goes wrong, at the start or later, ends the experiment as ERROR with the reason: left alone, NNI would show it as
-    RUNNING for ever.
+    Any error, at the start or later, ends the experiment with the status ERROR and the reason. NNI by itself would show it as RUNNING
+    forever.
     """
 
     def __init__(
         self,
-        /,  # a name that is wrong is one of classArgs, even "self"
+        /,  # so that a wrong key in classArgs, even "self", is reported as such
         recipe: str = 'digits',
         set: Mapping[str, Any] | Sequence[str] = (),
         retrain_runs: int = 1,
@@ -80,7 +80,7 @@ class SearchAndRetrain(Tuner):
         time: str | None = None,
         optimize_mode: str | None = None,
     ) -> None:
-        bypass_proxy()  # NNI connects this process to the manager once the tuner is made
+        bypass_proxy()  # NNI connects this process to the manager once the tuner is built
         self._lock = threading.RLock()
         self._slots: list[int] = []
         self._callback: Callable[[int, Any], None] | None = None
@@ -90,7 +90,7 @@ class SearchAndRetrain(Tuner):
         self._limits_known = False
         self.error: str | None = None
         self.recipe: Recipe
-        self._over = False  # finished, or the error is reported
+        self._over = False  # finished, or the error has been reported
         try:
             arguments = TunerArguments.parse(
                 {
@@ -118,7 +118,7 @@ class SearchAndRetrain(Tuner):
         except Exception:
             self.error = traceback.format_exc()
 
-    # called by NNI ------------------------------------------------------------------------------------------------------------------
+    # Called by NNI ------------------------------------------------------------------------------------------------------------------
 
     def update_search_space(self, search_space: Any) -> None:
         """Takes strategies and seeds from the experiment's ``searchSpace`` and starts watching the trials."""
@@ -134,7 +134,7 @@ class SearchAndRetrain(Tuner):
                 folder = os.environ.get('NNI_LOG_DIRECTORY')
                 self._pages = Pages(Path(folder), self._manager) if folder else None
                 if self._pages is not None:
-                    self._pages.begin(self._protocol)  # before it is up: its address is printed then
+                    self._pages.begin(self._protocol)  # before the tuner counts as started: the page's address is printed then
                 self._say_it_is_up()
                 threading.Thread(target=self._watch, name='nni-darts watcher', daemon=True).start()
         except InputError as error:
@@ -143,7 +143,7 @@ class SearchAndRetrain(Tuner):
             self.error = traceback.format_exc()
 
     def generate_multiple_parameters(self, parameter_id_list: list[int], **kwargs: Any) -> list[Any]:
-        """Fills as many of the offered slots as there are jobs; the others are kept for later."""
+        """Fills as many of the offered slots as there are jobs, and keeps the remaining slots for later."""
         with self._lock:
             self._callback = kwargs.get('st_callback') or self._callback
             started: list[tuple[int, dict[str, Any]]] = []
@@ -151,27 +151,27 @@ class SearchAndRetrain(Tuner):
                 self._report(self.error)
             else:
                 started = self._guarded(lambda: self._advance(parameter_id_list))
-            # NNI matches what is returned to the offered slots by position.
+            # NNI matches the returned parameters to the offered slots by position.
             self._slots += parameter_id_list[len(started) :]
             return [parameters for _, parameters in started]
 
     def receive_trial_result(self, parameter_id: int, parameters: Any, value: Any, **kwargs: Any) -> None:
-        """Nothing to do: results are read from the manager, under the right key."""
+        """Does nothing: results are read from the manager, under the right key."""
 
     def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
-        """Nothing to do: NNI says success for trials without a result, too."""
+        """Does nothing: NNI reports success for trials without a result, too."""
 
     def import_data(self, data: list[Any]) -> None:
-        """Nothing to do: on resume the manager's list has the finished trials."""
+        """Does nothing: on resume the manager's list has the finished trials."""
 
-    # what is done, what is next -----------------------------------------------------------------------------------------------------
+    # What is done and what is next --------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
         while not self._over:
             time.sleep(POLL_SECONDS)
             with self._lock:
                 if self._callback is None:
-                    continue  # NNI has not asked for trials yet
+                    continue  # NNI has not requested trials yet
                 started = self._guarded(lambda: self._advance(self._slots))
                 del self._slots[: len(started)]
                 for slot, parameters in started:
@@ -189,14 +189,14 @@ class SearchAndRetrain(Tuner):
         return []
 
     def _keep_split(self, records: Sequence[TrialRecord]) -> None:
-        """An experiment whose first trials split their images by another rule continues with that rule."""
+        """Makes an experiment whose first trials split their images by an older rule continue with that rule."""
         before = next((record.parameters['recipe'] for record in records if 'recipe' in record.parameters), None)
         rule = with_split(before).get('data', {}).get('split') if before is not None else None
         if rule is not None and isinstance(self.recipe.data, DataSettings):
             self.recipe = self.recipe.model_copy(update={'data': self.recipe.data.model_copy(update={'split': rule})})
 
     def _advance(self, slots: Sequence[int]) -> list[tuple[int, dict[str, Any]]]:
-        """Takes in the manager's list of trials; returns the first slots with the parameters of the jobs to start in them."""
+        """Reads the manager's list of trials. Returns the first slots with the parameters of the jobs to start in them."""
         assert self._protocol is not None  # NNI sends the search space first
         records = self._manager.trials()
         self._keep_split(records)
@@ -212,7 +212,7 @@ class SearchAndRetrain(Tuner):
         taken = standing.results.keys() | standing.given_up | standing.busy
         ready = [job for job in jobs if job.key not in taken]
         if self._manager.status() in LIMITED:
-            # What NNI has not started by now it does not start. The user may raise the limit in its page, so the tuner keeps watching.
+            # NNI starts no more trials now. The user may raise the limit in NNI's page, so the tuner keeps watching.
             standing = replace(standing, busy=standing.busy - self._ledger.unlisted())
             if any(job.key not in standing.results.keys() | standing.given_up | standing.busy for job in jobs):
                 self._describe(records, standing, jobs, over=not standing.busy)
@@ -227,7 +227,7 @@ class SearchAndRetrain(Tuner):
         return started
 
     def _plan(self, standing: Standing, records: Sequence[TrialRecord]) -> bool:
-        """Plans the experiment into its time, if it has one. Returns whether trials can be started."""
+        """Fits the experiment into its time limit, if it has one. Returns whether trials can be started."""
         assert self._protocol is not None
         if not self._limits_known:
             self._limits_known = True
@@ -243,7 +243,7 @@ class SearchAndRetrain(Tuner):
         return timetable is not None
 
     def _limited(self) -> Planner | None:
-        """Returns what plans the experiment into the time that ``classArgs`` or NNI's own limit gives it; None if neither does."""
+        """Returns the planner for the time limit that ``classArgs`` or NNI sets; None if there is no limit."""
         config = self._manager.experiment()['params']
         local = is_local(config.get('trainingService'))
         if self._seconds is not None and not local:
@@ -299,12 +299,12 @@ class SearchAndRetrain(Tuner):
     def _say_it_is_up(self) -> None:
         folder = os.environ.get('NNI_LOG_DIRECTORY')
         if folder:
-            (Path(folder) / ERROR).unlink(missing_ok=True)  # of a run before this one
+            (Path(folder) / ERROR).unlink(missing_ok=True)  # left from an earlier start
             path = Path(folder) / TUNER_SINCE
             write_text(path, ''.join(f'{since}\n' for since in [*tuner_starts(path), time.time()]))
 
     def _report(self, text: str) -> None:
-        """Ends the experiment as ERROR with this text, as soon as there is a way to tell NNI."""
+        """Ends the experiment with the status ERROR and this text, as soon as NNI can be reached."""
         self.error = text
         _logger.error(text)
         if self._planner is not None:
@@ -315,14 +315,14 @@ class SearchAndRetrain(Tuner):
             if folder:
                 try:
                     write_text(Path(folder) / ERROR, text)
-                except OSError as error:  # a full disk: NNI must be told all the same
+                except OSError as error:  # on a full disk, NNI must still be told
                     _logger.warning('%s was not written: %s', ERROR, error)
-            # The callback is a method of NNI's dispatcher, the only thing here that can report an error.
+            # The callback is a method of NNI's dispatcher, the only object here that can report an error.
             self._callback.__self__.report_error(text)  # type: ignore[attr-defined]
 
 
 def _from_code_directory(recipe: Any) -> Any:
-    """A recipe's path as the tuner finds it: NNI starts it in the folder of the logs, with ``codeDirectory`` last in the search path."""
+    """Returns a recipe's path for the tuner, which NNI starts in the folder of the logs with ``codeDirectory`` last in ``sys.path``."""
     if isinstance(recipe, str) and recipe not in recipe_names() and not Path(recipe).exists():
         found = Path(sys.path[-1], recipe)
         return str(found) if found.is_file() else recipe
@@ -330,5 +330,5 @@ def _from_code_directory(recipe: Any) -> Any:
 
 
 def _prefix() -> str:
-    """NNI's url prefix as it stands in the tuner's channel, ws://localhost:8080/prefix/tuner: '' or '/prefix'."""
+    """Returns NNI's URL prefix, '' or '/prefix', from the address of the tuner's channel, such as ws://localhost:8080/prefix/tuner."""
     return urlparse(os.environ['NNI_TUNER_COMMAND_CHANNEL']).path.removesuffix('/tuner').rstrip('/')

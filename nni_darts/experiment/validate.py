@@ -1,7 +1,7 @@
-"""Preflight: what would go wrong once NNI has started, found before. NNI itself dies silently on most of it.
+"""Checks an experiment before NNI starts it, because NNI itself ends without a message on most mistakes.
 
-What the file itself shows comes first and imports neither NNI nor torch, so that a mistake there is reported at once. Only a file without
-one is given to NNI's validation, and its data read.
+Mistakes that the file itself shows are checked first, without importing NNI or torch, so that they are reported at once. Only a file
+without such mistakes goes through NNI's own validation and has its data read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TUNER = 'nni_darts.experiment.tuner.SearchAndRetrain'
 
 @dataclass
 class Findings:
-    """The findings of a check: ``errors`` keep the experiment from working, ``warnings`` do not, ``facts`` say what will run."""
+    """The findings of a check: ``errors`` prevent the experiment from running, ``warnings`` do not, ``facts`` describe what will run."""
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -41,14 +41,14 @@ class Findings:
 
 
 def check_experiment(path: Path, *, closed: bool = False) -> Findings:
-    """Checks an experiment's YAML file for NNI; it starts nothing.
+    """Checks an experiment's YAML file for NNI without starting anything.
 
     Args:
-        path: the file.
+        path: path of the file.
         closed: whether the manager will listen on this machine only.
 
     Raises:
-        InputError: if there is no such file or it is no mapping.
+        InputError: if the file cannot be read or is not a mapping.
     """
     try:
         text = path.read_text('utf-8')
@@ -88,11 +88,11 @@ def check_experiment(path: Path, *, closed: bool = False) -> Findings:
 
 
 def _check_nni(path: Path, findings: Findings) -> None:
-    """NNI's own validation, which nnictl would run."""
+    """Runs NNI's own validation, as nnictl would."""
     if find_spec('pkg_resources') is None:
         findings.errors.append("nnictl needs pkg_resources, which setuptools 81 dropped: pip install 'setuptools<81'")
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # setuptools' notice about pkg_resources
+        warnings.simplefilter('ignore')  # setuptools' warning about pkg_resources
         from nni.experiment.config import ExperimentConfig
         from nni.experiment.config.utils import unset_base_path
 
@@ -100,10 +100,10 @@ def _check_nni(path: Path, findings: Findings) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             ExperimentConfig.load(path).validate()
-    except Exception as error:  # NNI raises whatever its checks run into
+    except Exception as error:  # NNI raises exceptions of any type
         findings.errors.append(f'NNI refuses {path}: {str(error).splitlines()[0] if str(error) else type(error).__name__}')
     finally:
-        unset_base_path()  # NNI leaves it set when it cannot load a file, and could load no other then
+        unset_base_path()  # NNI leaves it set if a file cannot be loaded, and then cannot load another one
 
 
 def _check_tuner(config: dict[str, Any], path: Path, findings: Findings) -> Protocol | None:
@@ -112,7 +112,7 @@ def _check_tuner(config: dict[str, Any], path: Path, findings: Findings) -> Prot
         findings.errors.append(f'tuner.className must be {TUNER}')
         return None
     if not tuner.get('codeDirectory'):
-        findings.errors.append('tuner.codeDirectory must be given, for example "." (NNI wants it for a class by name)')
+        findings.errors.append('tuner.codeDirectory is missing; give a folder such as "." (NNI requires it together with className)')
     arguments = tuner.get('classArgs') or {}
     if not isinstance(arguments, dict):
         findings.errors.append(f'tuner.classArgs must be a mapping such as {{recipe: digits}}, not {arguments!r}')
@@ -123,7 +123,7 @@ def _check_tuner(config: dict[str, Any], path: Path, findings: Findings) -> Prot
         hint = did_you_mean(unknown[0], allowed)
         findings.errors.append(f'tuner.classArgs has no {unknown[0]!r}{hint}; allowed: {", ".join(allowed)}')
         return None
-    # NNI starts the tuner in codeDirectory: a recipe's relative path counts from there.
+    # NNI starts the tuner in codeDirectory, so a recipe's relative path is relative to that folder.
     try:
         with _inside('tuner.codeDirectory', path.parent / str(tuner.get('codeDirectory') or '.')):
             parsed = TunerArguments.parse(arguments)
@@ -169,14 +169,14 @@ def _check_services(config: dict[str, Any], closed: bool, findings: Findings) ->
     if 'nni-darts trial' not in ' '.join(command):
         findings.errors.append(f'trialCommand must be nni-darts trial, not {" ".join(command)!r}')
     elif 'local' in platforms and shutil.which(command[0]) is None:
-        findings.errors.append(f'trialCommand: no program {command[0]!r} on PATH; activate the environment this package is installed in')
+        findings.errors.append(f'trialCommand: there is no program {command[0]!r} on PATH; activate the environment of this package')
     if 'remote' in platforms:
         if not config.get('nniManagerIp'):
-            findings.errors.append('remote machines need nniManagerIp: the address of this machine as they see it')
+            findings.errors.append('remote machines need nniManagerIp, the address under which they reach this machine')
         elif closed and not str(config['nniManagerIp']).startswith(('127.', 'localhost')):
             findings.errors.append(
                 f'nni-darts launch lets NNI listen on this machine only, so remote machines cannot reach it at {config["nniManagerIp"]}: '
-                'use nnictl create, behind a firewall that lets nobody else in'
+                'use nnictl create, behind a firewall that keeps everyone else out'
             )
     if not closed:
         findings.warnings.append(
@@ -204,10 +204,10 @@ def _check_amount(config: dict[str, Any], protocol: Protocol, findings: Findings
         f'({", ".join(protocol.strategies)}; seeds {", ".join(map(str, protocol.seeds))}; recipe {protocol.recipe.name})'
     )
     if protocol.recipe.devices > 1:
-        findings.facts.append(f'each trial computes in {protocol.recipe.devices} processes that share every batch')
+        findings.facts.append(f'each trial runs in {protocol.recipe.devices} processes that share every batch')
     most = config.get('maxTrialNumber')
     if isinstance(most, int) and most < total:
-        findings.errors.append(f'maxTrialNumber is {most}, but {total} trials are needed; leave it out, the experiment ends by itself')
+        findings.errors.append(f'maxTrialNumber is {most}, but {total} trials are needed; leave it out: the experiment ends by itself')
 
 
 def _check_place_of_data(config: dict[str, Any], recipe: Recipe, path: Path, findings: Findings) -> None:
@@ -222,7 +222,7 @@ def _check_place_of_data(config: dict[str, Any], recipe: Recipe, path: Path, fin
 
 
 def _check_data(config: dict[str, Any], protocol: Protocol, path: Path, findings: Findings) -> None:
-    """The data, and what the stages will build from it."""
+    """Loads the data, and checks what the stages will build from it."""
     if any(service.get('platform') != 'local' for service in _services(config)):
         return
     with loading_torch():
@@ -245,7 +245,7 @@ def _check_data(config: dict[str, Any], protocol: Protocol, path: Path, findings
 
 
 def _check_machines(config: dict[str, Any], recipe: Recipe, path: Path, findings: Findings) -> None:
-    """Each remote machine, over ssh, all at a time."""
+    """Checks all remote machines over ssh at the same time."""
     machines = [
         machine
         for service in _services(config)
@@ -254,14 +254,14 @@ def _check_machines(config: dict[str, Any], recipe: Recipe, path: Path, findings
         if isinstance(machine, dict)
     ]
     if findings.errors or not machines:
-        return  # what NNI refuses need not be tried
-    # User's code and relative paths travel with trialCodeDirectory: what they will find there cannot be known from here.
+        return  # NNI refuses the file anyway
+    # The user's code and relative paths are copied with trialCodeDirectory, so this machine cannot tell what the remote machine will find.
     travels = ':' in recipe.data.name or (recipe.data.path is not None and not Path(recipe.data.path).is_absolute())
     if travels:
-        findings.warnings.append(f'data {recipe.data.name} is not looked for on the remote machines: it comes with trialCodeDirectory')
+        findings.warnings.append(f'data {recipe.data.name} is not checked on the remote machines: it is copied with trialCodeDirectory')
     with_key = [machine for machine in machines if not machine.get('password')]
     if len(with_key) < len(machines):
-        findings.warnings.append('machines with a password are not looked at, only those with a key: each needs this package and the data')
+        findings.warnings.append('machines with a password are not checked, only machines with a key; each needs this package and the data')
     with ThreadPoolExecutor(max(1, len(with_key))) as pool:
         for errors, fact in pool.map(lambda machine: look_at(machine, None if travels else recipe, path.parent), with_key):
             findings.errors += errors
@@ -269,10 +269,14 @@ def _check_machines(config: dict[str, Any], recipe: Recipe, path: Path, findings
 
 
 def _inside(key: str, folder: Path) -> AbstractContextManager[None]:
-    """Within the block the current folder is another one, if it is there, as it will be for the process that NNI starts.
+    """Changes the current folder within the block, if the folder exists, to the one in which NNI will start the process.
+
+    Args:
+        key: the key that names the folder, for the message.
+        folder: the folder.
 
     Raises:
-        InputError: for what no folder can be called; it names the key.
+        InputError: if the name cannot be that of a folder.
     """
     try:
         return chdir(folder) if folder.is_dir() else nullcontext()

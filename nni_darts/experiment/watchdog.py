@@ -1,4 +1,4 @@
-"""A trial that hangs ends itself: NNI would show it as RUNNING for ever."""
+"""Ends a trial that hangs, which NNI would show as RUNNING forever."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _REST_SECONDS = 1.0
 
 
 class Watchdog:
-    """Ends the process if there is no progress for too long, with the place where every thread stands on stderr and exit code 1.
+    """Ends the process with exit code 1 after too long without progress, and writes the stack of every thread to stderr.
 
-    It waits in a thread of C, which works when Python itself is stuck.
+    It waits in a C thread, which runs even if Python itself is stuck.
 
     Args:
-        seconds: how long nothing may happen.
+        seconds: seconds without progress after which the process ends.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -25,7 +25,7 @@ class Watchdog:
         self._set()
 
     def progress(self) -> None:
-        """Something happened. Cheap: it may be called after every batch."""
+        """Notes that there is progress. This is cheap enough to call after every batch."""
         now = time.monotonic()
         if now - self._seen >= min(_REST_SECONDS, self.seconds / 4):
             self._seen = now
@@ -35,5 +35,5 @@ class Watchdog:
         faulthandler.dump_traceback_later(self.seconds, exit=True)
 
     def stop(self) -> None:
-        """From now on nothing needs to happen."""
+        """Stops watching."""
         faulthandler.cancel_dump_traceback_later()

@@ -1,7 +1,7 @@
-"""One search or training on several processes, each with its part of every batch: all that they say to each other.
+"""Collectives for one search or training in several processes, each of which has a part of every batch.
 
-The processes are the ranks of ``torch.distributed``'s group; where there is none, or one rank, nothing here does anything. Every
-function is to be called by all ranks, in the same order. What it returns has the same bits on each of them.
+The processes are the ranks of ``torch.distributed``'s default group; without a group, or with one rank, the functions here do nothing.
+All ranks must call each function, in the same order. Its result is bit-identical on all of them, except where it is one rank's part.
 """
 
 from __future__ import annotations
@@ -45,35 +45,35 @@ def _grouped() -> bool:
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Returns the number of processes."""
     return distributed.get_world_size() if _grouped() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Returns the index of this process, from 0."""
     return distributed.get_rank() if _grouped() else 0
 
 
 def uses_gpu() -> bool:
-    """Whether this process has computed on an NVIDIA GPU; that there is one, and that torch has looked at it, says nothing."""
+    """Returns whether this process has computed on an NVIDIA GPU, rather than whether one is present or visible to torch."""
     return torch.cuda.max_memory_allocated() > 0
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes files and talks to people."""
+    """Returns whether this is the process that writes files and prints messages."""
     return rank() == 0
 
 
 def part(values: Sliceable) -> Sliceable:
-    """This rank's part of what all share: every N-th, so that parts differ by one in length at most."""
+    """Returns this rank's part of shared values: every N-th value for N ranks, so that the parts differ in length by at most one."""
     return values[rank() :: world_size()]
 
 
 def whole(parts: Sequence[Tensor]) -> Tensor:
-    """Puts together what :func:`part` took apart.
+    """Combines the parts that :func:`part` returned.
 
     Args:
-        parts: for each rank its part, (N / ranks, …).
+        parts: the part of each rank, (N / ranks, …).
     """
     joined = parts[0].new_empty(sum(map(len, parts)), *parts[0].shape[1:])
     for number, values in enumerate(parts):
@@ -87,8 +87,13 @@ def too_small(count: int) -> bool:
 
 
 def shares(*counts: int) -> list[float]:
-    """For several losses, each a mean over so many samples on this rank: by what it is multiplied, so that the mean of these over ranks is
-    the mean over all samples. All are exactly one where parts are equal."""
+    """Returns factors for losses that are means over different numbers of samples on each rank.
+
+    The mean over ranks of a loss times its factor is the mean over all samples. All factors are exactly one if the parts are equal.
+
+    Args:
+        counts: number of samples of each loss on this rank.
+    """
     if world_size() == 1:
         return [1.0] * len(counts)
     sums = total(torch.tensor(counts, dtype=torch.float64)).tolist()
@@ -96,7 +101,7 @@ def shares(*counts: int) -> list[float]:
 
 
 def average(tensors: Sequence[Tensor], weight: float = 1.0) -> list[Tensor]:
-    """The mean over ranks of each tensor times the rank's ``weight``, in new tensors; without other ranks the tensors themselves."""
+    """Returns the mean over ranks of each tensor times the rank's ``weight``, in new tensors; with one rank, the tensors themselves."""
     tensors = list(tensors)
     if world_size() == 1:
         return tensors
@@ -111,7 +116,7 @@ def average(tensors: Sequence[Tensor], weight: float = 1.0) -> list[Tensor]:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], weight: float = 1.0) -> None:
-    """Replaces ``.grad`` of those that have one by its :func:`average`."""
+    """Replaces each ``.grad`` that is not None by its :func:`average`."""
     if world_size() > 1:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if gradients:
@@ -120,14 +125,14 @@ def average_gradients(parameters: Iterable[nn.Parameter], weight: float = 1.0) -
 
 @torch.no_grad()
 def average_buffers(module: nn.Module) -> None:
-    """The mean of all buffers of floating point, the running statistics of batch norms: so they are the same on every rank."""
+    """Averages all floating-point buffers, such as running statistics of batch norm, so that they are the same on every rank."""
     buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
     if world_size() > 1 and buffers:
         torch._foreach_copy_(buffers, average(buffers))
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum over ranks."""
+    """Returns the sum of a tensor over ranks."""
     if world_size() == 1:
         return tensor
     tensor = tensor.detach().clone(memory_format=torch.contiguous_format)
@@ -137,7 +142,7 @@ def total(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def broadcast(tensors: Iterable[Tensor]) -> None:
-    """Overwrites the tensors with those of rank 0."""
+    """Overwrites tensors with those of rank 0."""
     tensors = list(tensors)
     if world_size() > 1 and tensors:
         for tensor, first in zip(tensors, _flat(tensors, lambda flat: distributed.broadcast(flat, 0))):
@@ -145,7 +150,7 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
 
 
 def _flat(tensors: Sequence[Tensor], communicate: Callable[[Tensor], object]) -> list[Tensor]:
-    """New tensors with what becomes of these in one call for all of a kind."""
+    """Returns new tensors after a collective, which is called once for all tensors of the same type and device."""
     kinds: dict[tuple[torch.dtype, torch.device], list[int]] = {}
     for index, tensor in enumerate(tensors):
         kinds.setdefault((tensor.dtype, tensor.device), []).append(index)
@@ -159,7 +164,7 @@ def _flat(tensors: Sequence[Tensor], communicate: Callable[[Tensor], object]) ->
 
 
 def share_random_state() -> None:
-    """Continues on every rank with the random numbers of rank 0, because ranks may have drawn different amounts for their parts."""
+    """Continues on every rank with the random state of rank 0, because ranks may have drawn different amounts for their parts."""
     if world_size() == 1:
         return
     state = torch.get_rng_state()
@@ -172,7 +177,7 @@ def share_random_state() -> None:
 
 
 def agreed(value: T) -> T:
-    """Plain data as rank 0 has it."""
+    """Returns plain data from rank 0."""
     if world_size() == 1:
         return value
     values = [value]
@@ -181,7 +186,7 @@ def agreed(value: T) -> T:
 
 
 def gathered(value: T) -> list[T]:
-    """Plain data of all ranks, in their order."""
+    """Returns plain data from all ranks, in the order of ranks."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -190,7 +195,7 @@ def gathered(value: T) -> list[T]:
 
 
 def digest(value: Any) -> str:
-    """A short text that is the same for the same numbers, bit for bit, or the same plain data."""
+    """Returns a short string that is equal for bit-identical tensors or equal plain data."""
     if isinstance(value, Tensor):
         kind, value = f'{value.dtype}{tuple(value.shape)}', value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
         return hashlib.blake2b(kind.encode() + value, digest_size=16).hexdigest()
@@ -198,10 +203,14 @@ def digest(value: Any) -> str:
 
 
 def must_agree(what: str, *values: Any) -> None:
-    """Makes sure that tensors, or plain data, are the same on all ranks.
+    """Checks that tensors, or plain data, are the same on all ranks.
+
+    Args:
+        what: description of the values, for the message.
+        values: the tensors or plain data.
 
     Raises:
-        RankLost: if they are not; it says ``what`` they are.
+        RankLost: if the values differ.
     """
     if len({tuple(digests) for digests in gathered([digest(value) for value in values])}) > 1:
         raise RankLost(f'the processes of this run do not have the same {what}: something on one of them computes differently')

@@ -1,8 +1,9 @@
-"""The processes of a run on several devices: started, watched, ended.
+"""Starts, watches and ends the processes of a run on several devices.
 
-Rank 0 is the process that was asked for the run. The others are its children, ``python -m nni_darts.parallel.launch``: each gets its order
-as JSON on its standard input, does its part of the same run, and writes no files. That input stays open: when it closes, rank 0 is gone,
-however it ended, and the child ends, too. Ranks meet through a file in a private folder and talk over the loopback interface.
+Rank 0 is the process in which the run was started. The other ranks are its children, ``python -m nni_darts.parallel.launch``. Each child
+gets its job as JSON on its standard input, takes part in the same run, and writes no files. The input stays open; when it closes, rank 0
+has ended for whatever reason, and the child ends, too. Ranks find each other through a file in a private folder and communicate over
+the loopback interface.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from nni_darts.errors import InputError, RankLost
 __all__ = ['join', 'together']
 
 PATIENCE = timedelta(minutes=30)
-"""How long a rank waits for a word of the others, which may be stopped or hang."""
+"""Time for which a rank waits for the other ranks, which may be stopped or hang."""
 
 _GRACE_SECONDS = 15.0
 _DIVERGED, _WRONG_INPUT, _FAILED = 3, 2, 1
@@ -40,28 +41,28 @@ _INTERFACES = ('GLOO_SOCKET_IFNAME', 'NCCL_SOCKET_IFNAME')
 
 @contextmanager
 def together(devices: int, accelerator: str, work: str, job: Mapping[str, Any]) -> Iterator[None]:
-    """Within the block this process is rank 0 of a group, and children do the rest of the job; nothing happens for one device.
+    """Makes this process rank 0 of a group within the block, while children do the remaining parts; does nothing for one device.
 
     Args:
-        devices: how many processes there are.
-        accelerator: as in a recipe; where it means GPUs, each process has one.
-        work: ``package.module:function`` that a child calls with the job, to do its part of it.
-        job: plain data.
+        devices: number of processes.
+        accelerator: accelerator of the recipe; if it means GPUs, each process has one.
+        work: ``package.module:function`` that a child calls with the job to do its part.
+        job: plain data that describes the run.
 
     Raises:
-        InputError: if there are fewer GPUs than devices, or something that was given is wrong in terms of a child.
+        InputError: if there are fewer GPUs than devices, or a child reports a mistake in the input.
         ArithmeticError: if the run diverged on a child.
-        RankLost: if a child ended otherwise, or fell silent.
+        RankLost: if a child ended for another reason, or stopped responding.
     """
     if devices == 1:
         yield
         return
     gpus = torch.cuda.device_count() if accelerator in ('auto', 'gpu') else 0
     if 0 < gpus < devices:
-        raise InputError(f'devices is {devices}, but this machine has fewer GPUs ({gpus}): give devices: {gpus}, or accelerator: cpu')
+        raise InputError(f'devices is {devices}, but this machine has fewer GPUs ({gpus}): set devices: {gpus}, or accelerator: cpu')
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix='nni-darts-') as folder:
-        # Each process gets its part of the threads that one alone would have.
+        # The processes divide the threads that one process alone would have.
         order = {'devices': devices, 'gpus': bool(gpus), 'threads': max(1, threads // devices), 'work': work, 'job': dict(job)}
         children = _Children(devices, Path(folder), order)
         try:
@@ -85,7 +86,7 @@ def together(devices: int, accelerator: str, work: str, job: Mapping[str, Any]) 
 
 
 class _Children:
-    """The ranks from 1."""
+    """The child processes, which are the ranks from 1."""
 
     def __init__(self, devices: int, folder: Path, order: dict[str, Any]) -> None:
         self._folder = folder
@@ -100,13 +101,13 @@ class _Children:
                         stdout=subprocess.PIPE,
                         stderr=log,
                         env={**os.environ, 'OMP_NUM_THREADS': str(order['threads'])},
-                        start_new_session=True,  # Ctrl-C is for rank 0, which ends the others
+                        start_new_session=True,  # Ctrl-C reaches rank 0 only, which ends the children
                     )
                 self._processes.append(process)
                 process.stdin.write(json.dumps({**order, 'rank': rank, 'folder': str(folder)}).encode() + b'\n')  # type: ignore[union-attr]
                 process.stdin.flush()  # type: ignore[union-attr]
         except BrokenPipeError:
-            pass  # it has ended already: whoever waits for it says so
+            pass  # it has already ended; the code that waits for it reports that
         except BaseException:
             self.end()
             raise
@@ -115,15 +116,15 @@ class _Children:
         return self._folder / f'rank-{rank}.log'
 
     def wait_until_ready(self) -> None:
-        """Returns once all of them are up. Raises RuntimeError if one ends instead."""
+        """Waits until all children are ready. Raises RuntimeError if one ends instead."""
         for process in self._processes:
             if not process.stdout.readline():  # type: ignore[union-attr]
                 raise RuntimeError('a process ended before it began')
 
     def watch(self) -> None:
-        """From now on, if one ends early and rank 0 does not notice by itself, rank 0 ends, with a sentence on stderr.
+        """Watches the children from now on. If one ends early and rank 0 does not notice it, ends rank 0 with a sentence on stderr.
 
-        On the CPU it would: there a connection that is closed is an error at once. On GPUs it would wait for :data:`PATIENCE`.
+        On the CPU rank 0 would notice it, because a closed connection is an error at once. On GPUs it would wait for :data:`PATIENCE`.
         """
         threading.Thread(target=self._watch, name='nni-darts ranks', daemon=True).start()
 
@@ -136,7 +137,7 @@ class _Children:
                 return
 
     def finish(self) -> None:
-        """Waits for their ends. Raises RuntimeError if one fails on the way."""
+        """Waits until all children have ended. Raises RuntimeError if one fails."""
         deadline = time.monotonic() + PATIENCE.total_seconds()
         for process in self._processes:
             try:
@@ -146,17 +147,17 @@ class _Children:
                 raise RuntimeError('a process does not end') from None
 
     def end(self) -> None:
-        """Kills those that are left. They hold nothing that is not in rank 0's files."""
+        """Kills the remaining children, which hold nothing that is not in the files of rank 0."""
         self._over.set()
         for process in self._processes:
             process.kill()
             process.wait()
-            with suppress(BrokenPipeError):  # what it has not read
+            with suppress(BrokenPipeError):  # input that the child has not read
                 process.stdin.close()  # type: ignore[union-attr]
             process.stdout.close()  # type: ignore[union-attr]
 
     def reason(self, error: RuntimeError) -> Exception:
-        """Returns the exception to raise for an error in rank 0: the first error of a child if that is the cause, else the error itself."""
+        """Returns the exception to raise for an error in rank 0: a child's first error if that is the cause, otherwise the error itself."""
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline and not any(process.poll() for process in self._processes):
             if isinstance(error, RankLost) or not _is_about_ranks(error):
@@ -164,9 +165,9 @@ class _Children:
             time.sleep(0.1)
         ended = [(process.returncode, rank) for rank, process in enumerate(self._processes, start=1) if process.poll()]
         if ended:
-            return self._why(*min(ended, key=lambda end: end[0] == _FAILED))  # others fail because one was killed
+            return self._why(*min(ended, key=lambda end: end[0] == _FAILED))  # if one child was killed, the others fail because of it
         minutes = PATIENCE.total_seconds() / 60
-        return RankLost(f'the processes of this run lost each other (a word is waited for {minutes:g} minutes): {_first_line(error)}')
+        return RankLost(f'the processes of this run lost contact (the time limit is {minutes:g} minutes): {_first_line(error)}')
 
     def _why(self, code: int, rank: int) -> Exception:
         lines = [line for line in self._log(rank).read_text('utf-8', 'replace').splitlines() if line.strip()]
@@ -189,8 +190,14 @@ def _first_line(error: Exception) -> str:
 
 
 def join(rank: int, devices: int, folder: Path, *, gpus: bool = False) -> None:
-    """Meets the other ranks by a file in the folder, each on the GPU of its number or all on the CPU. Nothing listens but on the loopback
-    interface."""
+    """Joins the other ranks by a file in the folder, on the GPU of the rank's number or on the CPU. Listens on the loopback interface only.
+
+    Args:
+        rank: index of this process.
+        devices: number of processes.
+        folder: folder of the file.
+        gpus: whether to use GPUs.
+    """
     loopback = next((name for _, name in socket.if_nameindex() if name in ('lo', 'lo0')), None)
     before = {name: os.environ.get(name) for name in _INTERFACES}
     if loopback:
@@ -214,17 +221,17 @@ def join(rank: int, devices: int, folder: Path, *, gpus: bool = False) -> None:
 
 
 def _end_with_parent(folder: str) -> None:
-    """Ends this process when rank 0 is gone, which can have left its folder behind."""
+    """Ends this process when rank 0 has ended, which may have left its folder behind."""
     sys.stdin.buffer.read()
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(_FAILED)
 
 
 def _take_part() -> NoReturn:
-    """Runs in a child process."""
+    """Runs a child process: reads its job, joins the group, does its part and exits."""
     order = json.loads(sys.stdin.buffer.readline())
     parent = os.dup(1)
-    os.dup2(2, 1)  # what anybody prints goes into the log: nobody reads the other one
+    os.dup2(2, 1)  # everything printed goes to the log, because nobody reads stdout
     threading.Thread(target=_end_with_parent, args=(order['folder'],), daemon=True).start()
     code, said = 0, ''
     try:
@@ -246,7 +253,7 @@ def _take_part() -> NoReturn:
         print(said, file=sys.stderr, flush=True)
     if not code:
         distributed.destroy_process_group()
-    os._exit(code)  # nothing is left to be done, and other threads may hang
+    os._exit(code)  # all work is finished, and other threads may hang
 
 
 if __name__ == '__main__':

@@ -1,1 +1,1 @@
-"""Costs, pictures, exports."""
+"""Costs, drawings, pages, tables and exported files."""

@@ -1,4 +1,4 @@
-"""The axis of a drawing: places of values, round numbers along it, and how these are written. Imports no torch."""
+"""The axis of a drawing: positions of values, round numbers along it, and their labels. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _MOST_DECIMALS = 5
 
 
 class Axis:
-    """Maps a range of values to places in a drawing.
+    """Maps a range of values to positions in a drawing.
 
     Args:
-        values: the values that the axis must cover, at least one. If all are equal, the axis reaches a tenth further:
-            upwards, or both ways where there is a margin.
-        start: place of the smallest value, in units of the drawing.
-        end: place of the largest value, in units of the drawing.
-        margin: free space on both sides, as a part of the range.
-        whole: whether only whole numbers are written along the axis.
+        values: the values that the axis must cover, at least one. If all are equal, the axis extends by a tenth,
+            upwards only, or in both directions if there is a margin.
+        start: position of the smallest value, in units of the drawing.
+        end: position of the largest value, in units of the drawing.
+        margin: free space at both ends, as a fraction of the range.
+        whole: whether the labels are whole numbers only.
 
     Example:
         ``Axis([0.0, 10.0], 50, 250)(5.0)`` is ``150.0``.
@@ -36,11 +36,11 @@ class Axis:
         self.ticks = ticks(self.low, self.high, whole=whole)
 
     def __call__(self, value: float) -> float:
-        """Returns the place of a value."""
+        """Returns the position of a value."""
         return self.start + (self.end - self.start) * (value - self.low) / (self.high - self.low)
 
     def labels(self) -> list[str]:
-        """Writes the ticks with as many decimals as the step between them needs."""
+        """Returns the labels of the ticks, with as many decimals as the step between ticks needs."""
         step = min((abs(two - one) for one, two in pairwise(self.ticks)), default=0.0) or abs(next(iter(self.ticks), 0.0)) or 1.0
         decimals = math.ceil(-math.log10(step) - 1e-9)
         if decimals > _MOST_DECIMALS or max(map(abs, self.ticks), default=0.0) >= 1e6:
@@ -49,7 +49,7 @@ class Axis:
 
 
 def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """Returns some four to nine round numbers from low to high; fewer where they must be whole."""
+    """Returns about four to nine round numbers from low to high, or fewer if they must be whole numbers."""
     step = 10 ** math.floor(math.log10((high - low) / 4))
     step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) < 8)
     step = max(1, step) if whole else step
@@ -57,7 +57,7 @@ def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
 
 
 def short(value: float) -> str:
-    """Writes a number with k, M or G instead of its zeros."""
+    """Returns a number with k, M or G in place of its zeros."""
     for size, letter in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
         if abs(value) >= size:
             return f'{value / size:.4g}{letter}'

@@ -1,5 +1,5 @@
-"""Warnings about results that look right but are not: searches in which α hardly moved, decisions that were ties, networks that
-do no better than always predicting the largest class. Imports no torch."""
+"""Warnings about results that look right but are not: searches in which α hardly moved, decisions that were ties, and networks that
+are no better than always predicting the largest class. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from nni_darts.report.spread import accuracy_interval
 __all__ = ['MOST_ENTROPY', 'LEAST_REACH', 'after_search', 'after_training', 'before_search', 'no_better_than_chance']
 
 LEAST_REACH = 0.1
-"""Distance that α must be able to move. Adam moves each entry by about its learning rate in each step: at 0.1, the best of 8 operations
-gets at most 15 % where the worst gets 12 %."""
+"""The least distance that α must be able to move. Adam moves each entry by about its learning rate in each step: if the entries move by
+0.1, the best of 8 operations gets at most 15 % and the worst 12 %."""
 
 MOST_ENTROPY = 0.9995
-"""Mean entropy of the operations' probabilities (1 if all are equal) above which a cell is close to chance: entries of α with a standard
+"""Mean entropy of the operations' probabilities, 1 if all are equal, above which a cell is close to chance. Entries of α with a standard
 deviation of 0.05 give 0.9994."""
 
-REMEDY = 'raise search.epochs or search.architecture_learning_rate, or lower search.batch_size; the recipe photos-small suits few images'
+REMEDY = 'raise search.epochs or search.architecture_learning_rate, or lower search.batch_size; for few images, use the recipe photos-small'
 
 
 def before_search(strategy: str, steps: int, learning_rate: float) -> list[str]:
-    """Warns of a search with too few steps of α.
+    """Returns a warning if a search has too few steps of α.
 
     Args:
         strategy: name of the strategy.
@@ -39,11 +39,12 @@ def before_search(strategy: str, steps: int, learning_rate: float) -> list[str]:
 
 
 def after_search(epochs: Sequence[Mapping[str, Any]], decisions: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Warns of a finished search that decided nothing.
+    """Returns a warning if a finished search decided nothing.
 
     Args:
-        epochs: epochs in ``search.json``, with ``entropy`` where α has probabilities.
-        decisions: decisions in the same file; a search that decides one by one is judged by their margins, any other by its last entropy.
+        epochs: the epochs in ``search.json``; they have ``entropy`` if α has probabilities.
+        decisions: the decisions in the same file. A search that makes its decisions one by one is judged by their margins, any other
+            search by its last entropy.
     """
     margins = [entry['margin'] for entry in decisions if entry['margin'] is not None]
     if margins:
@@ -63,15 +64,15 @@ def after_search(epochs: Sequence[Mapping[str, Any]], decisions: Sequence[Mappin
 
 
 def no_better_than_chance(accuracy: float, images: int, share: float, part: str = '') -> str:
-    """Returns a sentence if there is no evidence that a network does better than always predicting the largest class; otherwise ''.
+    """Returns a warning if there is no evidence that a network does better than always predicting the largest class; otherwise ''.
 
-    It does better if the lower end of the accuracy's 95 % interval is above the share of that class.
+    The network does better if the lower end of the 95 % interval of its accuracy is above the fraction of images in that class.
 
     Args:
-        accuracy: of the network, from 0 to 1.
+        accuracy: accuracy of the network, from 0 to 1.
         images: number of images on which it was measured.
-        share: of these, those of the largest class, from 0 to 1.
-        part: name of that part of the data, such as ``test``.
+        share: fraction of these images in the largest class, from 0 to 1.
+        part: name of this part of the data, such as ``test``.
     """
     low, high = accuracy_interval(accuracy, images)
     if low > share:
@@ -85,11 +86,11 @@ def no_better_than_chance(accuracy: float, images: int, share: float, part: str 
 
 
 def after_training(result: Mapping[str, Any]) -> list[str]:
-    """Warns of an accuracy that is no better than always predicting the largest class.
+    """Returns a warning if an accuracy is no better than that of always predicting the largest class.
 
     Args:
-        result: of a training, or a search: ``test_accuracy``, or else ``valid_accuracy``, with ``largest_class`` and ``images`` of the same
-            part of the data. A result without them, such as that of a language model, is left alone.
+        result: result of a training or a search: ``test_accuracy``, or else ``valid_accuracy``, with ``largest_class`` and ``images`` of
+            the same part of the data. A result without these values, such as that of a language model, gives no warning.
     """
     part = next((part for part in ('test', 'valid') if f'{part}_accuracy' in result), None)
     if part is None or not result.get('images') or 'largest_class' not in result:

@@ -1,4 +1,4 @@
-"""Small charts as SVG that take their colours from the page they stand on. Imports no torch."""
+"""Small charts as SVG in the colours of the page that contains them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Point = tuple[float, float]
 _WIDTH, _HEIGHT = 400, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 30, 30
 _DIGIT = 8.0
-"""Width of a character of a number, at most."""
+"""The largest width of a character of a number."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run in a chart of many.
+    """One run in a chart of several runs.
 
     Attributes:
-        name: of the run.
-        group: what runs of one colour have in common.
-        colour: number of its colour, 0 to 9.
-        points: (epoch, value), or one (cost, value).
+        name: name of the run.
+        group: name shared by all runs of one colour.
+        colour: number of its colour, from 0 to 9.
+        points: (epoch, value) for each epoch, or a single (cost, value).
 
     Example:
         ``runs_chart('accuracy', [Run('search random 1', 'random', 0, [(1, 0.5), (2, 0.7)])])``
@@ -42,12 +42,12 @@ class Run:
 
 
 def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]], *, low: float | None = None) -> str:
-    """Lines over epochs, with axes and a legend; '' if there is nothing to draw.
+    """Returns a chart of lines over epochs, with axes and a legend; '' if there is nothing to draw.
 
     Args:
-        title: of the chart.
+        title: title of the chart.
         series: name → (epoch, value) in order of epochs; values that are not finite are left out.
-        low: where the axis of values begins if no value is smaller; the smallest value unless given.
+        low: start of the vertical axis, unless a value is smaller; by default the smallest value.
     """
     kept = {name: _finite(points) for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if points}
@@ -66,22 +66,24 @@ def line_chart(title: str, series: Mapping[str, Sequence[tuple[float, float]]], 
 
 
 def curve(epochs: Sequence[Mapping[str, Any]], name: str, factor: float = 1) -> list[Point]:
-    """Returns (epoch, value) of each epoch that measured something.
+    """Returns (epoch, value) for each epoch in which something was measured.
 
     Args:
         epochs: measurements, in order of epochs.
-        name: of the measurement.
-        factor: by which values are multiplied.
+        name: name of the measurement.
+        factor: factor by which values are multiplied.
     """
     return [(entry['epoch'], factor * entry[name]) for entry in epochs if name in entry]
 
 
 def measured_charts(epochs: Sequence[Mapping[str, Any]], metric: Metric) -> list[str]:
-    """Draws metric and loss over epochs, of training and validation; of image classifiers the accuracy, too. '' for each without values.
+    """Returns charts of the metric, the loss and, for image classifiers, the accuracy over epochs, on training and validation data.
+
+    A chart without values is ''.
 
     Args:
         epochs: measurements, in order of epochs.
-        metric: of the recipe.
+        metric: metric of the recipe.
     """
     parts = ('train', 'valid')
     shown = dict.fromkeys((metric, ACCURACY) if metric in IMAGE_METRICS else (metric,))
@@ -92,11 +94,11 @@ def measured_charts(epochs: Sequence[Mapping[str, Any]], metric: Metric) -> list
 
 
 def runs_chart(title: str, runs: Sequence[Run]) -> str:
-    """Draws the learning curves of many runs over each other, with axes; '' if there is nothing to draw.
+    """Returns a chart of the learning curves of several runs in one pair of axes; '' if there is nothing to draw.
 
     Args:
-        title: of the chart.
-        runs: the curves, the last one on top.
+        title: title of the chart.
+        runs: the curves; the last one is drawn on top.
     """
     kept = [(run, _finite(run.points)) for run in runs]
     kept = [(run, points) for run, points in kept if points]
@@ -112,13 +114,13 @@ def runs_chart(title: str, runs: Sequence[Run]) -> str:
 
 
 def front_chart(title: str, cost: str, runs: Sequence[Run], front: Sequence[str]) -> str:
-    """Draws one dot for each network, quality against cost, and the Pareto front as a line of steps; '' without networks.
+    """Returns a chart with one dot for each network, quality against cost, and the Pareto front as a step line; '' without networks.
 
     Args:
-        title: of the chart.
-        cost: name of the axis of costs.
-        runs: each with one point, (cost, value).
-        front: names of the runs on the front, the cheapest first.
+        title: title of the chart.
+        cost: label of the horizontal axis.
+        runs: runs with one point each, (cost, value).
+        front: names of the runs on the front, from the cheapest.
     """
     kept = {run.name: (run, run.points[0]) for run in runs if _finite(run.points)}
     if not kept:
@@ -137,7 +139,7 @@ def front_chart(title: str, cost: str, runs: Sequence[Run], front: Sequence[str]
 
 
 def _opened(run: Run, about: str) -> str:
-    """The beginning of a run's group; the script of a page highlights it."""
+    """Returns the opening tag of a run's group, which the script of the page can highlight."""
     names = f'data-run="{escape(run.name)}" data-group="{escape(run.group)}" data-about="{escape(about)}"'
     return f'<g class="run" {names}><title>{escape(about)}</title>'
 
@@ -151,8 +153,8 @@ class _Frame:
 
     Args:
         points: all points of the chart, at least one.
-        low: where the axis of values begins if no value is smaller; the smallest value unless given.
-        margin: free space on all sides, as a part of the range.
+        low: start of the vertical axis, unless a value is smaller; by default the smallest value.
+        margin: free space on all sides, as a fraction of the range.
         whole: whether the horizontal axis has whole numbers only.
     """
 
@@ -164,11 +166,11 @@ class _Frame:
         self.whole = whole
 
     def line(self, points: Sequence[Point], role: str) -> str:
-        """Draws a line of class ``role`` through points."""
+        """Returns a line of class ``role`` through points."""
         return f'<polyline class="{role}" points="{" ".join(f"{self.across(x):.1f},{self.up(y):.1f}" for x, y in points)}"/>'
 
     def centre(self, point: Point) -> str:
-        """Returns the place of a point as attributes of a circle."""
+        """Returns the position of a point as attributes of a circle."""
         return f'cx="{self.across(point[0]):.1f}" cy="{self.up(point[1]):.1f}"'
 
     def begin(self, title: str, across: str) -> list[str]:
@@ -176,7 +178,7 @@ class _Frame:
 
         Args:
             title: title of the chart.
-            across: name of the horizontal axis, written where it has whole numbers.
+            across: label of the horizontal axis, shown if the axis has whole numbers.
         """
         parts = [f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">']
         parts.append(f'<text class="title" x="4" y="16">{escape(title)}</text>')
@@ -189,21 +191,23 @@ class _Frame:
         for value in self.across.ticks:
             label = f'{value:.0f}' if self.whole else short(value)
             x, half = self.across(value), _DIGIT * len(label) / 2
-            # The last one may stand at the edge of the picture, and must not be cut off there.
+            # The last number may be at the edge of the picture, where it must not be cut off.
             parts.append(f'<text x="{min(x, _WIDTH - half):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{label}</text>')
         return parts
 
 
 def share_chart(names: Sequence[str], epochs: Sequence[Mapping[str, float]], order: Sequence[str], width: int, height: int) -> str:
-    """Probabilities over epochs, stacked to one, the first name at the bottom; without axes.
+    """Returns a chart of probabilities over epochs, stacked to one with the first name at the bottom, without axes.
 
     Args:
         names: the candidates.
-        epochs: for each epoch, name → probability; one that is missing counts as zero.
-        order: names whose place gives the colour.
+        epochs: name → probability for each epoch; a missing name counts as zero.
+        order: the names whose order determines the colours.
+        width: width of the chart in pixels.
+        height: height of the chart in pixels.
     """
     parts = [f'<svg class="share" viewBox="0 0 {width} {height}" width="{width}" height="{height}">']
-    # From the top layer down, each reaching to the ground: the next one is painted over it.
+    # Layers are painted from the top one down. Each reaches to the bottom of the chart, and the next one is painted over it.
     for index in range(len(names) - 1, -1, -1):
         tops = [height * (1 - min(1.0, sum(epoch.get(name, 0.0) for name in names[: index + 1]))) for epoch in epochs]
         tops = tops * 2 if len(tops) == 1 else tops

@@ -20,9 +20,12 @@ __all__ = ['Cost', 'counted', 'network_cost']
 
 @dataclass(frozen=True)
 class Cost:
-    """Trainable parameters, and multiply-adds of convolutions and matrices for one image or one word; without the auxiliary head.
+    """The cost of a network, without its auxiliary head, for one image or one word.
 
-    Multiply-adds are half of what torch's ``FlopCounterMode`` counts.
+    Attributes:
+        parameters: number of trainable parameters.
+        multiply_adds: number of multiply-adds in convolutions and matrix products, which is half of what torch's ``FlopCounterMode``
+            counts.
     """
 
     parameters: int
@@ -30,20 +33,24 @@ class Cost:
 
 
 def network_cost(genotype: AnyGenotype, *, image_size: tuple[int, int] = (32, 32), in_channels: int = 3, **options: Any) -> Cost:
-    """Counts for one image on torch's meta device: nothing is allocated or computed.
+    """Returns the cost for one image, counted on torch's meta device, which allocates and computes nothing.
 
-    Args: as for ``network_from_genotype``; ``image_size`` is (H, W).
+    Args:
+        genotype: genotype of the network.
+        image_size: (H, W) in pixels.
+        in_channels: number of channels of the image.
+        options: further arguments of ``network_from_genotype``.
     """
     return counted(lambda: network_from_genotype(genotype, in_channels=in_channels, **options), (1, in_channels, *image_size))
 
 
 def counted(build: Callable[[], nn.Module], shape: Sequence[int], dtype: torch.dtype | None = None) -> Cost:
-    """Counts on torch's meta device.
+    """Returns the cost of a network, counted on torch's meta device.
 
     Args:
-        build: builds the network.
-        shape: the shape of its input.
-        dtype: the type of its input; None is torch's default.
+        build: function that builds the network.
+        shape: shape of its input.
+        dtype: type of its input; by default torch's default type.
     """
     with _nothing_allocated():
         network = build().eval()

@@ -1,7 +1,7 @@
-"""Pictures of cells as the papers have them, without the program ``dot``: laid out in layers, left to right. Imports no torch.
+"""Drawings of cells in the style of the papers, laid out in layers from left to right without the program ``dot``. Imports no torch.
 
-The layout (Sugiyama's: layers, few crossings, dummies on long edges) is that of the library fast-sugiyama; here it becomes shapes, and
-shapes become SVG. :mod:`nni_darts.report.png` paints the same shapes.
+The layout is Sugiyama's (layers, few crossings, dummy vertices on long edges), computed by the library fast-sugiyama. This module turns it
+into shapes, and shapes into SVG; :mod:`nni_darts.report.png` paints the same shapes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ['COLOURS', 'Curve', 'Drawing', 'Label', 'Rectangle', 'cell_svg', 'dra
 Point = tuple[float, float]
 
 FONT_SIZE = 13
-_CHARACTER = 0.62 * FONT_SIZE  # of a monospaced font
+_CHARACTER = 0.62 * FONT_SIZE  # width of a character in a monospaced font
 _HEIGHT, _PADDING, _BETWEEN, _GAP, _MARGIN, _TITLE, _HEAD = 26.0, 9.0, 30.0, 36.0, 14.0, 30.0, 8.0
 
 COLOURS: Mapping[str, tuple[str, str]] = {
@@ -39,12 +39,12 @@ COLOURS: Mapping[str, tuple[str, str]] = {
     'convolution': ('#fbdcc4', '#6b3a17'),
     'activation': ('#fbdcc4', '#6b3a17'),
 }
-"""Part of a drawing → its colour on light and on dark pages."""
+"""Part of a drawing → its colours on light and on dark pages."""
 
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A box: left, top, width, height in pixels; ``role`` as for :class:`~nni_darts.genotypes.graphs.Box`."""
+    """A box: left, top, width and height in pixels; ``role`` is that of :class:`~nni_darts.genotypes.graphs.Box`."""
 
     x: float
     y: float
@@ -55,7 +55,7 @@ class Rectangle:
 
     @property
     def radius(self) -> int:
-        """Of the corners: states are rounder than operations."""
+        """Radius of the corners, which is larger for states than for operations."""
         return 12 if self.role in ('input', 'state', 'output') else 4
 
 
@@ -66,7 +66,7 @@ class Curve:
     points: tuple[Point, ...]
 
     def bends(self) -> list[tuple[Point, Point, Point]]:
-        """Bézier curves from each point to the next: two control points and the end; the last one ends where the head begins."""
+        """Returns Bézier curves between successive points, each as two control points and its end. The last one ends at the arrow head."""
         (x, y), points = self.points[-1], list(self.points)
         points[-1] = (x - _HEAD, y)
         bends = []
@@ -76,14 +76,14 @@ class Curve:
         return bends
 
     def head(self) -> tuple[Point, Point, Point]:
-        """The arrow's triangle."""
+        """Returns the corners of the arrow head."""
         x, y = self.points[-1]
         return (x, y), (x - _HEAD, y - _HEAD / 2), (x - _HEAD, y + _HEAD / 2)
 
 
 @dataclass(frozen=True)
 class Label:
-    """A title; (x, y) is where its baseline begins."""
+    """A title; (x, y) is the start of its baseline."""
 
     x: float
     y: float
@@ -92,7 +92,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Shapes on a page of a given size in pixels."""
+    """Shapes on a page whose size is given in pixels."""
 
     width: float
     height: float
@@ -100,7 +100,10 @@ class Drawing:
 
 
 def draw_cells(genotype: AnyGenotype, strengths: Mapping[str, float] | None = None) -> Drawing:
-    """The cells of a genotype, one below the other. Arguments as for :meth:`~nni_darts.genotypes.AnyGenotype.graphs`."""
+    """Draws the cells of a genotype one below the other.
+
+    The arguments are those of :meth:`~nni_darts.genotypes.AnyGenotype.graphs`.
+    """
     shapes: list[Rectangle | Curve | Label] = []
     width, top = 0.0, _MARGIN
     for graph in genotype.graphs(strengths):
@@ -112,21 +115,21 @@ def draw_cells(genotype: AnyGenotype, strengths: Mapping[str, float] | None = No
 
 
 def _draw(graph: CellGraph, top: float) -> tuple[float, float, list[Rectangle | Curve]]:
-    """Right end, lower end (with a margin) and shapes of one cell whose upper end is at ``top``."""
+    """Returns the right end, the lower end (with a margin) and the shapes of a cell whose upper end is at ``top``."""
     for name in ('rust-sugiyama', 'rust_sugiyama', 'connected_components'):
-        logging.getLogger(name).setLevel(logging.WARNING)  # it says every step, which would fill NNI's logs
-    # Numbers, not names, as ids: the library keeps ids in a set, and the order of names differs between processes.
+        logging.getLogger(name).setLevel(logging.WARNING)  # it logs every step, which would fill NNI's logs
+    # The ids are numbers, because the library keeps ids in a set and the order of strings differs between processes.
     ((found, _, _, links),) = from_edges(
         [*graph.edges, *graph.hidden], minimum_length=1, vertex_spacing=1, dummy_vertices=True, dummy_size=0.5, transpose=True
     )
-    # The library's layers lie below each other, the first on top with the largest y; ours stand side by side.
+    # The library puts layers below each other, with the first on top at the largest y; here they are side by side.
     order = sorted({y for _, (_, y) in found}, reverse=True)
     layer = {key: order.index(y) for key, (_, y) in found}
     across = {key: x for key, (x, _) in found}
     inputs = [across[key] for key, box in enumerate(graph.boxes) if box.role == 'input']
     beside = [across[key] for key, box in enumerate(graph.boxes) if box.role == 'state' and layer[key] == 1]
     if inputs != sorted(inputs) or beside != sorted(beside):
-        across = {key: -x for key, x in across.items()}  # upside down: the first input stands above the second, as does the first choice
+        across = {key: -x for key, x in across.items()}  # mirrored, so that the first input and the first choice are at the top
     first = min(across.values())
     middle = {key: top + _HEIGHT / 2 + _GAP * (x - first) for key, x in across.items()}
     widths = [max((_width(box) for key, box in enumerate(graph.boxes) if layer[key] == index), default=0.0) for index in range(len(order))]
@@ -139,7 +142,7 @@ def _draw(graph: CellGraph, top: float) -> tuple[float, float, list[Rectangle | 
         boxes.append(Rectangle(left, middle[key] - _HEIGHT / 2, width, _HEIGHT, box.role, _text(box)))
 
     following: dict[int, list[int]] = defaultdict(list)
-    dummies: Any = links  # ids are numbers here, and there are links, since dummy vertices are asked for
+    dummies: Any = links  # ids are numbers here, and the library returns links because dummy vertices are requested
     for source, target in dummies:
         following[source].append(target)
     curves = []
@@ -153,7 +156,7 @@ def _draw(graph: CellGraph, top: float) -> tuple[float, float, list[Rectangle | 
 
 
 def _dummies(source: int, target: int, following: Mapping[int, Sequence[int]], boxes: int) -> list[int]:
-    """A waypoint of the layout between two boxes: one on each layer that an edge between them passes."""
+    """Returns the dummy vertices of the layout between two boxes: one on each layer that the edge between them crosses."""
     for key in following[source]:
         chain = []
         while key >= boxes:
@@ -176,7 +179,7 @@ def _width(box: Box) -> float:
 
 
 def cell_svg(genotype: AnyGenotype, strengths: Mapping[str, float] | None = None) -> str:
-    """The drawing as SVG that follows the page's light or dark scheme. Arguments as for :func:`draw_cells`."""
+    """Returns the drawing as SVG that follows the page's light or dark scheme. The arguments are those of :func:`draw_cells`."""
     drawing = draw_cells(genotype, strengths)
     width, height = round(drawing.width), round(drawing.height)
     parts = [

@@ -10,16 +10,16 @@ from rich.cells import cell_len, set_cell_size
 __all__ = ['evaluation_lines']
 
 WIDTH = 80
-"""Columns of a terminal that every table fits into."""
+"""The largest width of a table, in characters of a terminal."""
 CONFUSIONS = 20
-"""Pairs of classes that are listed where the confusion matrix is too wide."""
+"""Number of pairs of classes that are listed if the confusion matrix is too wide."""
 
 
 def evaluation_lines(values: Mapping[str, Any]) -> Iterator[str]:
-    """Yields accuracy, a table of the classes, and the confusion matrix: at most 80 columns.
+    """Yields the accuracy, a table of the classes and the confusion matrix, in lines of at most 80 characters.
 
     Args:
-        values: as :meth:`nni_darts.runs.evaluation.Evaluation.to_dict` returns them.
+        values: the result of :meth:`nni_darts.runs.evaluation.Evaluation.to_dict`.
     """
     low, high = (100 * value for value in values['accuracy_interval'])
     yield f'{"accuracy":>17}  {_percent(values["accuracy"])} of {values["count"]:,} images, 95 % interval {low:.2f} to {high:.2f}'
@@ -42,7 +42,7 @@ def _percent(value: float | None) -> str:
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Lines of a table whose first column is of names, which lose their ends if it is too wide."""
+    """Yields the lines of a table. Its first column has names, which are truncated if the table is too wide."""
     sizes = [max(cell_len(row[column]) for row in [heading, *rows]) for column in range(len(heading))]
     sizes[0] = max(1, min(sizes[0], WIDTH - sum(2 + size for size in sizes[1:])))
     for row in [heading, *rows]:
@@ -50,13 +50,13 @@ def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[st
 
 
 def _confusion(classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> Iterator[str]:
-    """The confusion matrix with its columns numbered, or, if that is too wide, the most frequent confusions."""
+    """Yields the lines of the confusion matrix with numbered columns or, if it is too wide, the most frequent confusions."""
     numbers = [str(number) for number in range(1, len(classes) + 1)]
     size = max(2, *(len(str(count)) for row in confusion for count in row), len(numbers[-1]))
     names = max(map(cell_len, classes)) + len(numbers[-1]) + 1
     room = WIDTH - (size + 1) * len(classes)
     if room >= min(names, 16):
-        yield 'Confusion matrix: a row for each true class, a column for each predicted one.'
+        yield 'Confusion matrix: a row for each true class, a column for each predicted class.'
         names = min(names, room)
         yield ' ' * names + ''.join(number.rjust(size + 1) for number in numbers)
         for number, name, row in zip(numbers, classes, confusion):

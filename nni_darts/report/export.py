@@ -1,7 +1,7 @@
-"""A trained network as a file for other programs: ONNX, and torch's own exported program.
+"""Exports a trained network to files for other programs: ONNX, and torch's exported program.
 
-What is exported takes images with values from 0 to 1 and normalises them itself, so that whoever uses it need not know the training data.
-Its metadata say the rest: class names, and how an image of any size is brought to that of the network.
+The exported network takes images with values from 0 to 1 and normalises them itself, so that its users need not know the training data.
+Its metadata has everything else: class names, and how an image of any size is brought to the network's size.
 """
 
 from __future__ import annotations
@@ -41,22 +41,23 @@ __all__ = [
 
 INPUT, OUTPUT = 'images', 'logits'
 ABOUT = 'nni-darts.json'
-"""The extra file of a ``.pt2`` with its metadata."""
+"""The extra file of a ``.pt2`` that has its metadata."""
 TOLERANCE = 1e-4
-"""How far onnxruntime's logits may be from torch's, as a part of the largest logit where that is above one."""
+"""The largest allowed difference between onnxruntime's logits and torch's, relative to the largest logit if that is above one."""
 
 _BATCHES = (1, 2, 7)
 _TRACED = (64, 96)
-"""Height and width of the images that are traced: large enough for every network, so that the program is for any size."""
+"""Height and width of the images used for tracing, large enough for every network, so that the program accepts any size."""
 _ANY = torch.export.Dim.DYNAMIC
 
 
 class FromPixels(nn.Module):
-    """The network with its normalisation: (B, C, H, W), 0 … 1 → logits (B, classes).
+    """A network preceded by its normalisation: images (B, C, H, W) with values from 0 to 1 → logits (B, classes).
 
     Args:
-        network: takes normalised images.
-        mean, std: of each channel over the training images.
+        network: network that takes normalised images.
+        mean: mean of each channel over the training images.
+        std: standard deviation of each channel over the training images.
     """
 
     mean: Tensor
@@ -69,16 +70,16 @@ class FromPixels(nn.Module):
         self.register_buffer('std', torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+        """Returns the logits of a batch of images; see the class."""
         return self.network((images - self.mean) / self.std)
 
 
 def metadata(description: Description, genotype: AnyGenotype, data: str) -> dict[str, str]:
-    """Returns what an exported file says of itself: name → text, which is JSON for each field of the description.
+    """Returns the metadata of an exported file: name → text, which is JSON for each field of the description.
 
     Args:
-        description: of the images that the network was trained on.
-        genotype: the cell of the network.
+        description: description of the images that the network was trained on.
+        genotype: genotype of the network.
         data: name of the data set.
     """
     fields = {name: json.dumps(value, ensure_ascii=False) for name, value in description.to_dict().items()}
@@ -86,10 +87,13 @@ def metadata(description: Description, genotype: AnyGenotype, data: str) -> dict
 
 
 def described(values: Mapping[str, str]) -> tuple[Description, AnyGenotype, str]:
-    """Reads :func:`metadata` back: description, genotype, name of the data.
+    """Reads the result of :func:`metadata`.
+
+    Returns:
+        The description, the genotype and the name of the data set.
 
     Raises:
-        KeyError, ValueError: for metadata of an older version, of another program, or damaged ones.
+        KeyError, ValueError: if the metadata is damaged, or was written by an older version or another program.
     """
     names = ('num_classes', 'channels', 'size', 'mean', 'std', 'classes', 'fit', 'resize')
     description = Description.from_dict({name: json.loads(values[name]) for name in names})
@@ -98,12 +102,12 @@ def described(values: Mapping[str, str]) -> tuple[Description, AnyGenotype, str]
 
 @dataclass(frozen=True)
 class Program:
-    """A network as ``torch.export`` has traced it.
+    """A network traced by ``torch.export``.
 
     Attributes:
         model: the network that was traced.
         image: channels, height and width of the images that it was trained on.
-        smallest: least height and width that it takes, up from which it takes any; None if it takes one size only.
+        smallest: least height and width that it accepts if it accepts any size from there; None if it accepts one size only.
         exported: the traced program.
 
     Example:
@@ -124,7 +128,7 @@ class Program:
         return f'(N, {channels}, H, W) of {self.smallest}×{self.smallest} pixels or more'
 
     def batches(self) -> Iterator[Tensor]:
-        """Random images in batches of several sizes, of every size of image that matters."""
+        """Yields random images in batches of several sizes, in every image size that matters."""
         channels, height, width = self.image
         sizes = [(height, width)]
         if self.smallest is not None:
@@ -134,15 +138,15 @@ class Program:
 
 
 def export_program(model: FromPixels, image: tuple[int, int, int]) -> Program:
-    """Traces a network for batches of any size and, where its own images are not too small for that, for images of any size.
+    """Traces a network for batches of any size and, unless its own images are too small, for images of any size.
 
     Args:
         model: the network with its normalisation.
-        image: channels, height and width.
+        image: channels, height and width of an image.
     """
     model = model.eval()
     traced = _traced(model, (image[0], *_TRACED), {0: _ANY, 2: _ANY, 3: _ANY})
-    # Torch takes for granted that a side which it does not know is never 1: halved often enough, a small image's is.
+    # Torch assumes that a side of unknown length is never 1, but halving makes it 1 if the image is small enough.
     module = traced.module()
     smallest = next((side for side in range(1, min(image[1:]) + 1) if _runs(module, (image[0], side, side))), None)
     if smallest is None:
@@ -159,30 +163,36 @@ def _runs(module: nn.Module, image: tuple[int, int, int]) -> bool:
     try:
         with torch.no_grad():
             module(torch.zeros(2, *image))
-    except (AssertionError, RuntimeError):  # a guard of the traced program, or an operation that has nothing left to work on
+    except (AssertionError, RuntimeError):  # a guard of the traced program, or an operation on an input that has become empty
         return False
     return True
 
 
 def save_program(program: Program, path: Path, about: Mapping[str, str]) -> None:
-    """Writes a file for ``torch.export.load``, with the metadata in its extra file ``ABOUT``."""
+    """Writes a file for ``torch.export.load``, with the metadata in its extra file ``ABOUT``.
+
+    Args:
+        program: the traced network.
+        path: path of the file.
+        about: the metadata.
+    """
     with replacing(path) as file:
         torch.export.save(program.exported, file, extra_files={ABOUT: json.dumps(dict(about), ensure_ascii=False)})
 
 
 def export_onnx(program: Program, path: Path, about: Mapping[str, str]) -> float:
-    """Writes a file that has passed the check: onnxruntime gives the model's logits on batches and images of several sizes.
+    """Writes an ONNX file after checking that onnxruntime returns the model's logits for batches and images of several sizes.
 
     Args:
         program: the traced network.
-        path: of the file.
-        about: goes into the file's metadata.
+        path: path of the file.
+        about: the metadata.
 
     Returns:
-        The largest difference of a logit.
+        The largest difference between two logits.
 
     Raises:
-        ArithmeticError: if it is above ``TOLERANCE``; no file is left then.
+        ArithmeticError: if the difference is above ``TOLERANCE``; no file is left then.
     """
     import onnx
     import onnxruntime
@@ -196,7 +206,7 @@ def export_onnx(program: Program, path: Path, about: Mapping[str, str]) -> float
         assert exported is not None  # dynamo=True
         exported.model.metadata_props.update(about)
         for node in exported.model.graph:
-            node.metadata_props.clear()  # where in torch's source it came from: as long as the weights of a small network
+            node.metadata_props.clear()  # positions in torch's source, as large as the weights of a small network
         onnx.save(exported.model_proto, str(unchecked))
         session = onnxruntime.InferenceSession(str(unchecked), providers=['CPUExecutionProvider'])
         worst = 0.0
@@ -217,7 +227,7 @@ def export_onnx(program: Program, path: Path, about: Mapping[str, str]) -> float
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks about its own internals."""
+    """Suppresses the exporter's messages about its own internals within the block."""
     logger = logging.getLogger('torch.onnx')
     level = logger.level
     logger.setLevel(logging.ERROR)

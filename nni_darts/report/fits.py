@@ -1,4 +1,4 @@
-"""The page of a whole run from images to a network. Imports no torch."""
+"""The page of ``nni-darts fit``, which leads from images to a network. Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ FIT_PAGE = 'report.html'
 
 
 def commands(output: Path) -> list[str]:
-    """Returns command lines that use the network of an output folder."""
+    """Returns commands that use the network in an output folder."""
     folder, onnx = (shlex.quote(str(path)) for path in (output, output / 'network.onnx'))
     return [f'nni-darts predict {folder} photo.jpg', f'nni-darts evaluate {folder} new_photos', f'nni-darts export {folder} --onnx {onnx}']
 
 
 def warnings_of(evaluation: Mapping[str, Any]) -> list[str]:
-    """Returns the warnings about a test.
+    """Returns the warnings about a test result.
 
     Args:
-        evaluation: as ``Evaluation.to_dict`` returns it.
+        evaluation: the result of ``Evaluation.to_dict``.
     """
     said = no_better_than_chance(evaluation['accuracy'], evaluation['count'], evaluation['largest_class'])
     return [said] if said else []
@@ -46,12 +46,12 @@ def write_fit(
     """Writes the page and returns its path.
 
     Args:
-        output: folder of the run.
-        plan: ``recipe``, ``why``, ``order`` as ``fit.json`` has them.
-        outcome: ``took``, ``results`` by part, ``verdict``.
-        genotype: the found cell.
-        evaluations: part → evaluation of the test, as ``Evaluation.to_dict`` returns it.
-        about: number of images and number of classes, as texts.
+        output: output folder of the run.
+        plan: ``recipe``, ``why`` and ``order``, as in ``fit.json``.
+        outcome: ``took``, ``results`` of each part, and ``verdict``.
+        genotype: the cell found.
+        evaluations: part → evaluation on the test images, as ``Evaluation.to_dict`` returns it.
+        about: number of images and number of classes, as text.
     """
     names = {'retrain': 'found by the search', 'baseline': plan['order']['baseline']}
     rows = []

@@ -1,4 +1,4 @@
-"""Quality against size of all trained networks, and which of them no other one beats. Imports no torch."""
+"""Quality against size of all trained networks, and the Pareto front among them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ COSTS = ('parameters', 'multiply_adds')
 
 
 def pareto_front(costs: Sequence[float], values: Sequence[float], *, maximize: bool) -> list[int]:
-    """Returns the indices of the entries that no cheaper or equally cheap one reaches, the cheapest first.
+    """Returns the indices of the entries on the Pareto front, from the cheapest.
+
+    An entry is on the front if every entry that costs the same or less has a worse value.
 
     Args:
-        costs: of each entry, less is better.
-        values: of each entry.
-        maximize: whether a larger value is the better one.
+        costs: cost of each entry; less is better.
+        values: value of each entry.
+        maximize: whether larger values are better.
     """
     sign = -1 if maximize else 1
     order = sorted(range(len(costs)), key=lambda index: (costs[index], sign * values[index]))
@@ -33,14 +35,15 @@ def pareto_front(costs: Sequence[float], values: Sequence[float], *, maximize: b
 
 
 def networks(jobs: Sequence[Job], results: Mapping[str, Mapping[str, Any]], metric: Metric) -> dict[str, dict[str, Any]]:
-    """Returns for the stages ``select`` and ``retrain`` all trained ``networks`` and the ``fronts``: name of a cost → keys of jobs.
+    """Returns all trained ``networks`` and the ``fronts`` (name of a cost → keys of jobs) for the stages ``select`` and ``retrain``.
 
-    The value of a network is its validation in the short training, and its test after the retraining: they are never mixed.
+    The value of a network is its validation metric after the short training, or its test metric after the retraining; the two are never
+    mixed.
 
     Args:
-        jobs: all that are known.
+        jobs: all jobs known so far.
         results: key of a job → its final metric.
-        metric: of the recipe.
+        metric: metric of the recipe.
     """
     found = {}
     for stage in ('select', 'retrain'):

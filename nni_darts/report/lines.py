@@ -1,4 +1,4 @@
-"""The lines that people read of a run: on a terminal, in a pipe, in a trial's log. Imports no torch."""
+"""The lines of text about a run that appear on a terminal, in a pipe or in a trial's log. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ __all__ = ['activity_line', 'decision_line', 'duration', 'epoch_line', 'measured
 
 _MEASURED = ('train_loss', *(f'{part}_{metric}' for metric in METRICS for part in ('train', 'valid')))
 _DECIDED = {'operation': 'keeps', 'topology': 'drops input', 'edge': 'is decided:', 'ranking': 'is'}
-"""Stage of a decision → the words between what is decided and the choice."""
+"""Kind of a decision → the words between its subject and the choice."""
 
 
 def warning_line(text: str) -> str:
-    """A sentence, without its full stop, that warns of something."""
+    """Returns a warning as a line.
+
+    Args:
+        text: the warning, without its full stop.
+    """
     return f'Warning: {text}.'
 
 
 def activity_line(activity: Activity) -> str:
-    """Work that cannot be counted, and about how long it takes."""
+    """Returns a line about a lengthy task and its approximate duration."""
     return activity.what + ('' if activity.seconds is None else f', about {duration(activity.seconds)}')
 
 
@@ -39,7 +43,7 @@ def epoch_line(record: Mapping[str, Any]) -> str:
 
 
 def decision_line(record: Mapping[str, Any]) -> str:
-    """A decision of a selection, indented: it belongs to the epoch whose line follows.
+    """Returns a line about a decision of a selection. It is indented because it belongs to the epoch whose line follows.
 
     Args:
         record: a line of ``selection.jsonl``.
@@ -49,11 +53,11 @@ def decision_line(record: Mapping[str, Any]) -> str:
 
 
 def result_lines(result: Mapping[str, Any], files: Any) -> Iterator[str]:
-    """The result of a run, a value in each line.
+    """Yields the lines of a run's result, one for each value.
 
     Args:
-        result: as the stages return it.
-        files: where its files are.
+        result: result of a stage.
+        files: the folder of its files.
     """
     for name, value in result.items():
         metric = METRICS['accuracy'] if name == 'largest_class' else METRICS.get(name.partition('_')[2])
@@ -66,18 +70,18 @@ def result_lines(result: Mapping[str, Any], files: Any) -> Iterator[str]:
 
 
 def measured(metric: Metric, value: float) -> str:
-    """A metric with its unit, such as ``92.14 %``."""
+    """Returns a metric with its unit, such as ``92.14 %``."""
     return f'{metric.shown(value)} {metric.unit}'
 
 
 def trial_line(key: str, metric: Metric, final: Mapping[str, Any] | None, *, validated: bool = True) -> str:
-    """A trial that has ended.
+    """Returns a line about a trial that has ended.
 
     Args:
-        key: of its job.
-        metric: of the recipe.
-        final: what it reported at last; None if nothing.
-        validated: whether data was held out to validate on.
+        key: key of its job.
+        metric: metric of the recipe.
+        final: its final result; None if it has none.
+        validated: whether data was held out for validation.
     """
     if final is None:
         return f'  {key}: no result'
@@ -88,7 +92,7 @@ def trial_line(key: str, metric: Metric, final: Mapping[str, Any] | None, *, val
 
 
 def duration(seconds: float) -> str:
-    """A time span in a few characters, as exact as one wants it: ``40 s``, ``12 min``, ``2 h 05``, ``3 d 4 h``."""
+    """Returns a time span in a few characters and with sufficient precision: ``40 s``, ``12 min``, ``2 h 05``, ``3 d 4 h``."""
     if seconds < 99.5:
         return f'{seconds:.0f} s'
     minutes = round(seconds / 60)

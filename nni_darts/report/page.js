@@ -1,4 +1,4 @@
-// Sorts and filters tables, highlights runs in charts, and keeps the page up to date. Nothing is loaded from anywhere else.
+// Sorts and filters tables, highlights runs in charts, and keeps the page up to date. Nothing is loaded from other servers.
 (() => {
   'use strict';
 
@@ -6,7 +6,7 @@
   const served = location.protocol.startsWith('http');
   document.documentElement.classList.add(served ? 'served' : 'local');
 
-  // Tables: the state outlives the table, which an update replaces.
+  // Tables. Their state is kept outside the table, because an update replaces the table.
 
   const orders = new Map(); // id of a table → column and direction
   const filters = new Map(); // id of a table → text

@@ -1,4 +1,4 @@
-"""Pages from the templates beside this file: each is one file that needs nothing else to be looked at. Imports no torch."""
+"""Renders pages from the templates beside this file. Each page is one self-contained file. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ['render', 'write_page']
 
 
 def render(template: str, values: Mapping[str, Any], filters: Mapping[str, Callable[..., Any]] | None = None) -> str:
-    """The text of a page.
+    """Returns the text of a page.
 
     Args:
-        template: name of the file.
-        values: what it shows; text is escaped, but for what the template marks as safe.
+        template: file name of the template.
+        values: values for the template. Text is escaped unless the template marks it as safe.
         filters: functions that the template uses.
     """
     environment = Environment(loader=PackageLoader('nni_darts.report', '.'), autoescape=select_autoescape(), trim_blocks=True)
@@ -28,14 +28,14 @@ def render(template: str, values: Mapping[str, Any], filters: Mapping[str, Calla
 
 
 def write_page(folder: Path, name: str, data: Mapping[str, Any], template: str, values: Callable[[], Mapping[str, Any]]) -> None:
-    """Writes ``NAME.json`` and ``NAME.html`` if anything changed; each file is replaced at once.
+    """Writes ``NAME.json`` and ``NAME.html`` if anything changed. Each file is replaced atomically.
 
     Args:
         folder: folder for the files.
         name: name of both files, without the suffix.
         data: plain data of the page.
         template: name of the template.
-        values: returns the template's values besides the data; called only if the page is written.
+        values: function that returns the template's further values; called only if the page is written.
     """
     text, path = json.dumps(data), folder / f'{name}.json'
     if path.exists() and path.read_text('utf-8') == text:

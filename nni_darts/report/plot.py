@@ -1,4 +1,4 @@
-"""Accuracy (or perplexity) against cost as one drawing that needs nothing else: SVG, for pages and documents. Imports no torch."""
+"""A self-contained SVG plot of accuracy (or perplexity) against cost, for pages and documents. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ WIDTH, HEIGHT = 720, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 150, 16, 52
 COLOURS = ('#0a66c2', '#c2410c', '#15803d', '#9333ea', '#b91c1c', '#0e7490', '#a16207', '#be185d', '#4d7c0f', '#475569')
 LINE = 15
-"""Height of a line of names."""
+"""Height of a line of text in the column of names."""
 _MARGIN = 0.06
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One thing that is compared.
+    """One item of a comparison.
 
     Attributes:
-        name: what stands beside it.
-        costs, values: a number for each seed.
+        name: label of the item.
+        costs: one cost for each seed.
+        values: one value for each seed.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class _Spread:
-    """Mean and sample standard deviation (0 of a single number)."""
+    """Mean and sample standard deviation, which is 0 for a single number."""
 
     mean: float
     deviation: float
@@ -50,15 +51,17 @@ class _Spread:
 
 
 def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
-    """An SVG element: a dot at the mean of each mark, whiskers of one standard deviation both ways, its name beside it.
+    """Returns an SVG plot with a dot at the mean of each mark, whiskers of one standard deviation in both directions, and the names.
+
+    Names never overlap: they form a column on the right, and a thin line connects each name to its dot. Text has the page's colour.
 
     Args:
-        cost_label, value_label: what stands along the axes.
-
-    Names never overlap: they stand in a column on the right, tied to their dots by a thin line. Text takes the page's colour.
+        marks: the items to compare.
+        cost_label: label of the horizontal axis.
+        value_label: label of the vertical axis.
 
     Raises:
-        ValueError: without a mark.
+        ValueError: if there are no marks.
     """
     if not marks:
         raise ValueError('there is nothing to draw')
@@ -82,7 +85,7 @@ def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
     parts.append(_text(16, middle, value_label, 'middle', f' transform="rotate(-90 16 {middle:.1f})"'))
     rows = _rows([up(value.mean) for value in values])
     for index, (mark, cost, value, row) in enumerate(zip(marks, costs, values, rows)):
-        colour = f'var(--c{index % len(COLOURS)}, {COLOURS[index % len(COLOURS)]})'  # a page may have colours of its own for dark
+        colour = f'var(--c{index % len(COLOURS)}, {COLOURS[index % len(COLOURS)]})'  # a page may have its own colours for dark mode
         x, y = across(cost.mean), up(value.mean)
         title = f'{mark.name}: {value.mean:.4g} ± {value.deviation:.2g} at {cost.mean:.4g} ± {cost.deviation:.2g}'
         parts += [
@@ -98,7 +101,7 @@ def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
 
 
 def _rows(places: Sequence[float]) -> list[float]:
-    """Where names stand: as near to their dots' height as they can without touching each other."""
+    """Returns the vertical positions of the names, as close to their dots as possible without overlap."""
     order = sorted(range(len(places)), key=places.__getitem__)
     line = min(LINE, (HEIGHT - TOP - BOTTOM) / max(1, len(places) - 1))
     rows = list(places)

@@ -1,4 +1,4 @@
-"""Drawings of cells as PNG, painted by Pillow with its own font: right on machines that have no fonts, too."""
+"""Paints drawings of cells as PNG files with Pillow and its own font, so that it works on machines without fonts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ from nni_darts.report.drawing import COLOURS, FONT_SIZE, Curve, Label, Point, dr
 __all__ = ['write_png']
 
 _SCALE = 2
-"""Pixels of the picture for one of the drawing."""
+"""Pixels of the picture for one unit of the drawing."""
 
 _FINE = 2
-"""Factor by which a drawing is painted larger before it is reduced, because Pillow's lines have hard edges."""
+"""Factor by which a drawing is painted larger before it is scaled down, because Pillow's lines are not antialiased."""
 
 _STEPS = 24
 
 
 def write_png(path: Path, genotype: AnyGenotype, strengths: Mapping[str, float] | None = None) -> None:
-    """Writes the cells on a light background. Arguments as for :func:`~nni_darts.report.drawing.draw_cells`."""
+    """Writes the cells on a light background.
+
+    Args:
+        path: path of the file.
+        genotype: genotype of the cells.
+        strengths: probabilities to show, as for :func:`~nni_darts.report.drawing.draw_cells`.
+    """
     drawing, zoom = draw_cells(genotype, strengths), _SCALE * _FINE
     colours = {role: light for role, (light, _) in COLOURS.items()}
     image = Image.new('RGB', (round(drawing.width) * zoom, round(drawing.height) * zoom), colours['background'])
@@ -47,7 +53,7 @@ def write_png(path: Path, genotype: AnyGenotype, strengths: Mapping[str, float] 
 
 
 def _line(curve: Curve) -> list[Point]:
-    """Points along a curve."""
+    """Returns points along a curve."""
     points, (x0, y0) = [curve.points[0]], curve.points[0]
     for (x1, y1), (x2, y2), (x3, y3) in curve.bends():
         steps = 1 if y0 == y3 else _STEPS

@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 __all__ = ['Epochs', 'learning_curves', 'running_jobs', 'thinned']
 
 Epochs = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Key of a job → the measurements of its epochs so far, in their order."""
+"""Key of a job → the measurements of its epochs so far, in order."""
 
 _RECENT = 5
 _MOST_POINTS = 120
 
 
 def running_jobs(jobs: Sequence[Job], busy: Collection[str], epochs: Epochs, metric: Metric) -> list[dict[str, Any]]:
-    """Returns a row for each job that is at work: its names, ``epoch`` and ``of``, the last ``valid`` or ``train`` value, ``seconds_left``.
+    """Returns a row for each running job: its names, ``epoch`` and ``of``, the last ``valid`` or ``train`` value, ``seconds_left``.
 
     Args:
-        jobs: all that are known.
-        busy: keys of those at work.
-        epochs: what was measured.
-        metric: of the recipe.
+        jobs: all jobs known so far.
+        busy: keys of the running jobs.
+        epochs: measurements of the jobs.
+        metric: metric of the recipe.
     """
     rows = []
     for job in jobs:
@@ -43,12 +43,12 @@ def running_jobs(jobs: Sequence[Job], busy: Collection[str], epochs: Epochs, met
 
 
 def learning_curves(jobs: Sequence[Job], epochs: Epochs, metric: Metric) -> list[dict[str, Any]]:
-    """Returns for each job with measurements its names, ``part`` (``valid``, or ``train`` where nothing is held out) and ``points``.
+    """Returns for each job with measurements its names, ``part`` (``valid``, or ``train`` if no data is held out) and ``points``.
 
     Args:
-        jobs: all that are known.
-        epochs: what was measured.
-        metric: of the recipe.
+        jobs: all jobs known so far.
+        epochs: measurements of the jobs.
+        metric: metric of the recipe.
     """
     found = []
     for job in jobs:
@@ -73,7 +73,7 @@ def _names(job: Job) -> dict[str, Any]:
 
 
 def _seconds_left(records: Sequence[Mapping[str, Any]]) -> int | None:
-    """By the median of the last epochs; None before the first."""
+    """Returns the seconds left, from the median duration of the last epochs; None before the first epoch is finished."""
     if not records or 'of' not in records[-1]:
         return None
     lately = [record['seconds'] for record in records[-_RECENT:] if 'seconds' in record]

@@ -1,8 +1,8 @@
 """Records of a search's epochs, and their encoding in a trial's metrics. Imports no torch.
 
-A record is a line of ``metrics.jsonl``: numbers, ``probabilities`` (label → operation → probability), ``genotype`` (what would be found by
-now) and ``decided`` (the decisions that a selection took at its end). NNI's metrics carry numbers and short texts, so a record travels
-packed, about 700 characters for the DARTS space, and is the same again after :func:`unpack`, but for rounding.
+A record is a line of ``metrics.jsonl``: numbers, ``probabilities`` (label → operation → probability), ``genotype`` (the cell that would be
+derived at this epoch) and ``decided`` (the decisions made at its end). NNI's metrics can only carry numbers and short strings, so a record
+is packed into about 700 characters (for the DARTS space); :func:`unpack` restores it up to rounding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nni_darts.genotypes.recurrent import ACTIVATIONS
 __all__ = ['OPERATION_ORDER', 'genotype_of', 'indicators', 'pack', 'skips', 'unpack']
 
 OPERATION_ORDER = tuple(dict.fromkeys((*OPERATION_NAMES, *OPERATIONS, *ACTIVATIONS)))
-"""Every operation of every space; the packed text names one by its place."""
+"""All operations of all spaces; the packed text refers to an operation by its index here."""
 
 _DIGITS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
 _ONE = 64**2 - 1
@@ -30,7 +30,7 @@ _SKIPS = ('skip_connect', 'identity', 'skip')
 
 
 def pack(record: Mapping[str, Any]) -> dict[str, float | str]:
-    """A record as NNI's metrics can carry it: its numbers, the :func:`indicators`, and three texts without ``#`` and ``//``."""
+    """Returns a record as NNI's metrics can carry it: numbers, the :func:`indicators`, and three strings without ``#`` and ``//``."""
     packed: dict[str, float | str] = {name: value for name, value in record.items() if isinstance(value, (int, float))}
     if 'genotype' not in record:
         return packed
@@ -43,7 +43,7 @@ def pack(record: Mapping[str, Any]) -> dict[str, float | str]:
             ''.join(_DIGITS[OPERATION_ORDER.index(name)] + _fraction(value) for name, value in tables.get(label, {}).items())
             for label in _labels(genotype)
         )
-    else:  # operations of the user's have no digit
+    else:  # the user's own operations have no digit
         packed['tables'] = deflated({label: {name: round(value, 4) for name, value in table.items()} for label, table in tables.items()})
     if record.get('decided'):
         packed['decided'] = ';'.join(
@@ -54,7 +54,7 @@ def pack(record: Mapping[str, Any]) -> dict[str, float | str]:
 
 
 def unpack(metric: Mapping[str, Any]) -> dict[str, Any]:
-    """The record that :func:`pack` made this of. Raises ValueError for texts that it did not write."""
+    """Returns the record from which :func:`pack` made a metric. Raises ValueError for strings that :func:`pack` did not write."""
     record = {name: value for name, value in metric.items() if name not in _TEXTS}
     if 'arch' not in metric or not {'probabilities', 'tables'} & metric.keys():
         return record
@@ -72,7 +72,7 @@ def unpack(metric: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _labels(genotype: AnyGenotype) -> list[str]:
-    """The labels of all choices among operations, in the order of the packed text."""
+    """Returns the labels of all choices among operations, in the order of the packed text."""
     return [label for cell in genotype.all_edges().values() for label, _, _ in cell.edges]
 
 
@@ -92,26 +92,26 @@ def _decision(text: str) -> dict[str, Any]:
 
 
 def genotype_of(record: Mapping[str, Any]) -> AnyGenotype:
-    """Returns the cell that the search would have found by that epoch."""
+    """Returns the cell that the search would have derived at this epoch."""
     return genotype_from_dict(record['genotype'])
 
 
 def indicators(record: Mapping[str, Any]) -> dict[str, float]:
-    """How decided α is and how far the cell has collapsed.
+    """Returns indicators of how decided α is and how far the cell has collapsed.
 
-    ``entropy``: of the operations' probabilities where there are any, mean over all edges, 1 where they are equal. ``skips``: edges of the
-    cell (the normal one of a pair) that carry a skip connection or identity.
+    ``entropy`` is the mean over all edges of the entropy of the operations' probabilities, if there are any, scaled to 1 for equal
+    probabilities. ``skips`` is the number of edges of the cell (of a pair, the normal cell) that carry a skip connection or identity.
     """
     entropy = {'entropy': round(_entropy(record['probabilities'].values()), 4)} if record['probabilities'] else {}
     return {**entropy, 'skips': next(iter(skips(genotype_of(record)).values()))}
 
 
 def _entropy(tables: Iterable[Mapping[str, float]]) -> float:
-    """Mean over the tables of the entropy, divided by that of equal probabilities."""
+    """Returns the mean over the tables of the entropy, divided by the entropy of equal probabilities."""
     values = [-sum(p * math.log(p) for p in table.values() if p > 0) / math.log(len(table)) for table in tables if len(table) > 1]
     return sum(values) / len(values) if values else 0.0
 
 
 def skips(genotype: AnyGenotype) -> dict[str, int]:
-    """Kind of cell → its edges that carry a skip connection or identity."""
+    """Returns kind of cell → number of its edges that carry a skip connection or identity."""
     return {kind: sum(name.lower() in _SKIPS for _, name in edges) for kind, edges in genotype.edges().items()}

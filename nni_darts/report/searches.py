@@ -1,4 +1,4 @@
-"""One search as it happens: the data, and a page that shows it. Imports no torch."""
+"""The data of one search, and its page, which are updated while the search runs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ from nni_darts.report.records import OPERATION_ORDER, genotype_of, indicators, s
 __all__ = ['SEARCH', 'search_data', 'strengths_in', 'warnings_in', 'write_search']
 
 _CHARTS_WIDTH, _CHART_HEIGHT = 640, 48
-"""Pixels for all edges into a node, beside each other; height of one."""
+"""Width in pixels of all edges into a node, side by side; height of one edge."""
 
 SEARCH = 'search'
-"""Name of page and data in a search's own folder."""
+"""File name of the page and the data in a search's own folder."""
 
 EIGENVALUE = 'eigenvalue'
-"""The number of an epoch that is the dominant eigenvalue of the validation loss' Hessian in α, where a strategy measures it."""
+"""The measurement of an epoch that is the dominant eigenvalue of the Hessian of the validation loss in α; only some strategies have it."""
 
 
 def search_data(records: Sequence[Mapping[str, Any]], *, strategy: str, seed: int, metric: str, recipe: str, over: bool) -> dict[str, Any]:
-    """Plain data of one search: what the page shows, for whoever wants to draw it otherwise.
+    """Returns plain data of one search: all that its page shows.
 
     Args:
-        records: of the epochs so far, in any order; of several of one epoch the last counts.
-        strategy, seed, recipe: names of the search.
-        metric: a name of ``METRICS``.
+        records: records of the epochs so far, in any order; of several records of one epoch the last counts.
+        strategy: name of the strategy.
+        seed: seed of the search.
+        metric: a name in ``METRICS``.
+        recipe: name of the recipe.
         over: whether the search has ended.
     """
     ordered = [record for _, record in sorted({record['epoch']: record for record in records if 'epoch' in record}.items())]
@@ -64,7 +66,7 @@ def search_data(records: Sequence[Mapping[str, Any]], *, strategy: str, seed: in
 
 
 def warnings_in(folder: Path) -> list[str]:
-    """The warnings of the finished search in a folder; none where there is no such search."""
+    """Returns the warnings of the finished search in a folder; an empty list if there is no such search."""
     try:
         found = json.loads((folder / f'{SEARCH}.json').read_text('utf-8')).get('warnings', [])
     except (OSError, ValueError, AttributeError):
@@ -73,7 +75,7 @@ def warnings_in(folder: Path) -> list[str]:
 
 
 def strengths_in(folder: Path, genotype: AnyGenotype) -> dict[str, float]:
-    """Label → probability of the genotype's operations, if the folder (or that of the file) is of the search that found it."""
+    """Returns label → probability of the genotype's operations if the folder, or that of the file, has the search that found it."""
     try:
         path = (folder if folder.is_dir() else folder.parent) / f'{SEARCH}.json'
         epochs = json.loads(path.read_text('utf-8'))['epochs'] if folder.exists() else []
@@ -84,20 +86,23 @@ def strengths_in(folder: Path, genotype: AnyGenotype) -> dict[str, float]:
     return genotype.strengths(epochs[-1]['probabilities'])
 
 
-# the page ---------------------------------------------------------------------------------------------------------------------------
+# The page ---------------------------------------------------------------------------------------------------------------------------
 
 
 def write_search(folder: Path, name: str, data: Mapping[str, Any], *, up: str = '') -> None:
-    """Writes ``NAME.json`` and ``NAME.html`` if anything changed; each file is replaced at once.
+    """Writes ``NAME.json`` and ``NAME.html`` if anything changed. Each file is replaced atomically.
 
     Args:
-        up: address of a page above this one to link to.
+        folder: folder for the files.
+        name: name of both files, without the suffix.
+        data: result of :func:`search_data`.
+        up: address of a parent page to link to.
     """
     write_page(folder, name, data, 'search.html', lambda: {**_pictures(data), 'up': up})
 
 
 def _pictures(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the template's values besides the data."""
+    """Returns the template's further values."""
     epochs, metric = data['epochs'], METRICS[data['metric']]
 
     def by_cell(name: str) -> dict[str, list[tuple[float, float]]]:
@@ -129,7 +134,7 @@ def _pictures(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cell(cell: CellEdges, genotype: AnyGenotype, tables: Sequence[Mapping[str, Any]], operations: Sequence[str]) -> dict[str, Any]:
-    """A table of charts: a row for each node, a column for each state it may read."""
+    """Returns a table of charts, with a row for each node and a column for each of its possible input states."""
     kept = dict(edge for chosen in genotype.edges().values() for edge in chosen)
     columns = max(source for _, _, source in cell.edges) + 1
     width = min(128, _CHARTS_WIDTH // columns)

@@ -1,4 +1,4 @@
-"""The results of strategies and the cost of reaching them, seed by seed: a part of an experiment's summary. Imports no torch."""
+"""The results of strategies and the cost of reaching them for each seed, as part of an experiment's summary. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ __all__ = ['plot_spent', 'spent_by_seed']
 def spent_by_seed(
     protocol: Protocol, jobs: Sequence[Job], results: Mapping[str, Mapping[str, Any]], strategy: str
 ) -> list[dict[str, float | int]]:
-    """For every seed that has a trained cell: what its trials before the retraining took, and the best validation among its cells.
+    """Returns for every seed with a trained cell the cost of its trials before the retraining, and the best validation metric of its cells.
 
     Args:
-        jobs: known by now; ``results``: key of a job → its final metric.
+        jobs: all jobs known so far.
+        results: key of a job → its final metric.
     """
     rows: list[dict[str, float | int]] = []
     for seed in protocol.seeds:
@@ -33,7 +34,7 @@ def spent_by_seed(
 
 
 def plot_spent(summary: Mapping[str, Any]) -> str:
-    """The plot of all strategies as SVG; empty while no cell is trained."""
+    """Returns the plot of all strategies as SVG; '' if no cell has been trained yet."""
     metric = METRICS[summary['metric']]
     scale = 100 if metric.percent else 1
     marks = [

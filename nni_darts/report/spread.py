@@ -1,4 +1,4 @@
-"""The mean of a few results and how sure it is. Imports no torch."""
+"""The mean of a few results and its uncertainty. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 __all__ = ['CONFIDENCE', 'Spread', 'accuracy_interval', 'spread']
 
 CONFIDENCE = 0.95
-"""Confidence level of intervals around a mean or an accuracy."""
+"""Confidence level of the intervals of means and accuracies."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """Returns the mean, sample standard deviation and 95 % t interval of the mean, mean ± t(0.975, n − 1) · sd / √n; None of no numbers.
+    """Returns the mean, sample standard deviation and 95 % t interval of the mean, mean ± t(0.975, n − 1) · sd / √n; None without numbers.
 
     Args:
         values: one result for each seed or run.
@@ -46,7 +46,7 @@ def spread(values: Sequence[float]) -> Spread | None:
     n, mean = len(values), statistics.fmean(values)
     if n < 2:
         return Spread(n, mean)
-    from scipy.stats import t  # a command that needs no interval should not wait for it
+    from scipy.stats import t  # imported here because it is slow and most commands need no interval
 
     deviation = statistics.stdev(values)
     half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * deviation / math.sqrt(n)

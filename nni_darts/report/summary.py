@@ -1,4 +1,4 @@
-"""The summary of an experiment: data, and one self-contained page that NNI serves under ``/logs/``. Imports no torch."""
+"""The summary of an experiment: its data, and a self-contained page that NNI serves under ``/logs/``. Imports no torch."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ PAGE, DATA, RECIPE = 'summary.html', 'summary.json', 'recipe.yml'
 
 @dataclass(frozen=True)
 class Observed:
-    """Observations of an experiment besides its jobs and trials.
+    """Observations of an experiment other than its jobs and trials.
 
     Attributes:
         pages: key of a job → address of its page.
         reasons: trial id → why it ended without a result.
         epochs: key of a job → measurements of its epochs so far.
-        starts: when the experiment was started and each time resumed, in seconds since the epoch.
-        plan: how it was planned into a time, in words; '' without one.
+        starts: times at which the experiment was started or resumed, in seconds since the epoch.
+        plan: a sentence about the plan for an experiment with a time limit; '' if it has none.
     """
 
     pages: Mapping[str, str] = field(default_factory=dict)
@@ -75,11 +75,11 @@ def summarize(
     *,
     over: bool,
 ) -> dict[str, Any]:
-    """Plain data: a row for each strategy, a row for each job, what failed, how to do it again.
+    """Returns plain data: a row for each strategy, a row for each job, the failures, and the commands that repeat the experiment.
 
     Args:
         protocol: the plan of the experiment.
-        jobs: all jobs that can be named by now.
+        jobs: all jobs known so far.
         standing: the state of the jobs.
         records: the trials as the manager lists them.
         observed: further observations of the experiment.
@@ -142,7 +142,7 @@ def summarize(
 
 
 def _largest_classes(jobs: Sequence[Job], results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The share of the largest class in the images of the short trainings' validation, and of the test."""
+    """Returns part of the data → fraction of its images in the largest class, for the validation of short trainings and for the test."""
     shares: dict[str, float] = {}
     for job in jobs:
         part = {'select': 'validation', 'retrain': 'test'}.get(job.stage)
@@ -152,13 +152,13 @@ def _largest_classes(jobs: Sequence[Job], results: Mapping[str, Mapping[str, Any
 
 
 def _cautions(jobs: Sequence[Job], results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Warns of each retrained network that does no better than the largest class."""
+    """Returns a warning for each retrained network that is no better than always predicting the largest class."""
     retrained = [job for job in jobs if job.stage == 'retrain' and job.key in results]
     return [f'{job.key}: {sentence}' for job in retrained for sentence in after_training(results[job.key])]
 
 
 def _commands(protocol: Protocol, jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Returns commands that do the same without NNI or train the best cells at the published size. A code may begin with a dash."""
+    """Returns commands that repeat the experiment without NNI or train the best cells at full size. A code may begin with a dash."""
     again = []
     for job in jobs:
         name = _folder(job.key)
@@ -197,7 +197,7 @@ def _strategy_row(protocol: Protocol, jobs: Sequence[Job], results: Mapping[str,
     best = protocol.best(strategy, results)
     code = best['arch'] if best else retrained[0]['arch'] if retrained else ''
     shown = [result for result in retrained if result['arch'] == code]
-    # The cost of a search is the cost of finding the cell: for random search that is training its cells.
+    # The cost of a search is the cost of finding the cell. For random search this is the cost of training its cells.
     searching = [results[job.key]['seconds'] for job in mine if job.stage != 'retrain' and job.key in results]
     return {
         'strategy': strategy,
@@ -231,7 +231,7 @@ def _shown(found: Mapping[str, Any] | None, metric: Metric) -> str:
 
 
 def _interval(found: Mapping[str, Any] | None, metric: Metric) -> str:
-    """The bounds of the interval around a mean; '' where there is none."""
+    """Returns the bounds of the interval around a mean as text; '' if there is no interval."""
     if found is None or found['low'] is None:
         return ''
     return f'{metric.shown(metric.within(found["low"]))} to {metric.shown(metric.within(found["high"]))}'
@@ -242,15 +242,16 @@ def _thousands(value: int | None) -> str:
 
 
 def _has_accuracy_beside(summary: Mapping[str, Any], metric: Metric) -> bool:
-    """Whether networks that are judged by another metric were tested for accuracy, too."""
+    """Returns whether networks that are judged by another metric were also tested for accuracy."""
     return metric is not ACCURACY and any(row.get('test_accuracy') is not None for row in summary['strategies'])
 
 
 def format_table(summary: Mapping[str, Any], width: int | None = None) -> str:
-    """The table of strategies for a terminal.
+    """Returns the table of strategies for a terminal.
 
     Args:
-        width: number of characters in a line; where the table is wider, its last columns are left out, and named below it.
+        summary: data of the summary.
+        width: number of characters in a line. If the table is wider, its last columns are left out and named below it.
     """
     metric = METRICS[summary['metric']]
     beside = _has_accuracy_beside(summary, metric)
@@ -275,11 +276,11 @@ def format_table(summary: Mapping[str, Any], width: int | None = None) -> str:
     while width is not None and kept > 2 and max(map(len, text.splitlines())) > width:
         kept -= 1
         text = columns(header[:kept], [row[:kept] for row in rows], left=left)
-    return text + (f'\n\nNot shown for lack of room: {", ".join(header[kept:])}.' if kept < len(header) else '')
+    return text + (f'\n\nColumns that did not fit: {", ".join(header[kept:])}.' if kept < len(header) else '')
 
 
 def format_limit(summary: Mapping[str, Any]) -> str:
-    """One sentence on an experiment that a limit of its own has ended; '' for any other."""
+    """Returns a sentence about an experiment that ended because it reached a limit of its own; '' for any other experiment."""
     if not summary.get('not_started'):
         return ''
     done = sum(job['state'] == 'done' for job in summary['jobs'])
@@ -290,18 +291,18 @@ def format_limit(summary: Mapping[str, Any]) -> str:
 
 
 def format_largest_class(summary: Mapping[str, Any]) -> str:
-    """One sentence with the accuracy that always answering with the largest class would reach; '' for text, or while nothing is known."""
+    """Returns a sentence with the accuracy of always predicting the largest class; '' for text, or while it is not known."""
     shares = [f'{ACCURACY.shown(share)} % of the {part} images' for part, share in summary.get('largest_class', {}).items()]
     return f'The largest class is {" and ".join(shares)}.' if shares else ''
 
 
 def footnotes(summary: Mapping[str, Any]) -> list[str]:
-    """Sentences below the table: how the experiment was planned into its time, the largest class, whether a limit ended it."""
+    """Returns the sentences below the table: the plan for the time limit, the largest class, and whether a limit ended the experiment."""
     return [line for line in (summary.get('plan', ''), format_largest_class(summary), format_limit(summary)) if line]
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
-    """Writes ``summary.json``, ``summary.html`` and ``recipe.yml`` if anything changed; each file is replaced at once."""
+    """Writes ``summary.json``, ``summary.html`` and ``recipe.yml`` if anything changed. Each file is replaced atomically."""
     text = json.dumps(summary, indent=1)
     data = folder / DATA
     if data.exists() and data.read_text('utf-8') == text:
@@ -337,12 +338,12 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
 
 
 def _colours(summary: Mapping[str, Any]) -> dict[str, int]:
-    """Strategy → number of its colour in all charts."""
+    """Returns strategy → number of its colour in all charts."""
     return {row['strategy']: number % 10 for number, row in enumerate(summary['strategies'])}
 
 
 def _charts(summary: Mapping[str, Any], metric: Metric) -> dict[str, Any]:
-    """Charts of all runs: learning curves by stage; quality against size."""
+    """Returns charts of all runs: learning curves of each stage, and quality against size."""
     colours, scale = _colours(summary), 100 if metric.percent else 1
     name = metric.name.replace('_', ' ') + (', %' if metric.percent else '')
     curves = []

@@ -1,8 +1,8 @@
-"""The results of experiments as a table: intervals over seeds, and every strategy against random search. Imports no torch.
+"""The results of experiments as a table: intervals over seeds, and every strategy compared with random search. Imports no torch.
 
-What a strategy is measured by is, for every seed, the validation metric of its best cell after the short training: one number for each
-seed, so that strategies can be compared pair by pair over the seeds that they have in common. Test metrics are those of the retrainings
-of one cell; their spread is that of training, not of searching, and is not compared.
+A strategy is measured by the validation metric, after the short training, of its best cell under each seed. This is one number for each
+seed, so strategies can be compared in pairs over the seeds that they share. Test metrics come from retrainings of one cell; their
+spread is that of training, not of searching, so they are not compared.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from nni_darts.report.spread import Spread, spread
 __all__ = ['BASELINE', 'Comparison', 'Row', 'compare', 'rows_of']
 
 BASELINE = 'random'
-"""The strategy that every other one is compared with."""
+"""The strategy with which all others are compared."""
 LEAST_FOR_WILCOXON = 6
-"""Pairs from which the exact two-sided signed-rank test can give a p-value below 0.05 at all: 2 / 2⁶ = 0.031."""
+"""The least number of pairs with which the exact two-sided signed-rank test can give a p-value below 0.05: 2 / 2⁶ = 0.031."""
 _ROUNDING = 1e-9
-"""Differences that are no further apart than this part of the largest one are equal: a t-test would take rounding for certainty."""
+"""Differences count as equal if they are no further apart than this fraction of the largest one: a t-test would find rounding errors
+significant."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A strategy against another one, pair by pair over the seeds that both have.
+    """A paired comparison of two strategies over the seeds that both have.
 
     Attributes:
-        seeds: those seeds.
-        difference: of the metric, strategy − baseline; its spread is that of the pairs' differences.
-        t_p: two-sided p-value of the paired t-test; None with fewer than two pairs, or where all differences are equal.
+        seeds: the shared seeds.
+        difference: difference of the metric, strategy − baseline; its spread is that of the paired differences.
+        t_p: two-sided p-value of the paired t-test; None with fewer than two pairs, or if all differences are equal.
         wilcoxon_p: two-sided p-value of Wilcoxon's signed-rank test; None with fewer than six pairs that differ.
 
     Example:
@@ -50,19 +51,19 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Row:
-    """A strategy's results under one recipe.
+    """The results of a strategy under one recipe.
 
     Attributes:
-        experiments: ids of the experiments that the numbers come from.
-        recipe: its name.
-        strategy: its name.
+        experiments: ids of the experiments from which the numbers come.
+        recipe: name of the recipe.
+        strategy: name of the strategy.
         metric: name of the metric.
-        seeds: seed → validation metric of the best cell after the short training.
-        valid: the same over all seeds; None if there is none yet.
-        test: test metric of the retrainings of the best cell; None if there is none yet.
-        parameters, multiply_adds: of the retrained network.
-        search_seconds: until the cell is known, mean over the seeds.
-        against_baseline: the comparison with ``random``; None for itself, or where there are no seeds in common.
+        seeds: seed → validation metric of its best cell after the short training.
+        valid: spread of these metrics over all seeds; None if there is none yet.
+        test: spread of the test metric over retrainings of the best cell; None if there is none yet.
+        parameters, multiply_adds: cost of the retrained network.
+        search_seconds: seconds until the cell is known, mean over the seeds.
+        against_baseline: comparison with ``random``; None for ``random`` itself, or if there are no shared seeds.
 
     Example:
         >>> Row(('abc',), 'digits', 'random', 'accuracy', {1: 0.9}, spread([0.9])).valid.n
@@ -83,10 +84,11 @@ class Row:
 
 
 def compare(values: Mapping[int, float], baseline: Mapping[int, float]) -> Comparison | None:
-    """Compares two strategies over the seeds that both have; None if there is none.
+    """Compares two strategies over the seeds that both have. Returns None if they share no seed.
 
     Args:
-        values, baseline: seed → metric.
+        values: seed → metric of the strategy.
+        baseline: seed → metric of the baseline.
     """
     seeds = tuple(sorted(values.keys() & baseline.keys()))
     differences = [values[seed] - baseline[seed] for seed in seeds]
@@ -105,17 +107,17 @@ def compare(values: Mapping[int, float], baseline: Mapping[int, float]) -> Compa
 
 
 def rows_of(summaries: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """One row for each recipe and strategy. Experiments with the same recipe count as one: their seeds are put together.
+    """Returns one row for each recipe and strategy. Experiments with the same recipe count as one: their seeds are combined.
 
     Args:
-        summaries: id of an experiment → its summary. Of a seed that a strategy has in several experiments the first one counts.
+        summaries: id of an experiment → its summary. If several experiments have the same seed of a strategy, the first one counts.
 
     Raises:
-        InputError: if the experiments have different metrics, which no table can compare.
+        InputError: if the experiments have different metrics, which cannot be compared in one table.
     """
     metrics = {str(summary['metric']) for summary in summaries.values()}
     if len(metrics) > 1:
-        raise InputError(f'These experiments are judged by different metrics, {" and ".join(sorted(metrics))}: make a table of each.')
+        raise InputError(f'These experiments are judged by different metrics, {" and ".join(sorted(metrics))}: make a table for each.')
     groups: dict[str, dict[str, dict[str, Mapping[str, Any]]]] = {}  # recipe → strategy → experiment → row of the summary
     for identifier, summary in summaries.items():
         group = groups.setdefault(json.dumps(summary['recipe'], sort_keys=True), {})
@@ -131,13 +133,13 @@ def rows_of(summaries: Mapping[str, Mapping[str, Any]]) -> list[Row]:
 
 
 def _tests(summary: Mapping[str, Any], strategy: str) -> list[float]:
-    """The test metrics of a strategy's retrainings."""
+    """Returns the test metrics of a strategy's retrainings."""
     jobs = [job for job in summary['jobs'] if job['stage'] == 'retrain' and job['strategy'] == strategy]
     return [job['test'] for job in jobs if job['test'] is not None]
 
 
 def _seeds(found: Mapping[str, Mapping[str, Any]]) -> dict[int, float]:
-    """Seed → validation metric of a strategy in several experiments."""
+    """Returns seed → validation metric of a strategy in several experiments."""
     values: dict[int, float] = {}
     for row in found.values():
         for entry in row['by_seed']:
@@ -152,7 +154,7 @@ def _row(recipe: str, strategy: str, metric: str, found: Mapping[str, Mapping[st
     for row in found.values():
         for entry in row['spent']:
             seconds.setdefault(entry['seed'], entry['seconds'])
-    # Of several experiments each has retrained a best cell of its own; sizes are those of the one that was best by validation.
+    # Several experiments have each retrained a best cell of their own; the sizes shown are those of the cell with the best validation.
     retrained = [row for row in found.values() if row['tests']]
     best = METRICS[metric].best([row for row in retrained if row['select']], lambda row: row['select']['mean']) or next(iter(retrained), {})
     return Row(

@@ -1,4 +1,4 @@
-"""The table of results as text for a terminal, Markdown, LaTeX, CSV and JSON. Imports no torch."""
+"""Formats the table of results as text for a terminal, Markdown, LaTeX, CSV and JSON. Imports no torch."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ _NOTHING = '–'
 
 
 def columns(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[int] = (0,)) -> str:
-    """Aligned columns with a rule under the header.
+    """Returns aligned columns with a rule under the header.
 
     Args:
-        left: columns of words, aligned on the left; numbers are aligned on the right.
+        header: titles of the columns.
+        rows: cells of each row.
+        left: indices of the columns that are aligned left, because they have words; all others are aligned right.
     """
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = []
@@ -72,7 +74,7 @@ def _escaped(text: str) -> str:
 
 
 def _csv(rows: Sequence[Row]) -> str:
-    """Numbers as they are, neither rounded nor in per cent; empty where there is none."""
+    """Returns the table with full-precision numbers, not in per cent; a missing number is empty."""
     file = io.StringIO()
     table = [_flat(row) for row in rows]
     writer = csv.DictWriter(file, list(table[0]), lineterminator='\n')
@@ -88,17 +90,17 @@ def _json(rows: Sequence[Row]) -> str:
 FORMATS: Mapping[str, Callable[[Sequence[Row]], str]] = MappingProxyType(
     {'text': _text, 'csv': _csv, 'latex': _latex, 'markdown': _markdown, 'json': _json}
 )
-"""Name → the table in that format."""
+"""Name of a format → function that returns the table in that format."""
 
 
 def _key(row: Row, rows: Sequence[Row]) -> list[str]:
-    """The words that tell rows apart: the recipe only where there are several, the experiments where recipes have the same name."""
+    """Returns the words that distinguish rows: the recipe only if there are several, the experiments only if recipes have the same name."""
     several = len({(other.recipe, other.experiments) for other in rows}) > 1
     return [row.strategy, *([row.recipe, ' '.join(row.experiments)] if several else [])]
 
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows as people read them."""
+    """Returns header and rows as readable text."""
     metric = METRICS[rows[0].metric]
     words = ['strategy', 'recipe', 'experiments'][: len(_key(rows[0], rows))]
     header = [*words, 'seeds', f'valid {metric.unit}', '95 % interval', f'test {metric.unit}', 'parameters', 'search s/seed']
@@ -158,9 +160,9 @@ def _notes(rows: Sequence[Row]) -> str:
             f'− {BASELINE}: mean difference over the n seeds in common, and two-sided paired tests: the t-test, and Wilcoxon from n = 6.'
         )
         if len(compared) > 1:
-            lines.append(f'{len(compared)} strategies are compared: the p-values are not corrected for that.')
+            lines.append(f'{len(compared)} strategies are compared; the p-values are not corrected for multiple comparisons.')
     elif all(row.strategy != BASELINE for row in rows):
-        lines.append(f'There is no strategy {BASELINE} to compare with.')
+        lines.append(f'There is no strategy {BASELINE} for comparison.')
     return '\n'.join(lines)
 
 

@@ -1,4 +1,4 @@
-"""One training as it happens: the data, and a page that shows it. Imports no torch."""
+"""The data of one training, and its page, which are updated while the training runs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from nni_darts.report.pages import write_page
 __all__ = ['AboutTraining', 'TRAINING', 'confusions', 'training_data', 'write_training']
 
 TRAINING = 'training'
-"""Name of page and data in the output folder of a training."""
+"""File name of the page and the data in the output folder of a training."""
 
 _LARGEST_TABLE = 20
-"""A confusion matrix of more classes is shown as a list of the most frequent confusions."""
+"""A confusion matrix of more classes than this is shown as a list of the most frequent confusions."""
 
 _CONFUSIONS = 10
 _TITLES = {'select': 'Short training', 'retrain': 'Retraining'}
@@ -36,7 +36,7 @@ class AboutTraining:
         recipe: name of the recipe.
         metric: name of the recipe's metric.
         genotype: the architecture whose network is trained.
-        strategy: name of the strategy that found it, where it is known.
+        strategy: name of the strategy that found it; '' if that is not known.
     """
 
     stage: str
@@ -63,7 +63,7 @@ def training_data(
         about: the description of the training.
         over: whether the training has ended.
         result: measurements and costs at the end.
-        evaluation: of the test images, as ``Evaluation.to_dict`` returns it; a mistake may have an ``image``, a data URI.
+        evaluation: evaluation on the test images, as ``Evaluation.to_dict`` returns it; a mistake may have an ``image``, a data URI.
         commands: command lines that use the trained network.
     """
     ordered = [record for _, record in sorted({record['epoch']: record for record in records if 'epoch' in record}.items())]
@@ -83,10 +83,11 @@ def training_data(
 
 
 def confusions(evaluation: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
-    """Returns the most frequent mistakes of an evaluation: ``true`` and ``predicted`` class, ``images``, their ``share`` of the true class.
+    """Returns the most frequent mistakes of an evaluation: ``true`` and ``predicted`` class, ``images``, and ``share`` of the true class.
 
     Args:
-        count: number of entries at most.
+        evaluation: the result of ``Evaluation.to_dict``.
+        count: largest number of entries.
     """
     classes, found = evaluation['classes'], []
     for true, row in enumerate(evaluation['confusion']):
@@ -100,23 +101,23 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-# the page ---------------------------------------------------------------------------------------------------------------------------
+# The page ---------------------------------------------------------------------------------------------------------------------------
 
 
 def write_training(folder: Path, name: str, data: Mapping[str, Any], *, up: str = '') -> None:
-    """Writes ``NAME.json`` and ``NAME.html`` if anything changed; each file is replaced at once.
+    """Writes ``NAME.json`` and ``NAME.html`` if anything changed. Each file is replaced atomically.
 
     Args:
-        folder: where the files go.
-        name: of both files, without the suffix.
-        data: as :func:`training_data` returns it.
-        up: address of a page above this one to link to.
+        folder: folder for the files.
+        name: name of both files, without the suffix.
+        data: result of :func:`training_data`.
+        up: address of a parent page to link to.
     """
     write_page(folder, name, data, 'training.html', lambda: {**_pictures(data), 'up': up})
 
 
 def _pictures(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what the template shows besides the data."""
+    """Returns the template's further values."""
     epochs, metric, evaluation = data['epochs'], METRICS[data['metric']], data['evaluation']
     charts = [*measured_charts(epochs, metric), line_chart('learning rate', {'': curve(epochs, 'learning_rate')}, low=0)]
     genotype = genotype_from_code(data['arch'])
@@ -140,7 +141,7 @@ def _facts(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         low, high = (f'{100 * bound:.2f}' for bound in evaluation['accuracy_interval'])
         interval = f'95 % interval {low} to {high} %, {evaluation["count"]:,} images'
         facts.append(('test accuracy', f'{100 * evaluation["accuracy"]:.2f} %', interval))
-        facts.append(('balanced accuracy', f'{100 * evaluation["balanced_accuracy"]:.2f} %', 'of the test, mean over classes'))
+        facts.append(('balanced accuracy', f'{100 * evaluation["balanced_accuracy"]:.2f} %', 'mean over classes of the test'))
     for part, name in (('test', 'test'), ('valid', 'validation'), ('train', 'training')):
         value, known = metric.of(result, part), {fact for fact, *_ in facts}
         title = f'{name} {metric.name.replace("_", " ")}'

@@ -1,1 +1,1 @@
-"""Runs and what comes of them: trained networks, their predictions, their evaluation."""
+"""Runs and their outcomes: trained networks, their predictions and their evaluation."""

@@ -1,7 +1,7 @@
-"""The cost of searches and trainings in passes over the training data, and the epochs or cells that a budget pays for. Imports no torch.
+"""The cost of searches and trainings in passes over the training data, and what a budget affords in epochs or cells. Imports no torch.
 
-A pass is every training sample once forward and backward through a network, whichever network that is. A batch that is only evaluated
-counts a third of that, for as much of the data as it is. The validation after every epoch is not counted, nor the retraining.
+A pass is one forward and one backward computation of a network, whichever network it is, on every training sample. Evaluating a batch
+counts as a third of this, in proportion to its size. The validation after each epoch and the retraining are not counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOST_EPOCHS = 1_000_000
 
 
 def training_portion(recipe: Recipe, stage: str) -> float:
-    """The part of the training data from which the weights learn in a stage; text has validation text of its own."""
+    """Returns the fraction of the training data that trains the weights in a stage; 1 for text, which has separate validation text."""
     if recipe.task == 'text':
         return 1.0
     if stage == 'search':
@@ -34,10 +34,14 @@ def training_passes(recipe: Recipe, stage: str) -> float:
 
 
 def affordable_cells(recipe: Recipe, strategy: str) -> int:
-    """How many short trainings the recipe's budget pays for.
+    """Returns the number of short trainings that the recipe's budget affords.
+
+    Args:
+        recipe: all settings.
+        strategy: name of the strategy, for the message.
 
     Raises:
-        InputError: if it does not pay for one.
+        InputError: if it does not afford one.
     """
     assert recipe.budget is not None
     each = training_passes(recipe, 'select')
@@ -50,14 +54,16 @@ def affordable_cells(recipe: Recipe, strategy: str) -> int:
 
 
 def affordable_epochs(recipe: Recipe, strategy: str, cost: Callable[[int], float], least: int) -> int:
-    """How many epochs of search the recipe's budget pays for, beside the short training of the cell that is found.
+    """Returns the number of epochs of search that the recipe's budget affords in addition to the short training of the cell found.
 
     Args:
-        cost: epochs → passes of a search of so many epochs; it must not fall.
-        least: epochs that a search must have.
+        recipe: all settings.
+        strategy: name of the strategy, for the message.
+        cost: epochs → passes of a search of this length; it must not decrease.
+        least: fewest epochs of a search.
 
     Raises:
-        InputError: if it does not pay for so many; the message says what they cost.
+        InputError: if the budget does not afford the fewest epochs; the message says what they cost.
     """
     assert recipe.budget is not None
     left = recipe.budget.passes - training_passes(recipe, 'select') + _TOLERANCE
@@ -67,7 +73,7 @@ def affordable_epochs(recipe: Recipe, strategy: str, cost: Callable[[int], float
             f'a search of {least} epoch{"s" if least > 1 else ""} takes {cost(least):.4g}, the short training of its cell '
             f'{training_passes(recipe, "select"):.4g}'
         )
-    low, high = least, _MOST_EPOCHS  # affordable, and more than anybody asks for
+    low, high = least, _MOST_EPOCHS  # an affordable number, and more than any search needs
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if cost(middle) <= left else (low, middle)

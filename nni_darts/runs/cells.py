@@ -16,27 +16,27 @@ __all__ = ['cells_to_train', 'least_cells', 'number_of_cells', 'own_settings', '
 
 
 def own_settings(recipe: Recipe, strategy: str) -> dict[str, Any]:
-    """Returns what ``search.settings`` says about a strategy, under its name or another one that stands for it."""
+    """Returns a strategy's entry in ``search.settings``, under its name or an alias."""
     same = [name for name in recipe.search.settings if full_name(name) == full_name(strategy)]
     return dict(recipe.search.settings[strategy if strategy in same else same[0]]) if same else {}
 
 
 def number_of_cells(recipe: Recipe, strategy: str) -> int:
-    """How many cells a strategy without a supernet trains under a seed.
+    """Returns the number of cells that a strategy without a supernet trains under each seed.
 
     Raises:
-        InputError: for settings of it that do not hold, or a budget that is too small.
+        InputError: for invalid settings of the strategy, or a budget that is too small.
     """
     return int(_proposer(recipe, strategy).cells)  # type: ignore[attr-defined]
 
 
 def least_cells(recipe: Recipe, strategy: str) -> int:
-    """The fewest cells with which a strategy without a supernet makes sense. Errors as for :func:`number_of_cells`."""
+    """Returns the fewest cells with which a strategy without a supernet makes sense. Errors as for :func:`number_of_cells`."""
     return _proposer(recipe, strategy).least
 
 
 def with_cells(recipe: Recipe, strategy: str, count: int) -> Recipe:
-    """The recipe with another number of cells for a strategy without a supernet."""
+    """Returns the recipe with another number of cells for a strategy without a supernet."""
     key = find(strategy).cells_key
     settings = {**recipe.search.settings, strategy: {**own_settings(recipe, strategy), 'cells': count}}
     changes: dict[str, Any] = {key: count} if key else {'settings': settings}
@@ -44,16 +44,19 @@ def with_cells(recipe: Recipe, strategy: str, count: int) -> Recipe:
 
 
 def cells_to_train(recipe: Recipe, strategy: str, seed: int, values: Mapping[int, float | None]) -> list[AnyGenotype]:
-    """The cells that a strategy without a supernet trains under a seed, as far as they can be named by now.
+    """Returns the cells that a strategy without a supernet trains under a seed, as far as they are determined so far.
 
     Args:
-        values: number of a cell, from 1 → its metric; None for one that was given up. Those not there are still to be trained.
+        recipe: all settings.
+        strategy: name of the strategy.
+        seed: seed of the search.
+        values: number of a cell, from 1 → its metric, or None if it was given up. Missing cells have yet to be trained.
 
     Returns:
-        The cells in their order; the more values, the longer the list, and nothing in it ever changes.
+        The cells in order. More values make the list longer, but never change its entries.
 
     Raises:
-        InputError: for settings of it that do not hold.
+        InputError: for invalid settings of the strategy.
     """
     sign = 1 if recipe.metric.optimize_mode == 'maximize' else -1
     scores = {number: None if value is None else sign * value for number, value in values.items()}

@@ -1,4 +1,4 @@
-"""Was the search worth it? Two classifiers on the same test images."""
+"""Compares two classifiers on the same test images, to show whether a search was worth its time."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ['Comparison']
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A found network beside a known one, on the same images in the same order.
+    """A found network and a known network, on the same images in the same order.
 
-    The test is McNemar's, in its exact form: of the images that one network gets right and the other wrong, the share of either is compared
-    with one half by the binomial distribution (McNemar, Psychometrika 12, 1947).
+    The test is McNemar's in its exact form. Among the images that exactly one of the networks classifies correctly, the fraction of each
+    network is compared with one half by the binomial distribution (McNemar, Psychometrika 12, 1947).
 
     Args:
-        found: answers of the network that was found.
+        found: answers of the found network.
         known: answers of the known network.
 
     Raises:
-        ValueError: if they are answers about different images.
+        ValueError: if the answers are about different images.
 
     Example:
         ``Comparison(found, known).sentence('mobilenet_v3_small')``
@@ -40,22 +40,22 @@ class Comparison:
 
     @property
     def only_found(self) -> int:
-        """Number of images that the found network alone gets right."""
+        """Number of images that only the found network classifies correctly."""
         return int((self._right(self.found) & ~self._right(self.known)).sum())
 
     @property
     def only_known(self) -> int:
-        """Number of images that the known network alone gets right."""
+        """Number of images that only the known network classifies correctly."""
         return int((self._right(self.known) & ~self._right(self.found)).sum())
 
     @property
     def p_value(self) -> float:
-        """Probability of a difference as large as this between two equally good networks."""
+        """Probability of a difference at least this large between two equally good networks."""
         differing = self.only_found + self.only_known
         return float(binomtest(self.only_found, differing).pvalue) if differing else 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Returns plain values for JSON."""
         return {
             'found': self.found.accuracy,
             'known': self.known.accuracy,
@@ -65,10 +65,10 @@ class Comparison:
         }
 
     def sentence(self, name: str) -> str:
-        """Returns the verdict in a sentence or two.
+        """Returns the verdict in one or two sentences.
 
         Args:
-            name: of the known network.
+            name: name of the known network.
         """
         images, points = len(self.found), 100 * abs(self.found.accuracy - self.known.accuracy)
         if not self.found.beats_largest_class and not self.known.beats_largest_class:
@@ -78,8 +78,8 @@ class Comparison:
             )
         if self.p_value >= 1 - CONFIDENCE:
             return (
-                f'On these {images} test images the found network and {name} cannot be told apart '
-                f'({points:.1f} points between them, p = {self.p_value:.2g}): nothing shows that the search was worth its time.'
+                f'On these {images} test images the found network and {name} do not differ significantly '
+                f'({points:.1f} points between them, p = {self.p_value:.2g}): there is no evidence that the search was worth its time.'
             )
         better = self.found.accuracy > self.known.accuracy
         first, second = ('the found network', name) if better else (name, 'the found network')

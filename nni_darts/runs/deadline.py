@@ -1,4 +1,4 @@
-"""A limit of time for one run: what it leaves room for, and when it is over. Imports no torch."""
+"""A time limit for a run: the epochs or cells that fit into it, and its end. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from nni_darts.strategies.registry import find
 __all__ = ['MARGIN', 'PLAN', 'Deadline', 'TimeLimit', 'TimePlan']
 
 PLAN = 'plan'
-"""In ``run.json``: the plan of a run that was given a time."""
+"""The key in ``run.json`` of the plan of a run with a time limit."""
 
 MARGIN = 0.9
-"""The part of a time that is planned for; the rest is for a machine that gets slower."""
+"""The fraction of a time limit that is planned for; the remainder is a reserve for a machine that becomes slower."""
 
 
 class Deadline:
-    """The end of the time that a run may take. Time in which the run was interrupted does not count.
+    """The end of the time limit of a run. Time during which the run was interrupted does not count.
 
     Args:
-        seconds: the whole time.
-        spent: seconds of it that are over.
+        seconds: the time limit in seconds.
+        spent: seconds of it that have passed.
 
     Example:
         >>> Deadline(60, spent=20).left() <= 40
@@ -41,7 +41,7 @@ class Deadline:
         self._started = time.monotonic() - spent
 
     def left(self) -> float:
-        """Seconds until the end; below 0 after it."""
+        """Returns the seconds until the end; negative after it."""
         return self.seconds - (time.monotonic() - self._started)
 
     def allows(self, seconds: float) -> bool:
@@ -54,12 +54,12 @@ class TimePlan:
     """The number of epochs or cells that fit into a time limit. A resumed run keeps the plan that it started with.
 
     Attributes:
-        time: seconds that the run may take.
-        count: epochs; or cells, where cells are trained one by one.
-        of: how many the recipe asks for.
-        seconds: how long the run is expected to take in all.
-        tail: seconds of these that follow the last epoch of a search: its selection.
-        begun: when this process began with the run, in seconds since the epoch; it is not part of the plan that is kept.
+        time: time limit of the run, in seconds.
+        count: number of epochs, or of cells if cells are trained one by one.
+        of: number of epochs or cells in the recipe.
+        seconds: expected seconds of the whole run.
+        tail: the part of these seconds that follows the last epoch of a search, for its selection.
+        begun: start of the run in this process, in seconds since the epoch; it is not saved with the plan.
 
     Example:
         >>> str(TimePlan(time=600, count=6, of=8, seconds=540, tail=0))
@@ -77,38 +77,39 @@ class TimePlan:
         return f'planned: {self.count} of {self.of}, about {duration(self.seconds)} of {duration(self.time)}'
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, from which a resumed run makes its plan."""
+        """Returns plain data from which a resumed run restores its plan."""
         return {name: round(getattr(self, name), 2) for name in ('time', 'count', 'of', 'seconds', 'tail')}
 
     def applied(self, recipe: Recipe, stage: str, strategy: str = '') -> Recipe:
-        """The recipe with as many epochs or cells as are planned.
+        """Returns the recipe with the planned number of epochs or cells.
 
         Args:
+            recipe: all settings.
             stage: ``search``, ``select`` or ``retrain``.
-            strategy: of a search.
+            strategy: name of the strategy, for a search.
         """
         if stage == 'search' and find(strategy).one_by_one:
             return with_cells(recipe, strategy, self.count)
         return recipe.with_epochs(stage, self.count)
 
     def deadline(self, before: float) -> Deadline:
-        """The end of the time for this process.
+        """Returns the deadline for this process.
 
         Args:
-            before: seconds that the run worked before it was resumed.
+            before: seconds for which the run worked before it was resumed.
         """
         return Deadline(self.time, before + time.time() - self.begun)
 
 
 @dataclass(frozen=True)
 class TimeLimit:
-    """The time that a run is given, from now on, if it is given one.
+    """The time limit of a run, if it has one, from now on.
 
     Attributes:
-        output: folder of the run.
-        resume: whether a run is continued.
-        seconds: the whole time; None for no limit.
-        begun: when the run began in this process, in seconds since the epoch.
+        output: output folder of the run.
+        resume: whether the run is resumed.
+        seconds: the time limit in seconds; None for no limit.
+        begun: start of the run in this process, in seconds since the epoch.
 
     Example:
         ``TimeLimit(Path('out/search'), resume=False, seconds=600)``
@@ -120,10 +121,10 @@ class TimeLimit:
     begun: float = field(default_factory=time.time)
 
     def kept(self) -> TimePlan | None:
-        """The plan of a run that is resumed; None if it was given no time, or there is no run.
+        """Returns the plan of a resumed run; None if it had no time limit, or there is no run.
 
         Raises:
-            InputError: if it was given another time.
+            InputError: if the run had another time limit.
         """
         if not self.resume or not (self.output / RUN).is_file() or (self.output / RESULT).is_file():
             return None
@@ -133,15 +134,15 @@ class TimeLimit:
         plan = TimePlan(**kept, begun=self.begun)
         if self.seconds is not None and self.seconds != plan.time:
             raise InputError(
-                f'{self.output} holds a run with a time of {duration(plan.time)}: a resumed run keeps its plan, so leave --time out.'
+                f'{self.output} holds a run with a time limit of {duration(plan.time)}; a resumed run keeps its plan, so leave out --time.'
             )
         return plan
 
     def plan(self, new: Callable[[float, float], TimePlan]) -> TimePlan | None:
-        """The plan that is kept, or else a new one; None without a limit, and for a run that is finished.
+        """Returns the saved plan, or else a new one; None without a limit, or if the run is finished.
 
         Args:
-            new: called with ``seconds`` and ``begun``, if a plan is to be made.
+            new: makes a plan from ``seconds`` and ``begun``; called only if a plan is needed.
         """
         plan = self.kept()
         finished = self.resume and (self.output / RESULT).is_file()

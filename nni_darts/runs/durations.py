@@ -1,4 +1,4 @@
-"""Durations as people type them. Imports no torch."""
+"""Durations in the form in which users write them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ DURATION = re.compile(''.join(rf'(?:(\d+(?:\.\d+)?){unit})?' for unit in UNITS))
 
 
 def parse_duration(text: str, where: str) -> float:
-    """Reads ``2h``, ``90s``, ``1h30m`` or ``1.5d``, in seconds.
+    """Returns the seconds of a duration such as ``2h``, ``90s``, ``1h30m`` or ``1.5d``.
 
     Args:
-        text: as it was typed.
-        where: the option or key, for the message.
+        text: the duration.
+        where: the option or key that has it, for the message.
 
     Raises:
-        InputError: for anything else, and for no time at all.
+        InputError: if the text is not a duration, or the duration is zero.
     """
     match = DURATION.fullmatch(text.strip())
     seconds = sum(float(value) * UNITS[unit] for value, unit in zip(match.groups(), UNITS) if value) if match else 0.0

@@ -1,4 +1,4 @@
-"""The answers of a classifier on labelled images, and what is measured of them."""
+"""The evaluation of a classifier on labelled images."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Evaluation:
         classes: class names in the order of the labels.
         labels: true class of each image, int64 (N,).
         probabilities: probability of each class for each image, float32 (N, classes), on the CPU.
-        names: path of each image, or its index where it has none.
+        names: path of each image, or its index if it has no path.
 
     Raises:
-        ValueError: for other types or shapes, labels without a class, or no image at all.
+        ValueError: for other types or shapes, labels without a class, or no images.
 
     Example:
         ``evaluation = Evaluation(('cat', 'dog'), torch.tensor([0, 1]), torch.tensor([[0.9, 0.1], [0.6, 0.4]]), ('a.png', 'b.png'))``
@@ -58,47 +58,47 @@ class Evaluation:
 
     @cached_property
     def predictions(self) -> Tensor:
-        """The most probable class of each image, int64 (N,); of equally probable classes the first."""
+        """The most probable class of each image, int64 (N,); in a tie, the first of these classes."""
         return self.probabilities.argmax(1)
 
     @cached_property
     def confusion(self) -> Tensor:
-        """Number of images by class, int64 (classes, classes): rows are true classes, columns predicted ones."""
+        """Number of images of each combination, int64 (classes, classes): rows are true classes, columns are predicted classes."""
         size = len(self.classes)
-        # Torchmetrics asks for two classes at least.
+        # Torchmetrics requires at least two classes.
         return multiclass_confusion_matrix(self.predictions, self.labels, max(2, size), validate_args=False)[:size, :size]
 
     @property
     def accuracy(self) -> float:
-        """Share of images whose most probable class is the true one."""
+        """Fraction of images whose most probable class is the true class."""
         return int(self.confusion.trace()) / len(self)
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
-        """Wilson's interval around the accuracy at a confidence of 95 %."""
+        """Wilson's 95 % confidence interval of the accuracy."""
         return accuracy_interval(self.accuracy, len(self))
 
     @property
     def balanced_accuracy(self) -> float:
-        """Mean recall over the classes of which there are images."""
+        """Mean recall over the classes that have images."""
         recalls = [entry['recall'] for entry in self.per_class if entry['count']]
         return sum(recalls) / len(recalls)
 
     @property
     def largest_class(self) -> float:
-        """Share of the most frequent class: the accuracy of always answering with it."""
+        """Fraction of images in the largest class, which is the accuracy of always predicting it."""
         return int(self.confusion.sum(1).max()) / len(self)
 
     @property
     def beats_largest_class(self) -> bool:
-        """Whether there is evidence, at a confidence of 95 %, that the answers are better than always answering with the largest class."""
+        """Whether the accuracy is better than always predicting the largest class, with 95 % confidence."""
         return not no_better_than_chance(self.accuracy, len(self), self.largest_class)
 
     @cached_property
     def per_class(self) -> list[dict[str, Any]]:
-        """For each class ``class``, ``count`` (of its images), ``recall``, ``precision``, ``f1``.
+        """``class``, ``count`` (number of images), ``recall``, ``precision`` and ``f1`` of each class.
 
-        Recall is None for a class without images, precision for one that is never predicted, F1 where both hold.
+        Recall is None for a class without images, precision for a class that is never predicted, and F1 if both apply.
         """
         of_class, predicted = self.confusion.sum(1).tolist(), self.confusion.sum(0).tolist()
         precision, recall, f1, _ = precision_recall_fscore_support(
@@ -116,20 +116,20 @@ class Evaluation:
         ]
 
     def worst(self, count: int) -> list[int]:
-        """Indices of wrong answers, the most confident first; of equally confident ones the first image first.
+        """Returns the indices of misclassified images, the most confident mistakes first; in a tie, in the order of the images.
 
         Args:
-            count: length of the list at most.
+            count: largest length of the list.
         """
         wrong = (self.predictions != self.labels).nonzero()[:, 0]
         confidence = self.probabilities[wrong, self.predictions[wrong]]
         return wrong[confidence.argsort(descending=True, stable=True)][:count].tolist()
 
     def to_dict(self, worst: int = 20) -> dict[str, Any]:
-        """Plain values for JSON: every measure, the confusion matrix, and the worst mistakes; nothing else of single images.
+        """Returns plain values for JSON: all metrics, the confusion matrix and the worst mistakes, but no other single images.
 
         Args:
-            worst: number of mistakes to name at most.
+            worst: largest number of mistakes.
         """
         return {
             'count': len(self),

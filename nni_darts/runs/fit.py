@@ -1,7 +1,7 @@
-"""From a folder of images to a trained network within a given time: choose, search, train, compare with a known network.
+"""Turns a folder of images into a trained network within a given time: plans, searches, trains, and compares with a known network.
 
-Every part is the run that a command of its own makes (``search``, ``retrain``), with the recipe that was chosen; the recipe is kept in the
-output folder, so that each part can be repeated or changed by hand.
+Every part is the run of a separate command (``search``, ``retrain``) with the planned recipe. The recipe is written to the output folder,
+so that each part can be repeated or changed by hand.
 """
 
 from __future__ import annotations
@@ -65,35 +65,35 @@ __all__ = [
 
 FIT, RECIPE = 'fit.json', 'recipe.yml'
 OUTCOME = 'outcome'
-"""In ``fit.json`` once everything is done: the results, and the comparison."""
+"""The key in ``fit.json`` of the results and the comparison, once everything is finished."""
 SEARCH, RETRAIN, BASELINE = 'search', 'retrain', 'baseline'
-"""Folders of the parts."""
+"""The folders of the parts."""
 
 STAND_IN = PUBLISHED['DARTS_V2']
-"""Cell whose network is timed before one is found: most of its operations are separable convolutions, the most expensive ones."""
+"""The cell whose network is timed before a cell is found. Most of its operations are separable convolutions, the most expensive ones."""
 
 SHARE_OF_SEARCH = 0.4
-"""Of the time; the rest is for training, the found network and the known one for as many epochs."""
+"""The fraction of the time for the search; the remainder is for training the found and the known network equally long."""
 
 MEASURING = 0.05
-"""Portion of the time after which no other sizes are timed."""
+"""The fraction of the time after which no other sizes are timed."""
 
 RESERVE = 0.06
-"""Portion of the time that is left free: the pace of a machine changes."""
+"""The fraction of the time that is kept in reserve, because the pace of a machine varies."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Order:
-    """The wishes of whoever asks for a network.
+    """The user's requirements.
 
     Attributes:
-        seconds: there are for everything.
+        seconds: total time in seconds.
         strategy: name of the strategy that searches.
-        baseline: name of the known network to compare with; None for no comparison.
-        max_parameters: of the final network; None for no limit.
-        seed: of everything random.
+        baseline: name of the known network for comparison; None for no comparison.
+        max_parameters: largest number of parameters of the final network; None for no limit.
+        seed: seed of all random numbers.
 
     Example:
         ``Order(seconds=3600, strategy='darts-1st', baseline='mobilenet_v3_small')``
@@ -108,17 +108,17 @@ class Order:
 
 @dataclass(frozen=True)
 class Plan:
-    """The choices for a data set and a time.
+    """The settings chosen for a data set and a time.
 
     Attributes:
-        order: the wishes.
+        order: the user's requirements.
         recipe: all settings, as plain data.
         why: a sentence for each choice.
-        seconds: predicted, by part: ``measuring``, ``search``, ``retrain``, ``baseline``.
-        peak_mib: memory while the first steps were timed, MiB.
-        begun: when the command was started, in seconds since the epoch.
-        threads: the number of threads that was the fastest; a resumed run keeps it. 0 in plans of earlier versions.
-        settled: whether the cell is known and the length of the training with it.
+        seconds: predicted seconds of each part: ``measuring``, ``search``, ``retrain``, ``baseline``.
+        peak_mib: peak memory while the first steps were timed, in MiB.
+        begun: start of the command, in seconds since the epoch.
+        threads: the fastest number of threads, which a resumed run keeps; 0 in plans of earlier versions.
+        settled: whether the cell is known, and the length of its training is therefore final.
 
     Example:
         ``Recipe.from_dict(plan.recipe)``
@@ -135,7 +135,7 @@ class Plan:
 
     @property
     def total(self) -> float:
-        """Predicted seconds of everything."""
+        """Predicted seconds of all parts."""
         return sum(self.seconds.values())
 
     def with_recipe(self, recipe: Recipe) -> Plan:
@@ -146,7 +146,7 @@ class Plan:
         return dataclasses.replace(self, recipe=recipe.to_dict(), why=(*self.why, why), settled=True)
 
     def write(self, output: Path) -> None:
-        """Writes ``fit.json``, from which :func:`read_plan` reads it, and ``recipe.yml``."""
+        """Writes ``recipe.yml``, and ``fit.json``, which :func:`read_plan` reads."""
         write_text(output / FIT, json.dumps(asdict(self), indent=2) + '\n')
         about = f'# Chosen for {self.recipe["data"]["path"]}; nni-darts search and retrain take this file as --recipe.\n'
         write_text(output / RECIPE, about + yaml.safe_dump(self.recipe, sort_keys=False, allow_unicode=True))
@@ -156,24 +156,24 @@ def read_plan(output: Path) -> Plan:
     """Reads the plan of an output folder.
 
     Raises:
-        InputError: if there is none, or it is damaged.
+        InputError: if there is no plan, or it is damaged.
     """
     path = output / FIT
     try:
         values = json.loads(path.read_text('utf-8'))
-        values.pop(OUTCOME, None)  # of a run that has ended
+        values.pop(OUTCOME, None)  # present if the run has ended
         return Plan(**{**values, 'order': Order(**values['order']), 'why': tuple(values['why'])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f'{path} is not a plan of nni-darts fit ({error}); choose another folder.') from None
 
 
 def facts_of(name: str, path: str, report: DataReport) -> Facts:
-    """Returns the facts that decide how a data set is searched.
+    """Returns the facts about a data set that determine how it is searched.
 
     Args:
-        name: ``data.name`` of a recipe.
-        path: ``data.path`` of a recipe.
-        report: on the data.
+        name: ``data.name`` of the recipe.
+        path: ``data.path`` of the recipe.
+        report: report on the data.
     """
     return Facts(
         name,
@@ -187,29 +187,29 @@ def facts_of(name: str, path: str, report: DataReport) -> Facts:
 
 
 def plan_fit(facts: Facts, report: DataReport, order: Order, begun: float, say: Say) -> Plan:
-    """Chooses sizes and lengths with which everything ends in time, from a few real steps of a search and of trainings.
+    """Chooses sizes and lengths with which everything ends in time, by timing a few real steps of a search and of trainings.
 
     Args:
-        facts: of the data.
-        report: on the same data.
-        order: the wishes.
-        begun: when the command was started, in seconds since the epoch.
-        say: is told what is being measured.
+        facts: facts about the data.
+        report: report on the same data.
+        order: the user's requirements.
+        begun: start of the command, in seconds since the epoch.
+        say: called with a sentence about what is being timed.
 
     Raises:
-        InputError: if there is too little time for the smallest networks; the message says how much they need.
+        InputError: if the time is too short for the smallest networks; the message says how much they need.
     """
     candidates = [(size, side) for side in image_sides(facts) for size in SIZES if sensible(size, facts)]
     tried: set[int] = set()
     chosen: _Timed | None = None
-    # The cheapest networks are quickly timed, and say which others to try.
+    # The cheapest networks are quick to time, and show which others to try.
     index = len(candidates) - 1
     while index not in tried and (chosen is None or time.time() - begun <= MEASURING * order.seconds):
         size, side = candidates[index]
         recipe = _recipe(facts, report, size, side)
         data = task_of(recipe).load(recipe)
         if not tried:
-            preflight(recipe, [order.strategy], data)  # too few images are refused at once
+            preflight(recipe, [order.strategy], data)  # too few images are refused immediately
             if torch.get_num_threads() > 1:
                 say(f'timing a few steps on {torch.get_num_threads()} threads, and on one')
                 take_fastest_threads(recipe, order.strategy, order.seed)
@@ -220,7 +220,7 @@ def plan_fit(facts: Facts, report: DataReport, order: Order, begun: float, say: 
         if plan is not None:
             chosen = timed
             if len(tried) > 1:
-                break  # the most expensive of those that seemed cheap enough
+                break  # the most expensive size that was likely to be cheap enough
         elif chosen is None:
             raise InputError(
                 f'{duration(order.seconds)} is too short for {facts.images:,} images on this machine: the smallest search and training '
@@ -229,23 +229,23 @@ def plan_fit(facts: Facts, report: DataReport, order: Order, begun: float, say: 
         index = cheaper(candidates, index, (order.seconds - (time.time() - begun)) / needed, tried)
     assert chosen is not None
     plan, needed = chosen.plan(facts, order, begun)
-    if plan is None:  # measuring took the time that was spare
-        raise InputError(f'{duration(order.seconds)} is too short on this machine: give --time {_rounded_up(needed)} or more.')
+    if plan is None:  # the timing used up the spare time
+        raise InputError(f'{duration(order.seconds)} is too short on this machine; give --time {_rounded_up(needed)} or more.')
     return plan
 
 
 def settled(plan: Plan, recipe: Recipe, genotype: AnyGenotype, now: float, resumed: bool) -> Recipe:
-    """Returns the recipe with a final network within the limit, trained for as many epochs as the time that is left allows.
+    """Returns the recipe for a final network within the size limit, trained for as many epochs as the remaining time allows.
 
     Args:
-        plan: as it was before the search.
-        recipe: that of the plan.
-        genotype: the cell that was found.
-        now: seconds since the epoch.
-        resumed: whether the run was interrupted, so that the time since its beginning says nothing: the predicted one counts.
+        plan: the plan before the search.
+        recipe: the recipe of the plan.
+        genotype: the cell found.
+        now: the present time, in seconds since the epoch.
+        resumed: whether the run was interrupted, so that the predicted time counts instead of the time since its beginning.
 
     Raises:
-        InputError: if no network of the cell keeps to ``max_parameters``.
+        InputError: if no network of the cell has at most ``max_parameters`` parameters.
     """
     order, data = plan.order, task_of(recipe).load(recipe)
     if order.max_parameters is not None:
@@ -256,7 +256,7 @@ def settled(plan: Plan, recipe: Recipe, genotype: AnyGenotype, now: float, resum
     paces = [pace_of_training(recipe, 'retrain', genotype, order.seed)]
     if order.baseline:
         paces.append(pace_of_training(recipe, 'retrain', KnownNetwork(order.baseline), order.seed))
-    left -= time.time() - now  # for having measured
+    left -= time.time() - now  # time that the measuring took
 
     def cost(changed: Recipe) -> float:
         return sum(training_seconds(changed, 'retrain', pace, data) for pace in paces)
@@ -273,16 +273,16 @@ def finish(output: Path, plan: Plan, results: dict[str, dict[str, Any]], resumed
     """Compares the two networks and adds the outcome to ``fit.json``.
 
     Args:
-        output: folder of the whole run.
+        output: output folder of the whole run.
         plan: the plan.
-        results: of the parts by name, as the stages return them.
+        results: name of a part → result of its stage.
         resumed: whether the run was interrupted.
 
     Returns:
-        ``took`` (seconds), ``results``, and, where a known network was trained, ``comparison`` and ``verdict``.
+        ``took`` (seconds), ``results`` and, if a known network was trained, ``comparison`` and ``verdict``.
     """
     values = json.loads((output / FIT).read_text('utf-8'))
-    # The time in which the run was interrupted does not count.
+    # Time during which the run was interrupted does not count.
     worked = plan.seconds['measuring'] + sum(result['seconds'] for result in results.values())
     took = worked if resumed else time.time() - plan.begun
     outcome: dict[str, Any] = {'took': values.get(OUTCOME, {}).get('took', round(took, 1)), 'results': results}
@@ -293,12 +293,12 @@ def finish(output: Path, plan: Plan, results: dict[str, dict[str, Any]], resumed
     return outcome
 
 
-# choosing -------------------------------------------------------------------------------------------------------------------------------
+# Choices --------------------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Timed:
-    """A recipe with the paces of its parts."""
+    """A recipe with the measured pace of its parts."""
 
     recipe: Recipe
     size: Size
@@ -316,7 +316,7 @@ class _Timed:
         return cls(recipe, size, side, data, search, retrain, known)
 
     def plan(self, facts: Facts, order: Order, begun: float) -> tuple[Plan | None, float]:
-        """The plan with the most epochs that fit; None if not enough do. And the seconds that the fewest epochs take."""
+        """Returns the plan with the most epochs that fit (None if even the fewest do not), and the seconds of the fewest epochs."""
         used = time.time() - begun
         left = order.seconds * (1 - RESERVE) - used
         recipe = self._searched(facts, order, SHARE_OF_SEARCH * left)
@@ -342,7 +342,7 @@ class _Timed:
         )
 
     def _searched(self, facts: Facts, order: Order, seconds: float) -> Recipe:
-        """Returns the recipe with a search that fits into ``seconds``, or the shortest search; large data sets are searched in part."""
+        """Returns the recipe with a search that fits into ``seconds``, or the shortest search. Large data sets are searched on a part."""
         steps = min(STEPS[1], max(STEPS[0], int(seconds / max(1e-3, self.search.step))))
         batch = self.recipe.search.batch_size
         portion = search_portion(steps, facts.images, batch, self.recipe.search.train_portion)
@@ -358,7 +358,7 @@ class _Timed:
 
 
 def _recipe(facts: Facts, report: DataReport, size: Size, side: int | None) -> Recipe:
-    """A recipe with the sizes given, and with what is suggested for uneven classes, long pictures and unreadable files."""
+    """Returns the recipe of the given sizes, with the suggested settings for unbalanced classes, long pictures and unreadable files."""
     values = proposed_recipe(facts, size, side)
     for key, value in suggest(report).changes.items():
         section, _, name = key.rpartition('.')
@@ -372,7 +372,7 @@ def _part(portion: float) -> str:
 
 
 def _reasons(recipe: Recipe, facts: Facts, order: Order, timed: _Timed) -> tuple[str, ...]:
-    """A sentence for each choice."""
+    """Returns a sentence for each choice."""
     search, retrain, side = recipe.search, recipe.retrain, timed.side
     scaled = (
         f'images scaled to {side}×{side} pixels ({facts.side} is their median shorter side)' if side else f'images of {facts.side} pixels'
@@ -381,16 +381,16 @@ def _reasons(recipe: Recipe, facts: Facts, order: Order, timed: _Timed) -> tuple
     compared = f', and {order.baseline} for as long, to compare' if order.baseline else ''
     metric = METRICS[recipe.metric.name].title
     return (
-        f'{scaled}; {timed.size.name} networks, the largest for which the time is enough',
+        f'{scaled}; {timed.size.name} networks, the largest that fit into the time',
         f'search: {order.strategy}, {search.epochs} epochs{portion} at {timed.search.step:.2g} s a step',
         f'training: {retrain.epochs} epochs{part} at about {timed.retrain.step:.2g} s a step{compared}',
         f'computed on {torch.get_num_threads()} of {os.cpu_count()} cores',
-        f'batches of {search.batch_size}; a learning rate of α of {search.architecture_learning_rate:g}, with which it can move far enough',
+        f'batches of {search.batch_size}; a learning rate of {search.architecture_learning_rate:g}, with which α can move far enough',
         f'cells and epochs are compared by validation {metric}',
     )
 
 
 def _rounded_up(seconds: float) -> str:
-    """A duration to type, a little longer."""
+    """Returns a duration in the form that --time accepts, rounded up."""
     minutes = max(1, -(-1.1 * seconds // 60))
     return f'{minutes:.0f}m' if minutes < 120 else f'{-(-minutes // 60):.0f}h'

@@ -1,4 +1,4 @@
-"""The output folder of a run: which files are in it, whose it is, and who may work in it. Imports no torch."""
+"""The output folder of a run: its files, the run that it belongs to, and the lock on it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ __all__ = [
 
 RESULT, GENOTYPE, WEIGHTS, BY_MAGNITUDE = 'result.json', 'genotype.json', 'weights.pt', 'magnitude.json'
 DATA = 'data.json'
-"""Classes, channels, size, mean and deviation of the images: export needs no more of them."""
+"""The classes, channels, size, mean and standard deviation of the images, which are all that export needs of the data."""
 STAGE = 'stage-'
-"""Begins the names of the folders with checkpoints of a search in stages."""
+"""Prefix of the folders with the checkpoints of a search in stages."""
 LOCK = 'run.lock'
 EXECUTOR = 'executor'
-"""In ``run.json``: the executor that computes the cells."""
+"""The key in ``run.json`` of the executor that computes the cells."""
 
 AMOUNTS = 'amounts'
-"""In ``run.json``: the sizes of the data's parts and the classes. Runs of earlier versions lack it."""
+"""The key in ``run.json`` of the sizes of the data's parts and the classes. Runs of earlier versions lack it."""
 
 FROM, MORE = 'weights', 'more'
-"""In ``run.json``: the folder whose weights a training starts from, and by how many epochs a finished one was continued, each time.
-``more-1`` and so on are folders with the checkpoints of these."""
+"""Keys in ``run.json`` of the folder whose weights a training starts from, and of the numbers of epochs of each continuation of a
+finished training. The folders ``more-1`` and so on have the checkpoints of continuations."""
 
 
 @contextmanager
 def alone_in(output: Path) -> Iterator[None]:
-    """Makes the folder, if need be, and keeps other processes out of it.
+    """Creates the folder if necessary, and keeps other processes out of it within the block.
 
     Raises:
-        InputError: if it cannot be made, or another process is in there.
+        InputError: if the folder cannot be created, or another process is working in it.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -94,17 +94,20 @@ def identity(
 
 
 def check_folder(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool) -> dict[str, Any] | None:
-    """Checks that a run may work in a folder; changes nothing.
+    """Checks that a run may use a folder, without changing anything.
 
     Args:
-        what: as of :func:`identity`.
+        output: the folder.
+        recipe: all settings.
+        what: result of :func:`identity`.
+        resume: whether the run is to be resumed.
 
     Returns:
-        What ``run.json`` says of this run, if it was begun there.
+        The content of ``run.json`` if this run was begun in the folder; otherwise None.
 
     Raises:
-        InputError: if the folder cannot be made, or holds another run, or this one and it is not to be resumed, or files of the same
-            names.
+        InputError: if the folder cannot be created; or has another run, this run although it is not to be resumed, or other files
+            of the same names.
     """
     try:
         _check_place(output)
@@ -113,7 +116,7 @@ def check_folder(output: Path, recipe: Recipe, what: dict[str, Any], resume: boo
         raise InputError(f'cannot make the folder {output}: {error.strerror}') from None
     kept = sorted(set(files) & {RESULT, GENOTYPE, WEIGHTS, METRICS, CHECKPOINT, PREVIOUS, 'cell-0', f'{STAGE}1'})
     if not kept:
-        return None  # a run that ended before its first epoch has left nothing to lose: it is replaced
+        return None  # a run that ended before its first epoch is replaced
     if not (output / RUN).exists():
         raise InputError(f'{output} holds {kept[0]}, but no run that can be resumed; choose another folder')
     before = read_json(output / RUN)
@@ -133,7 +136,7 @@ def check_folder(output: Path, recipe: Recipe, what: dict[str, Any], resume: boo
 
 
 def _check_place(output: Path) -> None:
-    """Raises InputError where no folder can be made, or nothing be written into it."""
+    """Raises InputError if the folder cannot be created or written to."""
     place = next(parent for parent in (output, *output.absolute().parents) if parent.exists())
     if not place.is_dir():
         raise InputError(f'cannot make the folder {output}: {place} is a file')
@@ -142,11 +145,11 @@ def _check_place(output: Path) -> None:
 
 
 def changed_amounts(run: Mapping[str, Any], amounts: Mapping[str, Any]) -> str:
-    """Returns a few words on how the data differ from those at the start of a run; '' if they do not, or the run does not say.
+    """Returns how the data have changed since the start of a run in a few words; '' if they have not, or the run does not record them.
 
     Args:
-        run: the content of ``run.json``.
-        amounts: sizes of the parts and classes of the data as they are now.
+        run: content of ``run.json``.
+        amounts: present sizes of the data's parts, and classes.
     """
     kept = run.get(AMOUNTS)
     kept = kept if isinstance(kept, dict) else {}
@@ -163,8 +166,9 @@ def check_amounts(output: Path, run: Mapping[str, Any], amounts: Mapping[str, An
     """Raises InputError if the data of a run have changed since it was begun, because another split would mix training and test data.
 
     Args:
-        output: the folder of the run.
-        run, amounts: as for :func:`changed_amounts`.
+        output: output folder of the run.
+        run: see :func:`changed_amounts`.
+        amounts: see :func:`changed_amounts`.
     """
     changed = changed_amounts(run, amounts)
     if changed:
@@ -175,13 +179,13 @@ def check_amounts(output: Path, run: Mapping[str, Any], amounts: Mapping[str, An
 
 
 def claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool, amounts: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Makes the folder this run's own. Other arguments and errors as of :func:`check_folder`.
+    """Claims the folder for this run. Other arguments and errors are those of :func:`check_folder`.
 
     Args:
-        amounts: sizes of the parts and classes of the data, with which alone the run can be resumed.
+        amounts: sizes of the data's parts, and classes; the run can only be resumed with the same data.
 
     Returns:
-        The result, if the run that is resumed was finished.
+        The result, if the resumed run is already finished; otherwise None.
     """
     before = check_folder(output, recipe, what, resume)
     run = {**what, AMOUNTS: dict(amounts), 'recipe': recipe.to_dict()}
@@ -198,22 +202,22 @@ def claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool, amou
 
 
 def _completed(values: dict[str, Any]) -> dict[str, Any]:
-    """A recipe from a run of an earlier version, with the defaults of the settings that it did not have yet."""
+    """Returns the recipe of a run of an earlier version, with defaults for the settings that it lacks."""
     try:
         return Recipe.of_run(values).to_dict()
     except InputError:
-        return with_split(values)  # of a later version, or edited by hand: what differs is named
+        return with_split(values)  # written by a later version or edited by hand; the differences are reported
 
 
 def _differences(one: Any, other: Any, path: str = '') -> list[str]:
-    """The dotted keys under which two pieces of plain data differ."""
+    """Returns the dotted keys whose values differ between two pieces of plain data."""
     if not (isinstance(one, dict) and isinstance(other, dict)):
         return [] if one == other else [path]
     return [found for key in one for found in _differences(one[key], other.get(key), f'{path}.{key}'.lstrip('.'))]
 
 
 def read_json(path: Path) -> Any:
-    """Reads a file that a run wrote. Raises InputError if it is damaged."""
+    """Reads a JSON file that a run wrote. Raises InputError if it is damaged."""
     try:
         return json.loads(path.read_text('utf-8'))
     except (OSError, ValueError) as error:
@@ -221,5 +225,5 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replaces a file's content at once."""
+    """Replaces the content of a JSON file atomically."""
     write_text(path, json.dumps(value, indent=2) + '\n')

@@ -16,19 +16,19 @@ from nni_darts.runs.tasks import task_of
 __all__ = ['longest_training', 'shortest_training', 'with_portion', 'within_parameters']
 
 _PARTS = 1000
-"""Portions of the training images are tried in thousandths."""
+"""Fractions of the training images are tried in steps of one thousandth."""
 
 
 def longest_training(recipe: Recipe, data: Any, seconds: float, cost: Callable[[Recipe], float]) -> Recipe | None:
-    """Returns the recipe with as many epochs of the final training as fit, or else the fewest, on as many images as fit; None if none do.
+    """Returns the recipe with the most epochs of the final training that fit into a time, or with fewer images; None if none fits.
 
-    A network needs a few epochs and a few hundred steps before it can be compared with another: rather than fewer epochs it gets fewer
-    images in each.
+    A network needs a few epochs and a few hundred steps before it can be compared with another one. Therefore, if the fewest epochs do
+    not fit, they are kept but use fewer images.
 
     Args:
         recipe: all settings.
         data: as ``task_of(recipe).load(recipe)`` returns it.
-        seconds: there are for training.
+        seconds: seconds available for training.
         cost: recipe → seconds.
     """
     shortest = shortest_training(recipe, data)
@@ -43,7 +43,7 @@ def longest_training(recipe: Recipe, data: Any, seconds: float, cost: Callable[[
 
 
 def shortest_training(recipe: Recipe, data: Any) -> Recipe:
-    """Returns the recipe with the fewest epochs of the final training, on the fewest images. Arguments as for :func:`longest_training`."""
+    """Returns the recipe with the fewest epochs of the final training on the fewest images. Arguments as for :func:`longest_training`."""
     whole = with_portion(recipe, 1.0)
     batches, _, _ = task_of(whole).batches_of_training(whole, 'retrain', data)
     fewest = max(LEAST_TRAINING_EPOCHS, math.ceil(LEAST_TRAINING_STEPS / batches))
@@ -52,16 +52,16 @@ def shortest_training(recipe: Recipe, data: Any) -> Recipe:
 
 
 def within_parameters(recipe: Recipe, genotype: AnyGenotype, most: int, count: Callable[[Recipe], int]) -> Recipe:
-    """Returns the recipe with as many channels of the final network as a limit of parameters allows, but not more than it has.
+    """Returns the recipe with the most channels of the final network that a limit of parameters allows, at most those of the recipe.
 
     Args:
         recipe: all settings.
-        genotype: the cell that was found.
-        most: number of parameters.
-        count: recipe → parameters of the final network of this cell.
+        genotype: the cell found.
+        most: largest number of parameters.
+        count: recipe → number of parameters of the final network of this cell.
 
     Raises:
-        InputError: if even four channels have more; the message says how many.
+        InputError: if even a network with four channels exceeds the limit; the message says how many parameters it has.
     """
     for channels in range(recipe.retrain.channels or 0, 3, -1):
         smaller = recipe.model_copy(update={'retrain': recipe.retrain.model_copy(update={'channels': channels})})
@@ -71,5 +71,5 @@ def within_parameters(recipe: Recipe, genotype: AnyGenotype, most: int, count: C
 
 
 def with_portion(recipe: Recipe, portion: float) -> Recipe:
-    """Returns the recipe with another portion of the training images in the final training."""
+    """Returns the recipe with another fraction of the training images in the final training."""
     return recipe.model_copy(update={'retrain': recipe.retrain.model_copy(update={'portion': portion})})

@@ -1,4 +1,4 @@
-"""How long a search or a training will take, from a few real steps of it, and how many epochs fit into a given time."""
+"""Predicts how long a search or a training takes from a few of its real steps, and how many epochs fit into a given time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ['Pace', 'affordable', 'pace_of_search', 'pace_of_training', 'search_seconds', 'take_fastest_threads', 'training_seconds']
 
 EPOCH_SECONDS = 0.3
-"""For an epoch's checkpoint, its line of metrics.jsonl and its pages."""
+"""Seconds at the end of each epoch for its checkpoint, its line of metrics.jsonl and its pages."""
 
 SKIPPED, LEAST_STEPS, MOST_STEPS, LEAST_SECONDS = 2, 3, 30, 1.0
 """The first ``SKIPPED`` steps allocate memory and choose executors, so they are not timed. Timing ends after ``MOST_STEPS`` steps, or once
@@ -30,12 +30,12 @@ it has taken ``LEAST_STEPS`` steps and ``LEAST_SECONDS`` seconds."""
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a run is, measured in a few real steps.
+    """The pace of a run, measured in a few real steps.
 
     Attributes:
-        start: seconds until the first step: reading data, building networks and kernels.
-        step: seconds of a training step (of a search one of α, where it moves, and one of the weights), median.
-        peak_mib: peak memory so far, MiB.
+        start: seconds until the first step, for reading data and building networks and kernels.
+        step: median seconds of a training step; in a search, of a step of α (if it moves) and a step of the weights.
+        peak_mib: peak memory so far, in MiB.
 
     Example:
         ``Pace(start=2.0, step=0.1, peak_mib=900)``
@@ -47,11 +47,11 @@ class Pace:
 
 
 class _Timed(Exception):
-    """Ends a run of which enough steps were timed."""
+    """Raised to end a run when enough steps have been timed."""
 
 
 class _Stopwatch:
-    """Notes when training steps end, and ends the run after enough of them."""
+    """Records when training steps end, and ends the run after enough steps."""
 
     def __init__(self) -> None:
         self.begun = time.monotonic()
@@ -67,7 +67,7 @@ class _Stopwatch:
 
     @property
     def pace(self) -> Pace:
-        """Of the steps that were noted; of an epoch that was shorter than the first steps, of all of them."""
+        """Returns the pace of the recorded steps. If the epoch was shorter than the skipped steps, all steps count."""
         from nni_darts.training.run import peak_memory_mib
 
         ends = self.ends[SKIPPED:] if len(self.ends) > SKIPPED + 1 else self.ends
@@ -76,7 +76,7 @@ class _Stopwatch:
 
 
 def _timed(run: Callable[[Path], Any]) -> Pace:
-    """Times the steps of a run in a folder that does not stay."""
+    """Times the steps of a run in a temporary folder."""
     stopwatch = _Stopwatch()
     with tempfile.TemporaryDirectory(prefix='nni-darts-') as folder, watched(stopwatch):
         try:
@@ -87,12 +87,12 @@ def _timed(run: Callable[[Path], Any]) -> Pace:
 
 
 def pace_of_search(recipe: Recipe, strategy: str, seed: int = 1) -> Pace:
-    """Times the first steps of a search, which is the real one in a temporary folder.
+    """Times the first steps of a search in a temporary folder.
 
     Args:
         recipe: all settings.
         strategy: a name that :func:`nni_darts.strategies.find` knows.
-        seed: of everything random.
+        seed: seed of all random numbers.
 
     Raises:
         InputError: as :meth:`nni_darts.runs.run.Run.execute`.
@@ -112,12 +112,12 @@ def pace_of_training(recipe: Recipe, stage: str, genotype: AnyGenotype, seed: in
 
 
 def search_seconds(recipe: Recipe, strategy: str, pace: Pace, data: Any) -> float:
-    """Predicts how long a search takes, with the epochs of its selection.
+    """Predicts how long a search takes, including the epochs of its selection.
 
     Args:
         recipe: all settings.
         strategy: a name that :func:`nni_darts.strategies.find` knows.
-        pace: of the search, or of the short training of a cell where the strategy trains cells one by one.
+        pace: pace of the search, or of the short training of a cell if the strategy trains cells one by one.
         data: as ``task_of(recipe).load(recipe)`` returns it.
     """
     from nni_darts.runs.cells import number_of_cells
@@ -128,19 +128,19 @@ def search_seconds(recipe: Recipe, strategy: str, pace: Pace, data: Any) -> floa
     if find(strategy).one_by_one:
         return number_of_cells(recipe, strategy) * training_seconds(recipe, 'select', pace, data)
     cost = cost_of_search(recipe, strategy, data)
-    # A step handles one batch of the weights' part, as many times as its passes.
+    # A step processes one batch of the weights' part of the data, as many times as it has passes.
     batches = task_of(recipe).batches(recipe, data)
     of_a_pass = pace.step * batches / cost.passes_of_first_epoch
     return pace.start + of_a_pass * (cost.passes + EVALUATION * cost.validated) + EPOCH_SECONDS * cost.epochs
 
 
 def training_seconds(recipe: Recipe, stage: str, pace: Pace, data: Any) -> float:
-    """Predicts how long training a network from scratch takes, with its validation and, after ``retrain``, its test.
+    """Predicts how long it takes to train a network from scratch, with validation and, after ``retrain``, the test.
 
     Args:
         recipe: all settings.
         stage: ``select`` or ``retrain``.
-        pace: of that training.
+        pace: pace of this training.
         data: as ``task_of(recipe).load(recipe)`` returns it.
     """
     from nni_darts.runs.tasks import task_of
@@ -151,11 +151,11 @@ def training_seconds(recipe: Recipe, stage: str, pace: Pace, data: Any) -> float
 
 
 def affordable(seconds: float, cost: Callable[[int], float], bounds: tuple[int, int]) -> int | None:
-    """Returns the most epochs whose cost is within the time; None if even the fewest take longer.
+    """Returns the most epochs whose cost is within a time; None if even the fewest take longer.
 
     Args:
-        seconds: there are.
-        cost: epochs → seconds; it must not fall.
+        seconds: the time in seconds.
+        cost: epochs → seconds; it must not decrease.
         bounds: fewest and most epochs.
     """
     low, high = bounds
@@ -168,7 +168,7 @@ def affordable(seconds: float, cost: Callable[[int], float], bounds: tuple[int, 
 
 
 def take_fastest_threads(recipe: Recipe, strategy: str, seed: int) -> None:
-    """Computes on one thread from now on if that is faster: on a busy machine threads wait for each other in every small operation.
+    """Uses one thread from now on if that is faster: on a busy machine, threads wait for each other in every small operation.
 
     Arguments as for :func:`pace_of_search`.
     """

@@ -1,4 +1,4 @@
-"""Where a trained network lies, whatever a user calls it by. No torch in here: a wrong path is refused at once."""
+"""Finds the file of a trained network from a user's path. It does not import torch, so that a wrong path is refused immediately."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ['WEIGHTS', 'ModelFile', 'find_model', 'missing_packages']
 
 WEIGHTS = 'weights.pt'
 TRAINING = 'retrain'
-"""Folder of the training inside the output folder of commands that do more than train."""
+"""The folder of the training inside the output folder of commands that do more than train."""
 
 _FORMS = 'the output folder of nni-darts fit or retrain, its weights.pt, or a file that nni-darts export wrote (.onnx, .pt2)'
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A file that holds a trained network.
+    """A file that has a trained network.
 
     Attributes:
-        kind: its form.
-        path: where it is.
+        kind: format of the file.
+        path: path of the file.
 
     Example:
         ``find_model(Path('out/retrain')).path``
@@ -43,7 +43,7 @@ def find_model(path: Path) -> ModelFile:
         path: output folder of a training, ``weights.pt``, ``.onnx`` or ``.pt2``.
 
     Raises:
-        InputError: if there is none, its training is not finished, it is a language model, or a package to read it with is missing.
+        InputError: if there is no network, its training is not finished, it is a language model, or a package to read it is missing.
     """
     if not path.exists():
         raise InputError(f'there is no file or folder {path}; a model is {_FORMS}.')
@@ -62,12 +62,12 @@ def find_model(path: Path) -> ModelFile:
 
 
 def missing_packages(*names: str) -> list[str]:
-    """The packages among these that are not installed."""
+    """Returns the names of packages that are not installed."""
     return [name for name in names if find_spec(name) is None]
 
 
 def _weights_in(folder: Path) -> Path:
-    """The ``weights.pt`` of an output folder."""
+    """Returns the ``weights.pt`` of an output folder."""
     found = next((inner for inner in (folder, folder / TRAINING) if (inner / WEIGHTS).is_file()), None)
     if found is not None:
         _refuse_text(found)
@@ -75,7 +75,7 @@ def _weights_in(folder: Path) -> Path:
     stage = _run(folder).get('stage')
     if stage == 'search':
         raise InputError(
-            f'{folder} holds a search, no trained network: nni-darts retrain --genotype {folder} --output FOLDER trains its cell'
+            f'{folder} holds a search, not a trained network; nni-darts retrain --genotype {folder} --output FOLDER trains its cell'
         )
     if stage is not None:
         raise InputError(f'the training in {folder} is not finished; run the command that started it again with --resume.')
@@ -86,11 +86,11 @@ def _refuse_text(folder: Path | None) -> None:
     recipe = {} if folder is None else _run(folder).get('recipe')
     data = recipe.get('data') if isinstance(recipe, dict) else None
     if isinstance(data, dict) and data.get('name') in TEXT_NAMES:
-        raise InputError(f'{folder} holds a language model, no image network; there are no images that it could classify')
+        raise InputError(f'{folder} holds a language model, which cannot classify images')
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    """Returns the contents of ``run.json``, or nothing if it is missing or damaged: the weights can be used without it."""
+    """Returns the content of ``run.json``; empty if it is missing or damaged, because the weights can be used without it."""
     try:
         values = json.loads((folder / RUN).read_text('utf-8'))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Where measurements go besides the output folder's own files (``logger`` in a recipe), through Lightning's loggers. Imports no torch."""
+"""Sends measurements to other programs through Lightning's loggers (``logger`` in a recipe). Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 __all__ = ['check_logger', 'create_logger']
 
 _PACKAGES = {'tensorboard': ('tensorboard', 'tensorboard'), 'wandb': ('wandb', 'wandb'), 'mlflow': ('mlflow', 'mlflow-skinny')}
-"""Logger → module that must be there, and what to install for it."""
+"""Logger → the module that it needs, and the package to install for it."""
 
 _PROJECT = 'nni-darts'
 
 
 def check_logger(recipe: Recipe) -> None:
-    """Makes sure that what the recipe's logger needs is installed.
+    """Checks that the package of the recipe's logger is installed.
 
     Raises:
-        InputError: if it is not; it says what to install.
+        InputError: if it is not installed; the message says what to install.
     """
     module, package = _PACKAGES.get(recipe.logger or '', ('', ''))
     if module and find_spec(module) is None:
@@ -36,10 +36,10 @@ def check_logger(recipe: Recipe) -> None:
 
 
 def create_logger(recipe: Recipe, folder: Path, what: Mapping[str, Any]) -> Logger | None:
-    """The recipe's logger for a run, with all settings noted; None if it has none.
+    """Returns the recipe's logger for a run, with all settings recorded; None if the recipe has no logger.
 
-    Everything is written into the output folder: ``tensorboard/``, ``csv/version_0/``, ``wandb/`` (offline, unless ``WANDB_MODE`` says
-    otherwise) or ``mlruns/`` (unless ``MLFLOW_TRACKING_URI`` says otherwise). A resumed run of csv and mlflow is another version, or run.
+    Everything is written to the output folder: ``tensorboard/``, ``csv/version_0/``, ``wandb/`` (offline, unless ``WANDB_MODE`` is set) or
+    ``mlruns/`` (unless ``MLFLOW_TRACKING_URI`` is set). With csv and mlflow, a resumed run becomes a new version or run.
 
     Args:
         recipe: all settings.
@@ -60,23 +60,23 @@ def create_logger(recipe: Recipe, folder: Path, what: Mapping[str, Any]) -> Logg
     elif recipe.logger == 'wandb':
         os.environ.setdefault('WANDB_MODE', 'offline')
         os.environ.setdefault('WANDB_SILENT', 'true')
-        (folder / 'wandb').mkdir(parents=True, exist_ok=True)  # else it writes into a temporary folder
-        # A resumed run has the same id: the two parts are one run once they are uploaded.
+        (folder / 'wandb').mkdir(parents=True, exist_ok=True)  # otherwise it writes to a temporary folder
+        # A resumed run has the same id, so that both parts are one run after uploading.
         identifier = hashlib.blake2b(str(folder.absolute()).encode(), digest_size=8).hexdigest()
         offline = os.environ['WANDB_MODE'] == 'offline'
         logger = loggers.WandbLogger(project=_PROJECT, name=name, save_dir=str(folder), id=identifier, offline=offline)
     else:
-        os.environ.setdefault('MLFLOW_ALLOW_FILE_STORE', 'true')  # newer versions want a data base and more packages for it
+        os.environ.setdefault('MLFLOW_ALLOW_FILE_STORE', 'true')  # newer versions require a database and more packages for this
         address = os.environ.get('MLFLOW_TRACKING_URI') or (folder / 'mlruns').absolute().as_uri()
         logger = loggers.MLFlowLogger(_PROJECT, run_name=name, tracking_uri=address)
-    # MLflow refuses keys with the + and, on Windows, the : of a strategy's name.
+    # MLflow does not accept the + or, on Windows, the : of a strategy's name in keys.
     key = file_name if recipe.logger == 'mlflow' else str
     logger.log_hyperparams({key(name): value for name, value in _flat({**what, **recipe.to_dict()})})
     return logger
 
 
 def _flat(values: Mapping[str, Any], path: str = '') -> Iterator[tuple[str, Any]]:
-    """Dotted keys and plain values."""
+    """Yields dotted keys and plain values."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f'{path}{key}.')

@@ -1,7 +1,7 @@
-"""A trained image network, to be used: from the folder of its training, from ``weights.pt``, from an exported ``.onnx`` or ``.pt2``.
+"""Uses a trained image network, loaded from the folder of its training, from ``weights.pt``, or from an exported ``.onnx`` or ``.pt2``.
 
-Nothing of the training is needed: class names and the way of an image into the network lie in each of these files. Images go through the
-code that the images of the training's test went through (:mod:`nni_darts.data.transforms`).
+No other file of the training is needed, because each of these files has the class names and the preprocessing of images. Images are
+prepared by the same code as the test images of the training (:mod:`nni_darts.data.transforms`).
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ from nni_darts.search_spaces import network_from_genotype
 __all__ = ['Model', 'OnUnreadable', 'load_model']
 
 OnUnreadable = Callable[[str], None]
-"""Called with a sentence for each image that is left out."""
+"""A function that is called with a sentence about each image that is left out."""
 
 _IMAGES_A_BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A trained image network with its class names and the way of an image into it. :func:`load_model` builds it.
+    """A trained image network with its class names and the preprocessing of images. :func:`load_model` creates it.
 
     Attributes:
-        description: class names, image size, channels, mean, deviation and the rule by which images are brought to size.
-        genotype: the cell that the network is made of.
-        data: name of the data set that it was trained on.
-        source: the file that it was read from.
+        description: class names, image size, channels, mean, standard deviation, and how images are brought to size.
+        genotype: genotype of the network.
+        data: name of the data set on which it was trained.
+        source: the file from which it was loaded.
 
     Example:
         >>> model = load_model('out/retrain')
@@ -76,23 +76,23 @@ class Model:
 
     @property
     def network(self) -> nn.Module:
-        """The network as a module: images (B, C, H, W) with values from 0 to 1, as :meth:`transform` makes them → logits (B, classes).
+        """The network as a module: images (B, C, H, W) with values from 0 to 1, as :meth:`transform` returns them → logits (B, classes).
 
-        It is in evaluation mode, and normalises by itself; of a ``weights.pt`` the trained network, which takes normalised images, is
-        its attribute ``network``.
+        It is in evaluation mode and normalises its input. For a ``weights.pt``, its attribute ``network`` is the trained network, which
+        takes normalised images.
 
         Raises:
-            InputError: for an ONNX file, which onnxruntime computes.
+            InputError: for an ONNX file, which only onnxruntime can compute.
         """
         if self._module is None:
             raise InputError(f'{self.source} runs in onnxruntime and has no torch network; load the training, weights.pt or .pt2 instead.')
         return self._module
 
     def transform(self, image: Any) -> Tensor:
-        """Brings one image, in any form that :meth:`predict` takes, to the network's input: float32 (C, H, W) from 0 to 1.
+        """Brings one image, in any form that :meth:`predict` accepts, to the network's input: float32 (C, H, W) from 0 to 1.
 
         Raises:
-            InputError: if it cannot be read, or there are several.
+            InputError: if the image cannot be read, or there are several images.
         """
         sources = image_sources(image, self.description)
         if len(sources) != 1:
@@ -110,14 +110,14 @@ class Model:
         """Classifies images.
 
         Args:
-            images: path of an image or of a folder (all images below it), PIL image, array or tensor of one image or of a batch (uint8,
+            images: path of an image or of a folder (with all images below it), PIL image, array or tensor of one image or a batch (uint8,
                 or values from 0 to 1), or a sequence of any of these.
-            batch_size: number of images that the network sees at a time.
-            on_unreadable: is told of each image that cannot be read, which is left out; None makes the first one an error.
+            batch_size: number of images in a batch.
+            on_unreadable: called for each image that cannot be read, which is then left out; with None, the first such image is an error.
 
         Raises:
-            InputError: if there is no image, or one cannot be read.
-            ArithmeticError: if the network answers with NaN.
+            InputError: if there are no images, or an image cannot be read.
+            ArithmeticError: if the output of the network is NaN.
         """
         sources = image_sources(images, self.description)
         if not sources:
@@ -134,19 +134,19 @@ class Model:
         on_unreadable: OnUnreadable | None = None,
         on_note: Callable[[str], None] | None = None,
     ) -> Evaluation:
-        """Classifies labelled images and compares.
+        """Classifies labelled images and compares the predictions with the labels.
 
         Args:
-            images: path of a folder with a folder of images for each class, of a folder with ``train`` and ``test`` (or ``val`` …) of
-                such folders, of which the images to test on count, or of a table of paths and labels (``.csv``); with ``labels`` anything
-                that :meth:`predict` takes.
-            labels: class of each image, by name or by its place in ``classes``; None if folders or the table say it.
-            batch_size, on_unreadable: as for :meth:`predict`.
-            on_note: is told what was left out of a folder.
+            images: path of a folder with a folder of images for each class; of a folder with ``train`` and ``test`` (or ``val`` …) that
+                have such folders, of which only the test images count; or of a table of paths and labels (``.csv``). With ``labels``,
+                anything that :meth:`predict` accepts.
+            labels: class of each image, as a name or an index into ``classes``; None if the folders or the table have the classes.
+            batch_size, on_unreadable: see :meth:`predict`.
+            on_note: called with a sentence about what was left out of a folder.
 
         Raises:
-            InputError: if there is no image, a class is unknown to the network, or an image cannot be read.
-            ArithmeticError: if the network answers with NaN.
+            InputError: if there are no images, a class is unknown to the network, or an image cannot be read.
+            ArithmeticError: if the output of the network is NaN.
         """
         if labels is None:
             path = Path(images)
@@ -176,7 +176,7 @@ class Model:
         raise InputError(f'the model knows no class {label!r}; it knows {", ".join(self.classes)}')
 
     def _answers(self, sources: Sequence[Source], batch_size: int, on_unreadable: OnUnreadable | None) -> tuple[list[int], Tensor]:
-        """Positions of the images that could be read, and their probabilities, (positions, classes)."""
+        """Returns the indices of the images that could be read, and their probabilities, (indices, classes)."""
         if batch_size < 1:
             raise InputError(f'batch_size must be at least 1, not {batch_size}')
         read: list[int] = []
@@ -196,13 +196,13 @@ class Model:
                     found.append(self._logits(batch).float().softmax(1).cpu())
                 if not torch.isfinite(found[-1]).all():
                     raise ArithmeticError(
-                        f'{self.source} answers with NaN instead of probabilities, so its weights are of no use; train again'
+                        f'{self.source} returns NaN instead of probabilities, so its weights are unusable; train it again'
                     )
             announce('classifying images', first + len(images), len(sources))
         return read, torch.cat(found) if found else torch.zeros(0, len(self.classes))
 
     def _opened(self, sources: Sequence[Source], batch_size: int) -> Iterator[tuple[int, list[Tensor | InputError]]]:
-        """Number of the first image of each batch, and its images; the next batch is opened while this one is classified."""
+        """Yields the index of the first image of each batch, and its images. The next batch is opened while this one is classified."""
 
         def opened(source: Source) -> Tensor | InputError:
             try:
@@ -220,13 +220,13 @@ class Model:
 
 
 def load_model(path: str | os.PathLike[str], *, device: str | torch.device = 'cpu') -> Model:
-    """Loads a trained image network, ready to predict.
+    """Loads a trained image network.
 
-    A ``.pt2`` can hold code: open only one that comes from somebody you trust. ``weights.pt`` and ``.onnx`` hold numbers.
+    A ``.pt2`` file can contain code, so only open one from a source that you trust. ``weights.pt`` and ``.onnx`` contain data only.
 
     Args:
-        path: output folder of ``nni-darts retrain``, the ``weights.pt`` in it or copied from it, or a file that ``nni-darts export`` wrote.
-        device: where the network computes, for example ``cuda``; an ONNX file is computed on the CPU.
+        path: output folder of ``nni-darts retrain``, its ``weights.pt`` or a copy of it, or a file that ``nni-darts export`` wrote.
+        device: device of the network, such as ``cuda``; an ONNX file runs on the CPU only.
 
     Raises:
         InputError: if there is no such model, it is damaged, or it is a language model.
@@ -270,7 +270,7 @@ def _weights(path: Path, device: torch.device) -> Model:
     saved = read_weights(path)
     if isinstance(saved, SavedNetwork):
         if saved.kind != 'images':
-            raise InputError(f'{path} holds a language model, no image network; there are no images that it could classify')
+            raise InputError(f'{path} holds a language model, which cannot classify images')
         try:
             genotype, description = genotype_from_text(saved.genotype), Description.from_dict(saved.description)
             network, data = network_from_genotype(genotype, **saved.network), saved.data
@@ -290,11 +290,13 @@ def _weights(path: Path, device: torch.device) -> Model:
 
 
 def _beside(folder: Path) -> tuple[AnyGenotype, Description, nn.Module, str]:
-    """Cell, description of the images, network and name of the data of a training whose ``weights.pt`` holds nothing but weights: an
-    earlier version wrote these things into the files beside it, or left them to be read from the data."""
+    """Returns cell, description of the images, network and name of the data of a training whose ``weights.pt`` has only weights.
+
+    Earlier versions wrote the other values to separate files in the same folder, or did not save them if they follow from the data.
+    """
     for name in (RUN, GENOTYPE):
         if not (folder / name).is_file():
-            raise InputError(f'{folder} has no {name}, which weights of an earlier version need: copy the whole output folder')
+            raise InputError(f'{folder} has no {name}, which weights of an earlier version need: use the whole output folder')
     try:
         run = json.loads((folder / RUN).read_text('utf-8'))
         recipe, stage = Recipe.of_run(run['recipe'], source=str(folder / RUN)), run['stage']
@@ -307,7 +309,7 @@ def _beside(folder: Path) -> tuple[AnyGenotype, Description, nn.Module, str]:
     task = task_of(recipe)
     description = kept_description(folder) or task.load(recipe).description
     if recipe.data.augment == 'imagenet':
-        description = replace(description, resize=with_margin(description.size))  # which an earlier version did not write down
+        description = replace(description, resize=with_margin(description.size))  # earlier versions did not save it
     try:
         return genotype, description, task.network(recipe, stage, genotype, description), recipe.data.name
     except ValueError as error:
@@ -321,7 +323,7 @@ def _onnx(path: Path) -> Model:
     options.intra_op_num_threads = torch.get_num_threads()
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-    except Exception as error:  # onnxruntime has a kind of its own for each thing that can be wrong with a file
+    except Exception as error:  # onnxruntime raises a separate type for each kind of damage
         raise InputError(f'{path} is not a readable ONNX file ({_reason(error)})') from None
     description, genotype, data = _described(session.get_modelmeta().custom_metadata_map, path)
 
@@ -352,14 +354,14 @@ def _program(path: Path, device: torch.device) -> Model:
 
             program = move_to_device_pass(program, device)
         module = program.module()
-    except Exception as error:  # torch has many kinds for a damaged file, or one of another version
+    except Exception as error:  # torch raises many types for a file that is damaged or of another version
         raise InputError(f'{path} is not a program that this torch can read ({_reason(error)})') from None
     return Model(description, genotype, data, path, _module(module, device), module)
 
 
 @contextmanager
 def _weights_only() -> Iterator[None]:
-    """Within the block ``torch.load`` unpickles nothing but tensors, also where torch itself calls it with ``weights_only=False``."""
+    """Makes ``torch.load`` unpickle only tensors within the block, even if torch itself calls it with ``weights_only=False``."""
     name = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
     before = os.environ.get(name)
     os.environ[name] = '1'
@@ -373,7 +375,7 @@ def _weights_only() -> Iterator[None]:
 
 
 def _described(values: dict[str, str], path: Path) -> tuple[Description, AnyGenotype, str]:
-    """The images, cell and data that a file's metadata name."""
+    """Returns the description of the images, the cell and the name of the data in a file's metadata."""
     try:
         return described(values)
     except (ValueError, KeyError, TypeError) as error:
@@ -382,5 +384,5 @@ def _described(values: dict[str, str], path: Path) -> tuple[Description, AnyGeno
 
 
 def _reason(error: Exception) -> str:
-    """The beginning of an error's text, which may be long, or empty."""
+    """Returns the beginning of an error's text, which may be long or empty."""
     return next(iter(str(error).splitlines()), type(error).__name__)[:160]

@@ -1,4 +1,4 @@
-"""How many epochs, or cells, fit into the time that a run is given: some of its steps are timed first."""
+"""Plans how many epochs or cells fit into the time limit of a run, by timing some of its steps first."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from nni_darts.strategies.registry import find
 __all__ = ['Course', 'check_no_budget', 'course_of_search', 'course_of_training', 'plan_search', 'plan_training']
 
 _SAMPLED = 2
-"""Cells that are timed before cells are trained one by one: they differ."""
+"""Number of cells that are timed before cells are trained one by one, because cells differ."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """How long a run takes, by its epochs: close to a straight line between the fewest and the most.
+    """The duration of a run as a function of its epochs, close to a straight line between the fewest and the most epochs.
 
     Attributes:
-        least, most: epochs: the fewest that the run can have, and those of the recipe.
-        shortest, longest: seconds of the whole run with so many epochs.
+        least, most: the fewest epochs that the run can have, and the epochs of the recipe.
+        shortest, longest: seconds of the whole run with these numbers of epochs.
 
     Example:
         >>> Course(least=1, most=11, shortest=10.0, longest=60.0).seconds(5)
@@ -41,13 +41,13 @@ class Course:
     longest: float
 
     def seconds(self, epochs: int) -> float:
-        """Seconds of a run with a number of epochs."""
+        """Returns the seconds of a run with a number of epochs."""
         each = (self.longest - self.shortest) / max(1, self.most - self.least)
         return self.shortest + each * (epochs - self.least)
 
 
 def course_of_search(recipe: Recipe, strategy: str, seed: int = 1) -> Course:
-    """Times the first steps of a search and says how long it takes. Arguments and errors as for :meth:`nni_darts.runs.run.Run.execute`."""
+    """Times the first steps of a search and predicts its duration. Arguments and errors as for :meth:`nni_darts.runs.run.Run.execute`."""
     from nni_darts.runs.costs import least_epochs
 
     least = min(least_epochs(recipe, strategy), recipe.search.epochs)
@@ -56,12 +56,12 @@ def course_of_search(recipe: Recipe, strategy: str, seed: int = 1) -> Course:
 
 
 def course_of_training(recipe: Recipe, stage: str, seed: int = 1) -> Course:
-    """Times the first steps of training a network whose cell is still to be found: the slower one of two random cells stands for it.
+    """Times the first steps of training a network whose cell is not known yet; the slower of two random cells is used instead.
 
     Args:
         recipe: all settings.
         stage: ``select`` or ``retrain``.
-        seed: of everything random.
+        seed: seed of all random numbers.
     """
     costs = [_cost_of_training(recipe, stage, cell, seed) for cell in recipe.random_cells(seed, _SAMPLED)]
     most = getattr(recipe, stage).epochs
@@ -69,17 +69,17 @@ def course_of_training(recipe: Recipe, stage: str, seed: int = 1) -> Course:
 
 
 def plan_search(recipe: Recipe, strategy: str, seconds: float, seed: int = 1, begun: float | None = None) -> TimePlan:
-    """Plans a search: its epochs, or the number of its cells, at most those of the recipe.
+    """Plans the number of epochs or cells of a search, at most those of the recipe.
 
     Args:
         recipe: all settings.
         strategy: name of a strategy.
-        seconds: the whole time.
-        seed: of the search.
-        begun: when the time began, in seconds since the epoch; by default now.
+        seconds: time limit of the search, in seconds.
+        seed: seed of the search.
+        begun: start of the time, in seconds since the epoch; by default now.
 
     Raises:
-        InputError: if the least search takes longer, for a recipe with a budget, and as :meth:`nni_darts.runs.run.Run.execute`.
+        InputError: if even the shortest search takes longer, for a recipe with a budget, and as :meth:`nni_darts.runs.run.Run.execute`.
     """
     from nni_darts.runs.costs import least_epochs
     from nni_darts.runs.tasks import task_of
@@ -103,15 +103,15 @@ def plan_search(recipe: Recipe, strategy: str, seconds: float, seed: int = 1, be
 
 
 def plan_training(recipe: Recipe, stage: str, genotype: AnyGenotype, seconds: float, seed: int = 1, begun: float | None = None) -> TimePlan:
-    """Plans a training of ``select`` or ``retrain``: its epochs, at most those of the recipe.
+    """Plans the number of epochs of a training in ``select`` or ``retrain``, at most those of the recipe.
 
     Args:
         recipe: all settings.
         stage: ``select`` or ``retrain``.
         genotype: the cell.
-        seconds: the whole time.
-        seed: of the training.
-        begun: when the time began, in seconds since the epoch; by default now.
+        seconds: time limit of the training, in seconds.
+        seed: seed of the training.
+        begun: start of the time, in seconds since the epoch; by default now.
 
     Raises:
         InputError: if one epoch takes longer, and as :meth:`nni_darts.runs.run.Run.execute`.
@@ -122,18 +122,18 @@ def plan_training(recipe: Recipe, stage: str, genotype: AnyGenotype, seconds: fl
 
 
 def check_no_budget(recipe: Recipe, where: str) -> None:
-    """Raises InputError for a recipe with a budget, which says how long a search is, as a time does.
+    """Raises InputError for a recipe with a budget, which determines the length of a search just as a time limit does.
 
     Args:
         recipe: all settings.
-        where: the option or key that gives the time, for the message.
+        where: the option or key that sets the time limit, for the message.
     """
     if recipe.budget is not None:
         raise InputError(f'{where} cannot be combined with a budget, because both set the length of a search; leave one of them out.')
 
 
 def _cost_of_search(recipe: Recipe, strategy: str, seed: int) -> tuple[Callable[[int], float], float]:
-    """Epochs → seconds of a search with a supernet, and the seconds until its first step."""
+    """Returns epochs → seconds of a search with a supernet, and the seconds until its first step."""
     from nni_darts.runs.tasks import task_of
 
     data, pace = task_of(recipe).load(recipe), pace_of_search(recipe, strategy, seed)
@@ -141,7 +141,7 @@ def _cost_of_search(recipe: Recipe, strategy: str, seed: int) -> tuple[Callable[
 
 
 def _cost_of_training(recipe: Recipe, stage: str, genotype: AnyGenotype, seed: int) -> Callable[[int], float]:
-    """Epochs → seconds of a training."""
+    """Returns epochs → seconds of a training."""
     from nni_darts.runs.tasks import task_of
 
     data, pace = task_of(recipe).load(recipe), pace_of_training(recipe, stage, genotype, seed)
@@ -159,7 +159,7 @@ def _planned(cost: Callable[[int], float], seconds: float, begun: float, bounds:
     if count is None:
         fewest = f'{least} {unit}{"s" if least > 1 else ""}'
         raise InputError(
-            f'--time {duration(seconds)} is too short for {what}: {fewest} and what belongs to it take about '
+            f'--time {duration(seconds)} is too short for {what}: {fewest} and the remaining work take about '
             f'{duration(spent + cost(least))}, and a tenth of the time is kept in reserve.'
         )
     return TimePlan(seconds, count, most, spent + cost(count), begun=begun)

@@ -1,4 +1,4 @@
-"""The answers of a network to images whose classes nobody told it."""
+"""The predictions of a network for unlabelled images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ['Prediction', 'Predictions']
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer to one image.
+    """The prediction for one image.
 
     Attributes:
-        name: path of the image, or its position where it has none.
+        name: path of the image, or its index if it has no path.
         probabilities: class name → probability, the most probable class first.
 
     Example:
@@ -38,18 +38,18 @@ class Prediction:
         return next(iter(self.probabilities.values()))
 
     def top(self, count: int) -> dict[str, float]:
-        """The ``count`` most probable classes, as ``probabilities``."""
+        """Returns the ``count`` most probable classes, in the form of ``probabilities``."""
         return dict(list(self.probabilities.items())[:count])
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """The answers to a sequence of images, in its order; each item is a :class:`Prediction`.
+    """The predictions for a sequence of images, in order; each item is a :class:`Prediction`.
 
     Attributes:
         classes: class names in the order of the columns.
-        probabilities: float32 (N, classes), each row adds up to 1.
-        names: path of each image, or its position where it has none.
+        probabilities: float32 (N, classes); each row adds up to 1.
+        names: path of each image, or its index if it has no path.
 
     Example:
         ``[answer.label for answer in model.predict('photos')]``
@@ -74,11 +74,11 @@ class Predictions:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """Name of the most probable class of each image; of equally probable ones the first."""
+        """Name of the most probable class of each image; in a tie, the first of these classes."""
         return tuple(self.classes[index] for index in self.probabilities.argmax(1).tolist())
 
     def to_dicts(self, top: int | None = None) -> list[dict[str, Any]]:
-        """Plain values for JSON: ``name``, ``label``, ``probability`` and ``probabilities`` of each image.
+        """Returns plain values for JSON: ``name``, ``label``, ``probability`` and ``probabilities`` of each image.
 
         Args:
             top: number of classes in ``probabilities``, the most probable first; None for all.

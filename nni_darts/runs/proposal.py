@@ -1,6 +1,6 @@
 """The choices that ``fit`` makes for a data set: image size, stem, sizes of networks, batch size, learning rates. Imports no torch.
 
-The rules are the ones that this package's hand-written recipes follow. The length of the search and of the training is decided later, from
+The rules are those of this package's hand-written recipes. The length of the search and of the training is decided later, from
 measured steps (:mod:`nni_darts.runs.fit`).
 """
 
@@ -24,34 +24,34 @@ __all__ = [
 ]
 
 SIDES = (32, 48, 64, 96, 128, 160, 224)
-"""Sides of square images, in pixels, that photos are scaled to."""
+"""Sides of square images, in pixels, to which photos are scaled."""
 
 LARGEST_CIFAR_SIDE = 64
-"""Side up to which the stem keeps the resolution of the images; from the next on it divides it by eight, as for ImageNet."""
+"""The largest side with which the stem keeps the resolution of the images; for larger images it divides it by eight, as for ImageNet."""
 
 STEPS = (200, 4000)
-"""Fewest steps of the weights in which a search is worth its time, and most that it takes where there is time for them."""
+"""The fewest steps of the weights with which a search is worth its time, and the most that it takes if there is enough time."""
 
 LEAST_SEARCH_EPOCHS, MOST_SEARCH_EPOCHS = 10, 50
 LEAST_TRAINING_EPOCHS, MOST_TRAINING_EPOCHS = 3, 200
 LEAST_TRAINING_STEPS = 300
 
 REACH = 3.0
-"""How far α should be able to move, as the number of its steps times its learning rate. At 3 the best of eight operations can reach a
-probability of 0.7 while the other seven α stay; CIFAR-10's published search (50 epochs of 390 steps at 3e-4) could move it by 5.9."""
+"""The distance that α should be able to move, which is the number of its steps times its learning rate. At 3, the best of eight operations
+can reach a probability of 0.7 while the other seven α stay; CIFAR-10's published search (50 epochs of 390 steps at 3e-4) allows 5.9."""
 
 ALPHA_RATES = (3e-4, 1e-2)
-"""Learning rate of α: the published one, and the largest that was tried (recipe photos-small)."""
+"""Learning rates of α: the published one, and the largest one tried (recipe photos-small)."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Sizes of a supernet and of the network that is trained at the end.
+    """The sizes of a supernet and of the final network.
 
     Attributes:
-        name: for people.
-        space: ``channels``, ``cells``, ``nodes`` of the supernet.
-        network: ``channels``, ``cells`` of the final network.
+        name: name for messages.
+        space: ``channels``, ``cells`` and ``nodes`` of the supernet.
+        network: ``channels`` and ``cells`` of the final network.
     """
 
     name: str
@@ -60,21 +60,21 @@ class Size:
 
 
 SIZES = (Size('medium', (16, 8, 4), (20, 11)), Size('small', (8, 5, 3), (12, 8)), Size('tiny', (8, 3, 2), (8, 5)))
-"""From the most expensive to the cheapest."""
+"""The sizes, from the most expensive to the cheapest."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """The facts about a data set that decide how it is searched.
+    """The facts about a data set that determine how it is searched.
 
     Attributes:
-        name: ``data.name`` of a recipe.
-        path: ``data.path`` of a recipe.
+        name: ``data.name`` of the recipe.
+        path: ``data.path`` of the recipe.
         images: number of training images.
         classes: number of classes.
         side: median of the shorter sides of the images, in pixels.
-        scalable: whether images are scaled to ``data.image_size``; arrays have one size already.
-        channels: of an image, 1 or 3.
+        scalable: whether images are scaled to ``data.image_size``; arrays already have a single size.
+        channels: number of channels of an image, 1 or 3.
 
     Example:
         ``Facts('folder', 'pets', images=400, classes=4, side=480, scalable=True, channels=3)``
@@ -90,11 +90,11 @@ class Facts:
 
 
 def image_sides(facts: Facts, largest: int = 128) -> Sequence[int | None]:
-    """Returns the sides to try, the largest first; None where images have one size already.
+    """Returns the sides to try, from the largest; None if the images already have a single size.
 
     Args:
-        facts: of the data.
-        largest: side that is never exceeded, in pixels.
+        facts: facts about the data.
+        largest: upper limit of the side, in pixels.
     """
     if not facts.scalable:
         return (None,)
@@ -102,17 +102,17 @@ def image_sides(facts: Facts, largest: int = 128) -> Sequence[int | None]:
 
 
 def proposed_recipe(facts: Facts, size: Size, side: int | None) -> dict[str, Any]:
-    """Returns a recipe as plain data, with lengths that are still to be decided (:func:`epochs_for`).
+    """Returns a recipe as plain data, whose lengths have yet to be decided (:func:`epochs_for`).
 
     Args:
-        facts: of the data.
-        size: of the networks.
-        side: of the images, in pixels; None where they have one already.
+        facts: facts about the data.
+        size: sizes of the networks.
+        side: side of the images, in pixels; None if they already have a single size.
     """
     batch = 16 if facts.images < 1000 else 32 if facts.images < 10_000 else 64
     channels, cells, nodes = size.space
     scaled = {} if side is None else {'image_size': side}
-    # Digits and letters mean something else when mirrored, and grey arrays are often of them; photos do not.
+    # Digits and letters have another meaning when mirrored, and grey arrays are often digits or letters; photos are not.
     augment = 'crop-flip' if facts.scalable or facts.channels == 3 else 'crop'
     pixels = side or facts.side
     return {
@@ -147,13 +147,13 @@ def proposed_recipe(facts: Facts, size: Size, side: int | None) -> dict[str, Any
 
 
 def search_portion(steps: int, images: int, batch_size: int, train_portion: float = 0.5) -> float:
-    """Returns the portion of the training data that a search uses, so that its steps are enough for ``LEAST_SEARCH_EPOCHS`` epochs.
+    """Returns the fraction of the training data for a search, so that the affordable steps make at least ``LEAST_SEARCH_EPOCHS`` epochs.
 
     Args:
-        steps: of the weights that the search can afford.
+        steps: number of steps of the weights that the search can afford.
         images: number of training images.
-        batch_size: of the search.
-        train_portion: portion of the images that the weights learn from.
+        batch_size: batch size of the search.
+        train_portion: fraction of the images that trains the weights.
     """
     each_epoch = steps / LEAST_SEARCH_EPOCHS
     needed = each_epoch * batch_size / train_portion
@@ -187,13 +187,13 @@ def sensible(size: Size, facts: Facts) -> bool:
 def cheaper(candidates: Sequence[tuple[Size, int | None]], index: int, room: float, tried: Set[int]) -> int:
     """Returns the index of the most expensive candidate that has not been tried and may be cheap enough.
 
-    The cost goes with the number of pixels, and is a third from one size of network to the next.
+    The cost is assumed to be proportional to the number of pixels, and to fall to a third from one size of network to the next.
 
     Args:
-        candidates: sizes of networks and sides of images, the most expensive ones first.
-        index: of the one that was timed.
-        room: how many times as much as that one's least cost there is.
-        tried: indices of those that were timed.
+        candidates: sizes of networks and sides of images, from the most expensive.
+        index: index of the candidate that was timed.
+        room: available time as a multiple of the least cost of that candidate.
+        tried: indices of the candidates that have been timed.
     """
     for other, candidate in enumerate(candidates):
         if other not in tried and _relative_cost(*candidate) <= 0.5 * room * _relative_cost(*candidates[index]):

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, command, state of the source, machine."""
+"""The provenance of a result: versions, command, state of the source, machine."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PACKAGES = ('nni', 'torch', 'torchvision', 'pytorch-lightning', 'numpy')
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of the git repository that a folder lies in, and whether tracked files differ from it; None outside of one."""
+    """Returns the commit of a folder's git repository, and whether tracked files differ from it; None outside a repository."""
     try:
         commit = _git(folder, 'rev-parse', 'HEAD')
         return {'commit': commit, 'changed': bool(_git(folder, 'status', '--porcelain', '--untracked-files=no'))}
     except (OSError, subprocess.SubprocessError):
-        return None  # no git, or no repository
+        return None  # git is not installed, or the folder is not in a repository
 
 
 def _git(folder: Path, *arguments: str) -> str:
@@ -34,14 +34,14 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _device() -> str:
-    """Returns the device on which this process has computed. An unused GPU is not queried for its name, which would take memory there."""
+    """Returns the device on which this process has computed. It does not query an unused GPU, because that would allocate memory there."""
     if uses_gpu():
         return torch.cuda.get_device_name()
     return 'mps' if torch.backends.mps.is_available() and torch.mps.driver_allocated_memory() else 'cpu'
 
 
 def provenance() -> dict[str, Any]:
-    """Plain data for ``result.json``: ``git`` is the state of the current folder, ``package_git`` that of this package's source."""
+    """Returns plain data for ``result.json``: ``git`` is the state of the current folder, ``package_git`` that of this package's source."""
     return {
         'versions': {
             'nni-darts': __version__,

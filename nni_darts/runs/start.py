@@ -1,4 +1,4 @@
-"""Where a training starts if not from scratch: at the weights of a finished one."""
+"""Starts a training from the weights of a finished one."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ['Start', 'finished_training']
 
 _LEAST_SHARE = 0.5
 _SHOWN = 6
-"""Names of tensors in a message."""
+"""Largest number of names of tensors in a message."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a training starts from if not from scratch.
+    """The weights from which a training starts if not from scratch.
 
     Attributes:
-        folder: output folder of a finished training, whose weights the network starts from.
-        trained: for how many epochs the network has been trained already, if this training continues that one; else 0.
-        best: the best of these epochs and its metric, where the best is kept.
-        checkpoints: name of the folder within the output folder for the checkpoints; '' for the output folder itself.
+        folder: output folder of a finished training whose weights are used.
+        trained: number of epochs for which the network has already been trained, if this training continues that one; otherwise 0.
+        best: the best of these epochs and its metric, if the best epoch is kept.
+        checkpoints: name of the checkpoints' folder in the output folder; '' for the output folder itself.
 
     Example:
         ``Start(Path('out/retrain')).load(network)``
@@ -42,34 +42,34 @@ class Start:
     checkpoints: str = ''
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Returns plain data."""
         return {**asdict(self), 'folder': str(self.folder)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Start:
-        """Reads :meth:`to_dict`'s."""
+        """Builds the object from the result of :meth:`to_dict`."""
         return cls(Path(values['folder']), values['trained'], values['best'] and tuple(values['best']), values['checkpoints'])
 
     def weights(self) -> dict[str, Tensor]:
-        """Those of the folder. Raises InputError if the file is damaged."""
+        """Returns the weights in the folder. Raises InputError if the file is damaged."""
         return read_state_dict(self.folder / WEIGHTS)
 
     def load(self, network: nn.Module) -> None:
-        """Gives the network the weights that fit."""
+        """Loads the weights that fit into the network."""
         own = network.state_dict()
         fitting = {name: value for name, value in self.weights().items() if name in own and own[name].shape == value.shape}
         network.load_state_dict(fitting, strict=False)
 
     def misfits(self, network: nn.Module, genotype: AnyGenotype) -> list[str]:
-        """A sentence on the tensors of a network that the weights do not fit; none if all do.
+        """Returns a sentence about the tensors of a network that do not fit the weights; empty if all fit.
 
         Raises:
-            InputError: if the folder holds no finished training of the same cell, or less than half of the tensors fits.
+            InputError: if the folder has no finished training of the same cell, or less than half of the tensors fit.
         """
         finished_training(self.folder)
         text = (self.folder / GENOTYPE).read_text('utf-8')
         if genotype_from_text(text).code() != genotype.code():
-            raise InputError(f'the weights in {self.folder} are of another cell: leave the genotype out, or the weights')
+            raise InputError(f'the weights in {self.folder} belong to another cell; leave out the genotype or the weights')
         own, theirs = network.state_dict(), self.weights()
         new = [name for name, value in own.items() if name not in theirs or theirs[name].shape != value.shape]
         share = 1 - len(new) / len(own)
@@ -86,11 +86,11 @@ class Start:
         )
 
     def tested_on(self, recipe: Recipe, amounts: Mapping[str, Any]) -> list[str]:
-        """A sentence if the data that the weights learned from have changed since, so that the test may be of images they learned from.
+        """Returns a sentence if the data have changed since the weights were trained, so that test images may have been training images.
 
         Args:
-            recipe: of the training that starts from the weights.
-            amounts: sizes of the parts and classes of its data.
+            recipe: recipe of the training that starts from the weights.
+            amounts: sizes of the parts of its data, and classes.
         """
         run, _ = finished_training(self.folder)
         if Recipe.of_run(run['recipe'], source=str(self.folder / RUN)).data.path != recipe.data.path:
@@ -98,8 +98,8 @@ class Start:
         changed = changed_amounts(run, amounts)
         return (
             [
-                f'the data have changed since the weights in {self.folder} were trained ({changed}), so these may have learned from what '
-                'is now test data, and the test may be too good; a folder with train and test folders keeps them apart'
+                f'the data have changed since the weights in {self.folder} were trained ({changed}), so they may have been trained on what '
+                'is now test data, and the test result may be too good; a folder with train and test folders avoids this'
             ]
             if changed
             else []
@@ -107,7 +107,7 @@ class Start:
 
 
 def finished_training(output: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """``run.json`` and ``result.json`` of a training. Raises InputError if the folder holds no finished one."""
+    """Returns ``run.json`` and ``result.json`` of a training. Raises InputError if the folder does not have a finished training."""
     missing = [name for name in (RUN, RESULT, GENOTYPE, WEIGHTS) if not (output / name).is_file()]
     if missing:
         raise InputError(f'{output} has no {missing[0]}: it is not the output folder of a finished nni-darts retrain')

@@ -29,39 +29,41 @@ Run = tuple[Any, Any]
 
 
 class ImageTask:
-    """Images to classify."""
+    """The task of classifying images."""
 
     kind = 'images'
 
     def load(self, recipe: Recipe) -> ImageData:
-        """The data. Raises InputError if it is missing or not what it should be."""
+        """Loads the data. Raises InputError if it is missing or invalid."""
         with under_way('reading the data'):
             return load_images(recipe.data)
 
     def shape(self, recipe: Recipe) -> ImageShape:
-        """Returns the facts about the data that a network depends on, without reading files where the name says enough."""
+        """Returns the properties of the data on which a network depends, without reading files if the name determines them."""
         return image_shape(recipe.data)
 
     def describe(self, recipe: Recipe, data: ImageData) -> str:
-        """The data in one line."""
+        """Returns a description of the data in one line."""
         counts = f'{len(data.train):,} training and {len(data.test):,} test images'  # type: ignore[arg-type]
         names = {'search': 'a search', 'select': 'a short training', 'retrain': 'a retraining'}
         some = [
-            f'{name} sees {100 * portion:.4g} % of the training images'
+            f'{name} uses {100 * portion:.4g} % of the training images'
             for stage, name in names.items()
             if (portion := getattr(recipe, stage).portion) < 1
         ]
         return ', '.join([f'{_named(recipe)}: {counts}', self.describe_shape(data), *some, *data.facts])
 
     def describe_shape(self, data: ImageShape | ImageData) -> str:
-        """The shape of the data in a few words."""
+        """Returns the shape of the data in a few words."""
         return f'{data.num_classes} classes, {data.channels}×{data.size[0]}×{data.size[1]}'
 
     def cautions(self, recipe: Recipe, data: ImageData, stages: Sequence[str]) -> list[str]:
-        """Warns of what the data left out, and of classes that a part lacks.
+        """Returns warnings about data that was left out, and about classes that a part lacks.
 
         Args:
-            stages: ``search``, ``select``, ``retrain``: whose parts are looked at.
+            recipe: all settings.
+            data: the data set.
+            stages: stages whose parts are checked: ``search``, ``select``, ``retrain``.
         """
         classes, found = data.description.classes, list(data.notes)
         lacking = {'test': missing_classes(labels_of(data.test) or range(data.num_classes), classes)}
@@ -75,8 +77,10 @@ class ImageTask:
         ]
 
     def largest_class(self, recipe: Recipe, data: ImageData, stage: str) -> dict[str, float]:
-        """The share of the largest class in the images that the stage's accuracy is of, which always answering with it would reach; and
-        the number of these images."""
+        """Returns the fraction of the largest class in the images on which the stage measures its accuracy, and the number of these images.
+
+        The fraction is the accuracy of always predicting the largest class.
+        """
         if stage == 'retrain':
             labels = labels_of(data.test)
         else:
@@ -85,15 +89,15 @@ class ImageTask:
         return {'largest_class': round(largest_share(labels), 6), 'images': len(labels)} if labels else {}
 
     def amounts(self, data: ImageData) -> dict[str, Any]:
-        """The sizes of the parts of the data, and the classes, as plain data: runs on other ones are other runs."""
+        """Returns the sizes of the parts of the data, and the classes, as plain data. Runs on other data are other runs."""
         return {'train': len(data.train), 'test': len(data.test), 'classes': list(data.description.classes)}  # type: ignore[arg-type]
 
     def kept(self, data: ImageData) -> dict[str, Any]:
-        """Plain data for the output folder: everything that using the trained network needs to know of its data."""
+        """Returns plain data for the output folder: everything about the data that is needed to use the trained network."""
         return data.description.to_dict()
 
     def batches(self, recipe: Recipe, data: ImageData) -> int:
-        """The number of training batches in an epoch of a search."""
+        """Returns the number of training batches in an epoch of a search."""
         settings = recipe.search
         learned_from = int(settings.portion * int(settings.train_portion * len(data.train)))  # type: ignore[arg-type]
         return math.ceil(learned_from / settings.batch_size)
@@ -114,27 +118,27 @@ class ImageTask:
         recipe.space.check_facts(**self.facts(data))
 
     def space(self, recipe: Recipe, data: ImageShape | ImageData) -> Any:
-        """The space that the recipe names, for this data."""
+        """Returns the recipe's space for this data."""
         return recipe.space.supernet(**self.facts(data))
 
     def check(self, strategy: DifferentiableStrategy) -> None:
-        """Raises ValueError for a strategy that does not fit this kind of data, as far as building its supernet does not show it."""
+        """Raises ValueError for a strategy that does not suit this kind of data, unless building its supernet already shows this."""
 
     def searching(self, recipe: Recipe, data: ImageData, seed: int) -> Run:
-        """How a supernet is trained."""
+        """Returns the training of a supernet."""
         settings = recipe.search
         module = ImageClassifier(data.num_classes, settings.epochs, **_sgd(settings), **_judged(recipe, data))
         parts: dict[str, Any] = {'train_portion': settings.train_portion, 'portion': settings.portion}
         return module, ImageDataModule(data, recipe.data, **parts, batch_size=settings.batch_size, seed=seed)
 
     def evaluated_portion(self, recipe: Recipe, data: ImageData, batches: int | None) -> float:
-        """How large so many validation batches of a search are (None: all), as a part of the training data."""
+        """Returns the size of a number of validation batches of a search (None: all), as a fraction of the training data."""
         size = len(data.train)  # type: ignore[arg-type]
         held_out = recipe.search.portion * (1 - recipe.search.train_portion)
         return held_out if batches is None else min(held_out, batches * recipe.search.batch_size / size)
 
     def network(self, recipe: Recipe, stage: str, genotype: AnyGenotype, data: ImageShape | ImageData) -> nn.Module:
-        """The network that a stage trains. Raises ValueError for a cell or sizes that do not fit."""
+        """Returns the network that a stage trains. Raises ValueError for a cell or sizes that do not fit."""
         check_genotype(recipe, genotype, stage)
         return network_from_genotype(genotype, **self.network_options(recipe, stage, data))
 
@@ -143,10 +147,14 @@ class ImageTask:
         return recipe.space.network_options(getattr(recipe, stage), **self.facts(data))
 
     def training(self, recipe: Recipe, stage: str, data: ImageData, seed: int, *, trained: bool = False) -> Run:
-        """How a stage trains its network.
+        """Returns the training of a stage's network.
 
         Args:
-            trained: whether the network has been trained before, so that nothing has to grow again.
+            recipe: all settings.
+            stage: ``select`` or ``retrain``.
+            data: the data set.
+            seed: seed of the training.
+            trained: whether the network has been trained before, so that drop-path starts at its full probability.
         """
         settings: TrainSettings = getattr(recipe, stage)
         module = ImageClassifier(
@@ -178,14 +186,14 @@ class ImageTask:
         return {name: kept[name] for name in names if name in kept}
 
     def cost(self, recipe: Recipe, stage: str, genotype: AnyGenotype, data: ImageShape | ImageData) -> Cost:
-        """Of the network that a stage trains, for one image."""
+        """Returns the cost for one image of the network that a stage trains."""
         check_genotype(recipe, genotype, stage)
         options = {name: value for name, value in self.network_options(recipe, stage, data).items() if name != 'auxiliary'}
         return counted(lambda: network_from_genotype(genotype, **options), (1, data.channels, *data.size))
 
 
 class TextTask:
-    """Text to continue word by word. Methods as for :class:`ImageTask`."""
+    """The task of predicting the next word of a text. The methods are those of :class:`ImageTask`."""
 
     kind = 'text'
 
@@ -194,7 +202,7 @@ class TextTask:
             return load_text(recipe.data)
 
     def shape(self, recipe: TextRecipe) -> TextData:
-        return load_text(recipe.data)  # only the text says how many words there are
+        return load_text(recipe.data)  # the number of words is only known from the text
 
     def describe(self, recipe: TextRecipe, data: TextData) -> str:
         sizes = f'{len(data.train):,} words to train on, {len(data.valid):,} to validate, {len(data.test):,} to test'
@@ -226,14 +234,14 @@ class TextTask:
         return weights, validated, tested
 
     def check_space(self, recipe: TextRecipe, data: TextData) -> None:
-        """Every recurrent space fits every text."""
+        """Does nothing, because every recurrent space fits every text."""
 
     def space(self, recipe: TextRecipe, data: TextData) -> Any:
         return recipe.space.supernet(vocabulary=data.vocabulary, dropouts=_dropouts(recipe.search))
 
     def check(self, strategy: DifferentiableStrategy) -> None:
         if strategy.relaxation.portion is not None:
-            raise ValueError('it searches some of the channels of images, and recurrent cells have no channels')
+            raise ValueError('it searches a part of the channels of images, and recurrent cells have no channels')
 
     def searching(self, recipe: TextRecipe, data: TextData, seed: int) -> Run:
         return LanguageModel(**_language(recipe.search)), _streams(recipe.search, data, seed)
@@ -248,7 +256,7 @@ class TextTask:
         return network_from_genotype(genotype, **self.network_options(recipe, stage, data), dropouts=_dropouts(getattr(recipe, stage)))
 
     def network_options(self, recipe: TextRecipe, stage: str, data: TextData) -> dict[str, Any]:
-        """As for :class:`ImageTask`, without the dropouts, which only training knows."""
+        """See :class:`ImageTask`. Dropouts are not included, because only training has them."""
         return recipe.space.network_options(getattr(recipe, stage), vocabulary=data.vocabulary)
 
     def training(self, recipe: TextRecipe, stage: str, data: TextData, seed: int, *, trained: bool = False) -> Run:
@@ -260,7 +268,7 @@ class TextTask:
         return {name: kept[name] for name in ('valid_perplexity', 'train_perplexity')}
 
     def cost(self, recipe: TextRecipe, stage: str, genotype: AnyGenotype, data: TextData) -> Cost:
-        """Of the network that a stage trains, for one word."""
+        """Returns the cost for one word of the network that a stage trains."""
         check_genotype(recipe, genotype, stage)
         return counted(lambda: network_from_genotype(genotype, **self.network_options(recipe, stage, data)), (1, 1), torch.long)
 
@@ -271,7 +279,7 @@ def task_of(recipe: Recipe) -> Any:
 
 
 def _named(recipe: Recipe) -> str:
-    """The data by name, with its path."""
+    """Returns the name of the data, with its path."""
     return f'data {recipe.data.name}' + (f' {recipe.data.path}' if recipe.data.path else '')
 
 
@@ -283,7 +291,7 @@ def _judged(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     """Returns a classifier's metric and the class weights of its training loss.
 
     Raises:
-        InputError: if weights are wanted and the data do not say which labels they have.
+        InputError: if weights are requested and the data does not have its labels.
     """
     if recipe.data.class_weights == 'none':
         return {'metric': recipe.metric.name}

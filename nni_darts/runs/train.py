@@ -145,7 +145,7 @@ def finish_training(work: Work, done: Trained, page: TrainingPage, **more: Any) 
     return finish(work, measured, **more)
 
 
-# some more epochs ----------------------------------------------------------------------------------------------------------------------
+# Additional epochs ---------------------------------------------------------------------------------------------------------------------
 
 
 def continued(work: Work, before: Mapping[str, Any], number: int, epochs: int) -> tuple[Work, int]:

@@ -30,10 +30,10 @@ from nni_darts.training.run import epochs_of
 __all__ = ['ANSWERS', 'EVALUATION', 'TrainingPage', 'evaluation_of', 'read_answers', 'thumbnails']
 
 EVALUATION = 'evaluation.json'
-"""Measures of the test in the output folder of a training, as ``Evaluation.to_dict`` returns them."""
+"""The file with the evaluation of the test in the output folder of a training, as ``Evaluation.to_dict`` returns it."""
 
 ANSWERS = 'answers.npz'
-"""The answers to the test images one by one: ``classes``, ``labels``, ``probabilities``, ``names``."""
+"""The file with the predictions for each test image: ``classes``, ``labels``, ``probabilities``, ``names``."""
 
 _WORST = 20
 _SIDES = (96, 72, 56, 40, 28)
@@ -54,10 +54,10 @@ def evaluation_of(answers: tuple[Tensor, Tensor], data: ImageData) -> Evaluation
 
 
 def read_answers(output: Path) -> Evaluation:
-    """Reads the answers to the test images that a finished ``retrain`` left in its folder, image by image.
+    """Reads the predictions for each test image from the folder of a finished ``retrain``.
 
     Raises:
-        InputError: if there are none, or the file is damaged.
+        InputError: if there are no predictions, or the file is damaged.
     """
     path = output / ANSWERS
     try:
@@ -86,7 +86,7 @@ def thumbnails(data: Dataset[Any], indices: Sequence[int], most: int = _MOST_CHA
 
 
 def _picture(image: Any) -> Image.Image:
-    """A grey or RGB image that Pillow can write."""
+    """Returns a grey or RGB image that Pillow can write."""
     if isinstance(image, Tensor):
         channels = image[:3] if len(image) >= 3 else image[:1]
         image = to_pil_image(channels if channels.dtype == torch.uint8 else channels.float().clamp(0, 1))
@@ -109,7 +109,7 @@ class TrainingPage:
         recipe: all settings.
         stage: ``select`` or ``retrain``.
         genotype: the cell whose network is trained.
-        seed: of the training.
+        seed: seed of the training.
 
     Example:
         ``TrainingPage(Path('out/retrain'), recipe, 'retrain', genotype, 1).write()``
@@ -121,15 +121,15 @@ class TrainingPage:
         self._about = AboutTraining(stage, seed, recipe.name, recipe.metric.name, genotype)
 
     def write(self) -> None:
-        """Writes the epochs so far."""
+        """Writes the page with the epochs so far."""
         write_training(self.output, TRAINING, training_data(epochs_of(self.output), self._about, over=False))
 
     def finish(self, result: Mapping[str, Any], answers: tuple[Tensor, Tensor] | None, data: Any) -> None:
-        """Writes the finished training, and ``evaluation.json`` where images were tested.
+        """Writes the page of the finished training and, if images were tested, ``evaluation.json``.
 
         Args:
             result: measurements and costs at the end.
-            answers: what ``ImageClassifier.answers`` returned after the test; None without a test of images.
+            answers: result of ``ImageClassifier.answers`` after the test; None if no images were tested.
             data: the data set.
         """
         found: dict[str, Any] | None = None
@@ -146,5 +146,5 @@ class TrainingPage:
         write_training(self.output, TRAINING, written)
 
     def _commands(self) -> list[str]:
-        """Command lines that use the network; there are none for language models."""
+        """Returns commands that use the network; empty for language models."""
         return [] if self.recipe.task == 'text' else commands(self.output)

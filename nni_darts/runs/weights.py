@@ -1,7 +1,7 @@
-"""``weights.pt``: a trained network in one file, with everything that is needed to build it again and to use it.
+"""``weights.pt``: a trained network in one file, with everything that is needed to build and use it.
 
-A promise to older and newer versions: the file is a dictionary of plain data and tensors, loaded with ``weights_only=True``. Versions
-before 0.2 wrote the bare ``state_dict``, which :func:`read_state_dict` reads, too.
+The format is a promise to older and newer versions: the file is a dictionary of plain data and tensors, loaded with
+``weights_only=True``. Versions before 0.2 wrote the bare ``state_dict``, which :func:`read_state_dict` reads, too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nni_darts.training.divergence import not_finite
 __all__ = ['FORMAT', 'SavedNetwork', 'read_state_dict', 'read_weights', 'write_weights']
 
 FORMAT = 1
-"""Version of the file's form; a reader refuses a higher one."""
+"""Version of the file format; a reader refuses a higher version."""
 
 _KINDS = ('images', 'text')
 
@@ -32,11 +32,11 @@ class SavedNetwork:
     """The content of ``weights.pt``.
 
     Attributes:
-        kind: ``images`` or ``text``: what the network reads.
-        genotype: JSON text of its cell.
+        kind: ``images`` or ``text``, the input of the network.
+        genotype: JSON text of its genotype.
         network: keyword arguments of :func:`nni_darts.search_spaces.network_from_genotype` besides the genotype, as plain data.
         description: plain data of :class:`nni_darts.data.Description`; empty for text.
-        data: name of the data set that it was trained on.
+        data: name of the data set on which it was trained.
         state_dict: its weights and buffers.
 
     Example:
@@ -55,21 +55,21 @@ _FIELDS = tuple(field.name for field in fields(SavedNetwork))
 
 
 def write_weights(path: Path, saved: SavedNetwork) -> None:
-    """Replaces the file at once."""
+    """Replaces the file atomically."""
     content = {name: getattr(saved, name) for name in _FIELDS}
     with replacing(path) as file:
         torch.save({'format': FORMAT, 'nni-darts': __version__, **content}, file)
 
 
 def read_weights(path: Path) -> SavedNetwork | dict[str, Tensor]:
-    """Reads a ``weights.pt``; the bare ``state_dict`` of one of an older version.
+    """Reads a ``weights.pt``. For a file of an older version, returns the bare ``state_dict``.
 
     Raises:
-        InputError: for a file that is damaged, of a newer version, or no such file, or weights that are NaN or infinite.
+        InputError: if there is no such file, it is damaged or of a newer version, or weights are NaN or infinite.
     """
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # torch, zipfile and pickle have a dozen kinds for a damaged file
+    except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
         reason = next(iter(str(error).splitlines()), type(error).__name__)[:100]
         raise InputError(f'{path} does not hold the weights of a network ({reason})') from None
     if not isinstance(content, Mapping):
@@ -91,12 +91,11 @@ def read_weights(path: Path) -> SavedNetwork | dict[str, Tensor]:
 
 
 def _checked(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Returns the weights. Raises InputError if one is NaN or infinite: whatever a network answers with them would look like an answer."""
+    """Returns the weights. Raises InputError if any is NaN or infinite, because the network's output would look valid but mean nothing."""
     name = not_finite(weights)
     if name:
         raise InputError(
-            f'the weights in {path} are NaN or infinite ({name}), so this network can give no answers; train it again, with a lower '
-            'learning rate'
+            f'the weights in {path} are NaN or infinite ({name}), so this network is unusable; train it again with a lower learning rate'
         )
     return dict(weights)
 

@@ -1,4 +1,4 @@
-"""Lightning modules and what surrounds them; NNI's evaluator and trainer, imported without NNI's warnings."""
+"""Training with Lightning: modules, callbacks, checkpoints, and NNI's evaluator and trainer, imported without NNI's warnings."""
 
 from nni_darts._nni import Lightning, Trainer
 from nni_darts.training.classifier import ImageClassifier

@@ -1,4 +1,4 @@
-"""The epoch of a training that validated best: its weights are kept, and a training that gets no better ends."""
+"""Keeps the weights of the epoch with the best validation metric, and ends a training that no longer improves."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from nni_darts.recipes.metric import Metric
 __all__ = ['BestEpoch']
 
 _OLDER = 'language_model'
-"""Where checkpoints of earlier versions have the best weights of a language model."""
+"""The key under which checkpoints of earlier versions have the best weights of a language model."""
 
 
 class BestEpoch(pl.Callback):
-    """Follows a validation metric from epoch to epoch. Of equal epochs the first is the best.
+    """Tracks a validation metric over the epochs. In a tie, the first epoch is the best.
 
     Args:
-        metric: what the module logs as ``valid_NAME``.
-        keep: load the weights of the best epoch when the training ends, as they were validated.
-        patience: number of epochs in a row without improvement after which the training ends; None never ends it.
-        before: how many epochs other runs have trained the same network before; they count in :attr:`epoch`.
+        metric: the metric; the module logs it as ``valid_NAME``.
+        keep: whether to load the validated weights of the best epoch when the training ends.
+        patience: number of consecutive epochs without improvement after which the training ends; None for no limit.
+        before: number of epochs for which earlier runs have trained the same network; :attr:`epoch` includes them.
 
     Attributes:
-        epoch: the best one, from 1; None as long as nothing was validated.
-        value: its metric.
-        ended: after which epoch of this run patience ended it; None if it did not.
+        epoch: the best epoch, from 1; None before the first validation.
+        value: the metric of the best epoch.
+        ended: the epoch of this run after which the training ended for lack of improvement; None if it did not.
 
     Example:
         >>> BestEpoch(ACCURACY, patience=5).epoch is None
@@ -47,15 +47,15 @@ class BestEpoch(pl.Callback):
         self._weights: dict[str, Tensor] | None = None
 
     def start_from(self, epoch: int, value: float, weights: dict[str, Tensor]) -> None:
-        """Takes the best epoch of an earlier training, which this one continues."""
+        """Sets the best epoch of an earlier training that this one continues."""
         self.epoch, self.value, self._weights = epoch, value, weights
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self.ended is not None:  # and was interrupted between its last epoch and its result
+        if self.ended is not None:  # the run was interrupted between its last epoch and its result
             trainer.fit_loop.max_epochs = self.ended
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        # Here a language model still has its averaged weights in place, those that were validated.
+        # At this point, a language model still has its averaged weights in place, which were validated.
         value = parallel.agreed(float(trainer.callback_metrics[f'valid_{self.metric.name}']))
         epoch = self.before + trainer.current_epoch + 1
         if self.epoch is None or self.metric.improves(value, self.value):
@@ -80,11 +80,11 @@ class BestEpoch(pl.Callback):
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.state_key in checkpoint['callbacks']:
             return
-        # A run of an earlier version ends as it would have ended there: with the last weights, or of a language model the best.
+        # A run of an earlier version keeps that version's rule: the last weights, or the best weights of a language model.
         kept = checkpoint.get(_OLDER, {})
         self.keep = kept.get('best') is not None
         if self.keep:
             losses = kept['history']
             best = min(range(len(losses)), key=losses.__getitem__)
-            # Of the metric, which is exp(loss) for text.
+            # Best value of the metric, which is exp(loss) for text.
             self.start_from(best + 1, math.exp(min(losses[best], 88.0)), kept['best'])

@@ -1,4 +1,4 @@
-"""The checkpoint of a run: written at once, the one before it kept, damage found before it is used."""
+"""The checkpoint of a run: written atomically, with the previous one kept, and checked for damage before use."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 
 class RandomStates(pl.Callback):
-    """Keeps the random states of Python, numpy and torch in the checkpoint: a resumed run draws what the unbroken one would."""
+    """Saves the random states of Python, numpy and torch, so that a resumed run draws the same numbers as an uninterrupted one."""
 
     def state_dict(self) -> dict[str, Any]:
         version, internal, gauss = random.getstate()
@@ -33,7 +33,7 @@ class RandomStates(pl.Callback):
             'python': [version, list(internal), gauss],
             'numpy': [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
             'torch': torch.get_rng_state(),
-            # Of this process' GPU, if it has one; others are left alone.
+            # Only the GPU that this process uses, if any.
             'cuda': [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],
         }
 
@@ -44,18 +44,18 @@ class RandomStates(pl.Callback):
         np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
         torch.set_rng_state(state_dict['torch'])
         if state_dict['cuda']:
-            torch.cuda.set_rng_state(state_dict['cuda'][0])  # once the GPU is in use, if it is not yet
+            torch.cuda.set_rng_state(state_dict['cuda'][0])  # initialises the GPU if necessary
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Replaces the checkpoint at once and keeps the one before it. A disk that is full costs the checkpoint, not the run.
+    """Replaces the checkpoint atomically and keeps the previous one. A full disk costs the checkpoint, but not the run.
 
-    Where several ranks share a run (:mod:`nni_darts.parallel`), the first writes its own state, and beside it what is different on the
-    others: hidden states, running statistics, measurements of an epoch under way.
+    If several ranks share a run (:mod:`nni_darts.parallel`), the first rank writes its own state and everything that differs on the other
+    ranks: hidden states, running statistics, and measurements of the current epoch.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Writes the file; what goes wrong is a warning."""
+        """Writes the file; an error is only a warning."""
         if parallel.world_size() > 1:
             checkpoint[_RANKS] = _differences_between_ranks(checkpoint)
         if not parallel.is_first():
@@ -69,7 +69,7 @@ class CheckpointFiles(TorchCheckpointIO):
             _logger.warning('the checkpoint %s could not be written, and the run continues without it: %s', path, reason)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **settings: Any) -> dict[str, Any]:
-        """The rank's state."""
+        """Returns the state of this rank."""
         checkpoint = super().load_checkpoint(path, *args, **settings)
         for place, value in checkpoint.pop(_RANKS, {}).get(parallel.rank(), []):
             *outer, last = place
@@ -82,12 +82,12 @@ class CheckpointFiles(TorchCheckpointIO):
 
 _RANKS = 'ranks'
 _Place = tuple[Any, ...]
-"""The keys of nested dicts and lists that lead to a value."""
+"""The path to a value in nested dicts and lists: a sequence of keys."""
 
 
 def _differences_between_ranks(checkpoint: dict[str, Any]) -> dict[int, list[tuple[_Place, Any]]]:
-    """Rank → the values in its checkpoint that differ from the first rank's, with their places."""
-    # Optimizers, schedules and loops are the same: they follow from averaged gradients.
+    """Returns rank → the values in its checkpoint that differ from those of the first rank, with their paths."""
+    # Optimizers, schedules and loops are the same on all ranks, because they follow from averaged gradients.
     values = {place: value for key in checkpoint if key not in _SAME for place, value in _values(checkpoint[key], (key,))}
     digests = {place: parallel.digest(value) for place, value in values.items()}
     first = parallel.agreed(digests)
@@ -112,9 +112,9 @@ def _values(value: Any, place: _Place) -> Iterator[tuple[_Place, Any]]:
 
 
 class Checkpoints(Checkpoint):
-    """Writes ``last.ckpt`` after each epoch, and within epochs after every ``steps`` training batches (None: not there).
+    """Writes ``last.ckpt`` after each epoch and, unless ``steps`` is None, after every ``steps`` training batches.
 
-    (It is a ``Checkpoint`` because Lightning calls these after the module's own hook at the end of an epoch.)
+    This is a ``Checkpoint`` because Lightning calls such callbacks after the module's own hook at the end of an epoch.
     """
 
     def __init__(self, folder: Path, steps: int | None) -> None:
@@ -122,7 +122,7 @@ class Checkpoints(Checkpoint):
         self.steps = steps
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
-        # Here and not at the end of a batch: there the module has not finished with it.
+        # Not at the end of a batch, because the module has not finished with the batch there.
         if self.steps and batch_idx and batch_idx % self.steps == 0:
             trainer.save_checkpoint(self.path)
 
@@ -130,7 +130,7 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(self.path)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        # Lightning has counted a batch that is about to begin; it is not part of the state.
+        # Lightning has already counted the batch that is about to begin, which is not part of the state.
         progress = checkpoint['loops']['fit_loop']['epoch_loop.batch_progress']
         if progress['current']['ready'] > progress['current']['completed']:
             progress['is_last_batch'] = False
@@ -139,10 +139,10 @@ class Checkpoints(Checkpoint):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint, without its tensors' data, after every byte of it has been checked.
+    """Reads a checkpoint without the data of its tensors, after checking every byte of it.
 
     Raises:
-        ValueError: if it is damaged, with the reason.
+        ValueError: if the checkpoint is damaged; the message says why.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -151,8 +151,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise ValueError(f'{torn} is not as it was written')
         content = torch.load(path, map_location='meta', weights_only=True)
         if not isinstance(content, dict) or 'loops' not in content:
-            raise ValueError('it is no checkpoint of a run')
-    except Exception as error:  # torch, zipfile and pickle have a dozen kinds for a damaged file
+            raise ValueError('it is not a checkpoint of a run')
+    except Exception as error:  # torch, zipfile and pickle raise many types for a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise ValueError(reason) from None
     return content

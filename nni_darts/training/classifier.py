@@ -1,4 +1,4 @@
-"""Training of image classifiers: NNI's evaluator in a search, and the retraining of what it finds."""
+"""Training of image classifiers: NNI's evaluator in a search, and the retraining of the networks found."""
 
 from __future__ import annotations
 
@@ -21,33 +21,34 @@ __all__ = ['ImageClassifier']
 
 
 class ImageClassifier(LightningModule):
-    """Cross-entropy, SGD with momentum, a learning rate that falls each epoch.
+    """Trains a classifier with cross-entropy and SGD with momentum; the learning rate decays in each epoch.
 
-    A model may return logits (B, classes), or while training a pair with the logits of an auxiliary head. One that has
-    ``set_drop_path`` is told the current probability at the start of each epoch; it grows linearly from
+    A model may return logits (B, classes) or, in training, a pair of these and the logits of an auxiliary head. If the model has
+    ``set_drop_path``, this is called with the current probability at the start of each epoch; it grows linearly from
     ``first_drop_path`` to ``drop_path``.
 
-    Logs ``train_loss``, ``train_accuracy``, ``valid_loss``, ``valid_accuracy``, ``test_loss``, ``test_accuracy`` (accuracies in 0 … 1), and
-    the same with the name of another ``metric`` (``auroc`` not of training batches). After a test, :meth:`answers` returns the
-    probabilities that it gave to each image.
+    Logs ``train_loss``, ``train_accuracy``, ``valid_loss``, ``valid_accuracy``, ``test_loss``, ``test_accuracy`` (accuracies from 0 to
+    1), and the same measurements of another ``metric`` (except ``auroc`` on training batches). After a test, :meth:`answers` returns the
+    predicted probabilities of each image.
 
     With ``class_weights`` the training loss is the mean of w_y·l over the images of a batch, with l the cross-entropy of an image and w_y
-    the weight of its class. It is divided by the number of images, not by the sum of their weights: so the gradient of a batch is an
-    unbiased estimate, and several processes can share a batch. In a search both α and the weights minimise it; losses and metrics of
+    the weight of its class. It is divided by the number of images, not by the sum of their weights, so that the gradient of a batch is
+    an unbiased estimate and several processes can share a batch. In a search, α and the weights both minimise it; losses and metrics of
     validation and test are not weighted.
 
     Args:
         num_classes: number of classes.
         epochs: length of the schedules.
-        learning_rate, momentum, weight_decay: of SGD.
-        schedule: ``cosine`` down to ``min_learning_rate``, or ``step``: times ``decay`` each epoch.
-        auxiliary_weight: of the auxiliary head's loss.
-        label_smoothing: of the training loss.
-        drop_path: its value at the end.
-        first_drop_path: its value in the first epoch.
-        metric: what is measured beside accuracy: one of ``nni_darts.recipes.metric.IMAGE_METRICS``, over a whole epoch.
-        class_weights: a weight for each class, for the training loss; None weighs all alike.
-        report: send each epoch's validation metric and the last one to NNI, as evaluators of NNI's multi-trial strategies must.
+        learning_rate, momentum, weight_decay: parameters of SGD.
+        schedule: ``cosine`` decays to ``min_learning_rate``; ``step`` multiplies by ``decay`` in each epoch.
+        auxiliary_weight: weight of the auxiliary head's loss.
+        label_smoothing: label smoothing of the training loss.
+        drop_path: drop-path probability at the end.
+        first_drop_path: drop-path probability in the first epoch.
+        metric: a metric to measure besides accuracy, over whole epochs: a name in ``nni_darts.recipes.metric.IMAGE_METRICS``.
+        class_weights: weight of each class in the training loss; None for equal weights.
+        report: whether to send the validation metric of each epoch, and the last one as the result, to NNI, as NNI's multi-trial
+            strategies require.
 
     Example:
         ``Lightning(ImageClassifier(10, epochs=50, metric='f1'), Trainer(max_epochs=50), datamodule=data)``
@@ -97,14 +98,14 @@ class ImageClassifier(LightningModule):
             for name in measured:
                 setattr(self, f'{part}_{name}', measure(name, num_classes))
         for name in ('loss', *self._measured['train']):
-            getattr(self, f'train_{name}').persistent(True)  # a checkpoint in the middle of an epoch holds what it has measured so far
+            getattr(self, f'train_{name}').persistent(True)  # a checkpoint in the middle of an epoch includes its measurements so far
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """(B, C, H, W) → what the model returns."""
+        """Returns the model's output for images (B, C, H, W)."""
         return self.model(images)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """SGD, and a schedule stepped each epoch."""
+        """Returns SGD and a schedule that steps once per epoch."""
         optimizer = SGD(self.parameters(), self.learning_rate, self.momentum, weight_decay=self.weight_decay)
         scheduler: LRScheduler
         if self.schedule == 'cosine':
@@ -114,7 +115,7 @@ class ImageClassifier(LightningModule):
         return {'optimizer': optimizer, 'lr_scheduler': scheduler}
 
     def on_train_start(self) -> None:
-        self._follow_epoch()  # a run that resumes in the middle of an epoch does not start it
+        self._follow_epoch()  # a run that resumes in the middle of an epoch does not call on_train_epoch_start
 
     def on_train_epoch_start(self) -> None:
         self._follow_epoch()
@@ -125,7 +126,7 @@ class ImageClassifier(LightningModule):
             self.model.set_drop_path(self.first_drop_path + grown)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """The loss, differentiable, and the logits for the metrics."""
+        """Returns the loss, which is differentiable, and the logits for the metrics."""
         images, labels = batch
         logits = self(images)
         auxiliary = None
@@ -143,31 +144,31 @@ class ImageClassifier(LightningModule):
         return (self.class_weights.to(losses.dtype)[labels] * losses).mean()
 
     def on_train_batch_end(self, outputs: Any, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        # Here and not in training_step: the passes of an architect must not count.
+        # Not in training_step, because an architect's passes must not count.
         self._measure('train', outputs['loss'].detach(), outputs['logits'], batch[1])
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Loss and metrics on validation data."""
+        """Measures loss and metrics on validation data."""
         self._evaluate('valid', batch)
 
     def on_test_start(self) -> None:
         self._answers = []
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Loss and metrics on test data; keeps the probabilities."""
+        """Measures loss and metrics on test data, and keeps the probabilities."""
         logits = self._evaluate('test', batch)
         self._answers.append((logits.float().softmax(1).cpu(), batch[1].cpu()))
 
     def answers(self) -> tuple[Tensor, Tensor]:
         """Returns the probabilities, float32 (N, classes), and the labels, int64 (N,), of the last test, in the order of the test images.
 
-        Every rank must call it.
+        All ranks must call it.
 
         Raises:
-            ValueError: if there was no test.
+            ValueError: if there has been no test.
         """
         if not self._answers:
-            raise ValueError('there was no test, whose answers could be asked for')
+            raise ValueError('there has been no test, so there are no answers')
         probabilities, labels = [], []
         for parts in zip(*parallel.gathered(self._answers)):
             probabilities.append(parallel.whole([part for part, _ in parts]))

@@ -1,4 +1,4 @@
-"""The loss of a large vocabulary without a table of all its probabilities."""
+"""The cross-entropy loss of a large vocabulary without a table of all its probabilities."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch.nn import functional
 __all__ = ['linear_cross_entropy']
 
 _ROWS = 256
-"""How many rows are computed at a time: their logits stay in the processor's cache, in the same piece of memory."""
+"""Number of rows computed at a time, so that their logits stay in the processor's cache and in the same memory."""
 
 
 def linear_cross_entropy(inputs: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    """``cross_entropy(linear(inputs, weight, bias), targets)``: the mean over rows, with the same derivatives, twice.
+    """Returns ``cross_entropy(linear(inputs, weight, bias), targets)``, the mean over rows, which is differentiable twice.
 
-    The gradients are computed along with the loss, a few rows at a time, so that the logits of all rows never exist together.
+    The gradients are computed together with the loss, a few rows at a time, so that the logits of all rows never exist at once.
 
     Args:
         inputs: (N, units).
-        weight, bias: of the decoder, (classes, units) and (classes,).
+        weight, bias: parameters of the decoder, (classes, units) and (classes,).
         targets: (N,), whole numbers below classes.
 
     Returns:
@@ -47,7 +47,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             loss += (normaliser - logits.gather(1, right)).sum()
             if not any(context.needs_input_grad):
                 continue
-            slopes = logits.sub_(normaliser).exp_()  # probabilities, less one for the right class: the derivative in the logits
+            slopes = logits.sub_(normaliser).exp_()  # softmax − one-hot: the derivative with respect to the logits
             slopes.scatter_add_(1, right, slopes.new_full((1, 1), -1).expand_as(right)).div_(len(inputs))
             if of_inputs is not None:
                 torch.mm(slopes, weight, out=of_inputs[start : start + _ROWS])
@@ -64,7 +64,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 class _Scaled(torch.autograd.Function):
-    """The gradients times that of the loss. Its own derivative, which only exact Hessians need, is autograd's, from all logits at once."""
+    """Multiplies the gradients by that of the loss. Its own derivative, which only exact Hessians need, is autograd's on all logits."""
 
     @staticmethod
     def forward(

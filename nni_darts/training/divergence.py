@@ -1,4 +1,4 @@
-"""A training that has diverged is stopped where it happens: nothing is derived from what is not a number."""
+"""Stops a training as soon as it diverges, so that no cell is derived from NaN or infinite values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ['StopOnDivergence', 'not_finite']
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str:
-    """Returns the name of the first tensor that holds NaN or an infinite number; '' if there is none.
+    """Returns the name of the first tensor that has NaN or infinite values; '' if there is none.
 
     Args:
         tensors: name → tensor, such as a ``state_dict``.
@@ -22,22 +22,22 @@ def not_finite(tensors: Mapping[str, Tensor]) -> str:
     floating = {name: tensor.detach() for name, tensor in tensors.items() if tensor.is_floating_point()}
     if not floating:
         return ''
-    # One number says it for all of them: the device is waited for once.
+    # One number represents all tensors, so that there is only one wait for the device.
     finite = torch.stack([torch.isfinite(tensor).all() for tensor in floating.values()]).tolist()
     return next((name for name, good in zip(floating, finite) if not good), '')
 
 
 class StopOnDivergence(pl.Callback):
-    """Raises at the first training loss, or gradient of the weights, that is not finite: before the weights are changed by it.
+    """Raises at the first training loss, or gradient of the weights, that is not finite, before it changes the weights.
 
-    It also raises after an epoch in which weights or running statistics ceased to be finite: a finite gradient can do that where the
-    learning rate is large, and after the last step nothing else would tell.
+    It also raises after an epoch in which weights or running statistics ceased to be finite. A finite gradient can cause this if the
+    learning rate is large, and after the last step nothing else would detect it.
 
-    Under ``precision: 16-mixed`` a gradient that is not finite is no divergence by itself: the scaler skips the step and halves the
-    scale. It is one where the scale has fallen below 1, so that gradients as they are overflow.
+    With ``precision: 16-mixed``, a gradient that is not finite does not by itself mean divergence: the scaler skips the step and halves
+    the scale. It does mean divergence if the scale has fallen below 1, because then the unscaled gradients overflow.
 
     Raises:
-        ArithmeticError: with the step, the learning rate and what to do.
+        ArithmeticError: if the training has diverged; the message has the step, the learning rate and advice.
     """
 
     def on_before_backward(self, trainer: pl.Trainer, module: pl.LightningModule, loss: Tensor) -> None:
@@ -49,7 +49,7 @@ class StopOnDivergence(pl.Callback):
         if scaler is not None and scaler.get_scale() >= 1:
             return
         gradients = [weight.grad for group in optimizer.param_groups for weight in group['params'] if weight.grad is not None]
-        # One number says it for all of them: the device is waited for once. A norm that overflows has diverged as well.
+        # One norm represents all gradients, so that there is only one wait for the device. A norm that overflows has diverged, too.
         if gradients and not torch.isfinite(torch.stack(torch._foreach_norm(gradients)).max()):
             raise self._error(trainer, 'the gradient of the weights is not finite')
 

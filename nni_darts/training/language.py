@@ -1,4 +1,4 @@
-"""Training of language models: NNI's evaluator in a search, and the retraining of what it finds."""
+"""Training of language models: NNI's evaluator in a search, and the retraining of the networks found."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from nni_darts.training.cross_entropy import linear_cross_entropy
 
 __all__ = ['HiddenStates', 'LanguageModel']
 
-_LARGEST_LOSS = 88.0  # the exponential of more is infinite in single precision, and JSON knows no infinity
+_LARGEST_LOSS = 88.0  # the exponential of a larger number is infinite in single precision, and JSON has no infinity
 
 
 def perplexity(loss: float) -> float:
-    """exp of a mean loss in nats."""
+    """Returns the perplexity, exp(loss), of a mean loss in nats."""
     return math.exp(min(loss, _LARGEST_LOSS))
 
 
 class HiddenStates:
-    """The hidden states that go from one batch of a stream to the next, for several streams side by side.
+    """The hidden states that are carried from one batch of a stream to the next, for several streams.
 
-    A batch says which stream it is of and its number there. One that comes again starts from the same state as before, as often as it
-    comes: so the passes of an architect, which repeat a batch with other weights, disturb nothing, and what the batch that follows
-    starts from is the state of the last pass. Number 0 starts from zeros; so does a batch whose forerunner has not been seen.
+    A batch is identified by its stream and its index. Every pass over the same batch starts from the same state. Therefore an
+    architect's passes, which repeat a batch with other weights, do not interfere, and the next batch starts from the final state of the
+    last pass. Batch 0 starts from zeros, and so does a batch whose predecessor has not been seen.
     """
 
     def __init__(self) -> None:
-        self._streams: dict[str, tuple[int, Tensor | None, Tensor | None]] = {}  # number, state before and after that batch
+        self._streams: dict[str, tuple[int, Tensor | None, Tensor | None]] = {}  # index of the batch, state before and after it
 
     def before(self, stream: str, number: int) -> Tensor | None:
         """Returns the hidden state from which the batch starts: (B, hidden), or None for zeros."""
@@ -43,34 +43,36 @@ class HiddenStates:
         return after if number == last + 1 and number > 0 else None
 
     def keep(self, stream: str, number: int, before: Tensor | None, after: Tensor) -> None:
-        """Notes what a pass over a batch started from, and the state it ended with."""
+        """Saves the state before and after a pass over a batch."""
         self._streams[stream] = number, before, after.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Returns the state for a checkpoint."""
         return {stream: list(kept) for stream, kept in self._streams.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up a checkpoint's."""
+        """Restores the state from a checkpoint."""
         self._streams = {stream: tuple(kept) for stream, kept in state.items()}
 
 
 class LanguageModel(LightningModule):
-    """Cross-entropy, plain SGD, truncated backpropagation through time (Merity et al., ICLR 2018, and the DARTS authors' code).
+    """Trains with cross-entropy, plain SGD and truncated backpropagation through time (Merity et al., ICLR 2018, and DARTS' authors).
 
-    Batches are :class:`nni_darts.data.TextBatch`. The model has ``encode(tokens, hidden)``, which returns hidden, outputs, dropped as in
-    :class:`nni_darts.search_spaces.recurrent.RecurrentOutput`, and a linear ``decoder``.
+    Batches are :class:`nni_darts.data.TextBatch`. The model has ``encode(tokens, hidden)``, which returns hidden, outputs and dropped as
+    in :class:`nni_darts.search_spaces.recurrent.RecurrentOutput`, and a linear ``decoder``.
 
     Logs ``train_loss`` (without regularisation), ``train_perplexity``, ``valid_loss``, ``valid_perplexity``, ``test_loss`` and
-    ``test_perplexity``, means over all words.
+    ``test_perplexity``, which are means over all words.
 
     Args:
-        bptt: the length of a batch for which the learning rate is meant; it is scaled with the actual length.
-        learning_rate, weight_decay: of SGD.
-        activation_regularisation, temporal_regularisation: factors of the mean square of the outputs after dropout, and of the mean square
-            of their change from one time step to the next, before it (Merity et al., 2017).
-        averaging: average the weights once the validation loss is above the best of all epochs except this many last ones; None never does.
-        report: send each epoch's validation perplexity and the last one to NNI, as evaluators of NNI's multi-trial strategies must.
+        bptt: batch length to which the learning rate refers; for other lengths it is scaled in proportion.
+        learning_rate, weight_decay: parameters of SGD.
+        activation_regularisation, temporal_regularisation: factors of two mean squares, of the outputs after dropout and of the change of
+            the outputs before dropout from one time step to the next (Merity et al., 2017).
+        averaging: starts averaging the weights once the validation loss is above the best loss before the last ``averaging`` epochs; None
+            for no averaging.
+        report: whether to send the validation perplexity of each epoch, and the last one as the result, to NNI, as NNI's multi-trial
+            strategies require.
     """
 
     def __init__(
@@ -94,35 +96,35 @@ class LanguageModel(LightningModule):
         self.report = report
         self._states = HiddenStates()
         self._average: AveragedWeights | None = None
-        self._history: list[float] = []  # validation losses, epoch by epoch
+        self._history: list[float] = []  # validation loss of each epoch
         for part in ('train', 'valid', 'test'):
             setattr(self, f'{part}_nats', MeanMetric())
-        self.train_nats.persistent(True)  # a checkpoint in the middle of an epoch holds what it has measured so far
+        self.train_nats.persistent(True)  # a checkpoint in the middle of an epoch includes its measurements so far
 
     def forward(self, tokens: Tensor, hidden: Tensor | None = None) -> Any:
-        """(T, B) → what the model returns."""
+        """Returns the model's output for tokens (T, B)."""
         return self.model(tokens, hidden)
 
     def configure_optimizers(self) -> Optimizer:
-        """SGD without momentum at a constant learning rate."""
+        """Returns SGD without momentum at a constant learning rate."""
         self._optimizer = SGD(self.parameters(), self.learning_rate, weight_decay=self.weight_decay)
         return self._optimizer
 
-    # one batch ----------------------------------------------------------------------------------------------------------------------
+    # One batch ----------------------------------------------------------------------------------------------------------------------
 
     def _encode(self, batch: Any) -> tuple[Any, Tensor]:
         """Returns the model's output for a batch, and the mean loss of its words."""
         tokens, targets, (stream, number) = batch
         before = self._states.before(stream, number)
         decoder: nn.Linear = self.model.decoder
-        # After a checkpoint it lies elsewhere; and a pass under autocast may be followed by one in full precision.
+        # After loading a checkpoint, the state is on another device; and a pass with autocast may precede one in full precision.
         before = None if before is None else before.to(tokens.device, decoder.weight.dtype)
         encoded = self.model.encode(tokens, before)
         self._states.keep(stream, number, before, encoded.hidden)
         return encoded, linear_cross_entropy(encoded.dropped.flatten(0, 1), decoder.weight, decoder.bias, targets)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """The regularised loss, which the weights minimise; the bare cross-entropy, which α minimises in a search; its value in nats."""
+        """Returns the regularised loss for the weights, the cross-entropy (for α in a search), and its value in nats."""
         encoded, nats = self._encode(batch)
         loss = nats
         if self.activation_regularisation:
@@ -132,7 +134,7 @@ class LanguageModel(LightningModule):
         return {'loss': loss, 'architecture_loss': nats, 'nats': nats.detach()}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # Before the architect's virtual step, too, which mirrors the real one.
+        # This also precedes the architect's virtual step, which mirrors the real one.
         self._rates = [group['lr'] for group in self._optimizer.param_groups]
         for group, rate in zip(self._optimizer.param_groups, self._rates):
             group['lr'] = rate * len(batch[0]) / self.bptt
@@ -142,21 +144,21 @@ class LanguageModel(LightningModule):
             group['lr'] = rate
         if self._average is not None:
             self._average.update(self.model)
-        # Here and not in training_step: the passes of an architect must not count.
+        # Not in training_step, because an architect's passes must not count.
         self.train_nats.update(outputs['nats'], weight=len(batch[1]))
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Loss of validation words."""
+        """Measures the loss on validation words."""
         self.valid_nats.update(self._encode(batch)[1], weight=len(batch[1]))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Loss of test words."""
+        """Measures the loss on test words."""
         self.test_nats.update(self._encode(batch)[1], weight=len(batch[1]))
 
     def answers(self) -> None:
-        """Returns None: the probabilities of all words of a vocabulary at each place of a text are too many to keep."""
+        """Returns None, because the probabilities of all words at every position of a text are too many to keep."""
 
-    # epochs -------------------------------------------------------------------------------------------------------------------------
+    # Epochs -------------------------------------------------------------------------------------------------------------------------
 
     def _log(self, part: str) -> float:
         metric = getattr(self, f'{part}_nats')
@@ -185,7 +187,7 @@ class LanguageModel(LightningModule):
             nni.report_intermediate_result(perplexity(loss))
 
     def _follow(self) -> None:
-        """Starts to average where the validation loss has not fallen for so long (Merity et al., algorithm 1)."""
+        """Starts averaging if the validation loss has not fallen for ``averaging`` epochs (Merity et al., algorithm 1)."""
         *before, last = self._history
         if self.averaging is None or self._average is not None or len(before) <= self.averaging:
             return
@@ -199,7 +201,7 @@ class LanguageModel(LightningModule):
         if self.report and nni.get_current_parameter() is not None:
             nni.report_final_result(perplexity(self._history[-1]))
 
-    # checkpoints --------------------------------------------------------------------------------------------------------------------
+    # Checkpoints --------------------------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         average = None if self._average is None else self._average.state_dict()

@@ -15,17 +15,17 @@ __all__ = ['measure', 'measured_in_training']
 
 
 def measure(name: str, num_classes: int) -> Metric:
-    """A metric to update with logits (B, classes) and labels (B,), batch by batch, and to compute at the end of an epoch.
+    """Returns a metric that is updated with logits (B, classes) and labels (B,) of each batch, and computed at the end of an epoch.
 
     Args:
-        name: one of ``nni_darts.recipes.metric.IMAGE_METRICS``.
+        name: a name in ``nni_darts.recipes.metric.IMAGE_METRICS``.
         num_classes: number of classes.
     """
     return _MEASURES[name](num_classes)
 
 
 def measured_in_training(name: str) -> bool:
-    """Whether a metric is worth measuring on training batches, too: AUROC would keep the probabilities of all of them."""
+    """Returns whether a metric is also measured on training batches. AUROC is not, because it would keep all their probabilities."""
     return name != 'auroc'
 
 
@@ -36,23 +36,23 @@ class _BalancedAccuracy(MulticlassRecall):
         super().__init__(num_classes, average='none')
 
     def compute(self) -> Tensor:
-        """A scalar."""
-        counts: Any = self.tp + self.fn  # type: ignore[operator]  # tensors, as the metric is not averaged over samples
+        """Returns the metric as a scalar."""
+        counts: Any = self.tp + self.fn  # type: ignore[operator]  # tensors, because the metric is not averaged over samples
         return super().compute()[counts > 0].mean()
 
 
 class _Auroc(MulticlassAUROC):
-    """The mean area of the classes that have images, and are not all there is, each against all others; exact, without bins."""
+    """The mean one-vs-rest area under the ROC curve over the classes that have some but not all of the images; exact, without bins."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes, average='none')
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Logits, not probabilities: of those torchmetrics would guess from each batch which of both they are."""
+        """Converts logits to probabilities, because torchmetrics would guess for each batch which of the two it is."""
         super().update(preds.float().softmax(dim=1), target)
 
     def compute(self) -> Tensor:  # type: ignore[override]
-        """A scalar; 0.5 where a single class has images, so that nothing can be told apart."""
+        """Returns the metric as a scalar, which is 0.5 if only one class has images."""
         target: Tensor = dim_zero_cat(self.target)
         counts = target.bincount(minlength=self.num_classes)
         told = (counts > 0) & (counts < len(target))

@@ -1,4 +1,4 @@
-"""One run of Lightning's trainer as every stage needs it: reproducible, resumable, with progress for people and for programs."""
+"""One run of Lightning's trainer for any stage: reproducible, resumable, with progress for users and programs."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ __all__ = [
 ]
 
 OnEpoch = Callable[[dict[str, Any]], None]
-"""Called after each epoch with its measurements: its line of ``metrics.jsonl``."""
+"""A function that is called after each epoch with its measurements, which are its line of ``metrics.jsonl``."""
 
 
 _logger = logging.getLogger(__name__)
 
 
 class EpochLog(Checkpoint):
-    """After each epoch: its measurements as a line of ``metrics.jsonl`` and as a call of ``on_epoch``.
+    """Writes the measurements of each epoch as a line of ``metrics.jsonl``, and passes them to ``on_epoch``.
 
-    (It is a ``Checkpoint`` because Lightning calls these after the module's own hook, which computes the epoch's metrics.)
+    This is a ``Checkpoint`` because Lightning calls such callbacks after the module's own hook, which computes the epoch's metrics.
 
     Args:
-        path: the file; lines of epochs that a resumed run repeats are replaced.
+        path: path of the file; lines of epochs that a resumed run repeats are replaced.
         on_epoch: called with the measurements.
-        extra: further measurements of the epoch, asked for after it.
-        around: how many epochs other runs that write into the same file have before and after this one.
+        extra: returns further measurements at the end of the epoch.
+        around: numbers of epochs that other runs write to the same file before and after this one.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class EpochLog(Checkpoint):
         self.around = around
         self.on_epoch = on_epoch
         self.extra = extra
-        self._before = 0.0  # seconds of the current epoch up to the checkpoint from which a run continues
+        self._before = 0.0  # seconds of the current epoch before the checkpoint from which the run continues
         self._started = 0.0
         self._rate: float | None = None
 
@@ -91,7 +91,7 @@ class EpochLog(Checkpoint):
         self._rate = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: Any, index: int) -> None:
-        if self._rate is None:  # selections set it when an epoch starts; by its end the schedule has moved on
+        if self._rate is None:  # selections set the rate when an epoch starts; at its end the schedule has already changed it
             self._rate = _learning_rate(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -117,7 +117,7 @@ class EpochLog(Checkpoint):
 
 
 def _learning_rate(trainer: pl.Trainer) -> float | None:
-    """The learning rate of the weights, to six digits; None where nothing trains weights."""
+    """Returns the learning rate of the weights to six digits; None if no weights are trained."""
     optimizers = (optimizer for optimizer in trainer.optimizers if not getattr(optimizer, 'is_arch_optimizer', False))
     return next((float(f'{group["lr"]:.6g}') for optimizer in optimizers for group in optimizer.param_groups), None)
 
@@ -127,7 +127,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def epochs_of(folder: Path) -> list[dict[str, Any]]:
-    """The measurements of the epochs that ran in this folder, now or before a resume."""
+    """Returns the measurements of all epochs in a folder, including epochs before a resume."""
     return [json.loads(line) for line in _lines(folder / METRICS)]
 
 
@@ -135,7 +135,7 @@ class Announcements(pl.Callback):
     """Announces (:mod:`nni_darts.activity`) each epoch, and each batch of training, validation and testing.
 
     Args:
-        around: how many epochs other runs of the same search have before and after this one.
+        around: numbers of epochs of other runs of the same search before and after this one.
 
     Example:
         >>> Announcements(around=(2, 0)).around
@@ -177,11 +177,12 @@ def _announce_batch(what: str, index: int, of: float) -> None:
 
 
 def last_checkpoint(folder: Path, log: Path | None = None, before: int = 0) -> Path | None:
-    """Returns the checkpoint to continue from, if any: the last one, or the one before it if the last is damaged, which is then removed.
+    """Returns the checkpoint to continue from, or None: the last one, or the previous one if the last is damaged, which is then removed.
 
     Args:
-        log: the folder of ``metrics.jsonl``, where it is another one.
-        before: how many epochs other runs have written into that file before this one.
+        folder: folder of the checkpoints.
+        log: folder of ``metrics.jsonl`` if it is another folder.
+        before: number of epochs that other runs have written to that file before this one.
 
     Raises:
         ValueError: if all checkpoints are damaged.
@@ -195,7 +196,7 @@ def last_checkpoint(folder: Path, log: Path | None = None, before: int = 0) -> P
                     raise ValueError(f'{METRICS} has fewer epochs')
                 if reasons:
                     _logger.warning('%s is damaged; the run continues from the checkpoint before it', folder / CHECKPOINT)
-                    (folder / CHECKPOINT).unlink()  # it must not take the older one's place when the next one is written
+                    (folder / CHECKPOINT).unlink()  # otherwise the next checkpoint to be written would push out the older one
                 return path
             except ValueError as error:
                 reasons.append(f'{path.name}: {error}')

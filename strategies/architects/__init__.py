@@ -1,4 +1,4 @@
-"""How the architecture parameters move."""
+"""Architects: how the architecture parameters are trained."""
 
 from nni_darts.strategies.architects.architect import Architect, Coordinate, FirstOrder, Joint, SecondOrder
 from nni_darts.strategies.architects.curvature import dominant_eigenvalue

@@ -1,4 +1,4 @@
-"""How α moves: named combinations of the options of :func:`architecture_gradient`."""
+"""Architects that compute the gradient of α; most are named combinations of the options of :func:`architecture_gradient`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ['Architect', 'Coordinate', 'FirstOrder', 'Joint', 'SecondOrder']
 
 
 class Architect:
-    """Computes the gradient that α's optimizer then follows.
+    """Computes the gradient for α's optimizer.
 
     Attributes:
-        union: whether α and the weights both learn from training and validation batches; otherwise α from the latter alone, and the weights
-            from the former.
-        own_optimizer: whether α has an optimizer of its own, and steps of its own; otherwise it moves with the weights.
-        passes: what a step of α costs, in forward-and-backward passes of a batch through the supernet.
-        moves_policy: whether it moves the policy from which paths are sampled.
+        union: whether α and the weights both learn from training and validation batches; otherwise α learns from validation batches only,
+            and the weights from training batches only.
+        own_optimizer: whether α has its own optimizer and its own steps; otherwise it moves with the weights.
+        passes: cost of a step of α, in forward-and-backward passes of a batch through the supernet.
+        moves_policy: whether it trains the policy from which paths are sampled.
     """
 
     union = False
@@ -36,12 +36,13 @@ class Architect:
     moves_policy = False
 
     def gradients(self, module: DifferentiableModule, train: Any, valid: Any, index: int, shares: Sequence[float]) -> list[Tensor]:
-        """For each of ``module.architecture.arch_parameters()`` what α's optimizer descends.
+        """Returns the gradient that α's optimizer descends for each of ``module.architecture.arch_parameters()``.
 
         Args:
-            module: holds supernet, α and losses.
-            train, valid: the batches of the losses; ``index`` is that of the step in its epoch.
-            shares: the weights of this rank's parts of the two batches, for ``module.loss_on`` and ``module.architecture_loss_on``.
+            module: module with supernet, α and losses.
+            train, valid: batches of the two losses.
+            index: index of the step in its epoch.
+            shares: weights of this rank's parts of the two batches, for ``module.loss_on`` and ``module.architecture_loss_on``.
         """
         groups = module.weight_optimizer.param_groups
         return self.gradient(
@@ -56,7 +57,7 @@ class Architect:
         )
 
     def options(self) -> dict[str, Any]:
-        """Keyword arguments for :func:`architecture_gradient`."""
+        """Returns keyword arguments for :func:`architecture_gradient`."""
         raise NotImplementedError
 
     def gradient(
@@ -71,7 +72,7 @@ class Architect:
         learning_rate: float | Sequence[float],
         loss_scale: float = 1.0,
     ) -> list[Tensor]:
-        """Arguments and result as for :func:`architecture_gradient`."""
+        """Returns the gradient. Arguments and result are those of :func:`architecture_gradient`."""
         given: dict[str, Any] = {'buffers': buffers, 'learning_rate': learning_rate, 'loss_scale': loss_scale}
         return architecture_gradient(train_loss, valid_loss, weights, alphas, optimizer, **given, **self.options())
 
@@ -86,15 +87,19 @@ class FirstOrder(Architect):
 
 
 class Coordinate(FirstOrder):
-    """Coordinate descent on one level, an ablation (Liu et al., ICLR 2019, section 3.3): for every batch of the training or the
-    validation part, first α moves, then the weights, both to lower the loss on that batch."""
+    """Coordinate descent on a single level, an ablation (Liu et al., ICLR 2019, section 3.3).
+
+    For every batch of the training or the validation part, first α and then the weights take a step that lowers the loss on that batch.
+    """
 
     union = True
 
 
 class Joint(Architect):
-    """One level, an ablation (Liu et al., ICLR 2019, section 3.3): for every batch of the training or the validation part the weights'
-    SGD moves α, too."""
+    """Joint descent on a single level, an ablation (Liu et al., ICLR 2019, section 3.3).
+
+    For every batch of the training or the validation part, the SGD of the weights moves α, too.
+    """
 
     union = True
     own_optimizer = False
@@ -104,13 +109,13 @@ class Joint(Architect):
 @typed(settings=SecondOrderSettings)
 @dataclass(frozen=True)
 class SecondOrder(Architect):
-    """The gradient through one virtual step of the weights. Options as for :func:`architecture_gradient`, checked at once."""
+    """The gradient through one virtual step of the weights. The options are those of :func:`architecture_gradient`, and checked at once."""
 
     hessian: Literal['finite_difference', 'exact'] = 'finite_difference'
     epsilon: float = 0.01
     clip_norm: float | Literal['published'] | None = None
 
-    passes = 4  # the virtual step, the gradient there, and twice for the product
+    passes = 4  # the virtual step, the gradient there, and two for the Hessian-vector product
 
     def options(self) -> dict[str, Any]:
         """See :class:`Architect`."""

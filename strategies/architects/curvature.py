@@ -1,4 +1,4 @@
-"""The dominant eigenvalue of ∇²α L_v: how sharp the minimum is that α has found (Zela et al., ICLR 2020, section 4)."""
+"""The dominant eigenvalue of ∇²α L_v, which measures how sharp the minimum of α is (Zela et al., ICLR 2020, section 4)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ['dominant_eigenvalue', 'largest_eigenvalue']
 def dominant_eigenvalue(
     loss: Callable[[], Tensor], weights: Sequence[Tensor], alphas: Sequence[Tensor], *, iterations: int = 30, tolerance: float = 1e-3
 ) -> float:
-    """The largest eigenvalue of the Hessian of a loss in α, all other tensors fixed. The Hessian itself is never built.
+    """Returns the largest eigenvalue of the Hessian of a loss with respect to α, without building the Hessian.
 
     Args:
-        loss: a closure over the current values of ``weights`` and ``alphas`` that returns a scalar; it is called once.
-        weights: the parameters w: no gradient is computed for them.
+        loss: closure over the current values of ``weights`` and ``alphas`` that returns a scalar; it is called once.
+        weights: the parameters w, for which no gradient is computed.
         alphas: the architecture parameters α, leaf tensors.
-        iterations, tolerance: as for :func:`largest_eigenvalue`.
+        iterations, tolerance: see :func:`largest_eigenvalue`.
 
     Raises:
-        ArithmeticError: if the second derivatives are not finite: the search has diverged.
+        ArithmeticError: if the second derivatives are not finite because the search has diverged.
     """
     sizes = [alpha.numel() for alpha in alphas]
     with unchanged([*weights, *alphas], ()), torch.enable_grad():
@@ -47,18 +47,18 @@ def dominant_eigenvalue(
         return largest_eigenvalue(product, sum(sizes), iterations=iterations, tolerance=tolerance)
 
 
-# scipy's eigsh tests for convergence only when its short basis is full, which takes some more Hessian-vector products for the same
-# tolerance; and it has no estimate where ``iterations`` products are not enough.
+# scipy's eigsh tests for convergence only when its short basis is full, so it needs more Hessian-vector products for the same
+# tolerance; and it returns no estimate if ``iterations`` products are not enough.
 def largest_eigenvalue(product: Callable[[Tensor], Tensor], size: int, *, iterations: int = 30, tolerance: float = 1e-3) -> float:
-    """The largest eigenvalue of a symmetric matrix H from products with it, by Lanczos' method with full reorthogonalisation.
+    """Returns the largest eigenvalue of a symmetric matrix H, from products with it, by Lanczos' method with full reorthogonalisation.
 
-    The start vector is always the same, and no random state is touched.
+    The start vector is always the same, and the random state does not change.
 
     Args:
         product: v → H·v, both (size,) in float64 on the CPU.
-        size: of the matrix.
-        iterations: products at most.
-        tolerance: stop once ‖H·x − λ·x‖ ≤ tolerance · |λ| for the estimate λ and its unit vector x.
+        size: number of rows of the matrix.
+        iterations: largest number of products.
+        tolerance: the method stops once ‖H·x − λ·x‖ ≤ tolerance · |λ| for the estimate λ and its unit vector x.
 
     Raises:
         ArithmeticError: if a product is not finite.
@@ -76,7 +76,7 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], size: int, *, iterat
         diagonal.append(float(basis[-1] @ image))
         known = torch.stack(basis)
         direction = image
-        for _ in range(2):  # once is not enough in floating point
+        for _ in range(2):  # one pass is not enough in floating point
             direction = direction - known.T @ (known @ direction)
         length = float(direction.norm())
         matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
@@ -85,7 +85,7 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], size: int, *, iterat
             matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
         values, vectors = torch.linalg.eigh(matrix)
         estimate = float(values[-1])
-        # The residual of the estimate, without computing its vector.
+        # This is the residual of the estimate, without computing its vector.
         if length * abs(float(vectors[-1, -1])) <= tolerance * abs(estimate) or length < _NOTHING * max(1.0, math.fabs(estimate)):
             break
         beside.append(length)

@@ -19,7 +19,7 @@ from nni_darts.strategies.catalogue import SecondOrderSettings
 __all__ = ['architecture_gradient', 'gradient_of', 'require_grad', 'saved', 'unchanged']
 
 PUBLISHED_NORM = 0.25
-"""The norm to which the authors clip the gradients of recurrent networks."""
+"""The norm to which the authors clip gradients of recurrent networks."""
 
 
 def architecture_gradient(
@@ -37,58 +37,58 @@ def architecture_gradient(
     clip_norm: float | Literal['published'] | None = None,
     loss_scale: float = 1.0,
 ) -> list[Tensor]:
-    """The gradient of the validation loss in the architecture parameters α.
+    """Returns the gradient of the validation loss with respect to the architecture parameters α.
 
     First order: ``∇α L_v(w, α)``. Second order, with the weights w' after one virtual step of the weight optimizer::
 
         w' = w − ξ·step(∇w L_t(w, α))
         ∇α L_v(w', α) − c·∇²αw L_t(w, α)·v          v = ∇w' L_v(w', α),  c = −∂w'/∂(∇w L_t)
 
-    where c = ξ for SGD with or without momentum and ξ(1 + μ) with Nesterov; where ∇w L_t is clipped, times the coefficient k of
-    ``clip_norm``. The product is either the paper's central difference,
-    ``(∇α L_t(w + εv, α) − ∇α L_t(w − εv, α)) / 2ε`` with ``ε = epsilon / ‖v‖₂``, or exact by differentiating twice. On networks of
-    ReLU and max-pool the two differ early in training; the published results come from the difference.
+    where c = ξ for SGD with or without momentum, and ξ(1 + μ) with Nesterov's momentum. If ∇w L_t is clipped, c is multiplied by the
+    coefficient k of ``clip_norm``. The product is either the paper's central difference,
+    ``(∇α L_t(w + εv, α) − ∇α L_t(w − εv, α)) / 2ε`` with ``ε = epsilon / ‖v‖₂``, or the exact value by differentiating twice. On networks
+    with ReLU and max-pool, the two differ early in training; the published results used the difference.
 
-    Whatever happens inside, exceptions included: weights, buffers, ``.grad``, ``requires_grad`` and the optimizer are afterwards
-    exactly as before. Every pass starts from the same buffers; those that repeat the training loss see the random numbers (dropout
-    masks) of its first pass, and the random state afterwards is as if the training and the validation loss had run once each.
+    Even if an exception is raised, weights, buffers, ``.grad``, ``requires_grad`` and the optimizer are afterwards exactly as before.
+    Every pass starts from the same buffers. Repeated passes of the training loss use the random numbers (dropout masks) of its first
+    pass, and the final random state is as if the training loss and the validation loss had been computed once each.
 
-    Under autocast the losses are computed in 16 bits, the product is not: w and w ± εv are the same number to most 16-bit weights, and
-    batch norm cannot be differentiated twice in float16.
+    Under autocast, the losses are computed in 16 bits, but the product is not: w and w ± εv are the same 16-bit number for most weights,
+    and batch norm cannot be differentiated twice in float16.
 
-    Where several processes share a step (:mod:`nni_darts.parallel`), each has the losses of its part of the batches, and the result is that
-    of the losses' means over ranks, on every rank: the virtual step, v and the product are averaged.
+    If several processes share a step (:mod:`nni_darts.parallel`), each computes the losses of its parts of the batches. The result, on
+    every rank, is that of the losses' means over ranks: the virtual step, v and the product are averaged.
 
     Args:
         train_loss, valid_loss: closures over the current values of ``weights`` and ``alphas`` that return a scalar.
-        weights: the parameters w, leaf tensors. Those with ``requires_grad=False`` stay where they are.
+        weights: the parameters w, leaf tensors. Weights with ``requires_grad=False`` do not move.
         alphas: the architecture parameters α, leaf tensors.
-        optimizer: the ``torch.optim.SGD`` of the weights, whose momentum buffers, weight decay, Nesterov and dampening the virtual
-            step follows; None for plain gradient descent. It is only read.
-        buffers: tensors that the losses write to, such as the running statistics of batch norm.
-        learning_rate: ξ, the current learning rate of the weights; a sequence gives each weight its own, where the optimizer's groups
+        optimizer: the ``torch.optim.SGD`` of the weights, whose momentum buffers, weight decay, Nesterov's momentum and dampening the
+            virtual step applies; None for plain gradient descent. It is only read.
+        buffers: tensors to which the losses write, such as the running statistics of batch norm.
+        learning_rate: ξ, the current learning rate of the weights; a sequence has one for each weight, if the optimizer's groups
             differ. Second order with ξ = 0 is first order.
         order: 1 or 2.
         hessian: ``finite_difference`` or ``exact``.
-        epsilon: length ε‖v‖ of the difference's steps.
-        clip_norm: clip ∇w L_t to this norm in the virtual step, as the authors do for recurrent networks (and not for convolutional
-            ones). With ``k = min(1, clip_norm / ‖∇w L_t‖₂)`` held fixed, the virtual step is that of ``k·∇w L_t`` and the product is
-            multiplied by k; v is not clipped. That is the gradient through the clipped step. ``published`` is the formula of the authors'
-            code instead, at their norm of 0.25: the product is multiplied by a k without the upper limit of 1, and v is clipped, too. A
-            decoder tied to the embedding moves with it in both; in the authors' code the virtual step leaves the embedding where it was.
-        loss_scale: factor of every loss while it is differentiated, so that float16 holds its gradients. Each gradient is divided by it
-            at once: the virtual step, v and its length are those of the losses themselves. A power of 2 changes nothing else.
+        epsilon: length ε‖v‖ of the steps of the difference.
+        clip_norm: norm to which ∇w L_t is clipped in the virtual step, as the authors do for recurrent (but not for convolutional)
+            networks. With ``k = min(1, clip_norm / ‖∇w L_t‖₂)`` held fixed, the virtual step is that of ``k·∇w L_t``, the product is
+            multiplied by k, and v is not clipped; this is the gradient through the clipped step. ``published`` is the formula of the
+            authors' code at their norm of 0.25: the product is multiplied by a k without the upper limit of 1, and v is clipped, too.
+            In both cases, a decoder tied to the embedding moves with it; in the authors' code, the virtual step does not move it.
+        loss_scale: factor of every loss during differentiation, so that float16 can represent its gradients. Each gradient is divided by
+            it at once, so the virtual step, v and its length are those of the losses themselves. A power of 2 changes nothing else.
 
     Returns:
-        A list of tensors shaped like ``alphas``; zeros where the loss does not depend on an α. Where float16 overflows under a
-        ``loss_scale``, some of their values are not finite.
+        A list of tensors shaped like ``alphas``, with zeros where the loss does not depend on α. If float16 overflows under a
+            ``loss_scale``, some values are not finite.
 
     Raises:
-        ValueError: for an option outside its range, a tensor that is no leaf, or, at order 2, an optimizer other than SGD.
+        ValueError: for an option outside its range, a tensor that is not a leaf, or, at order 2, an optimizer other than SGD.
     """
     if order not in (1, 2):
         raise ValueError(f'order must be 1 or 2, not {order!r}')
-    SecondOrderSettings(hessian=hessian, epsilon=epsilon, clip_norm=clip_norm)  # raises for a wrong one
+    SecondOrderSettings(hessian=hessian, epsilon=epsilon, clip_norm=clip_norm)  # raises ValueError for an invalid option
     rates = list(learning_rate) if isinstance(learning_rate, Sequence) else [learning_rate] * len(weights)
     if len(rates) != len(weights) or not all(math.isfinite(rate) and rate >= 0 for rate in rates):
         raise ValueError(
@@ -125,7 +125,7 @@ def architecture_gradient(
             return first_order()
         gradients = parallel.average(gradients)
         if overflowed(gradients):
-            return not_finite()  # no pass with weights that are not numbers: hidden states would keep them
+            return not_finite()  # no pass uses weights that are not finite, because hidden states would keep them
         published = clip_norm == 'published'
         max_norm = PUBLISHED_NORM if clip_norm == 'published' else clip_norm
         coefficient = None if max_norm is None else clip_coefficient(gradients, max_norm)
@@ -147,7 +147,7 @@ def architecture_gradient(
                 return not_finite()
             if published:
                 vector = list(torch._foreach_mul(vector, clip_coefficient(vector, PUBLISHED_NORM).clamp(max=1.0)))
-            # c differs between weights only where the optimizer's groups differ; folding it into v keeps one product for all.
+            # c differs between weights only if the optimizer's groups differ. Multiplying v by it keeps one product for all groups.
             vector = list(torch._foreach_mul(vector, factors))
 
             def repeated_train_loss() -> Tensor:
@@ -164,7 +164,7 @@ def architecture_gradient(
                     product = _difference_product(repeated_train_loss, reached, alphas, vector, epsilon, restore)
             product = parallel.average(product)
             if coefficient is not None:
-                # Not folded into v: its size must not touch the length of the difference's steps.
+                # Not multiplied into v, because it must not change the length of the difference's steps.
                 product = list(torch._foreach_mul(product, coefficient if published else coefficient.clamp(max=1.0)))
         after_valid.restore()
         return list(torch._foreach_sub(result, product))
@@ -173,7 +173,7 @@ def architecture_gradient(
 def _exact_product(
     train_loss: Callable[[], Tensor], weights: Sequence[Tensor], alphas: Sequence[Tensor], vector: Sequence[Tensor]
 ) -> list[Tensor]:
-    """∇²αw L_t · vector by differentiating twice."""
+    """Returns ∇²αw L_t · vector by differentiating twice."""
     gradients = torch.autograd.grad(train_loss(), weights, create_graph=True)
     attached = [(gradient, part) for gradient, part in zip(gradients, vector) if gradient.requires_grad]
     if not attached:
@@ -191,9 +191,9 @@ def _difference_product(
     epsilon: float,
     restore: Callable[[], None],
 ) -> list[Tensor]:
-    """∇²αw L_t · vector by a central difference (equation 8); only α is differentiated."""
+    """Returns ∇²αw L_t · vector by a central difference (equation 8), which only differentiates with respect to α."""
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(vector))))
-    scale = epsilon / norm.clamp(min=1e-12)  # a zero vector gives the difference of equal gradients, zero
+    scale = epsilon / norm.clamp(min=1e-12)  # for a zero vector, the difference of equal gradients is zero
     offset = torch._foreach_mul(list(vector), scale)
     sides = []
     for sign in (1.0, -1.0):
@@ -206,10 +206,12 @@ def _difference_product(
 
 
 def gradient_of(loss: Tensor, inputs: Sequence[Tensor], loss_scale: float = 1.0) -> list[Tensor]:
-    """∇ of a scalar; zeros for inputs it does not depend on. ``.grad`` is not touched.
+    """Returns the gradient of a scalar, with zeros for inputs on which it does not depend. ``.grad`` does not change.
 
     Args:
-        loss_scale: by what the loss is multiplied before, and the gradient divided after it is differentiated.
+        loss: the scalar.
+        inputs: tensors with respect to which it is differentiated.
+        loss_scale: factor by which the loss is multiplied before differentiation, and the gradient divided afterwards.
     """
     if loss.numel() != 1:
         raise ValueError(f'a loss must be a scalar, not of shape {tuple(loss.shape)}')
@@ -237,7 +239,7 @@ def _unscaled(gradients: Sequence[Tensor], loss_scale: float) -> list[Tensor]:
 
 
 def _reached(weights: Sequence[Tensor], loss: Tensor, loss_scale: float) -> tuple[list[Tensor], list[Tensor]]:
-    """The weights the loss depends on and its gradient in them: an optimizer leaves the others alone."""
+    """Returns the weights on which the loss depends, and its gradient. An optimizer does not move the other weights."""
     if loss.numel() != 1:
         raise ValueError(f'a loss must be a scalar, not of shape {tuple(loss.shape)}')
     if not loss.requires_grad:
@@ -254,7 +256,7 @@ def require_grad(tensors: Sequence[Tensor], value: bool) -> None:
 
 @contextmanager
 def saved(tensors: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
-    """Yields a function that writes today's values back; it is called at the end in any case."""
+    """Yields a function that restores the present values, which is also called when the block ends."""
     tensors = list(tensors)
     with torch.no_grad():
         copies = [torch.empty_like(tensor) for tensor in tensors]
@@ -274,7 +276,7 @@ def saved(tensors: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def unchanged(leaves: Sequence[Tensor], buffers: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
-    """Yields a function that puts the buffers back; restores them and ``requires_grad`` of the leaves at the end in any case."""
+    """Yields a function that restores the buffers. When the block ends, restores the buffers and ``requires_grad`` of the leaves."""
     flags = [leaf.requires_grad for leaf in leaves]
     try:
         with saved(buffers) as rewind:

@@ -1,4 +1,4 @@
-"""Saving and restoring the random state of torch on the devices a computation uses."""
+"""Saves and restores torch's random state on the devices that a computation uses."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ['RandomState']
 
 
 class RandomState:
-    """The state of torch's generators at one moment: the CPU's and those of the given devices.
+    """The state of torch's generators at one moment, for the CPU and the given devices.
 
-    Dropout masks drawn after :meth:`restore` are the ones drawn after the state was taken.
+    After :meth:`restore`, the same dropout masks are drawn as after the state was saved.
     """
 
     def __init__(self, devices: Iterable[torch.device]) -> None:
@@ -22,12 +22,12 @@ class RandomState:
         self._others = _states(self._devices)
 
     def is_current(self) -> bool:
-        """Whether no random number was drawn since."""
+        """Returns whether no random number has been drawn since."""
         now = [torch.get_rng_state(), *(state for _, state in _states(self._devices))]
         return all(map(torch.equal, now, [self._cpu, *(state for _, state in self._others)]))
 
     def restore(self) -> None:
-        """Puts the generators back."""
+        """Restores the generators."""
         torch.set_rng_state(self._cpu)
         for device, state in self._others:
             if device.type == 'cuda':

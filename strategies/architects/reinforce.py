@@ -26,19 +26,19 @@ __all__ = ['Reinforce']
 @typed(settings=ReinforceSettings)
 @dataclass(frozen=True)
 class Reinforce(Architect):
-    """Moves the controller of sampled paths towards those that validate well with the shared weights.
+    """Trains the controller of sampled paths to prefer paths that validate well with the shared weights.
 
     With a path a of probability π(a), its reward R(a), H the entropy of π, and b a moving average, ∇(E[R] + β·H) is estimated by::
 
         (R(a) − β·log π(a) − b) · ∇ log π(a)
 
-    Its expectation is exact: b does not depend on a, and −E[log π · ∇ log π] = ∇H. log π(a) is that of a's turns in the order in which they
-    were taken.
+    Its expectation is exact, because b does not depend on a, and −E[log π · ∇ log π] = ∇H. log π(a) is the log-probability of a's turns
+    in the order in which they were taken.
 
     Args:
-        criterion: the reward on a validation batch: its ``accuracy``, or minus its ``loss``.
-        paths_per_step: paths drawn for each step.
-        baseline_decay: of b, which starts with the first reward.
+        criterion: reward on a validation batch, which is its ``accuracy`` or its negative ``loss``.
+        paths_per_step: number of paths drawn in each step.
+        baseline_decay: decay of b, which starts with the first reward.
         entropy_weight: β.
 
     Raises:
@@ -54,11 +54,11 @@ class Reinforce(Architect):
 
     @property
     def passes(self) -> float:  # type: ignore[override]
-        """Each path is evaluated."""
+        """The cost of a step of α, in which each path is evaluated."""
         return self.paths_per_step * EVALUATION
 
     def gradients(self, module: DifferentiableModule, train: Any, valid: Any, index: int, shares: Sequence[float]) -> list[Tensor]:
-        """See :class:`Architect`. Minus the policy gradient, as an optimizer descends; the training batch is not looked at."""
+        """See :class:`Architect`. Returns minus the policy gradient, because an optimizer descends. The training batch is not used."""
         architecture = module.architecture
         drawn = [architecture.policy.follow(draw) for _ in range(self.paths_per_step)]  # type: ignore[union-attr]
         scores = []
@@ -66,13 +66,13 @@ class Reinforce(Architect):
             for path, _ in drawn:
                 with architecture.viewed(path=path):
                     scores.append(module.score_on(valid, index, shares[1], self.criterion))
-        (rewards,) = parallel.average([torch.stack(scores).cpu()])  # one transfer for all
+        (rewards,) = parallel.average([torch.stack(scores).cpu()])  # one transfer for all paths
         losses = [self.surrogate(architecture.state.memory, reward, log) for reward, (_, log) in zip(rewards.tolist(), drawn)]
         loss = sum(losses[1:], losses[0]) / self.paths_per_step
         return parallel.average(gradient_of(loss, architecture.arch_parameters(), module.loss_scale))
 
     def surrogate(self, memory: dict[str, Any], reward: float, log_probability: Tensor) -> Tensor:
-        """A scalar whose gradient is minus the estimate above; ``memory`` keeps b, which takes up this reward afterwards."""
+        """Returns a scalar whose gradient is minus the estimate above; ``memory`` keeps b, which is updated with this reward afterwards."""
         total = reward - self.entropy_weight * float(log_probability.detach())
         baseline = memory.get('baseline', total)
         memory['baseline'] = self.baseline_decay * baseline + (1 - self.baseline_decay) * total

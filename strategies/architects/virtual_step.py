@@ -1,4 +1,4 @@
-"""The step that the weight optimizer would take next, and how it depends on the gradient."""
+"""Predicts the next step of the weight optimizer, and its derivative with respect to the gradient."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ['clip_coefficient', 'virtual_step']
 
 
 def clip_coefficient(tensors: Sequence[Tensor], max_norm: float) -> Tensor:
-    """``max_norm / (norm + 1e-6)`` of the tensors' joint Euclidean norm: a scalar, below 1 where gradients are to be clipped.
+    """Returns ``max_norm / (norm + 1e-6)`` for the joint Euclidean norm of tensors, a scalar that is below 1 if gradients are clipped.
 
-    Gradients are clipped by multiplying them by it where it is below 1, as in :func:`torch.nn.utils.clip_grad_norm_`.
+    Gradients are clipped by multiplying them by it if it is below 1, as in :func:`torch.nn.utils.clip_grad_norm_`.
     """
     return max_norm / (torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors)))) + 1e-6)
 
@@ -24,22 +24,22 @@ def clip_coefficient(tensors: Sequence[Tensor], max_norm: float) -> Tensor:
 def virtual_step(
     weights: Sequence[Tensor], gradients: Sequence[Tensor], optimizer: Optimizer | None, rates: Sequence[float]
 ) -> tuple[list[Tensor], list[float]]:
-    """How far SGD would move each weight, without moving it.
+    """Returns the step that SGD would take for each weight, without changing the weight.
 
-    With momentum μ, weight decay λ and dampening τ, ``d = g + λw``, then ``b = μ·buf + (1 − τ)·d`` (``b = d`` while there is no
-    buffer), and the step is ``−ξ·b``, or ``−ξ·(d + μ·b)`` for Nesterov: the rule of :class:`torch.optim.SGD`.
+    With momentum μ, weight decay λ and dampening τ, ``d = g + λw`` and ``b = μ·buf + (1 − τ)·d`` (``b = d`` without a buffer). The step is
+    ``−ξ·b``, or ``−ξ·(d + μ·b)`` with Nesterov's momentum, which is the rule of :class:`torch.optim.SGD`.
 
     Args:
         weights: the parameters w.
-        gradients: ∇w L_t, of the same shapes.
-        optimizer: the SGD whose groups and momentum buffers are mirrored; None is plain gradient descent.
+        gradients: ∇w L_t, in the same shapes.
+        optimizer: the SGD whose groups and momentum buffers are used; None for plain gradient descent.
         rates: ξ of each weight.
 
     Returns:
-        The steps w' − w, and for each weight the factor c in ``∂(w' − w)/∂g = −c``; it includes ξ.
+        The steps w' − w, and for each weight the factor c, which includes ξ, in ``∂(w' − w)/∂g = −c``.
 
     Raises:
-        ValueError: if the optimizer is not SGD or does not hold one of the weights.
+        ValueError: if the optimizer is not SGD or does not have one of the weights.
     """
     if optimizer is None:
         return list(torch._foreach_mul(list(gradients), [-rate for rate in rates])) if gradients else [], list(rates)
@@ -49,7 +49,7 @@ def virtual_step(
             'SGD, pass optimizer=None for a plain gradient step, or use order=1'
         )
     groups = {id(parameter): group for group in optimizer.param_groups for parameter in group['params']}
-    alike: dict[tuple[Any, ...], list[int]] = {}  # weights under the same rule are stepped together
+    alike: dict[tuple[Any, ...], list[int]] = {}  # weights with the same rule are stepped together
     for index, weight in enumerate(weights):
         if id(weight) not in groups:
             raise ValueError(f'weight {index} of shape {tuple(weight.shape)} is not a parameter of the optimizer')

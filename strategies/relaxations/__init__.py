@@ -1,4 +1,4 @@
-"""Relaxations: the computation of a choice during the search."""
+"""Relaxations: how a choice is computed during the search."""
 
 from nni_darts.strategies.relaxations.base import Relaxation
 from nni_darts.strategies.relaxations.gumbel import Gumbel

@@ -1,4 +1,4 @@
-"""The module that replaces a choice among operations during the search."""
+"""The base class of relaxations, which compute a choice among operations during the search."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ __all__ = ['Relaxation', 'onto_simplex', 'weighted_sum']
 
 
 def weighted_sum(weights: Tensor | Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
-    """``Σ_i weights[i] · outputs[i]``; the outputs have one shape."""
+    """Returns ``Σ_i weights[i] · outputs[i]``; all outputs have the same shape."""
     terms = [weight * output for weight, output in zip(weights, outputs, strict=True)]
     return sum(terms[1:], terms[0])
 
 
 def onto_simplex(weights: Tensor) -> Tensor:
-    """Clips at 0 and divides by the sum: (candidates,) → (candidates,) with a sum of 1.
+    """Clips weights (candidates,) at 0 and divides them by their sum.
 
-    Where no weight is above 0 the largest one becomes 1, as in the code of SmoothDARTS; of equals that is the first. A sum too small for
-    the division counts as 0.
+    If no weight is above 0, the largest one becomes 1 (in a tie, the first), as in the code of SmoothDARTS. A sum too small to divide by
+    counts as 0.
     """
     clipped = weights.clamp(min=0.0)
     total = clipped.sum()
     positive = total > torch.finfo(weights.dtype).tiny
     largest = torch.zeros_like(weights).scatter(0, weights.argmax(dim=0, keepdim=True), 1.0)
-    # The inner `where` keeps NaN out of the gradient of the branch that is not taken.
+    # The inner `where` keeps NaN out of the gradient of the branch that is not used.
     return torch.where(positive, clipped / torch.where(positive, total, torch.ones_like(total)), largest)
 
 
 class Relaxation:
-    """The relaxation of DARTS, and the places where others differ from it (Liu et al., ICLR 2019, equation 2).
+    """The relaxation of DARTS and the base class of all others (Liu et al., ICLR 2019, equation 2).
 
     ``ō(x) = Σ_o softmax(α)_o · o(x)``.
 
     Attributes:
-        trains_alpha: whether α moves at all.
-        weighted_edges: whether the edges into a node have weights of their own.
+        trains_alpha: whether α is trained.
+        weighted_edges: whether the edges into a node have their own weights.
         sampled: whether the supernet computes one path at a time, drawn from a policy.
-        portion: k, where 1 / k of the channels is searched and the other channels bypass the operations; None where all are searched.
-        passes: what a step of the weights costs, in forward-and-backward passes of a batch through the supernet.
+        portion: k, if only 1 / k of the channels is searched and the other channels bypass the operations; None if all are searched.
+        passes: cost of a step of the weights, in forward-and-backward passes of a batch through the supernet.
     """
 
     trains_alpha = True
@@ -56,25 +56,30 @@ class Relaxation:
 
     @property
     def mixes_by_weights(self) -> bool:
-        """Whether an edge is the sum of its candidates' outputs times :meth:`weights`, so that it can be computed otherwise."""
+        """Whether an edge is the sum of its candidates' outputs times :meth:`weights`, so that an executor may compute it."""
         return type(self).mix is Relaxation.mix and type(self).around is Relaxation.around
 
     def begin(self, architecture: Architecture) -> None:
-        """Called once the supernet has declared all its decisions."""
+        """Prepares the relaxation. Called once the supernet has declared all its decisions."""
 
     def probabilities(self, alpha: Tensor) -> Tensor:
-        """α (candidates,) → probability of each candidate (candidates,): what a selection ranks."""
+        """Returns the probability of each candidate, (candidates,), by which a selection ranks them, for α (candidates,)."""
         return torch.softmax(alpha, dim=-1)
 
     def weights(self, label: str, alpha: Tensor) -> Tensor:
-        """The factor of each candidate's output in this forward pass: (candidates,)"""
+        """Returns the factor of each candidate's output in this forward pass, (candidates,)."""
         return self.probabilities(alpha)
 
     def mix(self, label: str, alpha: Tensor, candidates: Sequence[nn.Module], args: Any, kwargs: Any, mask: Mask | None = None) -> Tensor:
-        """The output of a relaxed LayerChoice, given its candidates and their arguments.
+        """Returns the output of a relaxed LayerChoice.
 
         Args:
-            mask: the candidate that is left out, if one is. It is not computed, and which one it is stays on the host.
+            label: label of the choice.
+            alpha: α of the choice, (candidates,).
+            candidates: modules of the candidates.
+            args: positional arguments of the candidates.
+            kwargs: keyword arguments of the candidates.
+            mask: candidate to leave out, or None. It is not computed, and its index stays on the host.
         """
         weights = list(self.weights(label, alpha).unbind())
         kept = [index for index in range(len(candidates)) if mask is None or index != mask.index]
@@ -85,15 +90,15 @@ class Relaxation:
         return weighted_sum(others, [candidates[index](*args, **kwargs) for index in kept])
 
     def candidate(self, module: nn.Module, name: str) -> nn.Module:
-        """Returns the module to search in place of a candidate: here the candidate itself."""
+        """Returns the module to search in place of a candidate, which by default is the candidate itself."""
         return module
 
     def around(self, compute: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
-        """Calls what computes an edge with its arguments, whether its operation is still mixed or decided."""
+        """Returns the output of an edge. It calls ``compute``, which computes a mixed or a decided operation, with the arguments."""
         return compute(*args, **kwargs)
 
     def begin_step(self, progress: float) -> None:
-        """Called before each training step, that of α included.
+        """Prepares a training step, including a step of α.
 
         Args:
             progress: e / (E − 1) in epoch e (from 0) of a search of E epochs: 1 in its last epoch, above 1 while a selection fine-tunes.
@@ -101,17 +106,17 @@ class Relaxation:
 
     @contextmanager
     def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:
-        """Surrounds each step of the weights.
+        """Returns a context for a step of the weights.
 
         Args:
-            architecture: α, frozen meanwhile.
-            loss: the training loss on the step's batch, in float16 times the scale of its gradients.
+            architecture: α, which is frozen in the meantime.
+            loss: returns the training loss on the step's batch; in float16, times the scale of its gradients.
             model: the supernet.
-            progress: e / E in epoch e (from 0) of a search of E epochs: below 1 until the search is over.
+            progress: e / E in epoch e (from 0) of a search of E epochs, which is below 1 until the search is over.
         """
         yield
 
     @contextmanager
     def validation_step(self, architecture: Architecture, model: nn.Module) -> Iterator[None]:
-        """Surrounds each validation batch."""
+        """Returns a context for a validation batch."""
         yield

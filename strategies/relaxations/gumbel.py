@@ -21,14 +21,14 @@ __all__ = ['Gumbel']
 
 @typed(settings=GumbelSettings)
 class Gumbel(Relaxation):
-    """Each edge draws one operation from ``softmax((α + gumbel) / τ)`` and computes only that one.
+    """Each edge draws one operation from ``softmax((α + gumbel) / τ)`` and computes only this operation.
 
-    Its output is multiplied by ``1 + p − p.detach()``: one in value, and α's gradient is that of the drawn probability. (The authors'
-    code adds a term for each operation that was not drawn, whose gradient has nothing to do with that operation; left out here.)
+    The output is multiplied by ``1 + p − p.detach()``, which has the value one and gives α the gradient of the drawn probability p. The
+    authors' code adds a term for each operation that was not drawn, whose gradient is unrelated to that operation; it is left out here.
     All cells of a kind share the draw of a pass.
 
     Args:
-        first, last: temperature τ at the start and the end; it falls linearly between.
+        first, last: temperature τ at the start and at the end, with a linear decay in between.
     """
 
     def __init__(self, first: float = 10.0, last: float = 0.1) -> None:
@@ -38,7 +38,7 @@ class Gumbel(Relaxation):
         self._draws: dict[str, tuple[set[int], Tensor, int]] = {}
 
     def mix(self, label: str, alpha: Tensor, candidates: Sequence[nn.Module], args: Any, kwargs: Any, mask: Mask | None = None) -> Tensor:
-        """The drawn candidate's output; while evaluating that of the most probable one, and without one candidate that of the others."""
+        """Returns the output of the drawn candidate; in evaluation, of the most probable one. A masked candidate is left out."""
         if mask is not None:
             return super().mix(label, alpha, candidates, args, kwargs, mask)
         if not torch.is_grad_enabled():
@@ -47,10 +47,10 @@ class Gumbel(Relaxation):
         return (1.0 + soft[index] - soft[index].detach()) * candidates[index](*args, **kwargs)
 
     def _draw(self, label: str, alpha: Tensor, place: int) -> tuple[Tensor, int]:
-        """The draw of this pass for a label; a place in the network that asks again begins another pass."""
+        """Returns the draw of this pass for a label. A second request from the same place in the network begins a new pass."""
         if label not in self._draws or place in self._draws[label][0]:
             noise = -torch.empty_like(alpha).exponential_().log()
-            parallel.broadcast([noise])  # operations that draw noise of their own draw as much as their part of the batch is large
+            parallel.broadcast([noise])  # operations that draw noise draw amounts that depend on the size of their part of the batch
             soft = torch.softmax((alpha.log_softmax(-1) + noise) / self.temperature, dim=-1)
             self._draws[label] = set(), soft, int(soft.argmax())
         places, soft, index = self._draws[label]
@@ -58,5 +58,5 @@ class Gumbel(Relaxation):
         return soft, index
 
     def begin_step(self, progress: float) -> None:
-        """Sets the temperature."""
+        """Sets the temperature for a step."""
         self.temperature = self.first + (self.last - self.first) * min(max(progress, 0.0), 1.0)

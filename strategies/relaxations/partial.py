@@ -1,4 +1,4 @@
-"""PC-DARTS: part of the channels is searched, and edges have weights (Xu et al., ICLR 2020)."""
+"""PC-DARTS: only a part of the channels is searched, and edges have weights (Xu et al., ICLR 2020)."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ['PartialChannels']
 
 @typed(settings=PartialSettings)
 class PartialChannels(Relaxation):
-    """The first C / k of an edge's C channels go through the mixed operation, the others around it; then channels are shuffled.
+    """Sends C / k of an edge's C channels through the mixed operation and the others past it, and shuffles the channels.
 
-    Where the operation halves height and width, the others are max-pooled 2×2. The inputs of a node are weighted by softmax(β), and a
-    cell is derived from α·β. Candidates are searched with C / k channels: their convolutions and batch norms are built anew at that
-    size, and a frozen model has candidates of full size with fresh weights.
+    If the operation halves height and width, the other channels are max-pooled 2×2. The inputs of a node are weighted by softmax(β), and
+    a cell is derived from α·β. Candidates have C / k channels: their convolutions and batch norms are built again at this size. A frozen
+    model has candidates of full size with new weights.
 
     Args:
         portion: k.
-        edge_weights: whether edges have weights β.
+        edge_weights: whether edges have the weights β.
 
     Raises:
-        ValueError: for k below 1; when a space is relaxed, for a candidate whose channels k does not divide, or with other parameters
-            than those of convolutions and batch norms.
+        ValueError: for k below 1; or when a space is relaxed, for a candidate whose number of channels is not divisible by k, or whose
+            parameters are not those of convolutions and batch norms.
     """
 
     def __init__(self, portion: int = 4, *, edge_weights: bool = True) -> None:
@@ -40,11 +40,11 @@ class PartialChannels(Relaxation):
 
     @property
     def mixes_by_weights(self) -> bool:
-        """See :class:`Relaxation`: so are the channels that are searched."""
+        """See :class:`Relaxation`. This holds for the searched channels."""
         return type(self).mix is Relaxation.mix and type(self).around is PartialChannels.around
 
     def candidate(self, module: nn.Module, name: str) -> nn.Module:
-        """The candidate with 1/k of its channels."""
+        """Returns the candidate with 1/k of its channels."""
         if self.portion == 1:
             return module
         narrow = _narrow(copy.deepcopy(module), self.portion)  # type: ignore[arg-type]
@@ -54,17 +54,17 @@ class PartialChannels(Relaxation):
         return narrow
 
     def around(self, compute: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
-        """(B, C, H, W) → (B, C, H', W')"""
+        """Returns (B, C, H', W') for (B, C, H, W)."""
         if self.portion == 1:
             return compute(*args, **kwargs)
         features, *others = args
         part = features.shape[1] // self.portion
-        # One dense copy for all candidates, in the layout of the features.
+        # One dense copy for all candidates, in the memory layout of the features.
         searched = compute(features[:, :part].clone(), *others, **kwargs)
         passed = features[:, part:]
         if passed.shape[2:] != searched.shape[2:]:
             passed = functional.max_pool2d(passed, 2, 2, ceil_mode=True)
-        # Shuffled so that the next operation, too, searches some of the channels that went around this one.
+        # The shuffle lets the next operation also search some of the channels that bypassed this one.
         return torch.channel_shuffle(torch.cat([searched, passed], dim=1), self.portion)  # type: ignore[arg-type]
 
 
@@ -72,7 +72,7 @@ _LAYERS = (nn.Conv2d, nn.BatchNorm2d)
 
 
 def _narrow(module: nn.Module, portion: int) -> nn.Module:
-    """Gives every convolution and batch norm 1/portion of the channels and fresh parameters; the module is changed in place."""
+    """Reduces every convolution and batch norm to 1/portion of its channels, with new parameters, in place. Returns the module."""
     if isinstance(module, nn.Conv2d):
         if module.groups > 1:
             module.groups = _divided(module.groups, portion)

@@ -22,13 +22,15 @@ __all__ = ['SampledPaths']
 
 @typed(settings=ControllerSettings)
 class SampledPaths(Relaxation):
-    """Each step of the weights is that of one architecture, drawn from a policy; nothing else of the supernet is computed.
+    """Each step of the weights trains one architecture, drawn from a policy; no other part of the supernet is computed.
 
-    Validation draws a path for each batch. Its batch norms take the statistics of the batch: running ones would mix those of all paths.
+    Validation draws a path for each batch. Its batch norms use the statistics of the batch, because running statistics would mix those of
+    all paths.
 
     Args:
-        controller: whether paths are drawn from an LSTM controller, whose parameters are what α is elsewhere; otherwise uniformly.
-        hidden, tanh_constant: of the controller.
+        controller: whether paths are drawn from an LSTM controller, whose parameters take the place of α; otherwise, uniformly.
+        hidden: number of units of the controller.
+        tanh_constant: constant that bounds the controller's scores.
 
     Raises:
         ValueError: for a setting outside its range.
@@ -50,20 +52,20 @@ class SampledPaths(Relaxation):
 
     @contextmanager
     def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:
-        """Draws the path of this step."""
+        """Draws the path for this step."""
         architecture.view = View(architecture, path=architecture.policy.draw())  # type: ignore[union-attr]
         yield
 
     @contextmanager
     def validation_step(self, architecture: Architecture, model: nn.Module) -> Iterator[None]:
-        """Draws the path of this batch."""
+        """Draws the path for this batch."""
         architecture.view = View(architecture, path=architecture.policy.draw())  # type: ignore[union-attr]
         norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.training]
         momenta = [norm.momentum for norm in norms]
         counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]
         try:
             for norm in norms:
-                norm.training, norm.momentum = True, 0.0  # the running statistics stay as they are
+                norm.training, norm.momentum = True, 0.0  # keeps the running statistics unchanged
             yield
         finally:
             for norm, momentum, count in zip(norms, momenta, counts):

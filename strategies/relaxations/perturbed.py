@@ -1,4 +1,4 @@
-"""SmoothDARTS: the weights learn under a perturbed architecture (Chen & Hsieh, ICML 2020)."""
+"""SmoothDARTS: the weights are trained under a perturbed architecture (Chen & Hsieh, ICML 2020)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ['AdversarialSoftmax', 'RandomSoftmax']
 
 @typed(settings=PerturbedSettings)
 class RandomSoftmax(Relaxation):
-    """SDARTS-RS: in the weight step ``softmax(α) + δ``, δ ~ U(−ε, ε), brought back onto the simplex.
+    """SDARTS-RS: uses ``softmax(α) + δ`` with δ ~ U(−ε, ε), projected onto the simplex, in steps of the weights.
 
     Args:
-        first, last: ε in epoch e of a search of E is ``first + (last − first)·e / E``; it is ``last`` while a selection fine-tunes.
+        first, last: ε is ``first + (last − first)·e / E`` in epoch e of a search of E epochs, and ``last`` while a selection fine-tunes.
     """
 
     def __init__(self, first: float = 0.03, last: float = 0.3) -> None:
@@ -35,12 +35,12 @@ class RandomSoftmax(Relaxation):
         self._perturbed: dict[str, Tensor] = {}
 
     def weights(self, label: str, alpha: Tensor) -> Tensor:
-        """The softmax, or during a weight step its perturbation."""
+        """Returns the softmax, or its perturbation in a step of the weights."""
         return self._perturbed[label] if label in self._perturbed else self.probabilities(alpha)
 
     @contextmanager
     def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:
-        """Perturbs every choice among operations; α itself is not touched."""
+        """Perturbs every choice among operations, without changing α."""
         radius = self.first + (self.last - self.first) * min(max(progress, 0.0), 1.0)
         centres = {label: self.probabilities(architecture.alpha(label).detach()) for label in architecture.operations()}
         try:
@@ -59,14 +59,14 @@ def _randomly_moved(centres: dict[str, Tensor], radius: float) -> dict[str, Tens
 
 @typed(settings=AdversarialSettings)
 class AdversarialSoftmax(RandomSoftmax):
-    """SDARTS-ADV: δ within ±ε that raises the training loss, found by projected gradient ascent with the supernet in eval mode.
+    """SDARTS-ADV: uses the δ within ±ε that raises the training loss, found by projected gradient ascent in evaluation mode.
 
-    It is kept only if it did raise the loss; else the step is an unperturbed one.
+    If δ does not raise the loss, the step is not perturbed.
 
     Args:
-        first, last: as for :class:`RandomSoftmax`.
-        steps: steps of the ascent, each of length 2·ε / steps.
-        random_start: begin at a random point within ±ε, as the authors do, and not at softmax(α).
+        first, last: see :class:`RandomSoftmax`.
+        steps: number of steps of the ascent, each of length 2·ε / steps.
+        random_start: whether the ascent starts at a random point within ±ε, as in the authors' code, rather than at softmax(α).
     """
 
     def __init__(self, first: float = 0.03, last: float = 0.3, steps: int = 7, random_start: bool = True) -> None:
@@ -80,7 +80,7 @@ class AdversarialSoftmax(RandomSoftmax):
     def _perturb(self, centres: dict[str, Tensor], radius: float, loss: Callable[[], Tensor], model: nn.Module) -> None:
         modes = [(module, module.training) for module in model.modules()]
         flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-        # Drawn before the first pass: candidates that draw noise draw as much of it as their rank's part of the batch is large.
+        # Drawn before the first pass, because candidates that draw noise draw amounts that depend on the rank's part of the batch.
         current = _randomly_moved(centres, radius) if self.random_start else dict(centres)
         model.eval()
         for parameter, _ in flags:
@@ -89,14 +89,14 @@ class AdversarialSoftmax(RandomSoftmax):
             with torch.no_grad():
                 self._perturbed = centres
                 plain = _mean(loss)
-            # Twice the radius in all: enough to reach the border from anywhere inside.
+            # Twice the radius in total, which is enough to reach the border from any point inside.
             reach = 2.0 * radius / self.steps
             for _ in range(self.steps):
                 leaves = {label: value.detach().requires_grad_() for label, value in current.items()}
                 self._perturbed = leaves
                 current_loss = loss()
                 if not current_loss.requires_grad:
-                    break  # the loss depends on no choice
+                    break  # the loss does not depend on any choice
                 gradients = torch.autograd.grad(current_loss, list(leaves.values()), allow_unused=True)
                 reached = [(label, gradient) for label, gradient in zip(leaves, gradients) if gradient is not None]
                 means = parallel.average([gradient for _, gradient in reached])
@@ -118,5 +118,5 @@ class AdversarialSoftmax(RandomSoftmax):
 
 
 def _mean(loss: Callable[[], Tensor]) -> Tensor:
-    """The loss on the whole batch, of which each rank has a part."""
+    """Returns the loss on the whole batch, of which each rank has a part."""
     return parallel.average([loss()])[0]

@@ -1,4 +1,4 @@
-"""Paths through a supernet, one architecture each, and the distributions they are drawn from."""
+"""Paths through a supernet, each of which is one architecture, and the distributions from which they are drawn."""
 
 from __future__ import annotations
 
@@ -18,54 +18,54 @@ if TYPE_CHECKING:
 __all__ = ['Controller', 'Policy', 'UniformPolicy']
 
 Decide = Callable[[Tensor], int]
-"""log-probabilities of the options (options,) → position of the one that is taken"""
+"""log-probabilities of the options (options,) → index of the chosen option"""
 
 _DRAWS = 64
-"""Paths over which a policy's probabilities are averaged."""
+"""Number of paths over which a policy's probabilities are averaged."""
 
 
 def draw(log_probabilities: Tensor) -> int:
-    """Draws an option from torch's generator of the CPU, whose state is in the checkpoint."""
+    """Draws an option from torch's CPU generator, whose state is in the checkpoint."""
     return int(torch.multinomial(log_probabilities.detach().exp().cpu(), 1))
 
 
 def most_probable(log_probabilities: Tensor) -> int:
-    """The most probable option; ties keep the first."""
+    """Returns the most probable option; in a tie, the first."""
     return int(log_probabilities.argmax())
 
 
 class Policy(nn.Module):
-    """A distribution over the paths of a supernet, drawn turn by turn.
+    """A distribution over the paths of a supernet, which is drawn in turns.
 
-    A turn chooses one operation, or one input. Inputs of a choice of k are drawn one after the other without repetition; where a choice
-    may keep any number of inputs, one turn chooses among all subsets but the empty one. Operations of an edge are chosen only if its input
-    is, and never ``none``.
+    A turn chooses one operation or one input. The k inputs of a choice of k are drawn one after the other without repetition. If a choice
+    may keep any number of inputs, one turn chooses among all non-empty subsets. The operation of an edge is chosen only if its input is
+    chosen, and is never ``none``.
 
     Args:
-        architecture: all decisions there are. The policy refers to it and does not own it.
+        architecture: all decisions. The policy refers to it, but does not own it.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self._architecture = Reference(architecture)  # which holds the policy
+        self._architecture = Reference(architecture)  # the architecture owns the policy
 
     def logits(self, state: Any, label: str) -> tuple[Tensor, Any]:
-        """Scores of all options of a label, and the state after it was asked for them; ``state`` is None at the first turn."""
+        """Returns the scores of all options of a label, and the state after the request; ``state`` is None at the first turn."""
         raise NotImplementedError
 
     def taken(self, state: Any, label: str, option: int) -> Any:
-        """The state after an option of a label was taken."""
+        """Returns the state after an option of a label was chosen."""
         return state
 
     def follow(self, decide: Decide, seen: Callable[[str, Sequence[int], Tensor], None] | None = None) -> tuple[Path, Tensor]:
-        """Takes every turn.
+        """Takes all turns.
 
         Args:
-            decide: takes an option.
-            seen: called with label, options and their log-probabilities (options,) of every turn.
+            decide: chooses an option.
+            seen: called in every turn with label, options and their log-probabilities (options,).
 
         Returns:
-            The path, and the log-probability of having taken its turns in this order: a scalar, differentiable.
+            The path, and the log-probability of its turns in this order, a differentiable scalar.
         """
         architecture = self._architecture.value
         state: Any = None
@@ -74,7 +74,7 @@ class Policy(nn.Module):
         def turn(label: str, options: Sequence[int]) -> int:
             nonlocal state
             logits, state = self.logits(state, label)
-            # Only the options that are left share the probability.
+            # Only the remaining options share the probability.
             log_probabilities = logits[list(options)].log_softmax(dim=0)
             if seen:
                 seen(label, options, log_probabilities)
@@ -95,24 +95,24 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def draw(self) -> Path:
-        """A path drawn from the policy."""
+        """Returns a path drawn from the policy."""
         return self.follow(draw)[0]
 
     @torch.no_grad()
     def best(self) -> Path:
-        """The path of the most probable option at each turn; ties keep the first."""
+        """Returns the path with the most probable option in each turn; in a tie, the first option."""
         return self.follow(most_probable)[0]
 
     @torch.no_grad()
     def first(self) -> Path:
-        """The path of the first option at each turn, whatever the probabilities."""
+        """Returns the path with the first option in each turn, whatever the probabilities."""
         return self.follow(lambda log_probabilities: 0)[0]
 
     @torch.no_grad()
     def probabilities(self) -> dict[str, dict[str, float]]:
-        """Label → operation → probability, given that the path comes by: a mean over paths, drawn without touching the random state.
+        """Returns label → operation → probability, given that the path takes the edge.
 
-        An edge that none of these paths takes is left out.
+        It is a mean over sampled paths and does not change the random state. An edge that is on none of the paths is left out.
         """
         architecture = self._architecture.value
         sums: dict[str, Tensor] = {}
@@ -126,7 +126,7 @@ class Policy(nn.Module):
                 sums[label] = sums.get(label, 0) + table
                 counts[label] = counts.get(label, 0) + 1
 
-        with torch.random.fork_rng(devices=[]):  # only the CPU's generator draws
+        with torch.random.fork_rng(devices=[]):  # only the CPU's generator is used
             for _ in range(_DRAWS):
                 self.follow(draw, seen)
         return {
@@ -147,7 +147,7 @@ def _take_inputs(label: str, decision: InputDecision, turn: Callable[[str, Seque
 
 
 def _options(architecture: Architecture, label: str) -> int:
-    """How many options a label has at most."""
+    """Returns the largest number of options of a label."""
     decision = architecture.decisions[label]
     if isinstance(decision, OperationDecision):
         return len(decision.names)
@@ -155,7 +155,7 @@ def _options(architecture: Architecture, label: str) -> int:
 
 
 class UniformPolicy(Policy):
-    """Every option of a turn is as probable as the others (Li & Talwalkar, UAI 2019)."""
+    """A policy that gives every option of a turn the same probability (Li & Talwalkar, UAI 2019)."""
 
     def logits(self, state: Any, label: str) -> tuple[Tensor, Any]:
         """See :class:`Policy`."""
@@ -163,14 +163,14 @@ class UniformPolicy(Policy):
 
 
 class Controller(Policy):
-    """An LSTM that reads what was taken so far and scores what comes next (Pham et al., ICML 2018, section 2).
+    """An LSTM that reads the options chosen so far and scores the next ones (Pham et al., ICML 2018, section 2).
 
-    With h its state, the scores of a label's options are ``c·tanh(W_label h)``; c bounds how sure it can get. What it reads is a vector
-    for each option of each label.
+    With its state h, the scores of a label's options are ``c·tanh(W_label h)``, where c bounds how certain the controller can become. Its
+    input is a vector for each option of each label.
 
     Args:
-        architecture: as for :class:`Policy`.
-        hidden: units of the LSTM.
+        architecture: see :class:`Policy`.
+        hidden: number of units of the LSTM.
         tanh_constant: c.
     """
 
@@ -187,7 +187,7 @@ class Controller(Policy):
             nn.init.uniform_(parameter, -_INITIAL_RANGE, _INITIAL_RANGE)
 
     def logits(self, state: Any, label: str) -> tuple[Tensor, Any]:
-        """See :class:`Policy`. The state is what is read next, and the LSTM's."""
+        """See :class:`Policy`. The state is the next input and the state of the LSTM."""
         read, memory = (self.start, None) if state is None else state
         memory = self.cell(read[None], memory)
         return self.tanh_constant * torch.tanh(self.heads[self._places[label]](memory[0][0])), (read, memory)
@@ -198,4 +198,4 @@ class Controller(Policy):
 
 
 _INITIAL_RANGE = 0.1
-"""Parameters start uniformly within ± this, as the authors' do: nearly uniform paths."""
+"""Parameters are initialised uniformly within ± this value, as in the authors' code, which makes paths nearly uniform."""

@@ -1,4 +1,4 @@
-"""P-DARTS: dropout behind skip connections (Chen et al., ICCV 2019, section 3.3.2)."""
+"""P-DARTS: dropout after skip connections (Chen et al., ICCV 2019, section 3.3.2)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _PUBLISHED_EPOCHS, _PUBLISHED_WARMUP, _FALL = 25, 10, 0.2
 
 @typed(settings=SkipDropoutSettings)
 class SkipDropout(Relaxation):
-    """The softmax; while training, a part of the numbers that come out of a ``skip_connect`` is dropped, less and less.
+    """The softmax with dropout after ``skip_connect`` in training, at a rate that decays.
 
-    Skip connections learn nothing and make learning fast, so that α would favour them early on. As in the authors' code the rate falls
-    linearly while α rests, and starts again from ``rate`` then: at epoch e of 25, the first 10 of which α rests, it is
-    ``rate · (24 − e) / 25`` and then ``rate · exp(−0.2 · (e − 10))``. In a shorter or longer search the same parts of it count.
+    Skip connections have no weights to train and speed up learning, so α would favour them early in the search. As in the authors' code,
+    the rate decays linearly while α is fixed, and then starts again from ``rate``. With 25 epochs of which α is fixed in the first 10, the
+    rate in epoch e is ``rate · (24 − e) / 25``, and then ``rate · exp(−0.2 · (e − 10))``. Other lengths are scaled to this one.
 
     Args:
-        rate: what it starts from; 0 leaves everything as it is.
-        behind: ``identity`` drops only behind skip connections that are an ``nn.Identity``, those of stride 1, as the authors' code does;
-            ``all`` behind those of stride 2 (factorized reductions), too, as the paper says.
+        rate: initial rate; 0 turns dropout off.
+        behind: ``identity`` applies dropout only after skip connections that are an ``nn.Identity`` (stride 1), as in the authors' code;
+            ``all`` also applies it after skip connections of stride 2 (factorized reductions), as in the paper.
 
     Raises:
         ValueError: for a rate outside [0, 1).
@@ -41,14 +41,14 @@ class SkipDropout(Relaxation):
         self.current = rate
 
     def candidate(self, module: nn.Module, name: str) -> nn.Module:
-        """A skip connection with dropout behind it.
+        """Returns a skip connection followed by dropout.
 
-        One that is not to be dropped is wrapped all the same, so that names in a checkpoint do not depend on the setting.
+        All skip connections are wrapped, even those without dropout, so that names in a checkpoint do not depend on the setting.
         """
         return _Dropped(module, self) if name == _SKIP and self.rate else module
 
     def begin_step(self, progress: float) -> None:
-        """Sets the rate."""
+        """Sets the rate for a step."""
         epoch = min(max(progress, 0.0), 1.0) * (_PUBLISHED_EPOCHS - 1)
         if epoch < _PUBLISHED_WARMUP:
             self.current = self.rate * (_PUBLISHED_EPOCHS - 1 - epoch) / _PUBLISHED_EPOCHS
@@ -57,7 +57,7 @@ class SkipDropout(Relaxation):
 
 
 class _Dropped(nn.Module):
-    """A skip connection with dropout behind it, where it is of the kind that the relaxation drops."""
+    """A skip connection followed by dropout, if the relaxation drops this kind."""
 
     def __init__(self, skip: nn.Module, relaxation: SkipDropout) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class _Dropped(nn.Module):
         self._relaxation = relaxation
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the skip connection's."""
+        """Returns the output of the skip connection, with dropout."""
         output = self.skip(x)
         if self._relaxation.behind == 'identity' and not isinstance(self.skip, nn.Identity):
             return output

@@ -1,4 +1,4 @@
-"""The plain relaxations: α that is trained, and α that never moves."""
+"""The plain relaxations: with α that is trained, and with α that is fixed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Softmax(Relaxation):
 
 
 class Fixed(Relaxation):
-    """α stays uniform: only the weights are trained (the baseline of Wang et al., ICLR 2021, section 4.1)."""
+    """Keeps α uniform, so that only the weights are trained (the baseline of Wang et al., ICLR 2021, section 4.1)."""
 
     trains_alpha = False
 
     def probabilities(self, alpha: Tensor) -> Tensor:
-        """Uniform, whatever α."""
+        """Returns uniform probabilities, whatever α is."""
         return torch.full_like(alpha, 1.0 / alpha.numel())

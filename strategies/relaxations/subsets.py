@@ -1,4 +1,4 @@
-"""The relaxation of a choice of several inputs: an expectation over the subsets that could be chosen."""
+"""The relaxation of a choice of several inputs: an expectation over the possible subsets."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MOST_SUBSETS = 20_000
 
 @lru_cache(maxsize=64)
 def subsets(candidates: int, chosen: int | None) -> tuple[tuple[int, ...], ...]:
-    """All subsets of ``chosen`` of the candidates; of any number but zero where ``chosen`` is None.
+    """Returns all subsets of ``chosen`` of the candidates; all non-empty subsets if ``chosen`` is None.
 
     Raises:
-        ValueError: where there are too many to add up over.
+        ValueError: if there are too many subsets to sum over.
     """
     count = 2**candidates - 1 if chosen is None else math.comb(candidates, chosen)
     if count > _MOST_SUBSETS:
@@ -29,17 +29,17 @@ def subsets(candidates: int, chosen: int | None) -> tuple[tuple[int, ...], ...]:
 
 
 def _subset_probabilities(alpha: Tensor, chosen: int | None) -> Tensor:
-    """P(S) ∝ exp(Σ_{i ∈ S} α_i); the softmax where one input is chosen. α (candidates,) → (subsets,)"""
+    """Returns P(S) ∝ exp(Σ_{i ∈ S} α_i), (subsets,), for α (candidates,); this is the softmax if one input is chosen."""
     found = subsets(alpha.numel(), chosen)
-    largest = torch.finfo(alpha.dtype).max / alpha.numel()  # so that no sum becomes infinite
+    largest = torch.finfo(alpha.dtype).max / alpha.numel()  # so that no sum is infinite
     scores = torch.stack([alpha.clamp(-largest, largest)[list(subset)].sum() for subset in found])
     return torch.softmax(scores, dim=0)
 
 
 def subset_weights(alpha: Tensor, chosen: int | None, *, mean: bool = False) -> Tensor:
-    """The expected factor of each input in the sum (or the mean) of the chosen ones: (candidates,)
+    """Returns the expected factor of each input in the sum, or the mean, of the chosen inputs: (candidates,).
 
-    For a sum it is the input's probability of being chosen: it lies in [0, 1], and all add up to ``chosen``.
+    For a sum, it is the probability that the input is chosen; it is in [0, 1], and the factors add up to ``chosen``.
     """
     found = subsets(alpha.numel(), chosen)
     factors = [[(1.0 / len(subset) if mean else 1.0) * (index in subset) for index in range(alpha.numel())] for subset in found]
@@ -47,7 +47,7 @@ def subset_weights(alpha: Tensor, chosen: int | None, *, mean: bool = False) -> 
 
 
 def slot_weights(alpha: Tensor, chosen: int) -> Tensor:
-    """The probability of each input to be the first, second, … of the chosen ones in their order: (chosen, candidates), rows add to 1."""
+    """Returns the probability of each input to be the first, second, … chosen input in order: (chosen, candidates), rows add up to 1."""
     found = subsets(alpha.numel(), chosen)
     member = alpha.new_tensor(
         [[[float(index == subset[slot]) for index in range(alpha.numel())] for slot in range(chosen)] for subset in found]
@@ -56,7 +56,7 @@ def slot_weights(alpha: Tensor, chosen: int) -> Tensor:
 
 
 def best_subset(alpha: Tensor, chosen: int | None) -> list[int]:
-    """The most probable subset, in order; ties keep the first."""
+    """Returns the most probable subset, in order; in a tie, the first."""
     found = subsets(alpha.numel(), chosen)
     values = alpha.detach().double().tolist()
     return list(max(found, key=lambda subset: sum(values[index] for index in subset)))

@@ -122,7 +122,7 @@ def test_a_disk_without_room_is_the_reason_in_the_summary(tmp_path: Path) -> Non
     (incident,) = summary['incidents']
     assert incident['key'] == 'select random 1.1' and re.fullmatch(
         r'\S*/run\.json cannot be written: it would be larger than this process or file system may write \(ulimit -f\)\. '
-        r'Make room; started again, the trial continues from its last checkpoint\.',
+        r'Make room; when it is restarted, the trial continues from its last checkpoint\.',
         incident['why'],
     ), incident
 

@@ -1,4 +1,4 @@
-"""Headless Chromium over its debugging protocol: open a page, run script in it, take a picture, see what it complained about."""
+"""Headless Chromium, controlled by its debugging protocol: opens a page, runs scripts, takes pictures, and collects errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shuti
 
 
 class Browser:
-    """One page of one browser. Use as a context manager."""
+    """One page of a browser, as a context manager."""
 
     def __init__(self, profile: Path) -> None:
         self.profile = profile
@@ -72,7 +72,7 @@ class Browser:
             self.requests.append(event['params']['request']['url'])
 
     def open(self, url: str) -> None:
-        """Goes to a page, and waits until the page before it is gone, which might pass for the new one."""
+        """Opens a page, and waits until the previous page is gone, which could be taken for the new one."""
         within = '#' in url and self.run('location.href.split("#")[0]') == url.partition('#')[0]
         self.run('window.isBefore = true')
         self._call('Page.navigate', url=url)
@@ -80,11 +80,11 @@ class Browser:
             self.wait('!window.isBefore')
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page."""
+        """Returns the value of an expression in the page."""
         return self._call('Runtime.evaluate', expression=script, returnByValue=True, awaitPromise=True)['result'].get('value')
 
     def click(self, script: str) -> None:
-        """Clicks with the mouse on the middle of the element that an expression gives."""
+        """Clicks on the centre of the element that an expression returns."""
         middle = f"""(() => {{
             const element = {script};
             element.scrollIntoView({{block: "center"}});
@@ -96,32 +96,32 @@ class Browser:
             self._call('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left', clickCount=1)
 
     def press(self, key: str) -> None:
-        """Presses a key, such as Tab or Enter, and lets it go."""
+        """Presses and releases a key, such as Tab or Enter."""
         code = {'Tab': 9, 'Enter': 13, ' ': 32}[key]
         text = {'Enter': {'text': '\r'}, ' ': {'text': ' '}}.get(key, {})
         self._call('Input.dispatchKeyEvent', type='keyDown', key=key, windowsVirtualKeyCode=code, **text)
         self._call('Input.dispatchKeyEvent', type='keyUp', key=key, windowsVirtualKeyCode=code)
 
     def point(self, script: str) -> None:
-        """Moves the mouse to the middle of the element that an expression gives."""
+        """Moves the mouse to the centre of the element that an expression returns."""
         box = f'(() => {{ const box = {script}.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]; }})()'
         x, y = self.run(box)
         self._call('Input.dispatchMouseEvent', type='mouseMoved', x=x, y=y)
 
     def write(self, text: str) -> None:
-        """Types a text into what has the focus."""
+        """Types text into the focused element."""
         self._call('Input.insertText', text=text)
 
     def size(self, width: int, height: int = 800) -> None:
-        """Gives the page another size, in pixels."""
+        """Sets the size of the page in pixels."""
         self._call('Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def text(self) -> str:
-        """What the page shows."""
+        """Returns the visible text of the page."""
         return self.run('document.body ? document.body.innerText : ""') or ''
 
     def wait(self, script: str, seconds: float = 30) -> Any:
-        """Waits until an expression is true; returns its value."""
+        """Waits until an expression is true, and returns its value."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             value = self.run(script)
@@ -131,7 +131,7 @@ class Browser:
         raise AssertionError(f'never true in the page: {script}\n{self.text()[:2000]}')
 
     def picture(self, path: Path, *, dark: bool = False) -> None:
-        """A PNG of the page as it stands."""
+        """Saves a screenshot of the page as PNG."""
         scheme = 'dark' if dark else 'light'
         self._call('Emulation.setEmulatedMedia', features=[{'name': 'prefers-color-scheme', 'value': scheme}])
         path.write_bytes(base64.b64decode(self._call('Page.captureScreenshot')['data']))

@@ -15,11 +15,11 @@ COMMAND = [sys.executable, '-m', 'nni_darts']
 
 
 def run(*arguments: object, timeout: float = 300, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Runs ``nni-darts`` with these arguments to its end."""
+    """Runs ``nni-darts`` with arguments until it ends."""
     return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, **options)
 
 
 def examples_of(name: str) -> list[str]:
-    """The command lines that the help of a command shows, without what is said of each behind it; of all commands together for ''."""
+    """Returns the command lines in the help of a command, without the comments after them; of all commands for ''."""
     text = CliRunner().invoke(main, [*name.split(), '--help']).stdout
     return re.findall(r'^ {4}(?:trialCommand: )?(nni-darts \S.*?)(?:  .*)?$', text, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Whether compiled kernels can be had here."""
+"""Skips tests that need compiled kernels if there is no compiler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nni_darts.strategies.fast import kernels
 
 
 def needs_kernels(dtype: torch.dtype = torch.float32) -> None:
-    """Skips a test where there can be no kernels: without a compiler, or where they are switched off. Kernels that do not build fail it."""
+    """Skips a test if there is no compiler or kernels are switched off. If the kernels do not build, the test fails."""
     if os.environ.get('NNI_DARTS_KERNELS') == 'off':
         pytest.skip('NNI_DARTS_KERNELS is off')
     if shutil.which(os.environ.get('CXX', 'g++')) is None or platform.system() != 'Linux':

@@ -1,6 +1,7 @@
-"""Every shape of convolution in our networks, small, against float64; a process of its own, since a kernel that is wrong may end it.
+"""Compares every shape of convolution in this package's networks, small, with float64.
 
-Its arguments are numbers of threads. For each it prints one line for each result that is off, and one that counts the cases.
+It runs in a separate process, because a wrong kernel may crash it. Its arguments are numbers of threads. For each of them, it prints a
+line for each wrong result, and a line with the number of cases.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ MODULES: dict[str, Callable[[int], nn.Conv2d]] = {
 
 
 def results(module: nn.Conv2d, x: Tensor, compute: Callable[[nn.Conv2d, Tensor], Tensor], layout: torch.memory_format) -> list[Tensor]:
-    """The output and its gradients in the image and in the weight."""
+    """Returns the output, and its gradients with respect to the image and the weight."""
     x = x.detach().requires_grad_()
     output = compute(module, x)
     gradient = torch.linspace(-1, 1, output.numel()).view(output.shape).to(output.dtype).contiguous(memory_format=layout)
@@ -47,7 +48,7 @@ def results(module: nn.Conv2d, x: Tensor, compute: Callable[[nn.Conv2d, Tensor],
 
 
 def plain(module: nn.Conv2d, x: Tensor) -> Tensor:
-    """The module as torch computes it without oneDNN."""
+    """Returns the output as torch computes it without oneDNN."""
     with torch.backends.mkldnn.flags(enabled=False):
         return nn.functional.conv2d(x, module.weight, None, module.stride, module.padding, module.dilation, module.groups)
 
@@ -58,7 +59,7 @@ def main() -> None:
         if 'head' in name and min(size) < 2:
             continue
         layouts = [(LAYOUTS[0], LAYOUTS[0]), (LAYOUTS[1], LAYOUTS[1])] if 'depthwise' in name else list(itertools.product(LAYOUTS, LAYOUTS))
-        # Eight bits of a bfloat16 are 0.4 %; a gradient of an image is the sum of up to 49 such numbers.
+        # bfloat16 has a precision of eight bits, or 0.4 %; a gradient of an image is the sum of up to 49 such numbers.
         for dtype, tolerance, tried in ((torch.float32, 1e-5, layouts), (torch.bfloat16, 0.05, layouts[:1])):
             if dtype == torch.bfloat16 and channels not in (3, 16):
                 continue

@@ -1,4 +1,4 @@
-"""A search that runs in the calling process: for tests of what happens in it, and for benchmarks."""
+"""Searches that run in the calling process, for tests of their internals and for benchmarks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nni_darts.training import ImageClassifier
 
 
 def trainer(epochs: int = 1, **settings: Any) -> Any:
-    """One that says nothing and leaves nothing behind."""
+    """Returns a trainer that prints nothing and writes no files."""
     return Trainer(
         max_epochs=epochs,
         accelerator='cpu',
@@ -32,7 +32,7 @@ def fit(
     learning_rate: float = 0.05,
     precision: str = '64-true',
 ) -> Any:
-    """Searches the space with a training and a validation loader; returns the strategy's Lightning module."""
+    """Searches the space with a training and a validation loader. Returns the strategy's Lightning module."""
     module = ImageClassifier(classes, epochs, learning_rate=learning_rate)
     model = strategy.mutate_model(space)
     evaluator = strategy.mutate_evaluator(Lightning(module, trainer(epochs, precision=precision, num_sanity_val_steps=0), *loaders))

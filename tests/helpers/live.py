@@ -1,4 +1,4 @@
-"""Real NNI experiments for tests: started by the command line, read back over REST, closed whatever happens."""
+"""Real NNI experiments for tests: started by the command line, read over REST, and always stopped at the end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TIME = r'\[[-\d]+ [:\d]+\] '
 _PRINTED = _TIME + 'PRINT '
 TRIAL_LINES = {
     'connected': _TIME + r'INFO \(nni\.runtime\.trial_command_channel\S* Connect to trial command channel ',
-    'gpu': _PRINTED + r'this trial (has no NVIDIA GPU to take|takes GPU)',
+    'gpu': _PRINTED + r'this trial (found no NVIDIA GPU|runs on GPU)',
     'headline': _PRINTED + r'recipe \w+; data ',
     'warning': _PRINTED + r'Warning: .*\.$',
     'kernels': _PRINTED + r'building compiled kernels, once per machine, about \d+ s$',
@@ -41,17 +41,17 @@ TRIAL_LINES = {
     'cell': _PRINTED + r'Genotype\(',
     'result': _PRINTED + r' *[a-z ]+  ([\d.,]+( %)?|planned|/.*)$',
 }
-"""Every kind of line in a trial's log; the first pattern that fits counts."""
+"""Patterns of all kinds of lines in a trial's log; the first pattern that matches counts."""
 _ORDER = r'connected gpu (headline (warning )*)(kernels )*(executor )?((decision )*epoch )+(warning )*(cell )?(result )+'
 TUNER_LINES = [
     _TIME + r'INFO \(nni\.runtime\.msg_dispatcher_base\S* Dispatcher started$',
     _TIME + r'INFO \(nni\.runtime\.msg_dispatcher/.* Initial search space: ',
 ]
-"""Until the experiment is stopped."""
+"""Lines of the tuner's log until the experiment is stopped."""
 
 
 def free_port() -> int:
-    """A port that is free and whose neighbour is, too: NNI uses both."""
+    """Returns a free port whose successor is also free, because NNI uses both."""
     while True:
         with socket.socket() as first:
             first.bind(('127.0.0.1', 0))
@@ -74,7 +74,7 @@ class Experiment:
         return self.manager.trials()
 
     def wait(self, condition: Callable[[], object], seconds: float = 300) -> None:
-        """Waits for a condition; the manager may be away for a moment."""
+        """Waits for a condition; the manager may be unavailable for a moment."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
@@ -87,7 +87,7 @@ class Experiment:
         raise AssertionError(f'not within {seconds} s; status {self.manager.status()}, trials {self.trials()}\n{log}')
 
     def pid(self, trial_id: str) -> int | None:
-        """The Python process of a trial."""
+        """Returns the process id of a trial's Python process."""
         for process in Path('/proc').iterdir():
             if process.name.isdigit():
                 try:
@@ -100,14 +100,14 @@ class Experiment:
         return None
 
     def kill(self, trial_id: str) -> bool:
-        """kill -9; whether there was a process to kill."""
+        """Kills a trial with SIGKILL. Returns whether there was a process to kill."""
         pid = self.pid(trial_id)
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
         return pid is not None
 
     def manager_process(self) -> psutil.Process | None:
-        """The process of NNI's manager."""
+        """Returns the process of NNI's manager."""
         for process in psutil.process_iter(['cmdline']):
             words = process.info['cmdline'] or ['']
             if Path(words[0]).name == 'node' and self.id in words:
@@ -115,7 +115,7 @@ class Experiment:
         return None
 
     def listens_on(self) -> set[str]:
-        """The addresses on which the manager, the tuner and the trials listen, on any port, from the kernel's socket table."""
+        """Returns the addresses on which manager, tuner and trials listen, on any port, from the kernel's socket table."""
         manager = self.manager_process()
         assert manager is not None
         found = set()
@@ -123,7 +123,7 @@ class Experiment:
             try:
                 sockets = process.net_connections('inet')
             except psutil.NoSuchProcess:
-                continue  # ended just now
+                continue  # has just ended
             found |= {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
         return found
 
@@ -131,7 +131,7 @@ class Experiment:
         subprocess.run(['nnictl', 'stop', self.id], env=ENVIRONMENT, capture_output=True, timeout=120)
 
     def resume(self) -> None:
-        """On another port, as after a restart of the machine."""
+        """Resumes the experiment on another port, as after a restart of the machine."""
         self.port = free_port()
         self.manager = Manager(f'localhost:{self.port}')
         command = [str(BIN / 'nni-darts'), 'resume', self.id, '--port', str(self.port)]
@@ -140,7 +140,7 @@ class Experiment:
 
 
 def write_experiment(folder: Path, **changes: object) -> Path:
-    """The quickstart with changes: keys of the YAML; ``classArgs`` replaces the tuner's."""
+    """Writes the quickstart with changed keys of the YAML; ``classArgs`` replaces the tuner's."""
     config = yaml.safe_load((ROOT / 'examples' / 'quickstart.yml').read_text())
     config['tuner']['classArgs'] = changes.pop('classArgs', config['tuner']['classArgs'])
     path = folder / 'experiment.yml'
@@ -149,7 +149,7 @@ def write_experiment(folder: Path, **changes: object) -> Path:
 
 
 def check_logs(experiment: Experiment) -> None:
-    """Each line of the tuner's log and of every trial's log is one that is known, and stands there once."""
+    """Checks that each line of the tuner's log and of every trial's log is of a known kind and occurs once."""
     for trial in experiment.trials():
         folder = experiment.folder / 'environments' / 'local-env' / 'trials' / trial.id
         lines = (folder / 'trial.log').read_text().splitlines()
@@ -166,7 +166,7 @@ def check_logs(experiment: Experiment) -> None:
 
 @contextmanager
 def launched(folder: Path, environment: Mapping[str, str] = ENVIRONMENT, **changes: object) -> Iterator[Experiment]:
-    """Starts the quickstart with changes, as for :func:`write_experiment`, closed to other machines."""
+    """Starts the quickstart with changes, as for :func:`write_experiment`, inaccessible from other machines."""
     path = write_experiment(folder, **changes)
     port = free_port()
     command = [str(BIN / 'nni-darts'), 'launch', str(path), '--port', str(port)]

@@ -1,4 +1,4 @@
-"""Folders of pictures as people have them: four classes of colours, in every mode and form that a camera or a drawing program writes."""
+"""Realistic folders of pictures: four classes of colours, in every mode and form that a camera or a drawing program writes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ CELL = Genotype(
     reduce=(('skip_connect', 0), ('dil_conv_3x3', 1)),
     reduce_concat=(2,),
 )
-"""The cell of a network that is trained and exported in seconds."""
+"""A cell whose network is trained and exported in seconds."""
 
 COLOURS = {'dunkel': (25, 25, 35), 'grün blau': (30, 180, 90), 'hell': (230, 230, 225), 'rot': (220, 40, 30)}
 """Class → its colour."""
 
 
 def picture(colour: tuple[int, int, int], rng: np.random.Generator, sides: tuple[int, int] | None = None) -> Image.Image:
-    """A noisy picture of one colour."""
+    """Returns a noisy picture of one colour."""
     height, width = sides or rng.integers(20, 60, 2)
     return Image.fromarray(np.clip(np.array(colour) + rng.normal(0, 25, (height, width, 3)), 0, 255).astype(np.uint8))
 
@@ -69,7 +69,7 @@ def write_oddities(root: Path) -> tuple[list[Path], list[Path]]:
 
 
 def train_on_photos(folder: Path) -> None:
-    """``photos`` with both sides, ``photo.jpg``, and ``out/retrain``, a network that was trained on them for a moment."""
+    """Writes ``photos`` with training and test images, ``photo.jpg``, and ``out/retrain``, a network trained on them for a moment."""
     write_pictures(folder / 'photos' / 'train', 6)
     write_pictures(folder / 'photos' / 'test', 2)
     (folder / 'photo.jpg').write_bytes((folder / 'photos' / 'test' / 'rot' / '0.jpg').read_bytes())

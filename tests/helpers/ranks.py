@@ -1,4 +1,4 @@
-"""Functions run on several ranks at once, in processes of their own."""
+"""Runs functions on several ranks at once, in separate processes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 CONTEXT = multiprocessing.get_context('forkserver')
-CONTEXT.set_forkserver_preload(['nni_darts.runs.run', 'nni_darts.parallel.launch'])  # the time goes into computing, not into imports
+CONTEXT.set_forkserver_preload(['nni_darts.runs.run', 'nni_darts.parallel.launch'])  # imports these modules once for all processes
 
 
 def on_ranks(size: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What the function returns on each of ``size`` ranks; it must be one of a module's, and its results what torch can save."""
+    """Returns the results of a function on each of ``size`` ranks. It must be a module's function whose results torch can save."""
     folder.mkdir()
     processes = [CONTEXT.Process(target=_run, args=(rank, size, folder, function, arguments)) for rank in range(size)]
     for process in processes:

@@ -1,4 +1,4 @@
-"""Summaries of experiments with given results, by the function that makes them in an experiment."""
+"""Summaries of experiments with given results, created by the function that experiments use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def summary_of(
     over: bool = True,
     **changes: Any,
 ) -> dict[str, Any]:
-    """The summary of an experiment whose short trainings ended with these values, one cell for each seed.
+    """Returns the summary of an experiment whose short trainings had these values, with one cell for each seed.
 
     Args:
         valid: strategy → seed → validation metric.

@@ -1,4 +1,4 @@
-"""Model spaces of a user's own, for tests of the strategies."""
+"""Users' own model spaces, for tests of the strategies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nni_darts._nni import InputChoice, LayerChoice, ModelSpace
 
 
 class TwoLabels(ModelSpace):
-    """A layer to choose among three and two of three features to add; not cells."""
+    """A space without cells: a choice of one of three layers, and a choice of two of three features to add."""
 
     def __init__(self, reduction: str = 'sum', n_chosen: int | None = 2) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class TwoLabels(ModelSpace):
 
 
 class Nested(ModelSpace):
-    """A choice inside a candidate of another one; the same label twice."""
+    """A space with a choice inside a candidate of another choice, in which a label occurs twice."""
 
     def __init__(self) -> None:
         super().__init__()

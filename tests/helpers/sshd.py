@@ -1,4 +1,4 @@
-"""ssh servers of our own on loopback addresses, each with its own port, key and home: 'machines' for tests."""
+"""ssh servers on loopback addresses, each with its own port, key and home folder, which serve tests as remote machines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SSHD = shutil.which('sshd') or shutil.which('sshd', path='/usr/sbin')
 
 
 class Machine:
-    """An ssh server, and what runs on it."""
+    """An ssh server and the processes started through it."""
 
     def __init__(self, address: str, folder: Path) -> None:
         folder.mkdir()
@@ -52,10 +52,10 @@ class Machine:
             'sshKeyFile': str(folder / 'user'),
             'pythonPath': str(BIN),
         }
-        """Of NNI's machineList."""
+        """Returns its entry in NNI's machineList."""
 
     def processes(self) -> list[int]:
-        """The server, its connections, and everything that was started through them."""
+        """Returns the server, its connections, and all processes started through them."""
         found = [self.server.pid] if self.server.poll() is None else []
         mark = f'HOME={self.home}'.encode()
         for process in Path('/proc').iterdir():
@@ -70,7 +70,7 @@ class Machine:
         return found
 
     def die(self) -> None:
-        """As if its power had gone."""
+        """Kills everything, as a power failure would."""
         for _ in range(3):
             for process in self.processes():
                 try:

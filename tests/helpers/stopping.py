@@ -1,4 +1,4 @@
-"""Runs that are interrupted after an epoch, and what must be the same when they continue."""
+"""Runs that are interrupted after an epoch, and the measurements that must be the same after they are resumed."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def stop_at(epoch: int) -> Callable[[dict[str, Any]], None]:
 
 
 def measured(folder: Path) -> list[dict]:
-    """The measurements of a run's epochs without times."""
+    """Returns the measurements of a run's epochs, without times."""
     lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
     return [{key: value for key, value in line.items() if 'seconds' not in key} for line in lines]
 
 
 def broken_and_resumed(recipe: Recipe, strategy: str, folder: Path, epoch: int = 2) -> tuple[tuple, tuple]:
-    """Returns the outcomes of an unbroken search and of one that stopped as an epoch ended, before its checkpoint, and was resumed."""
+    """Returns the outcomes of an uninterrupted search, and of one that stopped at an epoch's end before its checkpoint and was resumed."""
     unbroken = running.search(recipe, strategy, 1, folder / 'unbroken')
     with pytest.raises(Stop):
         running.search(recipe, strategy, 1, folder / 'broken', on_epoch=stop_at(epoch))

@@ -1,4 +1,4 @@
-"""A real pseudo-terminal, and the screen that a person in front of it would see."""
+"""A real pseudo-terminal, and the screen that its user would see."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Screen:
         self._rest = ''
 
     def feed(self, text: str) -> None:
-        """Takes in what a program has written."""
+        """Renders what a program has written."""
         text = self._rest + text
         self._rest = ''
         place = 0
@@ -96,7 +96,7 @@ class Screen:
             self.lines.append('')
 
     def shown(self) -> list[str]:
-        """The lines, without spaces at their ends and empty lines at the bottom."""
+        """Returns the lines, without trailing spaces and without empty lines at the bottom."""
         lines = [line.rstrip() for line in self.lines]
         while lines and not lines[-1]:
             lines.pop()
@@ -107,11 +107,11 @@ class Session:
     """A command that ran on a terminal.
 
     Attributes:
-        views: the lines on the screen at each moment at which something was written, without those that were there before.
-        lines: those at the end.
-        cursor, colours: as of :class:`Screen`.
-        stdout: what came there, where that was a pipe.
-        returncode: of the command.
+        views: lines on the screen after each write, without lines that were there before.
+        lines: lines at the end.
+        cursor, colours: see :class:`Screen`.
+        stdout: the standard output, if it was a pipe.
+        returncode: exit code of the command.
     """
 
     def __init__(self, screen: Screen, views: list[list[str]], stdout: str, returncode: int) -> None:
@@ -120,7 +120,7 @@ class Session:
         self.stdout, self.returncode = stdout, returncode
 
     def ever(self, pattern: str) -> list[str]:
-        """The lines that were on the screen at some moment and match a regular expression, each once."""
+        """Returns the lines that were on the screen at some moment and match a regular expression, each once."""
         return list(dict.fromkeys(line for view in self.views for line in view if re.search(pattern, line)))
 
 
@@ -137,10 +137,10 @@ def on_terminal(
     """Runs a command on a terminal that is ``columns`` wide.
 
     Args:
-        environment: added to this process's; TERM is ``xterm-256color`` unless given, and variables that say how to draw are taken away.
-        stdout: a file that gets stdout instead of the terminal.
-        interrupt: sends Ctrl-C once it returns True for the lines on the screen.
-        seconds: after which the command is killed, and the test fails.
+        environment: variables to add. TERM is ``xterm-256color`` by default, and other variables that affect drawing are removed.
+        stdout: a file that receives stdout instead of the terminal.
+        interrupt: function of the lines on the screen; Ctrl-C is sent once it returns True.
+        seconds: time limit after which the command is killed and the test fails.
     """
     own, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack('HHHH', _HEIGHT, columns, 0, 0))
@@ -161,7 +161,7 @@ def on_terminal(
     deadline = time.monotonic() + seconds
     try:
         while True:
-            # A daemon that the command leaves behind may keep the terminal open.
+            # A daemon started by the command may keep the terminal open.
             ready, _, _ = select.select([own], [], [], 0.5)
             if not ready:
                 assert time.monotonic() < deadline, '\n'.join(screen.shown())
@@ -173,7 +173,7 @@ def on_terminal(
             except OSError as error:
                 if error.errno != errno.EIO:
                     raise
-                data = b''  # nobody has the terminal open any more
+                data = b''  # no process has the terminal open any more
             if not data:
                 break
             decoder += data

@@ -1,4 +1,4 @@
-"""A recipe that runs in seconds, for tests of what surrounds the training."""
+"""A recipe that runs in seconds, for tests of everything around the training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EVOLUTION = {'cells': 4, 'population': 2, 'sample': 2}
 
 
 def write_images(path: Path, train: int = 96, test: int = 40) -> Path:
-    """Some of scikit-learn's digits as an .npz."""
+    """Writes some of scikit-learn's digits as an .npz."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -26,7 +26,7 @@ def write_images(path: Path, train: int = 96, test: int = 40) -> Path:
 
 
 def overrides(images: Path) -> dict[str, object]:
-    """Changes to the digits recipe."""
+    """Returns changes to the digits recipe."""
     return {
         'data.name': 'npz',
         'data.path': str(images),
@@ -55,12 +55,12 @@ SMALL = {
 
 @functools.cache
 def recipe(images: Path) -> Recipe:
-    """The tiny recipe."""
+    """Returns the tiny recipe."""
     return Recipe.load('digits', overrides(images))
 
 
 def write_text(folder: Path, train: int = 400, valid: int = 90, test: int = 80) -> Path:
-    """Sentences of nine words in which each word depends on the one before."""
+    """Writes sentences of nine words in which each word depends on the preceding one."""
     rng = random.Random(0)
     for name, count in (('train', train), ('valid', valid), ('test', test)):
         words, word = [], 0
@@ -73,7 +73,7 @@ def write_text(folder: Path, train: int = 400, valid: int = 90, test: int = 80) 
 
 
 def text_overrides(folder: Path) -> dict[str, object]:
-    """Changes to the pydoc recipe."""
+    """Returns changes to the pydoc recipe."""
     return {
         'data': {'name': 'text', 'path': str(folder)},
         'space.hidden': 6,
@@ -98,5 +98,5 @@ def text_overrides(folder: Path) -> dict[str, object]:
 
 @functools.cache
 def text_recipe(folder: Path) -> Recipe:
-    """The tiny recipe of a language model."""
+    """Returns the tiny recipe of a language model."""
     return Recipe.load('pydoc', text_overrides(folder))

@@ -1,9 +1,9 @@
-"""Whether a change of the code leaves all results as they are: digests of some thirty small runs, written before it and compared after it.
+"""Checks that a change of the code leaves all results unchanged, by digests of about thirty small runs before and after the change.
 
     python -m tests.helpers.unchanged write before.json
     python -m tests.helpers.unchanged compare before.json
 
-Digests depend on the processor and on the versions of torch and NumPy, so they are compared on one machine and committed nowhere.
+Digests depend on the processor and on the versions of torch and NumPy, so they are compared on one machine and never committed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ SUPERNETS = (
     *('darts-joint', 'darts-coordinate', 'darts-pt', 'fixed-alpha+pt-mag', 'sgas+pt'),
 )
 MORE = {'text': ('darts-2nd', 'darts-1st+pt', 'random'), 'nasbench201': ('darts-pt', 'gdas'), 'photos': ('darts-1st',)}
-"""Strategies for other data and spaces."""
+"""Strategies to run on other data and spaces."""
 FILES = ('genotype.json', 'magnitude.json', 'selection.jsonl', 'metrics.jsonl', 'weights.pt', 'result.json')
 _TIMES = ('seconds', 'mib', 'executor', 'versions', 'images_per')
 
 
 def runs(folder: Path) -> Iterator[tuple[str, list[str], dict[str, object]]]:
-    """Name, command without its recipe's settings, and settings, of every run."""
+    """Yields name, command without the settings of its recipe, and settings of every run."""
     from tests.helpers import tiny
     from tests.helpers.pictures import write_pictures
 
@@ -59,7 +59,7 @@ def _pinned(strategy: str, execution: str = 'plain') -> dict[str, object]:
 
 
 def digest(path: Path) -> str:
-    """Of what a run wrote, without times, places and versions."""
+    """Returns the digest of a file that a run wrote, without times, paths and versions."""
     from nni_darts.runs.weights import read_state_dict
 
     if path.name == 'weights.pt':
@@ -79,7 +79,7 @@ def _plain(value: object) -> bytes:
 
 
 def digests() -> dict[str, dict[str, str]]:
-    """Run → file → digest, from runs in a folder that does not stay."""
+    """Returns run → file → digest, from runs in a temporary folder."""
     from nni_darts.cli import main
 
     found: dict[str, dict[str, str]] = {}

@@ -141,7 +141,7 @@ def test_images_of_the_training_are_named_in_a_warning_and_others_are_not(folder
         (['export', 'out/retrain', '--pt2', 'photo.jpg'], 'photo.jpg: name a file that ends in .pt2', True),
         (['export', 'out/retrain', '--onnx', 'same.onnx'], 'same.onnx is out/retrain/weights.pt itself', True),
         (['table', '--csv', 'photo.jpg'], 'photo.jpg: name a file that ends in .csv, .tsv or .txt', True),
-        (['launch', 'photo.jpg', '--id-file', 'photo.jpg'], 'photo.jpg holds something else than an id', True),
+        (['launch', 'photo.jpg', '--id-file', 'photo.jpg'], 'photo.jpg does not hold an id', True),
         (['predict', 'out/retrain'], 'IMAGE_OR_FOLDER', True),
         (['predict', 'out/retrain', 'photo.jpg', '--top', '0'], '--top', True),
         (['evaluate', 'out/retrain', 'nothing'], 'there is no folder or table nothing', True),

@@ -44,13 +44,13 @@ def test_every_setting_of_a_strategy_is_explained(name: str) -> None:
     lines = [line for line in text.splitlines() if line.startswith('  ') and line[2] != ' ']
     assert len(lines) == len(settings)
     for setting, line in zip(settings, lines):
-        default = line.partition('; default ')[2].partition(', or what search.')[0]
+        default = line.partition('; default ')[2].partition(', or the value of search.')[0]
         assert line.startswith(f'  {setting.name}: {setting.allowed}; ')
         assert yaml.safe_load(default) == json.loads(json.dumps(setting.default))
 
 
 def test_a_setting_that_a_recipe_gives_says_so() -> None:
-    assert 'epochs_between: a whole number from 1; default 5, or what search.tuning_epochs says' in shown('strategies', 'darts-pt')
+    assert 'epochs_between: a whole number from 1; default 5, or the value of search.tuning_epochs' in shown('strategies', 'darts-pt')
 
 
 def test_an_alias_says_what_it_stands_for() -> None:

@@ -97,7 +97,7 @@ def test_without_a_size_images_stay_as_they_are(tmp_path: Path) -> None:
         assert np.array_equal(data.train[3][0].permute(1, 2, 0).squeeze(), np.asarray(table[3]['image']))
         assert 0.4 < data.mean[0] < 0.6 and image_shape(given).channels == channels
     made(12, sizes=MANY).save_to_disk(str(tmp_path / 'many'))
-    with pytest.raises(InputError, match='images have several sizes, 8×10 and 20×9 pixels among them; set data.image_size'):
+    with pytest.raises(InputError, match='images have different sizes, such as 8×10 and 20×9 pixels; set data.image_size'):
         load_images(settings(tmp_path / 'many', image_size=None))
 
 
@@ -127,7 +127,7 @@ def test_a_part_of_the_classes_and_hidden_test_labels(tmp_path: Path) -> None:
 def test_two_columns_of_classes_are_chosen_between(tmp_path: Path) -> None:
     table = made(12, column='fine').add_column('coarse', [0, 1] * 6).cast_column('coarse', datasets.ClassLabel(names=['a', 'b']))
     table.save_to_disk(str(tmp_path / 'set'))
-    with pytest.raises(InputError, match=r'columns are image \(Image\), fine \(ClassLabel\), coarse .*: choose with data.label_column'):
+    with pytest.raises(InputError, match=r'columns are image \(Image\), fine \(ClassLabel\), coarse .*; choose one with data.label_column'):
         load_images(settings(tmp_path / 'set'))
     assert load_images(settings(tmp_path / 'set', label_column='coarse')).classes == ('a', 'b')
     with pytest.raises(InputError, match="has no column 'other'"):
@@ -191,5 +191,5 @@ def test_without_the_package_a_sentence_says_what_to_install(monkeypatch: pytest
     with pytest.raises(InputError, match='data set hf needs the package datasets: pip install datasets'):
         load_images(settings('owner/name'))
     monkeypatch.setitem(sys.modules, 'datasets', types.SimpleNamespace(__version__='3.6.0'))
-    with pytest.raises(InputError, match="runs no code of a data set; here is 3.6.0: pip install 'datasets>=4'"):
+    with pytest.raises(InputError, match="runs no code of a data set; the installed version is 3.6.0: pip install 'datasets>=4'"):
         load_images(settings('owner/name'))

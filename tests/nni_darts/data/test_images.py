@@ -80,7 +80,7 @@ def test_statistics_are_those_of_the_pixels() -> None:
         ({'train_images': np.full((20, 6, 6, 3), -0.5)}, 'uint8.*from -0.5 to 255; do not normalise them'),
         ({'train_images': np.full((20, 6, 6, 3), 'x')}, 'must be numbers'),
         ({'train_labels': np.full((20, 4), 1)}, 'a single 1 in each row'),
-        ({'train_labels': np.full(20, 'cat')}, 'one part are texts'),
+        ({'train_labels': np.full(20, 'cat')}, 'one part are strings'),
         ({'train_images': np.zeros((20, 6), np.uint8)}, r'\(20, 6\)'),
         ({'train_labels': np.zeros(3, int)}, '20 whole numbers'),
         ({'train_labels': np.linspace(0, 1, 20)}, 'whole numbers'),

@@ -76,7 +76,7 @@ def test_a_portion_of_both_halves_for_a_search(rule: str) -> None:
     (_, select), (_, retrain) = (task.training(recipe, stage, data, 1) for stage in ('select', 'retrain'))
     assert len(select.train_indices) + len(select.valid_indices) == len(data.train)
     assert len(retrain.train_indices) + len(retrain.valid_indices) == len(data.train)
-    assert task.describe(recipe, data).endswith('1×8×8, a search sees 20 % of the training images')
+    assert task.describe(recipe, data).endswith('1×8×8, a search uses 20 % of the training images')
 
 
 def test_a_portion_of_the_images_for_a_training() -> None:

@@ -119,7 +119,7 @@ def test_where_nothing_can_be_kept_a_sentence_says_so(photos: Path, tmp_path: Pa
     (tmp_path / 'file').touch()
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
     data = load_images(settings(photos))
-    assert 'decoded pictures cannot be kept' in data.notes[0] and data.notes[0].endswith('data.cache: false does without them in silence')
+    assert 'decoded pictures cannot be kept' in data.notes[0] and data.notes[0].endswith('data.cache: false turns this warning off')
     assert same(batches(settings(photos)), plain)
 
 

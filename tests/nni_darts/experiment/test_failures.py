@@ -25,8 +25,8 @@ DIVERGED = 'Error: the training loss is nan in step 3 of epoch 1 (step 3 in all)
         (
             'USER_CANCELED',
             'corrupted double-linked list\n',
-            'it was killed from outside by SIGKILL or SIGTERM: by hand, or because '
-            'memory ran out; the last words of its stderr: corrupted double-linked list',
+            'it was killed from outside by SIGKILL or SIGTERM, by hand or because '
+            'memory ran out; the last line of its stderr: corrupted double-linked list',
         ),
         (
             'USER_CANCELED',

@@ -75,7 +75,7 @@ def until(condition: Callable[[], object]) -> None:
 def test_without_a_gpu_nothing_is_changed(start: Callable[..., Trial]) -> None:
     trial = start('')
     until(lambda: trial.gpu is not None)
-    assert trial.gpu == 'anything' and 'has no NVIDIA GPU' in trial.said()
+    assert trial.gpu == 'anything' and 'found no NVIDIA GPU' in trial.said()
 
 
 @pytest.mark.parametrize(('devices', 'share'), [('a', 1), ('a,b', 1), ('a,b', 2)])
@@ -110,7 +110,7 @@ def test_a_trial_on_two_gpus_keeps_none_while_it_waits_for_the_other(start: Call
 
 
 def test_more_gpus_than_there_are(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match='devices: 3.*2 of the GPUs'):
+    with pytest.raises(InputError, match='devices: 3.*only 2 GPUs here'):
         claim_gpus(['a', 'b'], 3, folder=tmp_path)
 
 

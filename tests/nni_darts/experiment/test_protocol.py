@@ -109,7 +109,7 @@ def test_a_seed_without_a_cell_is_left_out() -> None:
 
 
 def test_each_seeds_cell_is_retrained_once() -> None:
-    with pytest.raises(InputError, match='each_seed trains the best cell of each seed once: leave retrain_runs out, not 2'):
+    with pytest.raises(InputError, match='each_seed trains the best cell of each seed once, so leave out retrain_runs: 2'):
         TunerArguments(retrain='each_seed', retrain_runs=2).load()
 
 

@@ -75,7 +75,7 @@ def test_every_example_is_an_experiment_whose_settings_hold(path: Path) -> None:
         ({'tuner__classArgs': {'set': {'search.epoch': 3}}}, "did you mean 'epochs'?"),
         ({'tuner__classArgs': {'retrain_runs': 0}}, 'retrain_runs'),
         ({'tuner__classArgs': {'retrain': 'all'}}, "classArgs.retrain must be best or each_seed, not 'all'"),
-        ({'tuner__classArgs': {'retrain': 'each_seed', 'retrain_runs': 2}}, 'leave retrain_runs out'),
+        ({'tuner__classArgs': {'retrain': 'each_seed', 'retrain_runs': 2}}, 'leave out retrain_runs'),
         ({'tuner__classArgs': {'max_retries': -1}}, 'max_retries'),
         ({'tuner__classArgs': {'set': {'data.name': 'npz', 'data.path': 'a//b.npz'}}}, "'a//b.npz'"),
         ({'tuner__classArgs': {'set': {'data.name': 'npz', 'data.path': 'absent.npz'}}}, 'absent.npz'),

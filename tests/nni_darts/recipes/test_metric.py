@@ -103,7 +103,7 @@ def test_the_table_fits_into_the_terminal(width: int, last: str) -> None:
     row |= {'select': spread, 'test': {**spread, 'count': 1}}
     table, _, note = format_table({'metric': 'accuracy', 'seeds': [1, 2], 'strategies': [row]}, width).partition('\n\n')
     assert table.splitlines()[0].endswith(last) and max(map(len, table.splitlines())) <= width
-    assert note.startswith('Not shown for lack of room: ') == (width < 200) and note.endswith('' if width == 200 else 'cell.')
+    assert note.startswith('Columns that did not fit: ') == (width < 200) and note.endswith('' if width == 200 else 'cell.')
 
 
 def test_a_recipe_names_its_metric() -> None:

@@ -27,7 +27,7 @@ def test_a_small_table() -> None:
         'dog         2  100.00 %    66.67 %  80.00 %',
         'ox          0         –          –        –',
         '',
-        'Confusion matrix: a row for each true class, a column for each predicted one.',
+        'Confusion matrix: a row for each true class, a column for each predicted class.',
         '       1  2  3',
         '1 cat  9  1  ·',
         '2 dog  ·  2  ·',

@@ -173,7 +173,7 @@ def test_mistakes_are_one_sentence(trained: Path, tmp_path: Path, monkeypatch: p
         ((trained, '--onnx', tmp_path / 'nowhere' / 'x.onnx'), 'there is no folder'),
         ((tmp_path, *out), 'has no weights.pt; a model is the output folder of nni-darts fit or retrain'),
         ((damaged(trained, tmp_path), *out), 'does not hold the weights of a network'),
-        ((folder, *out), 'holds a language model, no image network'),
+        ((folder, *out), 'holds a language model, which cannot classify images'),
     ):
         answer = run(*arguments)
         assert answer.exit_code == 2 and sentence in answer.output and len(answer.output.splitlines()) == 1, answer.output

@@ -72,7 +72,7 @@ def test_a_result_no_better_than_the_largest_class_is_no_success(tmp_path: Path)
     )
     write_summary(tmp_path, summary)
     page = (tmp_path / 'summary.html').read_text()
-    assert sentence in page and page.count('No success:') == 1 and caution in page
+    assert sentence in page and page.count('Warning:') == 1 and caution in page
 
 
 def test_the_summary_of_an_older_version_has_no_largest_class() -> None:

@@ -84,7 +84,7 @@ def test_other_recipes_are_not_compared() -> None:
 
 def test_perplexity_and_accuracy_make_no_table() -> None:
     text = summary_of({'darts-1st': {1: 200.0}}, recipe='pydoc')
-    with pytest.raises(InputError, match='accuracy and perplexity: make a table of each.'):
+    with pytest.raises(InputError, match='accuracy and perplexity: make a table for each.'):
         rows_of({'abc': summary_of(VALID), 'def': text})
     (row,) = rows_of({'def': text})
     assert row.valid.mean == 200 and 'smaller is better' in FORMATS['text']([row])

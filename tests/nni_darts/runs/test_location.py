@@ -41,10 +41,10 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         tmp_path / 'nowhere': 'there is no file or folder .*nowhere; a model is the output folder of nni-darts fit or retrain',
         tmp_path / 'photo.jpg': r'photo\.jpg is not a model',
         tmp_path / 'empty': r'empty has no weights\.pt',
-        run_json(tmp_path / 'search', 'search'): r'holds a search, .*: nni-darts retrain --genotype .*search --output FOLDER',
+        run_json(tmp_path / 'search', 'search'): r'holds a search, .*; nni-darts retrain --genotype .*search --output FOLDER',
         run_json(tmp_path / 'half', 'retrain'): 'the training in .*half is not finished; .* --resume',
-        language: 'text holds a language model, no image network',
-        language / 'weights.pt': 'text holds a language model, no image network',
+        language: 'text holds a language model, which cannot classify images',
+        language / 'weights.pt': 'text holds a language model, which cannot classify images',
     }
     for path, sentence in cases.items():
         with pytest.raises(InputError, match=sentence) as error:

@@ -216,8 +216,8 @@ def test_a_network_that_is_no_longer_finite_gives_no_answers(photos: Path, tmp_p
         (['predict', 'weights.pt', photos / 'pictures'], 'the weights in weights.pt are NaN or infinite', 2),
         (['evaluate', 'weights.pt', photos / 'pictures'], 'the weights in weights.pt are NaN or infinite', 2),
         (['export', 'weights.pt', '--pt2', 'bad.pt2'], 'the weights in weights.pt are NaN or infinite', 2),
-        (['predict', 'net.onnx', photos / 'pictures'], 'net.onnx answers with NaN instead of probabilities', 1),
-        (['evaluate', 'net.onnx', photos / 'pictures', '--json'], 'net.onnx answers with NaN instead of probabilities', 1),
+        (['predict', 'net.onnx', photos / 'pictures'], 'net.onnx returns NaN instead of probabilities', 1),
+        (['evaluate', 'net.onnx', photos / 'pictures', '--json'], 'net.onnx returns NaN instead of probabilities', 1),
     ):
         with contextlib.chdir(tmp_path):
             done = CliRunner().invoke(main, list(map(str, arguments)))
@@ -309,7 +309,7 @@ def test_other_files_are_refused(photos: Path, tmp_path: Path) -> None:
         new.writestr(f'{old.namelist()[0].split("/")[0]}/data/constants/custom_obj_0', b'cos\nsystem\n')
     for name, sentence in {
         'lacking.pt': 'does not hold the weights of this network',
-        'text.pt': 'holds a language model, no image network',
+        'text.pt': 'holds a language model, which cannot classify images',
         'odd.pt': 'odd.pt is damaged: channels must be at least 1',
         'damaged.onnx': 'is not a readable ONNX file',
         'damaged.pt2': 'is not a file that nni-darts export wrote',

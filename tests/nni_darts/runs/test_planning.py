@@ -65,7 +65,7 @@ def test_plans_are_for_no_more_than_the_recipe_asks_for(images: Path) -> None:
         plan_search(recipe, 'random', ENDLESS),
     ):
         assert plan.count == plan.of and 0 < plan.seconds < ENDLESS
-    with pytest.raises(InputError, match=r'--time 1 s is too short for a search with darts-1st: 1 epoch and what belongs to it take about'):
+    with pytest.raises(InputError, match=r'--time 1 s is too short for a search with darts-1st: 1 epoch and the remaining work take about'):
         plan_search(recipe, 'darts-1st', 1.0)
     with pytest.raises(InputError, match=r'too short for a training \(retrain\)'):
         plan_training(recipe, 'retrain', cell, 1.0)
@@ -95,7 +95,7 @@ def test_a_planned_search_keeps_its_plan_when_it_is_resumed(strategy: str, image
         running.search(recipe, strategy, 1, tmp_path, plan=plan, on_epoch=stop_at(1))
     assert TimeLimit(tmp_path, True).kept() == plan and TimeLimit(tmp_path, True, ENDLESS).kept() == plan
     assert TimeLimit(tmp_path, False).kept() is None
-    with pytest.raises(InputError, match='leave --time out'):
+    with pytest.raises(InputError, match='leave out --time'):
         TimeLimit(tmp_path, True, 60.0).kept()
     said: list[str] = []
     _, result = running.search(recipe, strategy, 1, tmp_path, resume=True, on_start=lambda line, warnings: said.append(line))

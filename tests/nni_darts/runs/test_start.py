@@ -206,7 +206,7 @@ def test_a_warm_start_is_resumed_as_if_never_interrupted(finished: Path, images:
 
 
 def test_weights_that_do_not_fit_are_refused(finished: Path, images: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match='are of another cell'):
+    with pytest.raises(InputError, match='belong to another cell'):
         running.train_cell(busy(images), 'retrain', busy(images).random_cells(2)[1], 1, tmp_path / 'out', weights=finished)
     with pytest.raises(InputError, match=r'fit \d+ % of the tensors of this network, and at least half must'):
         running.train_cell(busy(images, retrain__channels=7), 'retrain', cell(images), 1, tmp_path / 'out', weights=finished)

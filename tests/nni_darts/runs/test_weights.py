@@ -41,7 +41,7 @@ def test_weights_that_are_no_numbers_are_refused(bare: bool, value: float, tmp_p
     else:
         write_weights(tmp_path / 'weights.pt', replace(SAVED, state_dict=weights))
     for read in (read_weights, read_state_dict):
-        with pytest.raises(InputError, match=r'weights\.pt are NaN or infinite \(bad\), so this network can give no answers'):
+        with pytest.raises(InputError, match=r'weights\.pt are NaN or infinite \(bad\), so this network is unusable'):
             read(tmp_path / 'weights.pt')
 
 
