@@ -30,7 +30,7 @@ from benchmarks.common import benchmark, print_table
 from nni_darts.search_spaces import DartsRnnSpace
 from nni_darts.search_spaces.recurrent import RecurrentCell
 from nni_darts.strategies import DifferentiableStrategy
-from nni_darts.strategies.architects import FirstOrder
+from nni_darts.strategies.architects import BilevelProblem, FirstOrder
 from nni_darts.training.cross_entropy import linear_cross_entropy
 
 CLIP, RATE, DECAY, SLOWNESS = 0.25, 20.0, 5e-7, 1e-3
@@ -100,16 +100,9 @@ def stepper(way: str, whole: bool, made: tuple[DifferentiableStrategy, nn.Module
     def step() -> float:
         if whole:
             if way == 'fast':
-                gradients = strategy.architect.gradient(
-                    lambda: loss_on(train),
-                    lambda: loss_on(valid),
-                    weights,
-                    alphas,
-                    optimizer,
-                    buffers=list(model.buffers()),
-                    learning_rate=RATE,
-                )
-                for alpha, gradient in zip(alphas, gradients):
+                losses, buffers = (lambda: loss_on(train), lambda: loss_on(valid)), list(model.buffers())
+                problem = BilevelProblem(*losses, weights, alphas, optimizer, buffers, learning_rate=RATE)
+                for alpha, gradient in zip(alphas, strategy.architect.gradient(problem)):
                     alpha.grad = gradient
             else:
                 loss_on(valid).backward()

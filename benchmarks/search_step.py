@@ -201,6 +201,7 @@ def _fast(
 
     from nni_darts.search_spaces import DartsSpace
     from nni_darts.strategies import create_strategy
+    from nni_darts.strategies.architects import BilevelProblem
 
     strategy = create_strategy('darts-1st' if order == 1 else 'darts-2nd', execution=execution)
     model = strategy.mutate_model(DartsSpace(channels, cells, nodes=nodes, stem=stem)).to(device)
@@ -213,10 +214,9 @@ def _fast(
         return functional.cross_entropy(model(batch[0]), batch[1])
 
     def step() -> None:
-        gradients = strategy.architect.gradient(
-            lambda: loss(train), lambda: loss(valid), weights, alphas, optimizer, buffers=list(model.buffers()), learning_rate=0.025
-        )
-        for alpha, gradient in zip(alphas, gradients):
+        losses, buffers = (lambda: loss(train), lambda: loss(valid)), list(model.buffers())
+        problem = BilevelProblem(*losses, weights, alphas, optimizer, buffers, learning_rate=0.025)
+        for alpha, gradient in zip(alphas, strategy.architect.gradient(problem)):
             alpha.grad = gradient
         adam.step()
         for alpha in alphas:

@@ -2,7 +2,17 @@
 
 from nni_darts.strategies.architects.architect import Architect, Coordinate, FirstOrder, Joint, SecondOrder
 from nni_darts.strategies.architects.curvature import dominant_eigenvalue
-from nni_darts.strategies.architects.gradient import architecture_gradient
+from nni_darts.strategies.architects.gradient import BilevelProblem, architecture_gradient
 from nni_darts.strategies.architects.reinforce import Reinforce
 
-__all__ = ['Architect', 'Coordinate', 'FirstOrder', 'Joint', 'Reinforce', 'SecondOrder', 'architecture_gradient', 'dominant_eigenvalue']
+__all__ = [
+    'Architect',
+    'BilevelProblem',
+    'Coordinate',
+    'FirstOrder',
+    'Joint',
+    'Reinforce',
+    'SecondOrder',
+    'architecture_gradient',
+    'dominant_eigenvalue',
+]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
-from torch.optim import Optimizer
 
-from nni_darts.strategies.architects.gradient import architecture_gradient
+from nni_darts.strategies.architects.gradient import BilevelProblem, architecture_gradient
 from nni_darts.strategies.catalogue import SecondOrderSettings
 from nni_darts.strategies.settings import typed
 
@@ -45,36 +44,25 @@ class Architect:
             shares: weights of this rank's parts of the two batches, for ``module.loss_on`` and ``module.architecture_loss_on``.
         """
         groups = module.weight_optimizer.param_groups
-        return self.gradient(
+        problem = BilevelProblem(
             lambda: module.loss_on(train, index, shares[0]),
             lambda: module.architecture_loss_on(valid, index, shares[1]),
             [weight for group in groups for weight in group['params']],
             module.architecture.arch_parameters(),
             module.weight_optimizer,
-            buffers=list(module.model.buffers()),
+            list(module.model.buffers()),
             learning_rate=[float(group['lr']) for group in groups for _ in group['params']],
             loss_scale=module.loss_scale,
         )
+        return self.gradient(problem)
 
     def options(self) -> dict[str, Any]:
         """Returns keyword arguments for :func:`architecture_gradient`."""
         raise NotImplementedError
 
-    def gradient(
-        self,
-        train_loss: Callable[[], Tensor],
-        valid_loss: Callable[[], Tensor],
-        weights: Sequence[Tensor],
-        alphas: Sequence[Tensor],
-        optimizer: Optimizer,
-        *,
-        buffers: Sequence[Tensor],
-        learning_rate: float | Sequence[float],
-        loss_scale: float = 1.0,
-    ) -> list[Tensor]:
-        """Returns the gradient. Arguments and result are those of :func:`architecture_gradient`."""
-        given: dict[str, Any] = {'buffers': buffers, 'learning_rate': learning_rate, 'loss_scale': loss_scale}
-        return architecture_gradient(train_loss, valid_loss, weights, alphas, optimizer, **given, **self.options())
+    def gradient(self, problem: BilevelProblem) -> list[Tensor]:
+        """Returns the gradient of the validation loss with respect to α, as :func:`architecture_gradient` does."""
+        return architecture_gradient(problem, **self.options())
 
 
 @dataclass(frozen=True)

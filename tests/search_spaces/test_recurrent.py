@@ -16,7 +16,7 @@ from nni_darts.genotypes.recurrent import ACTIVATIONS
 from nni_darts.search_spaces import DartsRnnSpace, Dropouts, network_from_genotype
 from nni_darts.search_spaces.recurrent import RecurrentNode
 from nni_darts.strategies import DifferentiableStrategy
-from nni_darts.strategies.architects import architecture_gradient
+from nni_darts.strategies.architects import BilevelProblem, architecture_gradient
 from tests.reference.recurrent import reference_forward, reference_loss
 from tests.reference.second_order import unrolled_gradient
 
@@ -87,14 +87,16 @@ def test_second_order_gradient(hessian: str, tolerance: float, execution: str) -
         return functional.cross_entropy(model(tokens, hidden).logits, targets.flatten())
 
     found = architecture_gradient(
-        lambda: loss(tokens, targets),
-        lambda: loss(others, other_targets),
-        list(weights.values()),
-        alphas,
-        learning_rate=0.5,
+        BilevelProblem(
+            lambda: loss(tokens, targets),
+            lambda: loss(others, other_targets),
+            list(weights.values()),
+            alphas,
+            learning_rate=0.5,
+            buffers=list(model.buffers()),
+        ),
         hessian=hessian,
         epsilon=1e-4,
-        buffers=list(model.buffers()),
     )
 
     def reference(tokens: Tensor, targets: Tensor) -> Any:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nni_darts.strategies.architects import architecture_gradient
+from nni_darts.strategies.architects import BilevelProblem, architecture_gradient
 from tests.reference.second_order import published_clipped_gradient, unrolled_gradient
 
 RATE = 0.05
@@ -83,7 +83,9 @@ def test_second_order_is_the_gradient_through_the_real_step(rule: str, started: 
     )
     gradients = {
         (order, hessian): architecture_gradient(
-            *problem.closures(), problem.weights, problem.alphas, optimizer, learning_rate=RATE, order=order, hessian=hessian
+            BilevelProblem(*problem.closures(), problem.weights, problem.alphas, optimizer, learning_rate=RATE),
+            order=order,
+            hessian=hessian,
         )
         for order, hessian in ((1, 'exact'), (2, 'exact'), (2, 'finite_difference'))
     }
@@ -104,7 +106,7 @@ def test_the_virtual_step_is_the_step_the_optimizer_takes() -> None:
         seen.append([weight.detach().clone() for weight in problem.weights])
         return problem.closures()[1]()
 
-    architecture_gradient(problem.closures()[0], valid, problem.weights, problem.alphas, optimizer, learning_rate=RATE)
+    architecture_gradient(BilevelProblem(problem.closures()[0], valid, problem.weights, problem.alphas, optimizer, learning_rate=RATE))
     problem.closures()[0]().backward()
     optimizer.step()
     for there, real in zip(seen[0], problem.weights):
@@ -130,7 +132,9 @@ def test_groups_of_the_optimizer_keep_their_own_rules() -> None:
 
     expected = list(torch.autograd.grad(total(problem.alphas), problem.alphas))
     for hessian, limit in (('exact', 1e-8), ('finite_difference', 1e-3)):
-        found = architecture_gradient(*problem.closures(), problem.weights, problem.alphas, optimizer, learning_rate=rates, hessian=hessian)
+        found = architecture_gradient(
+            BilevelProblem(*problem.closures(), problem.weights, problem.alphas, optimizer, learning_rate=rates), hessian=hessian
+        )
         assert error(found, expected) <= limit
 
 
@@ -166,10 +170,9 @@ def clipped(problem: Problem, reference: Callable[..., list[Tensor]], clip_norm:
         weight_decay=0.1,
         clip_norm=norm,
     )
-    settings = {'learning_rate': RATE, 'clip_norm': clip_norm}
+    bilevel = BilevelProblem(*problem.closures(), problem.weights, problem.alphas, optimizer, learning_rate=RATE)
     exact, difference = (
-        error(architecture_gradient(*problem.closures(), problem.weights, problem.alphas, optimizer, hessian=hessian, **settings), expected)
-        for hessian in ('exact', 'finite_difference')
+        error(architecture_gradient(bilevel, hessian=hessian, clip_norm=clip_norm), expected) for hessian in ('exact', 'finite_difference')
     )
     return exact, difference
 
@@ -228,13 +231,7 @@ def test_everything_is_left_exactly_as_it_was(order: int, hessian: str, fail: bo
     before, flags = everything(), [parameter.requires_grad for parameter in [*model.parameters(), alpha]]
     try:
         architecture_gradient(
-            loss,
-            loss,
-            list(model.parameters()),
-            [alpha],
-            optimizer,
-            buffers=list(model.buffers()),
-            learning_rate=0.1,
+            BilevelProblem(loss, loss, list(model.parameters()), [alpha], optimizer, buffers=list(model.buffers()), learning_rate=0.1),
             order=order,
             hessian=hessian,
         )
@@ -265,12 +262,7 @@ def test_repeated_passes_see_the_dropout_masks_and_buffers_of_the_first(hessian:
 
     generator = torch.get_rng_state()
     architecture_gradient(
-        loss('train'),
-        loss('valid'),
-        list(model.parameters()),
-        [alpha],
-        buffers=list(model.buffers()),
-        learning_rate=0.1,
+        BilevelProblem(loss('train'), loss('valid'), list(model.parameters()), [alpha], buffers=list(model.buffers()), learning_rate=0.1),
         hessian=hessian,
     )
     after = torch.get_rng_state()
@@ -294,20 +286,22 @@ def test_no_weight_gradients_are_computed_that_are_not_needed() -> None:
         flags.append((weight.requires_grad, alpha.requires_grad))
         return (weight * alpha).square().sum()
 
-    architecture_gradient(loss, loss, [weight], [alpha], learning_rate=0.1, order=1)
+    architecture_gradient(BilevelProblem(loss, loss, [weight], [alpha], learning_rate=0.1), order=1)
     assert flags == [(False, True)]
     flags.clear()
-    architecture_gradient(loss, loss, [weight], [alpha], learning_rate=0.1)
+    architecture_gradient(BilevelProblem(loss, loss, [weight], [alpha], learning_rate=0.1))
     assert flags == [(True, False), (True, True), (False, True), (False, True)]
 
 
 def test_edge_cases_give_numbers() -> None:
     weight, alpha, unused = (torch.ones(2, requires_grad=True) for _ in range(3))
     train, valid = lambda: (weight * alpha).sum(), lambda: alpha.square().sum()
-    first = architecture_gradient(train, valid, [weight], [alpha, unused], learning_rate=0.1)  # validation is blind to w: v = 0
+    first = architecture_gradient(
+        BilevelProblem(train, valid, [weight], [alpha, unused], learning_rate=0.1)
+    )  # validation is blind to w: v = 0
     assert torch.equal(first[0], torch.full((2,), 2.0)) and torch.equal(first[1], torch.zeros(2))
-    assert torch.equal(architecture_gradient(train, valid, [weight], [alpha], learning_rate=0.0)[0], torch.full((2,), 2.0))
-    assert torch.equal(architecture_gradient(valid, valid, [weight], [alpha], learning_rate=0.1)[0], torch.full((2,), 2.0))
+    assert torch.equal(architecture_gradient(BilevelProblem(train, valid, [weight], [alpha], learning_rate=0.0))[0], torch.full((2,), 2.0))
+    assert torch.equal(architecture_gradient(BilevelProblem(valid, valid, [weight], [alpha], learning_rate=0.1))[0], torch.full((2,), 2.0))
 
 
 @pytest.mark.parametrize(
@@ -326,19 +320,22 @@ def test_edge_cases_give_numbers() -> None:
 def test_options_outside_their_range(settings: dict, names: str) -> None:
     problem = Problem()
     with pytest.raises(ValueError, match=names):
-        architecture_gradient(*problem.closures(), problem.weights, problem.alphas, **{'learning_rate': RATE, **settings})
+        rate = settings.pop('learning_rate', RATE)
+        architecture_gradient(BilevelProblem(*problem.closures(), problem.weights, problem.alphas, learning_rate=rate), **settings)
 
 
 def test_other_optimizers_are_refused() -> None:
     problem = Problem()
     adam = torch.optim.Adam(problem.weights)
     with pytest.raises(ValueError, match='Adam'):
-        architecture_gradient(*problem.closures(), problem.weights, problem.alphas, adam, learning_rate=RATE)
-    architecture_gradient(*problem.closures(), problem.weights, problem.alphas, adam, learning_rate=RATE, order=1)
+        architecture_gradient(BilevelProblem(*problem.closures(), problem.weights, problem.alphas, adam, learning_rate=RATE))
+    architecture_gradient(BilevelProblem(*problem.closures(), problem.weights, problem.alphas, adam, learning_rate=RATE), order=1)
     with pytest.raises(ValueError, match='not a parameter'):
         other = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=RATE)
-        architecture_gradient(*problem.closures(), problem.weights, problem.alphas, other, learning_rate=RATE)
+        architecture_gradient(BilevelProblem(*problem.closures(), problem.weights, problem.alphas, other, learning_rate=RATE))
     with pytest.raises(ValueError, match='scalar'):
-        architecture_gradient(lambda: problem.weights[0], problem.closures()[1], problem.weights, problem.alphas, learning_rate=RATE)
+        architecture_gradient(
+            BilevelProblem(lambda: problem.weights[0], problem.closures()[1], problem.weights, problem.alphas, learning_rate=RATE)
+        )
     with pytest.raises(ValueError, match='leaf'):
-        architecture_gradient(*problem.closures(), [problem.weights[0] * 1], problem.alphas, learning_rate=RATE)
+        architecture_gradient(BilevelProblem(*problem.closures(), [problem.weights[0] * 1], problem.alphas, learning_rate=RATE))

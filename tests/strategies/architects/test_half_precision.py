@@ -18,7 +18,7 @@ from torch.utils.data import TensorDataset
 from nni_darts._nni import DataLoader, Lightning
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy
-from nni_darts.strategies.architects import Coordinate, FirstOrder, SecondOrder, architecture_gradient
+from nni_darts.strategies.architects import BilevelProblem, Coordinate, FirstOrder, SecondOrder, architecture_gradient
 from nni_darts.training import ImageClassifier
 from nni_darts.training.run import half_precision
 from tests.helpers.fitting import trainer
@@ -47,15 +47,17 @@ def alpha_gradient(precision: str, loss_scale: float = 1.0, order: int = 2, hess
     dtype = SIXTEEN.get(precision)
     with nullcontext() if dtype is None else torch.autocast('cpu', dtype, cache_enabled=False):
         found = architecture_gradient(
-            loss(0),
-            loss(1),
-            list(model.parameters()),
-            architecture.arch_parameters(),
-            buffers=list(model.buffers()),
-            learning_rate=0.05,
+            BilevelProblem(
+                loss(0),
+                loss(1),
+                list(model.parameters()),
+                architecture.arch_parameters(),
+                buffers=list(model.buffers()),
+                learning_rate=0.05,
+                loss_scale=loss_scale,
+            ),
             order=order,
             hessian=hessian,
-            loss_scale=loss_scale,
         )
     return torch.cat([gradient.double().flatten() for gradient in found])
 
@@ -83,7 +85,8 @@ def test_without_a_scale_small_gradients_vanish() -> None:
 
     with torch.autocast('cpu', torch.float16, cache_enabled=False):
         plain, scaled = (
-            architecture_gradient(loss, loss, [weight], [alpha], learning_rate=0.1, order=1, loss_scale=scale)[0] for scale in (1.0, SCALE)
+            architecture_gradient(BilevelProblem(loss, loss, [weight], [alpha], learning_rate=0.1, loss_scale=scale), order=1)[0]
+            for scale in (1.0, SCALE)
         )
     assert float(plain) == 0 and float(scaled) == pytest.approx(1.6e-8, rel=1e-2)
 
