@@ -103,11 +103,14 @@ def own_recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return recipe_options(function, of_folder=True)
 
 
-def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option('--resume', is_flag=True, help='Continue an interrupted run in the output folder.')(function)
-    function = click.option('--output', required=True, type=click.Path(path_type=Path, file_okay=False), help='Folder for the results.')(
-        function
-    )
+    folder = click.Path(path_type=Path, file_okay=False)
+    return click.option('--output', required=True, type=folder, help='Folder for the results.')(function)
+
+
+def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    function = output_options(function)
     return click.option('--seed', default=1, show_default=True, type=_SEEDS, help='Seed of all random numbers.')(function)
 
 

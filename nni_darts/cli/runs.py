@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -10,7 +11,7 @@ from click.core import ParameterSource
 from nni_darts.activity import loading_torch
 from nni_darts.cli.genotypes import read_genotype
 from nni_darts.cli.group import main
-from nni_darts.cli.options import own_recipe_options, recipe_for, recipe_options, run_options, time_option, to_run
+from nni_darts.cli.options import output_options, own_recipe_options, recipe_for, recipe_options, run_options, time_option, to_run
 from nni_darts.cli.output import interruptible, print_result, print_warnings, say
 from nni_darts.cli.progress import Progress
 from nni_darts.errors import InputError
@@ -19,8 +20,13 @@ from nni_darts.recipes import RUN, Recipe
 from nni_darts.report.cautions import after_training
 from nni_darts.runs.checks import check_genotype, check_strategies, check_strategy
 from nni_darts.runs.deadline import TimeLimit
+from nni_darts.runs.derive import derivation
 from nni_darts.runs.durations import parse_duration
 from nni_darts.runs.folder import RESULT, WEIGHTS, check_folder, identity
+from nni_darts.strategies.methods import SELECTIONS
+
+if TYPE_CHECKING:
+    from nni_darts.runs.spec import Outcome
 
 
 @main.command(short_help='Search for a cell.')
@@ -48,13 +54,48 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, limit: str | 
     allowed.kept()
     with interruptible(output), Progress() as progress:
         with loading_torch():
-            from nni_darts.report.searches import warnings_in
             from nni_darts.runs.planning import plan_search
             from nni_darts.runs.run import Run
             from nni_darts.runs.spec import RunSpec, Watch
         plan = allowed.plan(lambda seconds, begun: plan_search(loaded, strategy, seconds, seed, begun))
         watch = Watch(progress.start, progress.epoch, progress.decision)
         outcome = Run(RunSpec.search(loaded, strategy, seed, plan), output, watch).execute(resume=resume)
+    _print_search(outcome, output)
+
+
+@main.command(short_help='Select another cell from the supernet of a finished search.')
+@click.argument('finished', metavar='SEARCH', type=click.Path(path_type=Path, file_okay=False))
+@click.option('--selection', required=True, type=click.Choice(list(SELECTIONS)), help='How the cell is selected from the supernet.')
+@click.option(
+    '--set', 'overrides', multiple=True, metavar='KEY=VALUE', help='Change search.tuning_epochs or an entry of search.settings. Repeatable.'
+)
+@output_options
+def derive(finished: Path, selection: str, overrides: tuple[str, ...], output: Path, resume: bool) -> None:
+    """Continue from the supernet of a finished search with another selection, instead of searching again.
+
+    SEARCH is the output folder of a search whose strategy selects by magnitude, such as darts-1st. OUTPUT gets what a search with
+    darts-1st+pt would have written, with the same cell.
+
+    \b
+    Example:
+      nni-darts derive out/search --selection pt --output out/search-pt
+    """
+    derived = derivation(finished, selection, overrides)
+    to_run(derived.recipe)
+    check_folder(output, derived.recipe, derived.identity(), resume)
+    _say_if_finished(output)
+    with interruptible(output), Progress() as progress:
+        with loading_torch():
+            from nni_darts.runs.run import Run
+            from nni_darts.runs.spec import Watch
+        outcome = Run(derived.spec(), output, Watch(progress.start, progress.epoch, progress.decision)).execute(resume=resume)
+    _print_search(outcome, output)
+
+
+def _print_search(outcome: Outcome, output: Path) -> None:
+    """Prints the warnings, the cell and the result of a search."""
+    from nni_darts.report.searches import warnings_in
+
     print_warnings([*warnings_in(output), *after_training(outcome.result)])
     click.echo(outcome.genotype.to_text())
     print_result(outcome.result, output)

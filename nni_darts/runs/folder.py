@@ -25,6 +25,7 @@ __all__ = [
     'MORE',
     'RESULT',
     'STAGE',
+    'SUPERNET',
     'WEIGHTS',
     'alone_in',
     'changed_amounts',
@@ -51,6 +52,9 @@ AMOUNTS = 'amounts'
 FROM, MORE = 'weights', 'more'
 """Keys in ``run.json`` of the folder whose weights a training starts from, and of the numbers of epochs of each continuation of a
 finished training. The folders ``more-1`` and so on have the checkpoints of continuations."""
+
+SUPERNET = 'supernet'
+"""The key in ``run.json`` of the folder of the search from whose supernet another search continues."""
 
 
 @contextmanager
@@ -196,7 +200,7 @@ def claim(output: Path, recipe: Recipe, what: dict[str, Any], resume: bool, amou
             if not isinstance(finished, dict) or not isinstance(finished.get('result'), dict):
                 raise InputError(f'{output / RESULT} is damaged (it holds no result); choose another folder')
             return finished['result']
-        run = {**{key: before[key] for key in (EXECUTOR, FROM, 'plan') if key in before}, **run}
+        run = {**{key: before[key] for key in (EXECUTOR, FROM, SUPERNET, 'plan') if key in before}, **run}
     write_json(output / RUN, run)
     return None
 

@@ -23,6 +23,7 @@ from nni_darts.recipes import RUN, Recipe
 from nni_darts.runs.checks import check_strategies, named_method
 from nni_darts.runs.costs import as_input_error, cautions, checked_recipe, cost_of
 from nni_darts.runs.deadline import TimeLimit
+from nni_darts.runs.derive import begun_from_supernet
 from nni_darts.runs.folder import FROM, GENOTYPE, MORE, alone_in, check_amounts, claim, read_json, write_json
 from nni_darts.runs.keeping import finish, keep_genotype
 from nni_darts.runs.loggers import check_logger
@@ -85,6 +86,7 @@ class Run:
             finished = claim(self.output, spec.recipe, spec.identity(), resume, work.task.amounts(data))
             if finished is not None:
                 return Outcome(genotype_from_dict(read_json(self.output / GENOTYPE)), finished)
+            work = begun_from_supernet(work)
             if one_by_one:
                 genotype, measured = search_cells(work, self._train_found)
             else:

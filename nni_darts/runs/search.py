@@ -135,11 +135,16 @@ class _Stage:
     def _described(self, strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
         """Returns the entries of ``metrics.jsonl`` for an epoch of a search, besides its measurements."""
         return {
-            **_decisions(strategy, epoch),
+            **_decisions(strategy, self._decisions_before(epoch)),
             **_eigenvalue(strategy, epoch),
             'probabilities': _named(strategy.probabilities()),
             'genotype': self.recipe.space.genotype_of(strategy.select()).to_dict(),
         }
+
+    def _decisions_before(self, epoch: int) -> int:
+        """Returns the number of decisions in the lines of earlier epochs."""
+        earlier = [line for line in epochs_of(self.work.output) if line['epoch'] < epoch]
+        return earlier[-1].get('decisions', 0) if earlier else 0
 
 
 def _keep_executor(choice: ExecutorChoice, work: Work) -> None:
@@ -163,7 +168,7 @@ def _write_page(work: Work, *, over: bool) -> None:
     write_search(work.output, SEARCH, search_data(epochs_of(work.output), **about, over=over))
 
 
-def _decisions(strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
+def _decisions(strategy: DifferentiableStrategy, before: int) -> dict[str, Any]:
     """Returns the progress of a progressive selection, the margin of its last decision, and its decisions at the end of an epoch.
 
     Other selections have no such entries."""
@@ -171,8 +176,8 @@ def _decisions(strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
     if not total:
         return {}
     margin = history[-1]['margin'] if history else None
-    decided = [record for record in history if record.get('epoch') == epoch]
-    return {'decisions': len(history), 'of_decisions': total, **({} if margin is None else {'margin': margin}), 'decided': decided}
+    counts = {'decisions': len(history), 'of_decisions': total}
+    return {**counts, **({} if margin is None else {'margin': margin}), 'decided': history[before:]}
 
 
 def _eigenvalue(strategy: DifferentiableStrategy, epoch: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import Any
 from nni_darts.genotypes import AnyGenotype, genotype_from_dict
 from nni_darts.recipes import Recipe
 from nni_darts.runs.deadline import PLAN, TimePlan
-from nni_darts.runs.folder import FROM, identity
+from nni_darts.runs.folder import FROM, SUPERNET, identity
 from nni_darts.runs.start import Start
 from nni_darts.runs.tasks import task_of
 
@@ -29,6 +29,8 @@ class RunSpec:
         genotype: architecture to train; None for a search.
         weights: output folder of a finished training of the same architecture. Training starts from its weights as far as their shapes
             fit; None starts from scratch.
+        supernet: output folder of a finished search with the same settings, from whose supernet a search continues with another
+            selection; None starts from scratch.
         plan: time limit of the run, and the number of epochs or cells planned for it; None for no limit, or, if the run is resumed, for
             the plan with which it began.
 
@@ -42,6 +44,7 @@ class RunSpec:
     strategy: str = ''
     genotype: AnyGenotype | None = None
     weights: Path | None = None
+    supernet: Path | None = None
     plan: TimePlan | None = None
 
     @classmethod
@@ -64,7 +67,9 @@ class RunSpec:
     def identity(self) -> dict[str, Any]:
         """Returns the entries of ``run.json`` besides the recipe, as plain data."""
         what = identity(self.stage, self.seed, strategy=self.strategy, genotype=self.genotype, weights=self.weights)
-        return what if self.plan is None else {**what, PLAN: self.plan.to_dict()}
+        begun = {} if self.supernet is None else {SUPERNET: str(self.supernet)}
+        planned = {} if self.plan is None else {PLAN: self.plan.to_dict()}
+        return {**what, **begun, **planned}
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the description as plain data, which :meth:`from_dict` reads."""
@@ -85,6 +90,7 @@ class RunSpec:
             strategy=values.get('strategy', ''),
             genotype=genotype_from_dict(values['genotype']) if 'genotype' in values else None,
             weights=Path(values[FROM]) if FROM in values else None,
+            supernet=Path(values[SUPERNET]) if SUPERNET in values else None,
             plan=TimePlan(**values[PLAN]) if PLAN in values else None,
         )
 

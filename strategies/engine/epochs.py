@@ -86,6 +86,7 @@ class Epochs:
 
     def start_epoch(self) -> None:
         """Adapts the epoch to larger batches, and resets the weights' optimizer at the start of fine-tuning."""
+        self._take_over()
         self._follow_growth()
         selection = self._module.value.strategy.selection
         if not self.tuning or selection.step_schedule:
@@ -103,7 +104,15 @@ class Epochs:
         strategy, architecture = module.strategy, module.architecture
         if strategy.early_stopping is not None and self.warmup <= self.current < self.search:
             self._measure_curvature(strategy.early_stopping)
-        selection = strategy.selection
+        self._decide(finished)
+        strategy.grow_batches()
+        state = architecture.state
+        parallel.must_agree('architecture', *architecture.arch_parameters(), state.fixed, state.dropped)
+
+    def _decide(self, finished: int) -> None:
+        """Takes the decisions that are due after a number of epochs."""
+        module = self._module.value
+        strategy, architecture, selection = module.strategy, module.architecture, module.strategy.selection
         selection.observe(finished, self.search, architecture, strategy.relaxation)
         for _ in range(selection.rounds_due(finished, self.search, architecture)):
             self._announce_decisions()
@@ -111,9 +120,13 @@ class Epochs:
                 record['epoch'] = finished
                 strategy.on_decision(record)
             self._announce_decisions()
-        strategy.grow_batches()
-        state = architecture.state
-        parallel.must_agree('architecture', *architecture.arch_parameters(), state.fixed, state.dropped)
+
+    def _take_over(self) -> None:
+        """Takes the decisions that are due as a search ends, if that search had another selection, which has not taken them."""
+        state = self._module.value.architecture.state
+        if self.current == self.search and self._tuning_epochs() and state.by_magnitude is None and not state.history:
+            parallel.share_random_state()
+            self._decide(self.search)
 
     @property
     def _loop(self) -> Any:

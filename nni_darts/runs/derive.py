@@ -1,0 +1,129 @@
+"""Another selection from the supernet of a finished search (Wang et al., ICLR 2021, compare selections in the same supernets).
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nni_darts.errors import InputError
+from nni_darts.files import CHECKPOINT, METRICS
+from nni_darts.recipes import RUN, Recipe
+from nni_darts.runs.checks import check_strategies, named_method
+from nni_darts.runs.folder import EXECUTOR, RESULT, SUPERNET, identity, read_json, write_json
+
+if TYPE_CHECKING:
+    from nni_darts.runs.spec import RunSpec, Work
+
+__all__ = ['Derivation', 'begun_from_supernet', 'derivation']
+
+_MAY_CHANGE = ('search.settings', 'search.tuning_epochs')
+"""Settings of a recipe that may differ from the search; other settings would have led to another supernet."""
+
+
+class Derivation(NamedTuple):
+    """A run that continues from the supernet of a finished search with another selection.
+
+    Attributes:
+        recipe: all settings.
+        strategy: name of the strategy with its selection.
+        seed: seed of the search.
+        supernet: output folder of the search.
+    """
+
+    recipe: Recipe
+    strategy: str
+    seed: int
+    supernet: Path
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the entries of ``run.json`` besides the recipe, as :meth:`RunSpec.identity` does."""
+        return {**identity('search', self.seed, strategy=self.strategy), SUPERNET: str(self.supernet)}
+
+    def spec(self) -> RunSpec:
+        """Returns the description of the run. Imports torch."""
+        from nni_darts.runs.spec import RunSpec
+
+        return replace(RunSpec.search(self.recipe, self.strategy, self.seed), supernet=self.supernet)
+
+
+def derivation(search: Path, selection: str, overrides: Iterable[str] | Mapping[str, Any] = ()) -> Derivation:
+    """Describes the run that continues from the supernet of a finished search with another selection.
+
+    Args:
+        search: output folder of a search with a supernet, whose strategy selects by magnitude at the end.
+        selection: ``pt`` or ``pt-mag``.
+        overrides: changes to ``search.settings`` and ``search.tuning_epochs`` of the search's recipe.
+
+    Returns:
+        The description. The run gives the same cell as a search with the strategy ``…+pt`` from the start, bit for bit.
+
+    Raises:
+        InputError: if the folder holds no such search, the selection does not fit its strategy, or another setting is to be changed.
+    """
+    run = read_json(search / RUN) if (search / RUN).is_file() else {}
+    if not isinstance(run, dict) or run.get('stage') != 'search':
+        raise InputError(f'{search} holds no search; give the output folder of a finished nni-darts search')
+    strategy = str(run.get('strategy'))
+    if not (search / RESULT).is_file():
+        raise InputError(f'the search in {search} is not finished; continue it with nni-darts search --resume')
+    method = named_method(strategy)
+    if method.one_by_one:
+        raise InputError(f'{search} holds a search with {strategy}, which trains cells one by one: there is no supernet to select from')
+    if '+' in strategy:
+        base = strategy.partition('+')[0]
+        raise InputError(
+            f'{search} holds a search with {strategy}, whose selection has fine-tuned the supernet and decided its edges; '
+            f'give a search with {base}'
+        )
+    named_method(f'{strategy}+{selection}')  # raises for a strategy that takes no other selection
+    if not (search / CHECKPOINT).is_file():
+        raise InputError(f'{search} has no {CHECKPOINT}, which holds the supernet; search again with {strategy}+{selection}')
+    before, recipe = (Recipe.of_folder(search, changes) for changes in ((), overrides))
+    assert before is not None and recipe is not None  # run.json is there
+    changed = _changed(before.to_dict(), recipe.to_dict())
+    if changed:
+        raise InputError(
+            f'{changed[0]} has shaped the supernet in {search} and cannot change now; allowed: {", ".join(_MAY_CHANGE)}; '
+            f'to change it, search again with {strategy}+{selection}'
+        )
+    check_strategies(recipe, [f'{strategy}+{selection}'])
+    return Derivation(recipe, f'{strategy}+{selection}', run['seed'], search.absolute())
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any], path: str = '') -> list[str]:
+    """Returns the keys of two recipes with different values, except those that may change."""
+    found = []
+    for key, value in after.items():
+        name = f'{path}.{key}'.lstrip('.')
+        if name in _MAY_CHANGE or before.get(key) == value:
+            continue
+        found += _changed(before[key], value, name) if isinstance(value, dict) and isinstance(before.get(key), dict) else [name]
+    return found
+
+
+def begun_from_supernet(work: Work) -> Work:
+    """Puts the state of the supernet's search into the folder of a run that continues from it, unless the run has begun already.
+
+    Returns:
+        The work, which resumes from that state.
+    """
+    search, output = work.spec.supernet, work.output
+    if search is None or (output / CHECKPOINT).exists():
+        return work
+    if not (search / CHECKPOINT).is_file():
+        raise InputError(f'{search} has no {CHECKPOINT} any more, which holds the supernet of this run')
+    executor = read_json(search / RUN).get(EXECUTOR)
+    if executor is not None:
+        write_json(output / RUN, {**read_json(output / RUN), EXECUTOR: executor})
+    shutil.copyfile(search / METRICS, output / METRICS)
+    # The checkpoint comes last and at once: with it, the run has begun.
+    part = output / f'{CHECKPOINT}.part'
+    shutil.copyfile(search / CHECKPOINT, part)
+    part.replace(output / CHECKPOINT)
+    return replace(work, resume=True)

@@ -1,0 +1,109 @@
+"""Another selection from the supernet of a finished search gives the same as a search with that selection from the start."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from nni_darts.errors import InputError
+from nni_darts.genotypes import AnyGenotype
+from nni_darts.recipes import Recipe
+from nni_darts.runs.derive import derivation
+from nni_darts.runs.run import Run
+from nni_darts.runs.spec import Watch
+from tests.helpers import running, tiny
+from tests.helpers.stopping import Stop, measured, stop_at
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_images(tmp_path_factory.mktemp('data') / 'images.npz')
+
+
+@pytest.fixture(scope='module')
+def search(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the output folder of a finished search with darts-1st."""
+    folder = tmp_path_factory.mktemp('search')
+    running.search(tiny.recipe(images), 'darts-1st', 3, folder)
+    return folder
+
+
+def derive(search: Path, output: Path, selection: str = 'pt', *, resume: bool = False, **watch: object) -> AnyGenotype:
+    return Run(derivation(search, selection).spec(), output, Watch(**watch)).execute(resume=resume).genotype
+
+
+def supernet_and_alpha(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / 'last.ckpt', weights_only=True)['state_dict']
+
+
+@pytest.mark.parametrize('selection', ['pt', 'pt-mag'])
+def test_the_cell_the_decisions_and_the_weights_are_those_of_a_search_from_the_start(
+    selection: str, search: Path, images: Path, tmp_path: Path
+) -> None:
+    whole, result = running.search(tiny.recipe(images), f'darts-1st+{selection}', 3, tmp_path / 'whole')
+    assert derive(search, tmp_path / 'derived', selection) == whole
+    for name in ('selection.jsonl', 'magnitude.json', 'genotype.json'):
+        assert (tmp_path / 'derived' / name).read_text() == (tmp_path / 'whole' / name).read_text(), name
+    searched = tiny.recipe(images).search.epochs
+    assert measured(tmp_path / 'derived')[searched + 1 :] == measured(tmp_path / 'whole')[searched + 1 :]
+    ours, theirs = (supernet_and_alpha(tmp_path / name) for name in ('derived', 'whole'))
+    assert ours.keys() == theirs.keys() and all(
+        torch.equal(value, theirs[name]) for name, value in ours.items() if isinstance(value, torch.Tensor)
+    )
+    derived = json.loads((tmp_path / 'derived' / 'result.json').read_text())
+    assert derived['result']['passes'] == result['passes'] and derived['supernet'] == str(search)
+    assert derived['strategy'] == f'darts-1st+{selection}'
+    decided = [entry for line in measured(tmp_path / 'derived') for entry in line.get('decided', ())]
+    assert len(decided) == len((tmp_path / 'whole' / 'selection.jsonl').read_text().splitlines())  # the page shows each once
+
+
+def test_an_interrupted_derivation_resumes_even_without_the_search(search: Path, tmp_path: Path) -> None:
+    shutil.copytree(search, tmp_path / 'search')
+    unbroken = derive(tmp_path / 'search', tmp_path / 'unbroken')
+    with pytest.raises(Stop):
+        derive(tmp_path / 'search', tmp_path / 'broken', on_epoch=stop_at(5))
+    spec = derivation(tmp_path / 'search', 'pt').spec()
+    shutil.rmtree(tmp_path / 'search')
+    torch.manual_seed(999)
+    assert Run(spec, tmp_path / 'broken').execute(resume=True).genotype == unbroken
+    assert measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
+
+
+def test_the_search_itself_is_left_as_it_is(search: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in search.iterdir() if path.is_file()}
+    derive(search, tmp_path / 'derived', 'pt-mag')
+    assert before == {path.name: path.read_bytes() for path in search.iterdir() if path.is_file()}
+
+
+def test_settings_of_the_selection_may_change_and_no_others(search: Path) -> None:
+    changed = derivation(search, 'pt', ['search.tuning_epochs=2', 'search.settings.darts-pt.criterion=loss'])
+    assert changed.recipe.search.tuning_epochs == 2 and changed.strategy == 'darts-1st+pt' and changed.seed == 3
+    with pytest.raises(InputError, match=r'search\.batch_size has shaped the supernet .*allowed: search\.settings, search\.tuning_epochs'):
+        derivation(search, 'pt', ['search.batch_size=8'])
+
+
+def test_folders_without_a_supernet_to_select_from_are_refused_in_one_sentence(search: Path, images: Path, tmp_path: Path) -> None:
+    recipe: Recipe = tiny.recipe(images)
+    with pytest.raises(InputError, match='holds no search'):
+        derivation(tmp_path, 'pt')
+    running.search(recipe, 'random', 1, tmp_path / 'random')
+    with pytest.raises(InputError, match='trains cells one by one'):
+        derivation(tmp_path / 'random', 'pt')
+    derive(search, tmp_path / 'derived', 'pt-mag')
+    with pytest.raises(InputError, match='has fine-tuned the supernet .*give a search with darts-1st'):
+        derivation(tmp_path / 'derived', 'pt')
+    with pytest.raises(Stop):
+        running.search(recipe, 'darts-1st', 1, tmp_path / 'unfinished', on_epoch=stop_at(2))
+    with pytest.raises(InputError, match='is not finished; continue it'):
+        derivation(tmp_path / 'unfinished', 'pt')
+    running.search(recipe, 'enas', 1, tmp_path / 'enas')
+    with pytest.raises(InputError, match='enas'):
+        derivation(tmp_path / 'enas', 'pt')
+    shutil.copytree(search, tmp_path / 'copy')
+    (tmp_path / 'copy' / 'last.ckpt').unlink()
+    with pytest.raises(InputError, match='last.ckpt, which holds the supernet; search again with darts-1st'):
+        derivation(tmp_path / 'copy', 'pt')
