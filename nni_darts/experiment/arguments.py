@@ -22,6 +22,7 @@ __all__ = [
     'TIME',
     'TIME_BESIDE_SETTINGS',
     'TIME_ELSEWHERE',
+    'SHARE_ELSEWHERE',
     'TunerArguments',
     'is_local',
     'unsendable',
@@ -38,6 +39,11 @@ TIME = 'classArgs.time'
 TIME_BESIDE_SETTINGS = f'{TIME} gives all strategies the same epochs, so searchSpace may only have strategy and seed'
 
 TIME_ELSEWHERE = f'{TIME} times steps on this machine, so it needs trainingService local; leave it out for other training services'
+
+SHARE_ELSEWHERE = (
+    'classArgs.share_search continues a search in the files of another trial, so it needs trainingService local; '
+    'leave it out for other training services'
+)
 
 BEST, EACH_SEED = 'best', 'each_seed'
 """Values of ``retrain``: which cells are trained from scratch."""
@@ -70,6 +76,9 @@ class TunerArguments(Settings):
     )
     time: str | None = setting(
         None, 'time for the whole experiment, such as 2h: a few steps are timed, then all stages get the epochs that fit'
+    )
+    share_search: bool = setting(
+        False, 'whether a strategy such as darts-1st+pt continues from the supernets of darts-1st instead of searching for itself'
     )
     optimize_mode: Any = setting(None, "which values NNI's page shows as better: maximize, or minimize for perplexity")
 

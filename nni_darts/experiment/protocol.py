@@ -19,7 +19,8 @@ from nni_darts.experiment.arguments import BEST, EACH_SEED
 from nni_darts.recipes import Recipe
 from nni_darts.runs.cells import cells_to_train, number_of_cells
 from nni_darts.runs.checks import check_strategies, check_strategy
-from nni_darts.strategies.registry import find, row_parts
+from nni_darts.runs.derive import different_supernet
+from nni_darts.strategies.registry import find, full_name, row_parts
 
 __all__ = ['Job', 'Protocol', 'parse_search_space']
 
@@ -37,6 +38,7 @@ class Job:
         seed: seed of the search; for ``retrain``, the number of the run.
         arch: code of the cell to train; empty for a search.
         cell: number of a cell, from 1, if the strategy trains cells one by one; 0 for a cell that a supernet search found.
+        after: key of the search from whose supernet a search continues; empty if it starts from scratch.
     """
 
     stage: str
@@ -44,6 +46,7 @@ class Job:
     seed: int
     arch: str = ''
     cell: int = 0
+    after: str = ''
 
     @property
     def key(self) -> str:
@@ -62,10 +65,11 @@ class Protocol:
         retrain_runs: if ``retrain`` is ``best``, how often each strategy's best cell is trained from scratch, with seeds 1, 2, ….
         retrain: ``best`` trains the best cell of all seeds; ``each_seed`` trains the best cell of every seed once, with that seed, so that
             test results have a spread over searches.
+        share_search: whether a search such as ``darts-1st+pt`` continues from the supernet that ``darts-1st`` found under the same seed.
 
     Raises:
-        InputError: for wrong settings of a strategy or in the search space, or a budget that is too small for a strategy that trains cells
-            one by one.
+        InputError: for wrong settings of a strategy or in the search space, a budget that is too small for a strategy that trains cells
+            one by one, or ``share_search`` without strategies that can share.
     """
 
     recipe: Recipe
@@ -73,12 +77,36 @@ class Protocol:
     seeds: tuple[int, ...]
     retrain_runs: int = 1
     retrain: str = BEST
+    share_search: bool = False
 
     def __post_init__(self) -> None:
         recipes = {strategy: self._changed(strategy) for strategy in self.strategies}
         object.__setattr__(self, '_recipes', recipes)
         for strategy, recipe in recipes.items():
             check_strategies(recipe, [row_parts(strategy)[0]])
+        shared = self._sharing() if self.share_search else {}
+        object.__setattr__(self, '_shared', shared)
+        if self.share_search and not shared:
+            raise InputError(
+                'classArgs.share_search: no strategy of this experiment can continue from the supernets of another one; '
+                'list both, for example darts-1st and darts-1st+pt, or leave share_search out'
+            )
+
+    def _sharing(self) -> dict[str, str]:
+        """Returns strategy with a selection → strategy whose supernets it continues from.
+
+        Raises:
+            InputError: with a budget, which gives them searches of different lengths.
+        """
+        if self.recipe.budget is not None:
+            raise InputError('classArgs.share_search cannot be combined with a budget, which makes searches with +pt shorter')
+        found = {}
+        for strategy in self.strategies:
+            base, plus, _ = full_name(strategy).partition('+')
+            for other in self.strategies:
+                if plus and full_name(other) == base and not different_supernet(self.recipe_of(other), self.recipe_of(strategy)):
+                    found[strategy] = other
+        return found
 
     def recipe_of(self, strategy: str) -> Recipe:
         """Returns the recipe with the settings that one of the ``strategies`` changes, such as ``darts-2nd search.epochs=5``."""
@@ -107,7 +135,7 @@ class Protocol:
         for strategy in self.strategies:
             pending = dict.fromkeys(self.seeds, False)
             for seed in self.seeds:
-                search = Job('search', strategy, seed)
+                search = self._search(strategy, seed)
                 mine = [Job('select', strategy, seed, arch, cell) for arch, cell in self._cells(search, results, given_up)]
                 selects += mine
                 if not find(strategy).one_by_one:
@@ -123,6 +151,10 @@ class Protocol:
                 runs = range(1, self.retrain_runs + 1)
                 retrains += [Job('retrain', strategy, run, best['arch']) for run in runs if best]
         return searches + selects + retrains
+
+    def _search(self, strategy: str, seed: int) -> Job:
+        shared: dict[str, str] = self._shared  # type: ignore[attr-defined]
+        return Job('search', strategy, seed, after=Job('search', shared[strategy], seed).key if strategy in shared else '')
 
     def expected(self, given_up: Collection[str] = ()) -> Counter[tuple[str, str]]:
         """Returns (stage, strategy) → total number of jobs at the end of the experiment, as far as it is known by now.

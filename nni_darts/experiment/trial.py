@@ -95,9 +95,13 @@ def run_trial() -> None:
         _print(decision_line(record))
 
     for record in epochs_of(output):  # epochs that ran before a stop but were never reported
-        on_epoch(record)
+        if record['epoch'] > max((epoch or 0 for epoch in known), default=0):
+            on_epoch(record)
     genotype = genotype_from_code(job['arch']) if job['arch'] else None
-    spec = RunSpec(job['stage'], recipe, job['seed'], strategy=row_parts(job['strategy'])[0] if genotype is None else '', genotype=genotype)
+    strategy = row_parts(job['strategy'])[0] if genotype is None else ''
+    # NNI keeps the folders of all trials of an experiment side by side.
+    supernet = output.parent / job['supernet'] if job.get('supernet') else None
+    spec = RunSpec(job['stage'], recipe, job['seed'], strategy=strategy, genotype=genotype, supernet=supernet)
     with watched(said):
         outcome = Run(spec, output, Watch(_begin, on_epoch, on_decision)).execute(resume=True)
     watchdog.stop()

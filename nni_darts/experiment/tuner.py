@@ -22,7 +22,16 @@ import requests
 from nni.tuner import Tuner
 
 from nni_darts.errors import InputError
-from nni_darts.experiment.arguments import BEST, NO_ASSESSOR, TIME, TIME_BESIDE_SETTINGS, TIME_ELSEWHERE, TunerArguments, is_local
+from nni_darts.experiment.arguments import (
+    BEST,
+    NO_ASSESSOR,
+    SHARE_ELSEWHERE,
+    TIME,
+    TIME_BESIDE_SETTINGS,
+    TIME_ELSEWHERE,
+    TunerArguments,
+    is_local,
+)
 from nni_darts.experiment.failures import Failures
 from nni_darts.experiment.ledger import Ledger, Standing
 from nni_darts.experiment.manager import ERROR, LIMITED, TUNER_SINCE, Manager, TrialRecord, bypass_proxy, tuner_starts
@@ -78,6 +87,7 @@ class SearchAndRetrain(Tuner):
         trials_per_gpu: int = 1,
         stall_minutes: float = 30,
         time: str | None = None,
+        share_search: bool = False,
         optimize_mode: str | None = None,
     ) -> None:
         bypass_proxy()  # NNI connects this process to the manager once the tuner is built
@@ -103,12 +113,13 @@ class SearchAndRetrain(Tuner):
                     'trials_per_gpu': trials_per_gpu,
                     'stall_minutes': stall_minutes,
                     'time': time,
+                    'share_search': share_search,
                     'optimize_mode': optimize_mode,
                 }
             )
             self.recipe = arguments.load()
             self._seconds = arguments.seconds
-            self.retrain_runs, self.retrain = retrain_runs, arguments.retrain
+            self.retrain_runs, self.retrain, self.share_search = retrain_runs, arguments.retrain, arguments.share_search
             self._failures = Failures()
             self._ledger = Ledger(max_retries, GRACE_SECONDS)
             gpus = self.recipe.devices if gpus is None else gpus
@@ -128,7 +139,7 @@ class SearchAndRetrain(Tuner):
             strategies, seeds = parse_search_space(search_space)
             with self._lock:
                 watching = self._protocol is not None
-                self._protocol = Protocol(self.recipe, strategies, seeds, self.retrain_runs, self.retrain)
+                self._protocol = Protocol(self.recipe, strategies, seeds, self.retrain_runs, self.retrain, self.share_search)
             if not watching:
                 self._manager = Manager(urlparse(os.environ['NNI_TUNER_COMMAND_CHANNEL']).netloc + _prefix())
                 folder = os.environ.get('NNI_LOG_DIRECTORY')
@@ -210,14 +221,15 @@ class SearchAndRetrain(Tuner):
             self._describe(records, standing, jobs, over=False)
             return []
         taken = standing.results.keys() | standing.given_up | standing.busy
-        ready = [job for job in jobs if job.key not in taken]
+        settled = standing.results.keys() | standing.given_up
+        ready = [job for job in jobs if job.key not in taken and (not job.after or job.after in settled)]
         if self._manager.status() in LIMITED:
             # NNI starts no more trials now. The user may raise the limit in NNI's page, so the tuner keeps watching.
             standing = replace(standing, busy=standing.busy - self._ledger.unlisted())
             if any(job.key not in standing.results.keys() | standing.given_up | standing.busy for job in jobs):
                 self._describe(records, standing, jobs, over=not standing.busy)
                 return []
-        started = [(slot, self._parameters(job)) for slot, job in zip(slots, ready)]
+        started = [(slot, self._parameters(job, records)) for slot, job in zip(slots, ready)]
         for job in ready[: len(started)]:
             self._ledger.submitted(job.key)
         over = not ready and not standing.busy
@@ -249,6 +261,8 @@ class SearchAndRetrain(Tuner):
         if self._seconds is not None and not local:
             raise InputError(TIME_ELSEWHERE)
         assert self._protocol is not None
+        if self.share_search and not local:
+            raise InputError(SHARE_ELSEWHERE)
         rows = self._protocol.changes_settings
         if self._seconds is not None and rows:
             raise InputError(TIME_BESIDE_SETTINGS)
@@ -270,7 +284,7 @@ class SearchAndRetrain(Tuner):
         self._manager.finish(len(records))
         self._over = True
 
-    def _parameters(self, job: Job) -> dict[str, Any]:
+    def _parameters(self, job: Job, records: Sequence[TrialRecord]) -> dict[str, Any]:
         """Returns a trial's parameters. NNI's page shows ``mutation_summary``, and all other keys under "Original parameters"."""
         assert self._protocol is not None
         config = self._manager.experiment()['params']
@@ -284,6 +298,7 @@ class SearchAndRetrain(Tuner):
             'strategy': job.strategy,
             'seed': job.seed,
             'arch': job.arch,
+            'supernet': next((record.id for record in records if job.after and record.key == job.after and record.metric), ''),
             'manager': f'{host}:{self._manager.address.partition(":")[2]}',
             'share': config.get('trialConcurrency', 1) if local else 1,
             **self._surroundings,

@@ -18,7 +18,7 @@ from typing import Any
 
 from nni_darts.activity import loading_torch
 from nni_darts.errors import InputError, did_you_mean
-from nni_darts.experiment.arguments import NO_ASSESSOR, TIME_BESIDE_SETTINGS, TIME_ELSEWHERE, TunerArguments, is_local
+from nni_darts.experiment.arguments import NO_ASSESSOR, SHARE_ELSEWHERE, TIME_BESIDE_SETTINGS, TIME_ELSEWHERE, TunerArguments, is_local
 from nni_darts.experiment.machines import look_at
 from nni_darts.experiment.protocol import Protocol, parse_search_space
 from nni_darts.recipes import Recipe, load_yaml
@@ -130,8 +130,10 @@ def _check_tuner(config: dict[str, Any], path: Path, findings: Findings) -> Prot
             recipe = parsed.load()
         if parsed.time is not None and not is_local(config['trainingService']):
             raise InputError(TIME_ELSEWHERE)
+        if parsed.share_search and not is_local(config['trainingService']):
+            raise InputError(SHARE_ELSEWHERE)
         strategies, seeds = parse_search_space(_search_space(config, path))
-        protocol = Protocol(recipe, strategies, seeds, parsed.retrain_runs, parsed.retrain)
+        protocol = Protocol(recipe, strategies, seeds, parsed.retrain_runs, parsed.retrain, parsed.share_search)
         if parsed.time is not None and protocol.changes_settings:
             raise InputError(TIME_BESIDE_SETTINGS)
         return protocol

@@ -20,7 +20,7 @@ from nni_darts.runs.folder import EXECUTOR, RESULT, SUPERNET, identity, read_jso
 if TYPE_CHECKING:
     from nni_darts.runs.spec import RunSpec, Work
 
-__all__ = ['Derivation', 'begun_from_supernet', 'derivation']
+__all__ = ['Derivation', 'begun_from_supernet', 'derivation', 'different_supernet']
 
 _MAY_CHANGE = ('search.settings', 'search.tuning_epochs')
 """Settings of a recipe that may differ from the search; other settings would have led to another supernet."""
@@ -86,7 +86,7 @@ def derivation(search: Path, selection: str, overrides: Iterable[str] | Mapping[
         raise InputError(f'{search} has no {CHECKPOINT}, which holds the supernet; search again with {strategy}+{selection}')
     before, recipe = (Recipe.of_folder(search, changes) for changes in ((), overrides))
     assert before is not None and recipe is not None  # run.json is there
-    changed = _changed(before.to_dict(), recipe.to_dict())
+    changed = different_supernet(before, recipe)
     if changed:
         raise InputError(
             f'{changed[0]} has shaped the supernet in {search} and cannot change now; allowed: {", ".join(_MAY_CHANGE)}; '
@@ -96,8 +96,12 @@ def derivation(search: Path, selection: str, overrides: Iterable[str] | Mapping[
     return Derivation(recipe, f'{strategy}+{selection}', run['seed'], search.absolute())
 
 
+def different_supernet(one: Recipe, other: Recipe) -> list[str]:
+    """Returns the keys with different values in two recipes whose searches would not lead to the same supernet."""
+    return _changed(one.to_dict(), other.to_dict())
+
+
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any], path: str = '') -> list[str]:
-    """Returns the keys of two recipes with different values, except those that may change."""
     found = []
     for key, value in after.items():
         name = f'{path}.{key}'.lstrip('.')

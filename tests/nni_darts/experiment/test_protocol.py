@@ -303,3 +303,24 @@ def test_settings_in_the_search_space_are_rows_of_their_own() -> None:
 def test_wrong_settings_in_the_search_space_are_named(space: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         Protocol(Recipe.load('digits'), *parse_search_space(space))
+
+
+def test_a_shared_search_waits_for_the_search_without_a_selection_under_its_seed() -> None:
+    protocol = Protocol(RECIPE, ('darts-1st', 'darts-pt', 'darts-2nd+pt', 'random'), (1, 2), share_search=True)
+    after = {job.key: job.after for job in protocol.jobs({}, ()) if job.stage == 'search'}
+    assert {key: value for key, value in after.items() if value} == {
+        'search darts-pt 1': 'search darts-1st 1',
+        'search darts-pt 2': 'search darts-1st 2',
+    }
+    rows = Protocol(RECIPE, ('darts-1st search.epochs=3', 'darts-1st+pt search.epochs=3', 'darts-1st+pt'), (1,), share_search=True)
+    assert [job.after for job in rows.jobs({}, ()) if job.stage == 'search'] == ['', 'search darts-1st search.epochs=3 1', '']
+    tuned = Protocol(RECIPE, ('darts-1st', 'darts-1st+pt search.tuning_epochs=1'), (1,), share_search=True)
+    assert [job.after for job in tuned.jobs({}, ()) if job.stage == 'search'] == ['', 'search darts-1st 1']
+
+
+def test_sharing_that_is_impossible_is_refused() -> None:
+    for strategies in (('darts-1st', 'random'), ('darts-2nd', 'darts-1st+pt'), ('darts-1st+pt',)):
+        with pytest.raises(InputError, match='share_search: no strategy of this experiment can continue .*darts-1st and darts-1st\\+pt'):
+            Protocol(RECIPE, strategies, (1,), share_search=True)
+    with pytest.raises(InputError, match='share_search cannot be combined with a budget'):
+        Protocol(Recipe.load('digits', {'budget.passes': 60}), ('darts-1st', 'darts-1st+pt'), (1,), share_search=True)
