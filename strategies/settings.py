@@ -17,7 +17,7 @@ __all__ = ['Setting', 'Settings', 'setting', 'typed']
 T = TypeVar('T')
 
 _STRICT = ConfigDict(strict=True, frozen=True, extra='forbid', arbitrary_types_allowed=True, allow_inf_nan=False)
-"""Numbers are finite, and true is none."""
+"""Numbers must be finite, and true does not count as a number."""
 
 
 @dataclass(frozen=True)
