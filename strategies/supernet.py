@@ -71,7 +71,7 @@ class MixedOperation(RelaxedChoice):
         architecture.declare(self.label, OperationDecision(tuple(self.names), group))
 
     def candidates(self) -> list[nn.Module]:
-        """The candidate modules, in the order of ``names``."""
+        """Returns the candidate modules, in the order of ``names``."""
         return [getattr(self, str(name)) for name in self.names]
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
