@@ -98,7 +98,7 @@ def measure(recipe: Recipe, case: str, repeats: int, epochs: int, folder: Path) 
 @benchmark
 @click.option('--repeats', default=3, show_default=True, help='Runs of each kind.')
 @click.option('--epochs', default=3, show_default=True, help='Of each run; the first one does not count.')
-@click.option('--seeds', type=int, help='Compare whole searches instead, with so many seeds.')
+@click.option('--seeds', type=int, help='Number of seeds; compares whole searches instead.')
 @click.option('--strategy', default='darts-1st', show_default=True, help='Of these searches.')
 def main(repeats: int, epochs: int, seeds: int | None, strategy: str, quick: bool, json_file: Path | None) -> None:
     """Compare one process with two on two cores."""

@@ -1,4 +1,4 @@
-"""NNI's own multi-trial strategies on our space, by NasExperiment in this process: cells trained one by one. About a minute on one core.
+"""NNI's own multi-trial strategies on a space of this package, in NasExperiment in this process. It takes about a minute on one core.
 
 python examples/nni_strategies.py
 
@@ -22,7 +22,7 @@ EPOCHS = 2
 def evaluate(model: Any) -> None:
     """Trains one model from scratch; ``report=True`` sends its validation accuracy to NNI.
 
-    A function, and not a Lightning evaluator: that one could be used for the first model only, its trainer is then through.
+    This is a function because a Lightning evaluator can only be used for the first model: its trainer is finished after that.
     """
     settings = Recipe.load('digits').data
     images = ImageDataModule(load_images(settings), settings, train_portion=0.7, batch_size=64, seed=1)

@@ -1,4 +1,4 @@
-"""A search from Python, cell by cell (# %% is a cell to editors that know notebooks). About three minutes on one core.
+"""A search from Python, in notebook cells (# %% begins a cell in editors that support them). It takes about three minutes on one core.
 
 python examples/python_api.py
 """

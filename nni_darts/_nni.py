@@ -1,7 +1,7 @@
-"""The one place that imports ``nni.nas``: quietly.
+"""The only place that imports ``nni.nas``, without its warnings.
 
-NNI 3.0 prints two RuntimeWarnings about classes of newer torch releases, and setuptools adds a deprecation notice; none of them
-concerns a user of this package. The filters hold only while the import runs.
+NNI 3.0 prints two RuntimeWarnings about classes of newer torch releases, and setuptools adds a deprecation notice. None of them
+concerns a user of this package. The filters apply only during the import.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The long work that is under way, announced by whatever does it to whoever watches. Imports no torch.
+"""Announcements of lengthy tasks to progress bars, logs and watchdogs. Imports no torch.
 
-Reading files, building kernels or scoring candidates lies deep inside a run, and takes from seconds to hours. Such work calls
-:func:`announce`; a progress bar, a log or a watchdog listens with :func:`watched`. Without a listener an announcement costs nothing.
+Reading files, building kernels or scoring candidates happens deep inside a run, and takes from seconds to hours. Such tasks call
+:func:`announce`; a progress bar, a log or a watchdog listens with :func:`watched`. Without a listener, an announcement costs nothing.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ T = TypeVar('T')
 
 @dataclass(frozen=True)
 class Activity:
-    """A piece of work, and how far it is.
+    """A task and its progress.
 
     Attributes:
-        what: a few words, such as ``training`` or ``opening images``.
-        done: how many parts of it are done.
-        of: how many parts there are; None if they cannot be counted.
-        lasting: whether it stays in view during other work inside it, as the epochs of a training do while batches are counted.
-        seconds: how long work that cannot be counted is expected to take, where that is long enough for everybody to be told.
+        what: a short description, such as ``training`` or ``opening images``.
+        done: number of finished parts.
+        of: number of parts; None if they cannot be counted.
+        lasting: whether it stays in view during tasks inside it, as the epochs of a training do while batches are counted.
+        seconds: expected duration of a task that cannot be counted, if it is long enough to be mentioned.
 
     Example:
         >>> Activity('training', 3, 14).over
@@ -44,19 +44,19 @@ class Activity:
 
     @property
     def over(self) -> bool:
-        """Whether all parts are done."""
+        """Whether all parts are finished."""
         return self.of is not None and self.done >= self.of
 
 
 Listener = Callable[[Activity], None]
-"""Called with each announcement, in the thread that makes it."""
+"""A function that is called with each announcement, in the thread that makes it."""
 
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar('listeners', default=())
 
 
 @contextmanager
 def watched(listener: Listener) -> Iterator[None]:
-    """Within the block, has a listener called with each announcement of this thread. What it raises ends the work."""
+    """Calls a listener with each announcement of this thread within the block. An exception of the listener ends the task."""
     token = _listeners.set((*_listeners.get(), listener))
     try:
         yield
@@ -65,7 +65,7 @@ def watched(listener: Listener) -> Iterator[None]:
 
 
 def announce(what: str, done: int = 0, of: int | None = None, *, lasting: bool = False, seconds: float | None = None) -> None:
-    """Tells the listeners how far a piece of work is. Arguments as for :class:`Activity`."""
+    """Tells the listeners the progress of a task. The arguments are those of :class:`Activity`."""
     listeners = _listeners.get()
     if listeners:
         activity = Activity(what, done, of, lasting, seconds)
@@ -75,7 +75,7 @@ def announce(what: str, done: int = 0, of: int | None = None, *, lasting: bool =
 
 @contextmanager
 def under_way(what: str, *, seconds: float | None = None) -> Iterator[None]:
-    """Announces work that cannot be counted, and its end after the block."""
+    """Announces a task that cannot be counted, and its end after the block."""
     announce(what, seconds=seconds)
     try:
         yield
@@ -85,17 +85,17 @@ def under_way(what: str, *, seconds: float | None = None) -> Iterator[None]:
 
 @contextmanager
 def loading_torch() -> Iterator[None]:
-    """Announces the imports in the block: of torch, and of what needs it.
+    """Announces the imports of torch, and of modules that need it, in the block.
 
-    They make a million objects that stay. Looking through these for garbage, while they are made and ever after, takes an eighth of the
-    time that imports take, so the collector is told to leave them alone.
+    They create a million permanent objects. Searching these for garbage, during the imports and later, takes an eighth of the time of the
+    imports, so the garbage collector is told to ignore them.
     """
     first = 'torch' not in sys.modules and gc.isenabled()
     if first:
         gc.disable()
     try:
         with under_way('loading torch'):
-            importlib.import_module('numpy')  # before torch, which swallows Ctrl-C while it imports numpy itself
+            importlib.import_module('numpy')  # before torch, which ignores Ctrl-C while it imports numpy itself
             yield
     finally:
         if first:
@@ -104,10 +104,12 @@ def loading_torch() -> Iterator[None]:
 
 
 def counted(what: str, parts: Iterable[T], of: int | None = None) -> Iterator[T]:
-    """The parts of a piece of work, each announced once the next one is asked for.
+    """Yields the parts of a task, and announces each one when the next one is requested.
 
     Args:
-        of: how many there are, where ``parts`` has no length.
+        what: a short description of the task.
+        parts: the parts.
+        of: number of parts, if ``parts`` has no length.
     """
     total = len(parts) if of is None and isinstance(parts, Sized) else of
     announce(what, 0, total)

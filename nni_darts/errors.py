@@ -9,14 +9,14 @@ __all__ = ['InputError', 'RankLost', 'did_you_mean', 'sentence']
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong: the message is one sentence that names it and says what is allowed.
+    """Something in the user's input is wrong. The message is one sentence that names it and says what is allowed.
 
     The command line prints it alone and ends with exit code 2; the tuner reports it to NNI as the experiment's error.
     """
 
 
 class RankLost(RuntimeError):
-    """A run on several devices cannot continue, because one of its processes ended, fell silent or differs: one sentence."""
+    """A run on several devices cannot continue, because one of its processes ended, stopped responding or differs. It is one sentence."""
 
 
 def did_you_mean(name: object, known: Iterable[str], cutoff: float = 0.6) -> str:
@@ -32,5 +32,5 @@ def did_you_mean(name: object, known: Iterable[str], cutoff: float = 0.6) -> str
 
 
 def sentence(text: str) -> str:
-    """Ends a message with the full stop that it lacks, since it may also stand within a longer one."""
+    """Returns a message with a full stop at its end. Messages lack it because they may also be part of a longer sentence."""
     return text if text.endswith(('.', '!', '?')) else f'{text}.'

@@ -1,4 +1,4 @@
-"""Files between processes: written so that nobody sees half of one, and locked."""
+"""Files that several processes use: replaced atomically, and locked."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from typing import Any, BinaryIO
 __all__ = ['CHECKPOINT', 'METRICS', 'PREVIOUS', 'cache_folder', 'lock', 'locked', 'naming', 'no_room', 'replacing', 'write_text']
 
 METRICS = 'metrics.jsonl'
-"""In an output folder: a line for each epoch."""
+"""File in an output folder with a line for each epoch."""
 CHECKPOINT, PREVIOUS = 'last.ckpt', 'previous.ckpt'
-"""In an output folder: the last checkpoint and the one before it."""
+"""Files in an output folder with the last checkpoint and the previous one."""
 
 
 def cache_folder() -> Path:
-    """The user's folder for what can be made again: ``$XDG_CACHE_HOME/nni-darts``, or ``~/.cache/nni-darts``. It need not exist.
+    """Returns the user's folder for files that can be created again: ``$XDG_CACHE_HOME/nni-darts``, or ``~/.cache/nni-darts``.
+
+    The folder need not exist.
 
     Raises:
-        RuntimeError: if the user has no home.
+        RuntimeError: if the user has no home folder.
     """
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'nni-darts'
 
 
 def lock(path: Path) -> int | None:
-    """Takes the lock of a file, which is made if there is none; None if another process has it.
+    """Locks a file, which is created if it does not exist. Returns None if another process has the lock.
 
     Returns:
-        A descriptor that holds the lock until it is closed. The kernel closes it when the process ends, however it ends.
+        A file descriptor that holds the lock until it is closed. The kernel closes it when the process ends for any reason.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
@@ -46,10 +48,11 @@ def lock(path: Path) -> int | None:
 
 @contextmanager
 def locked(path: Path, *, patience: float) -> Iterator[None]:
-    """Holds the lock of a file in the block.
+    """Holds the lock of a file within the block.
 
     Args:
-        patience: seconds to wait for another process that has it.
+        path: path of the file.
+        patience: seconds to wait if another process has the lock.
 
     Raises:
         OSError: if the file system has no locks; TimeoutError if the other process does not release it in time.
@@ -73,13 +76,13 @@ _NO_ROOM = {
 
 
 def no_room(error: OSError) -> str:
-    """Says in a few words which kind of room a file lacks; '' for any other error."""
+    """Returns in a few words why there is no room for a file; '' for any other error."""
     return _NO_ROOM.get(error.errno or 0, '')
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Names the file in an error of the system that is raised in the block without a name, as those of writing are."""
+    """Adds the file's name to a system error in the block that has none, as errors of writing do not."""
     try:
         yield
     except OSError as error:
@@ -88,7 +91,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 class _Remembering(io.FileIO):
-    """A file that keeps the first error of writing: torch's writer says no more of it than that a position is not the expected one."""
+    """A file that keeps the first error of writing, because torch's writer only reports an unexpected position."""
 
     failed: OSError | None = None
 
@@ -102,13 +105,14 @@ class _Remembering(io.FileIO):
 
 @contextmanager
 def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
-    """Opens a file beside ``path`` that takes its place at the end of the block, complete and on the disk; not if the block fails.
+    """Opens a file beside ``path`` that replaces it when the block ends, complete and on the disk, unless the block fails.
 
     Args:
-        keep: where the file that was there before goes; None lets it go.
+        path: path of the file to replace.
+        keep: path for the replaced file; None deletes it.
 
     Raises:
-        OSError: if it cannot be written; ``filename`` is the path.
+        OSError: if the file cannot be written; ``filename`` is the path.
     """
     temporary = path.with_name(path.name + '.tmp')
     file: _Remembering | None = None
@@ -131,6 +135,6 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file's content at once (UTF-8)."""
+    """Replaces the content of a file atomically (UTF-8)."""
     with replacing(path) as file:
         file.write(text.encode('utf-8'))

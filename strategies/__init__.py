@@ -1,4 +1,4 @@
-"""How a model space is searched. Knows no data set and no particular space. Names load when first used."""
+"""Search strategies for model spaces. They do not depend on any data set or space. Names are imported when they are first used."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ class DifferentiableStrategy(OneShotStrategy):
         """Sets the size of training batches that the selection requires by now."""
         self.loaders.grow(self.selection.batch_growth(self.architecture))
 
-    # results ----------------------------------------------------------------------------------------------------------------------
+    # Results ----------------------------------------------------------------------------------------------------------------------
 
     def arch_parameters(self) -> list[nn.Parameter]:
         """Returns all α, in a fixed order."""

@@ -1,4 +1,4 @@
-"""DARTS-ES: a search ends when its minimum gets sharp (Zela et al., ICLR 2020, section 4.3)."""
+"""DARTS-ES: a search ends when its minimum becomes sharp (Zela et al., ICLR 2020, section 4.3)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ['NOT_BEFORE_DECISIONS', 'NOT_WITHOUT_ALPHA', 'EarlyStopping', 'early_
 
 NOT_WITHOUT_ALPHA = 'early_stopping watches how α is trained by gradients, and this strategy does not train it that way'
 NOT_BEFORE_DECISIONS = 'early_stopping would leave edges undecided: this selection spreads its decisions over the whole search'
-"""Why some strategies do not stop early."""
+"""Reasons why some strategies cannot stop early."""
 
 
 class EarlyStopping(Settings):
-    """Stops a search when the dominant eigenvalue of ∇²α L_v, smoothed, has grown too much, and returns an earlier architecture.
+    """Stops a search when the smoothed dominant eigenvalue of ∇²α L_v has grown too much, and returns an earlier architecture.
 
-    With λ(i) the eigenvalue after epoch i and λ̄(i) its mean over the ``window`` of epochs around i, the search stops if
+    With λ(i) the eigenvalue after epoch i, and λ̄(i) its mean over the ``window`` of epochs around i, the search stops if
     ``λ̄(i − lag) / λ̄(i) < ratio``, and the architecture is that of epoch i − lag. λ̄(i) is known half a window after epoch i. The
-    eigenvalue is that on the first validation batch, with the statistics of this batch.
+    eigenvalue is measured on the first validation batch, with the statistics of this batch.
 
     Raises:
         ValueError: for a setting outside its range.
@@ -42,7 +42,11 @@ class EarlyStopping(Settings):
         return value
 
     def stops_for(self, eigenvalues: Sequence[float]) -> int | None:
-        """The index of the epoch whose architecture is returned, or None to go on; ``eigenvalues`` are those of all epochs so far."""
+        """Returns the index of the epoch whose architecture is returned, or None to continue.
+
+        Args:
+            eigenvalues: eigenvalues of all epochs so far.
+        """
         half = self.window // 2
         latest = len(eigenvalues) - 1 - half
         earlier = latest - self.lag
@@ -53,10 +57,10 @@ class EarlyStopping(Settings):
 
 
 def early_stopping(value: EarlyStopping | dict[str, Any] | bool) -> EarlyStopping | None:
-    """From a setting as in YAML: true, false, or a mapping of what differs from the published values.
+    """Returns early stopping for a setting in a recipe: true, false, or a mapping of values that differ from the published ones.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for any other setting.
     """
     names = list(EarlyStopping.model_fields)
     if isinstance(value, EarlyStopping):

@@ -1,4 +1,4 @@
-"""P-DARTS: the search approaches the depth of the network to be trained (Chen et al., ICCV 2019)."""
+"""P-DARTS: the search approaches the depth of the final network (Chen et al., ICCV 2019)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ __all__ = ['ProgressiveDepth', 'most_probable']
 
 @typed(settings=DepthSettings)
 class ProgressiveDepth(OneShotStrategy):
-    """First-order searches one after the other: of deeper networks, among the operations that were most probable in the one before.
+    """First-order searches in succession, each with a deeper network and the most probable operations of the preceding search.
 
-    Every stage starts with fresh weights and fresh α. The space must be able to grow: it has ``candidates``, its operations edge by edge,
-    and ``with_depth(cells, operations)``, which makes the same space with other ones (:class:`nni_darts.search_spaces.DartsSpace`).
+    Every stage starts with new weights and new α. The space must be able to grow: it needs ``candidates``, its operations on each edge,
+    and ``with_depth(cells, operations)``, which returns the space with other values (:class:`nni_darts.search_spaces.DartsSpace`).
 
     Args:
         cells: depth of the supernet in each stage.
-        keep: how many operations an edge keeps after each stage but the last one.
-        dropout: behind skip connections, in each stage (see :class:`SkipDropout`).
-        dropout_behind: which skip connections: ``identity``, as in the authors' code, or ``all``, as in the paper.
-        max_skips: skip connections that a normal cell may end up with.
-        warmup_epochs: of each stage, as for :class:`DifferentiableStrategy`; so are all other arguments.
+        keep: number of operations that an edge keeps after each stage but the last.
+        dropout: initial dropout rate after skip connections in each stage (see :class:`SkipDropout`).
+        dropout_behind: which skip connections have dropout: ``identity``, as in the authors' code, or ``all``, as in the paper.
+        max_skips: largest number of skip connections in the final normal cell.
+        warmup_epochs: warm-up of each stage. This and all other arguments are those of :class:`DifferentiableStrategy`.
 
     Raises:
         ValueError: for a setting outside its range.
@@ -64,18 +64,18 @@ class ProgressiveDepth(OneShotStrategy):
         settings |= {'execution': execution, 'checkpoint': checkpoint}
         self.cells = tuple(cells)
         self.keep = tuple(keep)
-        # All are made at once: a wrong setting must not wait for the last stage.
+        # All stages are built now, so that a wrong setting is found before the last stage.
         relaxations = [SkipDropout(rate, dropout_behind) for rate in dropout]
         self.parts = [DifferentiableStrategy(relaxation, FirstOrder(), Magnitude(max_skips), **settings) for relaxation in relaxations]
         self.executor_choice = self.parts[0].executor_choice
         for part in self.parts:
-            part.executor_choice = self.executor_choice  # that of the first stage computes the cells of all
+            part.executor_choice = self.executor_choice  # the executor of the first stage computes the cells of all stages
 
     def stages(self, space: ModelSpace) -> Iterator[tuple[ModelSpace, DifferentiableStrategy]]:
-        """The space and the strategy of each stage. Whoever asks for the next one has run the one before.
+        """Yields the space and the strategy of each stage. The caller must run a stage before it requests the next one.
 
         Raises:
-            ValueError: for a space that cannot grow.
+            ValueError: if the space cannot grow.
         """
         if not hasattr(space, 'with_depth'):
             raise ValueError(f'it searches deeper and deeper stacks of cells, and a {type(space).__name__} cannot be made deeper')
@@ -91,12 +91,12 @@ class ProgressiveDepth(OneShotStrategy):
 
     @property
     def least_epochs(self) -> int:
-        """Of a search whose stages train α."""
+        """The fewest epochs of a search whose stages train α."""
         warmup = self.parts[0].warmup_epochs
         return 1 if warmup < 1 else 2 * int(warmup) + 1
 
     def select(self) -> dict[str, Any]:
-        """The architecture that the last stage found: an NNI sample of the space."""
+        """Returns the architecture that the last stage found, as an NNI sample of the space."""
         return self.parts[-1].select()
 
     def _initialize(self, model_space: RawFormatModelSpace, engine: SequentialExecutionEngine) -> RawFormatModelSpace:
@@ -109,16 +109,17 @@ class ProgressiveDepth(OneShotStrategy):
             strategy(RawFormatModelSpace.from_model(space, fresh_copy(self.model_space.evaluator)), self.engine)
 
     def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
-        """The found model, with the weights of the space that was given: no stage has trained a network of its size."""
+        """Yields the model found, with the weights of the given space, because no stage has trained a network of its size."""
         yield self.model_space.freeze(self.select())
 
 
 def most_probable(candidates: Candidates, probabilities: Mapping[str, Mapping[str, float]], keep: int) -> Candidates:
-    """The ``keep`` most probable operations of each edge, in the order they had; ties keep the first, and one other than ``none`` stays.
+    """Returns the ``keep`` most probable operations of each edge, in their order; in a tie the first. One other than ``none`` is kept.
 
     Args:
-        candidates: kind of cell → edges → operations.
+        candidates: kind of cell → operations on each edge.
         probabilities: label → operation → probability.
+        keep: number of operations to keep on each edge.
     """
     kept: dict[str, tuple[tuple[str, ...], ...]] = {}
     for kind, edges in candidates.items():
@@ -131,6 +132,6 @@ def most_probable(candidates: Candidates, probabilities: Mapping[str, Mapping[st
 
 
 def _labels(kind: str, edges: int) -> list[str]:
-    """Labels of the operations on so many edges, in the order of :data:`Candidates`."""
+    """Returns the labels of the operations on a number of edges, in the order of :data:`Candidates`."""
     places = ((state, source) for state in range(2, 2 + edges) for source in range(state))
     return [operation_label(kind, state, source) for (state, source), _ in zip(places, range(edges))]

@@ -17,7 +17,7 @@ __all__ = ['Setting', 'Settings', 'setting', 'typed']
 T = TypeVar('T')
 
 _STRICT = ConfigDict(strict=True, frozen=True, extra='forbid', arbitrary_types_allowed=True, allow_inf_nan=False)
-"""Numbers are finite, and true is none."""
+"""Numbers must be finite, and true does not count as a number."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first['loc'][0]) if first['loc'] else ''
-            if first['type'] == 'value_error':  # of a validator, which says what is wrong
+            if first['type'] == 'value_error':  # raised by a validator, which explains the error
                 raise ValueError(first['msg'].removeprefix('Value error, ')) from None
             if name not in type(self).model_fields:
                 raise ValueError(f'there is no setting {name!r}; allowed: {", ".join(type(self).model_fields)}') from None
@@ -98,11 +98,11 @@ def _extra(field: FieldInfo, name: str) -> str:
 
 
 def typed(made: type[T] | None = None, *, settings: type[Settings] | None = None) -> Any:
-    """A class whose constructor refuses arguments that are not of the types it is annotated with: ValueError names the first.
+    """Makes the constructor of a class check its arguments against the annotations. It raises ValueError that names the first wrong one.
 
     Args:
         made: the class.
-        settings: the settings among its arguments, which are checked by this, ranges included.
+        settings: class of settings, which checks the arguments that it declares, including their ranges.
     """
     if made is None:
         return lambda decorated: typed(decorated, settings=settings)
@@ -127,7 +127,7 @@ def typed(made: type[T] | None = None, *, settings: type[Settings] | None = None
 
 @cache
 def _hints(annotated: Callable[..., None] | type) -> dict[str, Any]:
-    """At the first call: a class may be annotated with one that its module imports later."""
+    """Returns the annotations. Called late, because an annotation may be a class that its module imports later."""
     return get_type_hints(annotated, include_extras=True)
 
 

@@ -1,4 +1,4 @@
-"""From NNI's mutables to relaxed modules: the mutation hooks of the differentiable strategies."""
+"""The relaxed modules that replace NNI's mutables, and the mutation hook of the differentiable strategies that inserts them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ['MixedInputs', 'MixedOperation', 'RelaxedChoice', 'SummedInputs', 'mu
 
 
 class RelaxedChoice(BaseSuperNetModule):
-    """Base class of the relaxed modules. NNI's one-shot protocol: nothing is resampled, the selection exports for all at once."""
+    """Base class of the relaxed modules. In NNI's one-shot protocol they resample nothing, and the selection exports all choices."""
 
     def __init__(self, choice: LayerChoice | InputChoice, architecture: Architecture) -> None:
         super().__init__()
-        self.label = str(choice.label)  # NNI's label is a class of its own, which a checkpoint could not hold
+        self.label = str(choice.label)  # NNI's label is an object, which a checkpoint could not store
         self._original = Reference(choice)  # neither its modules nor its mutable belong to this module
-        self._architecture = Reference(architecture)  # α is no parameter of the supernet
+        self._architecture = Reference(architecture)  # α is not a parameter of the supernet
 
     @property
     def architecture(self) -> Architecture:
@@ -33,23 +33,23 @@ class RelaxedChoice(BaseSuperNetModule):
         return self._architecture.value
 
     def resample(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """Relaxations are deterministic: there is nothing to sample."""
+        """Returns nothing to resample, because relaxations are deterministic."""
         return {}
 
     def export(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """Left to the strategy's selection, which sees all choices together."""
+        """Returns nothing: the strategy's selection exports all choices together."""
         return {}
 
     def export_probs(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """Left to the strategy."""
+        """Returns nothing: the strategy exports the probabilities."""
         return {}
 
     def check_contains(self, sample: dict[str, Any]) -> Any:
-        """NNI's validation of a sample."""
+        """Validates a sample as NNI does."""
         return self._original.value.choice.check_contains(sample)
 
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
-        """NNI's module of the chosen inputs."""
+        """Returns NNI's module of the chosen inputs."""
         return self._original.value.freeze(sample)
 
     def extra_repr(self) -> str:
@@ -57,7 +57,7 @@ class RelaxedChoice(BaseSuperNetModule):
 
 
 class MixedOperation(RelaxedChoice):
-    """A relaxed ``LayerChoice``: the candidates' outputs, weighted by the relaxation. Parameters keep their names."""
+    """A relaxed ``LayerChoice``, which weights the candidates' outputs by the relaxation. Parameters keep their names."""
 
     def __init__(self, choice: LayerChoice, architecture: Architecture, relaxation: Relaxation, group: str = '') -> None:
         super().__init__(choice, architecture)
@@ -65,19 +65,19 @@ class MixedOperation(RelaxedChoice):
         self.relaxation = relaxation
         for name in self.names:
             self.add_module(str(name), relaxation.candidate(choice[name], str(name)))
-        # In a dict, which registers no modules: where something else is searched, the choice's own module is frozen (with fresh weights, if
-        # what was searched is smaller).
+        # In a dict, which does not register modules. If the relaxation searches other modules, the choice's own module is frozen (with new
+        # weights if the searched modules are smaller).
         self._replaced = {name: choice[name] for name in self.names if getattr(self, str(name)) is not choice[name]}
         architecture.declare(self.label, OperationDecision(tuple(self.names), group))
 
     def candidates(self) -> list[nn.Module]:
-        """The candidate modules, in the order of ``names``."""
+        """Returns the candidate modules, in the order of ``names``."""
         return [getattr(self, str(name)) for name in self.names]
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Arguments and result as those of the candidates."""
+        """Returns the mixed output. Arguments and result are those of the candidates."""
         if self.architecture.view.is_cut(self.label):
-            return args[0].new_zeros(())  # nothing reads it
+            return args[0].new_zeros(())  # no module reads it
         return self.relaxation.around(self._compute, args, kwargs)
 
     def _compute(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -89,16 +89,16 @@ class MixedOperation(RelaxedChoice):
         return self.relaxation.mix(self.label, alpha, candidates, args, kwargs, view.mask_of(self.label))
 
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
-        """The chosen candidate, with the weights it has here unless the relaxation searched something smaller in its place."""
+        """Returns the chosen candidate with its present weights, unless the relaxation searched a smaller module in its place."""
         chosen = self._original.value.choice.freeze(sample)
         return recursive_freeze(self._replaced.get(chosen, getattr(self, str(chosen))), sample)[0]
 
 
 class SummedInputs(RelaxedChoice):
-    """A relaxed ``InputChoice`` whose inputs are edges: all are summed, and their operations' strengths decide which stay.
+    """A relaxed ``InputChoice`` whose inputs are edges. All edges are summed; the strengths of their operations decide which are kept.
 
-    It has no α unless edges are ``weighted``: the weight of an edge is part of its operations' probabilities, of which ``none`` has one.
-    The weights of PC-DARTS, softmax(β) over all inputs, stay what they are when an input is left out.
+    It has no α unless edges are ``weighted``. The weight of an edge is part of its operations' probabilities, which include ``none``.
+    The weights of PC-DARTS, softmax(β) over all inputs, do not change when an input is left out.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class SummedInputs(RelaxedChoice):
         architecture.declare(self.label, InputDecision(choice.n_candidates, choice.n_chosen, tuple(edges), group, weighted))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """The sum of the inputs that are left; they have one shape."""
+        """Returns the sum of the remaining inputs, which have the same shape."""
         left = self.architecture.view.inputs(self.label)
         terms = [inputs[index] for index in left]
         if self.architecture.decisions[self.label].weighted:  # type: ignore[union-attr]
@@ -123,13 +123,13 @@ class SummedInputs(RelaxedChoice):
 
 
 class MixedInputs(RelaxedChoice):
-    """A relaxed ``InputChoice`` with an α of its own: the expectation of what the frozen one computes.
+    """A relaxed ``InputChoice`` with its own α, whose output is the expectation of the frozen choice's output.
 
-    The subsets that could be chosen have probability P(S) ∝ exp(Σ_{i ∈ S} α_i). So a choice of two whose inputs are all ones gives
-    twos under ``sum``, ones under ``mean`` and two blocks of ones under ``concat``, exactly as it does once frozen.
+    The possible subsets have the probability P(S) ∝ exp(Σ_{i ∈ S} α_i). If all inputs of a choice of two are ones, the output is twos
+    with ``sum``, ones with ``mean`` and two blocks of ones with ``concat``, exactly as for the frozen choice.
 
     Raises:
-        ValueError: where the number of outputs would depend on the choice, or there are too many subsets to add up over.
+        ValueError: if the number of outputs depends on the choice, or there are too many subsets to sum over.
     """
 
     def __init__(self, choice: InputChoice, architecture: Architecture) -> None:
@@ -142,7 +142,7 @@ class MixedInputs(RelaxedChoice):
         architecture.declare(self.label, InputDecision(choice.n_candidates, self.chosen))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor | list[Tensor]:
-        """The inputs have one shape; the result is shaped like that of the frozen choice."""
+        """Returns the expected output, in the shape of the frozen choice's output. All inputs have the same shape."""
         left = self.architecture.view.inputs(self.label)
         inputs = [inputs[index] for index in left]
         if self.architecture.view.path is not None:
@@ -164,7 +164,7 @@ class MixedInputs(RelaxedChoice):
 
 
 def mutation_hook(architecture: Architecture, relaxation: Relaxation, topology: Topology) -> Any:
-    """NNI's mutation hook that relaxes LayerChoice and InputChoice; ``topology`` as :func:`edge_topology` collects it."""
+    """Returns NNI's mutation hook that relaxes LayerChoice and InputChoice; ``topology`` is the result of :func:`edge_topology`."""
 
     def relax(module: nn.Module, name: str, memo: dict[str, Any], kwargs: dict[str, Any]) -> nn.Module | None:
         if isinstance(module, LayerChoice):

@@ -33,7 +33,7 @@ class View:
     Attributes:
         architecture: choices of the supernet and the decisions about them.
         path: the only path to compute; None computes all candidates.
-        mask: candidate to leave out, in order to measure the loss of quality without it.
+        mask: candidate to leave out, to measure how much worse the supernet is without it.
     """
 
     architecture: Architecture

@@ -67,7 +67,7 @@ class Listing:
     left_out: Counter[str]
 
     def empty(self) -> list[str]:
-        """The names of the classes without images."""
+        """Returns the names of the classes without images."""
         present = {label for _, label in self.files}
         return [name for label, name in enumerate(self.classes) if label not in present]
 

@@ -135,7 +135,7 @@ class Genotype(AnyGenotype):
         """Returns how many edges of a cell have an operation; ``kind`` is ``normal`` or ``reduce``."""
         return sum(name == operation for name, _ in self.cell(kind)[0])
 
-    # plain data -------------------------------------------------------------------------------------------------------------------
+    # Plain data -------------------------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the four fields as plain data."""
@@ -151,7 +151,7 @@ class Genotype(AnyGenotype):
         """Reads the data of :meth:`to_dict`. Raises ValueError that says which field is missing, unknown or wrong."""
         return cls(**checked_fields(value, _FIELDS, 'a genotype', _FIELD_TEXT))
 
-    # the literature's text ------------------------------------------------------------------------------------------------------
+    # The literature's text ------------------------------------------------------------------------------------------------------
 
     def to_text(self) -> str:
         """Returns the text as DARTS prints it: ``Genotype(normal=[('sep_conv_3x3', 1), …], normal_concat=range(2, 6), reduce=…)``."""
@@ -222,7 +222,7 @@ class Genotype(AnyGenotype):
             cells[f'{kind}_concat'] = _full_concat(state - _CELL_INPUTS)
         return cls(**cells)
 
-    # the short code -------------------------------------------------------------------------------------------------------------
+    # The short code -------------------------------------------------------------------------------------------------------------
 
     def code(self) -> str:
         """Returns a reversible code, safe in NNI's metrics, URLs and file names: four characters a node, 16 for the DARTS cells.
@@ -267,7 +267,7 @@ class Genotype(AnyGenotype):
         concat = _full_concat(nodes)
         return cls(normal=tuple(edges[:half]), normal_concat=concat, reduce=tuple(edges[half:]), reduce_concat=concat)
 
-    # graphs ---------------------------------------------------------------------------------------------------------------------
+    # Graphs ---------------------------------------------------------------------------------------------------------------------
 
     def edges(self) -> dict[str, list[tuple[str, str]]]:
         """Returns kind of cell → (label, operation) of every edge."""

@@ -74,7 +74,7 @@ class NasBench201Genotype(AnyGenotype):
         """Returns how many edges carry an operation."""
         return self.operations.count(operation)
 
-    # the benchmark's text -------------------------------------------------------------------------------------------------------
+    # The benchmark's text -------------------------------------------------------------------------------------------------------
 
     def to_text(self) -> str:
         """Returns the text as the benchmark prints it: ``|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|skip_connect~0|none~1|none~2|``."""
@@ -90,7 +90,7 @@ class NasBench201Genotype(AnyGenotype):
             raise ValueError(f'{text[:100]!r} is not of the form {_FORM}')
         return cls(match.groups())
 
-    # plain data -------------------------------------------------------------------------------------------------------------------
+    # Plain data -------------------------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the benchmark's text under the key ``nasbench201``."""
@@ -123,7 +123,7 @@ class NasBench201Genotype(AnyGenotype):
                 raise ValueError(f'the sample has no value for {label!r}')
         return cls(tuple(sample[label] for label in labels))
 
-    # the short code -------------------------------------------------------------------------------------------------------------
+    # The short code -------------------------------------------------------------------------------------------------------------
 
     def code(self) -> str:
         """Returns a reversible code, safe in NNI's metrics, URLs and file names: ``nb201.`` and the indices in ``OPERATIONS``."""
@@ -140,7 +140,7 @@ class NasBench201Genotype(AnyGenotype):
             )
         return cls(tuple(OPERATIONS[int(digit)] for digit in match[1]))
 
-    # graph ----------------------------------------------------------------------------------------------------------------------
+    # Graph ----------------------------------------------------------------------------------------------------------------------
 
     def edges(self) -> dict[str, list[tuple[str, str]]]:
         """Returns ``cell`` → (label, operation) of every edge."""

@@ -100,7 +100,7 @@ def _keep(found: dict[str, str], target: ast.expr, value: ast.expr) -> None:
             found[target.id] = text
 
 
-# other programs' data -----------------------------------------------------------------------------------------------------------------
+# Other programs' data -----------------------------------------------------------------------------------------------------------------
 
 
 def reads_as_data(text: str) -> Any:

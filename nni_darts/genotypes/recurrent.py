@@ -73,7 +73,7 @@ class RnnGenotype(AnyGenotype):
         """Returns how many nodes use an activation."""
         return sum(name == activation for name, _ in self.recurrent)
 
-    # plain data -------------------------------------------------------------------------------------------------------------------
+    # Plain data -------------------------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the two fields as plain data, which :meth:`from_dict` reads."""
@@ -84,7 +84,7 @@ class RnnGenotype(AnyGenotype):
         """Reads the data of :meth:`to_dict`. Raises ValueError that says which field is missing, unknown or wrong."""
         return cls(**checked_fields(value, _FIELDS, 'a recurrent genotype', ' and '.join(_FIELDS)))
 
-    # the literature's text ------------------------------------------------------------------------------------------------------
+    # The literature's text ------------------------------------------------------------------------------------------------------
 
     def to_text(self) -> str:
         """Returns the text as DARTS prints it: ``Genotype(recurrent=[('sigmoid', 0), …], concat=range(1, 9))``."""
@@ -135,7 +135,7 @@ class RnnGenotype(AnyGenotype):
             raise ValueError(f'the sample has no value for {input_label(KIND, 1)!r}: not a sample of DartsRnnSpace')
         return cls(tuple(edges), _full_concat(len(edges)))
 
-    # the short code -------------------------------------------------------------------------------------------------------------
+    # The short code -------------------------------------------------------------------------------------------------------------
 
     def code(self) -> str:
         """Returns a reversible code, safe in NNI's metrics, URLs and file names: ``rnn.`` and two characters for each node.
@@ -160,7 +160,7 @@ class RnnGenotype(AnyGenotype):
         edges = tuple((_LETTERS[letter], _DIGITS.index(digit)) for letter, digit in pairs)
         return cls(edges, _full_concat(len(edges)) if match[2] is None else tuple(map(_DIGITS.index, match[2])))
 
-    # graph ----------------------------------------------------------------------------------------------------------------------
+    # Graph ----------------------------------------------------------------------------------------------------------------------
 
     def edges(self) -> dict[str, list[tuple[str, str]]]:
         """Returns kind of cell → (label, activation) of every node."""

@@ -143,7 +143,7 @@ class ImageTask:
         return network_from_genotype(genotype, **self.network_options(recipe, stage, data))
 
     def network_options(self, recipe: Recipe, stage: str, data: ImageShape | ImageData) -> dict[str, Any]:
-        """The keyword arguments, besides the genotype, with which ``network_from_genotype`` builds the network that a stage trains."""
+        """Returns the arguments, besides the genotype, with which ``network_from_genotype`` builds the network that a stage trains."""
         return recipe.space.network_options(getattr(recipe, stage), **self.facts(data))
 
     def training(self, recipe: Recipe, stage: str, data: ImageData, seed: int, *, trained: bool = False) -> Run:

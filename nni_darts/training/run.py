@@ -223,11 +223,11 @@ def create_trainer(
         epochs: number of epochs.
         log: the log of the epochs; None writes ``metrics.jsonl`` in the folder.
         gradient_clip: norm to which Lightning clips gradients; one-shot strategies clip themselves and need None here.
-        logger: where measurements go besides the log.
+        logger: logger for measurements in addition to the log.
         callbacks: further callbacks, called before those of this package.
 
     Raises:
-        InputError: if the accelerator is not there.
+        InputError: if the accelerator is not available.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = log or EpochLog(folder / METRICS)
@@ -254,7 +254,7 @@ def create_trainer(
             logger=logger or False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            # Named, so that Lightning does not ask variables of SLURM, LSF, MPI or torchrun: ranks are this package's own affair.
+            # Named explicitly, so that Lightning ignores variables of SLURM, LSF, MPI and torchrun: this package starts its ranks itself.
             plugins=[CheckpointFiles(), LightningEnvironment(), *([scaled] if scaled else [])],
         )
     except (MisconfigurationException, RuntimeError) as error:
@@ -262,7 +262,7 @@ def create_trainer(
 
 
 def half_precision(device: str) -> MixedPrecision:
-    """Lightning's ``16-mixed`` with a gradient scaler, on the CPU as well, where Lightning would take bfloat16 in its place.
+    """Returns Lightning's ``16-mixed`` with a gradient scaler, on the CPU as well, where Lightning itself would use bfloat16.
 
     Args:
         device: torch's name for the type of device.
@@ -271,7 +271,7 @@ def half_precision(device: str) -> MixedPrecision:
 
 
 def _own_device(accelerator: str) -> tuple[str, int | list[int]]:
-    """Lightning's ``accelerator`` and ``devices`` for the one device of this rank: the GPU of its number, or the CPU."""
+    """Returns Lightning's ``accelerator`` and ``devices`` for the device of this rank: the GPU of its number, or the CPU."""
     if parallel.world_size() == 1:
         return accelerator, 1
     if accelerator != 'cpu' and torch.cuda.is_available():
@@ -280,7 +280,7 @@ def _own_device(accelerator: str) -> tuple[str, int | list[int]]:
 
 
 def device_type(accelerator: str) -> str:
-    """Torch's name for the type of device that an ``accelerator`` of a recipe will be."""
+    """Returns torch's name for the type of device that a recipe's ``accelerator`` selects."""
     if accelerator in ('auto', 'gpu') and torch.cuda.is_available():
         return 'cuda'
     if accelerator == 'mps' or (accelerator in ('auto', 'gpu') and torch.backends.mps.is_available()):
@@ -290,7 +290,7 @@ def device_type(accelerator: str) -> str:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Lightning's advice about loaders and loggers does not concern a user of this package."""
+    """Suppresses Lightning's advice about loaders and loggers, which does not concern a user of this package."""
     levels = {}
     for name in ('pytorch_lightning', 'lightning.pytorch', 'lightning_fabric', 'nni'):
         logger = logging.getLogger(name)
@@ -308,7 +308,7 @@ def quiet_lightning() -> Iterator[None]:
 
 
 def peak_memory_mib() -> int:
-    """Peak memory so far: of the GPU where one is used, else of this process."""
+    """Returns the peak memory so far, of the GPU if one is used, otherwise of this process."""
     if parallel.uses_gpu():
         return torch.cuda.max_memory_allocated() // 2**20
     import resource

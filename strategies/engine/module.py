@@ -80,7 +80,7 @@ class DifferentiableModule(_Forwarding):
         """Returns label → candidate → probability."""
         return self.strategy.probabilities()
 
-    # optimizers -------------------------------------------------------------------------------------------------------------------
+    # Optimizers -------------------------------------------------------------------------------------------------------------------
 
     def configure_architecture_optimizers(self) -> Optimizer | None:
         """Returns Adam over α; None if the search has no α, or α shares the optimizer of the weights."""
@@ -112,7 +112,7 @@ class DifferentiableModule(_Forwarding):
         # Not right after backward, as in NNI's module: gradients in float16 are still scaled there.
         self.training_module.configure_gradient_clipping(optimizer, self.strategy.gradient_clip_val, None)
 
-    # steps ------------------------------------------------------------------------------------------------------------------------
+    # Steps ------------------------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
         """Takes a step of α (after the warm-up), then a step of the weights; both twice if both learn from the union of the data."""
@@ -169,7 +169,7 @@ class DifferentiableModule(_Forwarding):
         with self.strategy.relaxation.validation_step(self.architecture, self.model):
             return self.training_module.validation_step(batch, batch_idx)
 
-    # losses and scores ------------------------------------------------------------------------------------------------------------
+    # Losses and scores ------------------------------------------------------------------------------------------------------------
 
     def loss_on(self, batch: Any, batch_idx: int, share: float) -> Tensor:
         """Returns L_t, the scalar loss that the weights minimise on a batch: the evaluator's training loss, regularisation included.
@@ -217,7 +217,7 @@ class DifferentiableModule(_Forwarding):
 
         return map(prepared, batches), number
 
-    # epochs -----------------------------------------------------------------------------------------------------------------------
+    # Epochs -----------------------------------------------------------------------------------------------------------------------
 
     @property
     def tuning(self) -> bool:

@@ -19,7 +19,7 @@ __all__ = ['PartialChannels']
 
 @typed(settings=PartialSettings)
 class PartialChannels(Relaxation):
-    """Sends C / k of an edge's C channels through the mixed operation and the others past it, and shuffles the channels.
+    """Sends C / k of an edge's C channels through the mixed operation, lets the other channels bypass it, and shuffles the channels.
 
     If the operation halves height and width, the other channels are max-pooled 2×2. The inputs of a node are weighted by softmax(β), and
     a cell is derived from α·β. Candidates have C / k channels: their convolutions and batch norms are built again at this size. A frozen
