@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from nni_darts._nni import MutableModule, ParametrizedModule
+from nni_darts._nni import MutableModule, ParametrizedModule, Repeat
 from nni_darts.strategies.architecture import Architecture
 from nni_darts.strategies.mutables.attention import MixedAttention
 from nni_darts.strategies.mutables.base import RelaxedValues
@@ -15,6 +15,7 @@ from nni_darts.strategies.mutables.convolution import MixedConvolution
 from nni_darts.strategies.mutables.linear import MixedLinear
 from nni_darts.strategies.mutables.normalisation import MixedBatchNorm, MixedGroupNorm, MixedLayerNorm
 from nni_darts.strategies.mutables.other import MixedModule, MixedParameters, is_linear_in_parameters
+from nni_darts.strategies.mutables.repeat import MixedRepeat
 from nni_darts.strategies.mutables.settings import Settings, value_labels
 from nni_darts.strategies.relaxations import Relaxation
 
@@ -45,6 +46,8 @@ def value_hook(architecture: Architecture, relaxation: Relaxation) -> Any:
             return None
         labels = ', '.join(value_labels(module.mutables, f'{type(module).__name__} {name!r}'))
         where = f'{type(module).__name__} {name!r} (label {labels})'
+        if isinstance(module, Repeat):
+            return MixedRepeat(module, where, architecture, relaxation)
         if not isinstance(module, ParametrizedModule):
             raise ValueError(
                 f'{where}: a mutable that is no argument of a ParametrizedModule cannot be searched by a supernet; random and evolution can'

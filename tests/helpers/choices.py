@@ -18,6 +18,7 @@ from nni.nas.nn.pytorch import (
     MutableLeakyReLU,
     MutableLinear,
     MutableMultiheadAttention,
+    Repeat,
 )
 from torch import Tensor, nn
 
@@ -239,6 +240,60 @@ class _Last(nn.Module):
         return x.mean(2)
 
 
+class Depth(Chain):
+    """Depth from 0 on, with a width inside the blocks, choices of their own, and a label that stands in two stacks."""
+
+    def build(self) -> list[nn.Module]:
+        width, depth = nni.choice('width', [2, 3]), nni.choice('depth', [0, 1, 2])
+
+        def block(number: int) -> nn.Module:
+            body = nn.Sequential(MutableConv2d(width, 2 * width, 3, padding=1), nn.ReLU(), MutableConv2d(2 * width, width, 1))
+            return LayerChoice({'body': body, 'skip': nn.Identity()}, label=f'block{number}')
+
+        return [
+            MutableConv2d(3, width, 1),
+            Repeat(block, depth),
+            nn.Tanh(),
+            Repeat(lambda number: MutableConv2d(width, width, nni.choice('size', [1, 3]), padding='same'), depth + 1),
+            _Pool(),
+            MutableLinear(width, 4),
+        ]
+
+
+class LabelledDepth(Chain):
+    """A range of depths with a label, of blocks without choices."""
+
+    def build(self) -> list[nn.Module]:
+        return [Repeat(nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Tanh()), (0, 2), label='depth'), _Pool(), nn.Linear(3, 4)]
+
+
+class _Ones(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1
+
+
+class Count(ModelSpace):
+    """Blocks that count how often they run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = Repeat(lambda number: _Ones(), nni.choice('depth', [0, 1, 2]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(x)
+
+
+class Halving(ModelSpace):
+    """A depth of which the first block halves the image: outputs differ in size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = Repeat(lambda number: nn.Conv2d(3, 3, 3, 2 - bool(number), 1), (0, 2), label='depth')
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(x).mean((2, 3))
+
+
 VALUES: Mapping[str, Callable[[], ModelSpace]] = {
     'width': Width,
     'one label on two axes': Square,
@@ -253,6 +308,8 @@ VALUES: Mapping[str, Callable[[], ModelSpace]] = {
     'attention': Attention,
     'dropout, activation, pool': Parts,
     'one dimension': OneDimension,
+    'depth': Depth,
+    'depth by label': LabelledDepth,
 }
 
 
