@@ -18,6 +18,7 @@ with warnings.catch_warnings():
     from nni.nas.execution.event import TrainingEndEvent
     from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, MutableModule, Repeat
     from nni.nas.nn.pytorch.base import ParametrizedModule, recursive_freeze
+    from nni.nas.nn.pytorch.cell import create_cell_op_candidates, preprocess_cell_inputs
     from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
     from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, no_default_hook
     from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
@@ -46,8 +47,10 @@ __all__ = [
     'SequentialExecutionEngine',
     'Trainer',
     'TrainingEndEvent',
+    'create_cell_op_candidates',
     'current_model',
     'model_context',
     'no_default_hook',
+    'preprocess_cell_inputs',
     'recursive_freeze',
 ]

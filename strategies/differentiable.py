@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -115,7 +116,8 @@ class DifferentiableStrategy(OneShotStrategy):
         self.architecture = Architecture()
         if isinstance(model, nn.Module):
             self._topology = edge_topology(list(model.modules()))
-        model = super().mutate_model(model)
+        with _without_own_hooks(model):
+            model = super().mutate_model(model)
         if not self.architecture.decisions:
             raise ValueError('the model space has no choices to search')
         self.relaxation.begin(self.architecture)
@@ -216,6 +218,19 @@ class DifferentiableStrategy(OneShotStrategy):
             label: dict(zip(map(str, decision.names), self.relaxation.probabilities(self.architecture.alpha(label)).tolist()))
             for label, decision in self.architecture.operations().items()
         }
+
+
+@contextmanager
+def _without_own_hooks(model: ModelSpace) -> Iterator[None]:
+    """Hides the mutation hooks of a space of NNI's hub, which relax for NNI's own strategies what this package relaxes itself."""
+    hides = type(model).__module__.startswith('nni.nas.hub.')
+    if hides:
+        model.extra_oneshot_hooks = lambda strategy: []
+    try:
+        yield
+    finally:
+        if hides:
+            del model.extra_oneshot_hooks
 
 
 def _check_parts(relaxation: Relaxation, architect: Architect, selection: Selection) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from nni_darts._nni import MutableModule, ParametrizedModule, Repeat
+from nni_darts._nni import Cell, MutableModule, ParametrizedModule, Repeat
 from nni_darts.strategies.architecture import Architecture
 from nni_darts.strategies.mutables.attention import MixedAttention
 from nni_darts.strategies.mutables.base import RelaxedValues
+from nni_darts.strategies.mutables.cell import MixedCell, needs_mixed_cell
 from nni_darts.strategies.mutables.convolution import MixedConvolution
 from nni_darts.strategies.mutables.linear import MixedLinear
 from nni_darts.strategies.mutables.normalisation import MixedBatchNorm, MixedGroupNorm, MixedLayerNorm
@@ -41,6 +42,8 @@ def value_hook(architecture: Architecture, relaxation: Relaxation) -> Any:
     def relax(module: nn.Module, name: str, memo: dict[str, Any], kwargs: dict[str, Any]) -> nn.Module | None:
         if not isinstance(module, MutableModule) or isinstance(module, RelaxedValues):
             return None
+        if isinstance(module, Cell) and needs_mixed_cell(module):
+            return MixedCell(module, architecture, relaxation)
         if not module.mutables:
             _keep_weights(module)
             return None

@@ -91,9 +91,9 @@ class MixedParameters(RelaxedValues):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Arguments and result as those of the module."""
-        return functional_call(self.module, self._parameters(), args, kwargs)
+        return functional_call(self.module, self._expected(), args, kwargs)
 
-    def _parameters(self) -> dict[str, Tensor]:
+    def _expected(self) -> dict[str, Tensor]:
         setting = self.path_setting()
         parameters = dict(self.module.named_parameters())
         if setting is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import nni
 import torch
 from nni.nas.nn.pytorch import (
+    Cell,
     MutableAvgPool2d,
     MutableBatchNorm2d,
     MutableConv1d,
@@ -323,3 +324,35 @@ class Strided(Chain):
 def images(count: int = 6, dtype: torch.dtype = torch.float64) -> Tensor:
     """Returns random images (count, 3, 8, 8)."""
     return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(3), dtype=dtype)
+
+
+class Cells(ModelSpace):
+    """Two of NNI's cells: two predecessors by number, a preprocessor, operations made for the input they read."""
+
+    def __init__(self, merge: str = 'all', factory: bool = True, nodes: int = 2, operators: int = 2) -> None:
+        super().__init__()
+
+        def reads(node: int, operator: int, source: int | None) -> nn.Module:
+            stride = 2 if source is None or source < 2 else 1
+            return nn.Conv2d(4, 4, 3, stride, 1)
+
+        def pools(node: int, operator: int, source: int | None) -> nn.Module:
+            return nn.MaxPool2d(3, 2 if source is None or source < 2 else 1, 1)
+
+        operations: Any = {'conv': reads, 'pool': pools} if factory else [nn.Conv2d(4, 4, 3, padding=1), nn.Tanh()]
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.first = Cell(operations, nodes, operators, 2, merge, preprocessor=_Both(4), label='first')
+        self.head = nn.Linear(4 * nodes, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(self.first([x, torch.tanh(x)]).mean((2, 3)))
+
+
+class _Both(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(channels, channels, 1) for _ in range(2))
+
+    def forward(self, inputs: list[Tensor]) -> list[Tensor]:
+        return [layer(x) for layer, x in zip(self.layers, inputs)]
