@@ -12,12 +12,13 @@ with warnings.catch_warnings():
     warnings.filterwarnings('ignore', category=RuntimeWarning, module=r'nni\..*')
     warnings.filterwarnings('ignore', category=DeprecationWarning)
     warnings.filterwarnings('ignore', message='.*pkg_resources.*')
-    from nni.mutable import Categorical, CategoricalMultiple
+    from nni.mutable import Categorical, CategoricalMultiple, Mutable
     from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
     from nni.nas.execution import SequentialExecutionEngine
     from nni.nas.execution.event import TrainingEndEvent
-    from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule
-    from nni.nas.nn.pytorch.base import recursive_freeze
+    from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, MutableModule, Repeat
+    from nni.nas.nn.pytorch.base import ParametrizedModule, recursive_freeze
+    from nni.nas.nn.pytorch.cell import create_cell_op_candidates, preprocess_cell_inputs
     from nni.nas.oneshot.pytorch.base_lightning import BaseOneShotLightningModule
     from nni.nas.oneshot.pytorch.strategy import OneShotStrategy, no_default_hook
     from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
@@ -29,6 +30,7 @@ __all__ = [
     'BaseSuperNetModule',
     'Categorical',
     'CategoricalMultiple',
+    'Cell',
     'DataLoader',
     'InputChoice',
     'LayerChoice',
@@ -36,14 +38,19 @@ __all__ = [
     'LightningModule',
     'ModelSpace',
     'ModelStatus',
+    'Mutable',
     'MutableModule',
     'OneShotStrategy',
+    'ParametrizedModule',
     'RawFormatModelSpace',
+    'Repeat',
     'SequentialExecutionEngine',
     'Trainer',
     'TrainingEndEvent',
+    'create_cell_op_candidates',
     'current_model',
     'model_context',
     'no_default_hook',
+    'preprocess_cell_inputs',
     'recursive_freeze',
 ]

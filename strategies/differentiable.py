@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from nni_darts.strategies.early_stopping import NOT_BEFORE_DECISIONS, NOT_WITHOU
 from nni_darts.strategies.engine import DifferentiableModule, SearchLoaders
 from nni_darts.strategies.fast import ExecutorChoice, accelerate
 from nni_darts.strategies.fast.executors import Place
+from nni_darts.strategies.mutables import value_hook
 from nni_darts.strategies.relaxations import Relaxation, Softmax
 from nni_darts.strategies.selections import Magnitude, Selection
 from nni_darts.strategies.settings import typed
@@ -114,17 +116,22 @@ class DifferentiableStrategy(OneShotStrategy):
         self.architecture = Architecture()
         if isinstance(model, nn.Module):
             self._topology = edge_topology(list(model.modules()))
-        model = super().mutate_model(model)
+        with _without_own_hooks(model):
+            model = super().mutate_model(model)
         if not self.architecture.decisions:
-            raise ValueError('the model space has no LayerChoice or InputChoice to search')
+            raise ValueError('the model space has no choices to search')
         self.relaxation.begin(self.architecture)
         if self.execution != 'plain':
             accelerate(model, self.relaxation, self.executor_choice, checkpoint=self.checkpoint)
         return model
 
     def default_mutation_hooks(self) -> list[Callable[..., Any]]:
-        """Returns the hooks that relax LayerChoice and InputChoice, and NNI's hook that refuses any other mutable."""
-        return [mutation_hook(self.architecture, self.relaxation, self._topology), no_default_hook]
+        """Returns the hooks that relax NNI's mutables, and NNI's hook that refuses any mutable left."""
+        return [
+            mutation_hook(self.architecture, self.relaxation, self._topology),
+            value_hook(self.architecture, self.relaxation),
+            no_default_hook,
+        ]
 
     def configure_oneshot_module(self, training_module: LightningModule) -> DifferentiableModule:
         """Wraps the evaluator's Lightning module."""
@@ -211,6 +218,19 @@ class DifferentiableStrategy(OneShotStrategy):
             label: dict(zip(map(str, decision.names), self.relaxation.probabilities(self.architecture.alpha(label)).tolist()))
             for label, decision in self.architecture.operations().items()
         }
+
+
+@contextmanager
+def _without_own_hooks(model: ModelSpace) -> Iterator[None]:
+    """Hides the mutation hooks of a space of NNI's hub, which relax for NNI's own strategies what this package relaxes itself."""
+    hides = type(model).__module__.startswith('nni.nas.hub.')
+    if hides:
+        model.extra_oneshot_hooks = lambda strategy: []
+    try:
+        yield
+    finally:
+        if hides:
+            del model.extra_oneshot_hooks
 
 
 def _check_parts(relaxation: Relaxation, architect: Architect, selection: Selection) -> None:

@@ -32,6 +32,11 @@ class RelaxedChoice(BaseSuperNetModule):
         """The α of the whole supernet."""
         return self._architecture.value
 
+    @property
+    def labels(self) -> list[str]:
+        """The labels on which this module depends: one."""
+        return [self.label]
+
     def resample(self, memo: dict[str, Any]) -> dict[str, Any]:
         """Returns nothing to resample, because relaxations are deterministic."""
         return {}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from nni_darts.strategies.architecture import Architecture, Mask
 
-__all__ = ['Relaxation', 'onto_simplex', 'weighted_sum']
+__all__ = ['Relaxation', 'masked', 'onto_simplex', 'weighted_sum']
 
 
 def weighted_sum(weights: Tensor | Sequence[Tensor], outputs: Sequence[Tensor]) -> Tensor:
@@ -33,6 +33,14 @@ def onto_simplex(weights: Tensor) -> Tensor:
     largest = torch.zeros_like(weights).scatter(0, weights.argmax(dim=0, keepdim=True), 1.0)
     # The inner `where` keeps NaN out of the gradient of the branch that is not used.
     return torch.where(positive, clipped / torch.where(positive, total, torch.ones_like(total)), largest)
+
+
+def masked(weights: Tensor, mask: Mask | None) -> Tensor:
+    """Sets the weight of a masked candidate to zero, and renormalises the others if the mask says so; in and out (candidates,)"""
+    if mask is None:
+        return weights
+    kept = torch.ones_like(weights).index_fill(0, torch.tensor(mask.index, device=weights.device), 0.0) * weights
+    return onto_simplex(kept) if mask.renormalise else kept
 
 
 class Relaxation:
@@ -88,6 +96,17 @@ class Relaxation:
         else:
             others = [weights[index] for index in kept]
         return weighted_sum(others, [candidates[index](*args, **kwargs) for index in kept])
+
+    def value_weights(self, label: str, alpha: Tensor, place: int, mask: Mask | None = None) -> Tensor:
+        """Returns the weights of the values of a label in this forward pass: (candidates,).
+
+        Args:
+            label: label of the value choice.
+            alpha: its α, (candidates,).
+            place: identifier of the module that asks, of which there may be several.
+            mask: the value that is left out, if one is.
+        """
+        return masked(self.weights(label, alpha), mask)
 
     def candidate(self, module: nn.Module, name: str) -> nn.Module:
         """Returns the module to search in place of a candidate, which by default is the candidate itself."""

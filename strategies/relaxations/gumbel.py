@@ -46,6 +46,16 @@ class Gumbel(Relaxation):
         soft, index = self._draw(label, alpha, id(candidates[0]))
         return (1.0 + soft[index] - soft[index].detach()) * candidates[index](*args, **kwargs)
 
+    def value_weights(self, label: str, alpha: Tensor, place: int, mask: Mask | None = None) -> Tensor:
+        """See :class:`Relaxation`: one-hot at the drawn value, or at the most probable one while evaluating."""
+        if mask is not None:
+            return super().value_weights(label, alpha, place, mask)
+        if not torch.is_grad_enabled():
+            return torch.zeros_like(alpha).scatter(0, alpha.argmax(dim=0, keepdim=True), 1.0)
+        soft, index = self._draw(label, alpha, place)
+        drawn = torch.zeros_like(soft).scatter(0, torch.tensor([index], device=soft.device), 1.0)
+        return drawn * (1.0 + soft - soft.detach())
+
     def _draw(self, label: str, alpha: Tensor, place: int) -> tuple[Tensor, int]:
         """Returns the draw of this pass for a label. A second request from the same place in the network begins a new pass."""
         if label not in self._draws or place in self._draws[label][0]:

@@ -30,8 +30,8 @@ class PartialChannels(Relaxation):
         edge_weights: whether edges have the weights β.
 
     Raises:
-        ValueError: for k below 1; or when a space is relaxed, for a candidate whose number of channels is not divisible by k, or whose
-            parameters are not those of convolutions and batch norms.
+        ValueError: for k below 1; or when a space is relaxed, for a candidate whose number of channels is not divisible by k, whose
+            parameters are not those of convolutions and batch norms, or that contains choices.
     """
 
     def __init__(self, portion: int = 4, *, edge_weights: bool = True) -> None:
@@ -47,6 +47,8 @@ class PartialChannels(Relaxation):
         """Returns the candidate with 1/k of its channels."""
         if self.portion == 1:
             return module
+        if any(getattr(layer, 'mutables', ()) for layer in module.modules()):
+            raise ValueError(f'pc-darts searches part of the channels of a candidate, so {name!r} cannot hold choices of its own')
         narrow = _narrow(copy.deepcopy(module), self.portion)  # type: ignore[arg-type]
         covered = {id(tensor) for layer in narrow.modules() if isinstance(layer, _LAYERS) for tensor in layer.parameters(recurse=False)}
         if any(id(parameter) not in covered for parameter in narrow.parameters()):

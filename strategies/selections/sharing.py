@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nni_darts.strategies.architects.randomness import RandomState
 from nni_darts.strategies.architecture import Architecture, InputDecision
+from nni_darts.strategies.mutables import RelaxedValues
 from nni_darts.strategies.supernet import MixedOperation, RelaxedChoice
 
 __all__ = ['SharedResults']
@@ -139,7 +140,7 @@ def _alike(model: nn.Module, architecture: Architecture) -> Iterator[tuple[nn.Mo
 
 
 def _holds(module: nn.Module, labels: set[str]) -> bool:
-    return any(isinstance(child, RelaxedChoice) and child.label in labels for child in module.modules())
+    return any(isinstance(child, (RelaxedChoice, RelaxedValues)) and not labels.isdisjoint(child.labels) for child in module.modules())
 
 
 def _leaves(value: Any) -> Iterator[Any]:

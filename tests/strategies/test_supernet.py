@@ -125,7 +125,7 @@ def test_a_space_without_choices_is_an_error() -> None:
             super().__init__()
             self.a = nn.Linear(1, 1)
 
-    with pytest.raises(ValueError, match='no LayerChoice'):
+    with pytest.raises(ValueError, match='no choices'):
         supernet(Fixed())
 
 
