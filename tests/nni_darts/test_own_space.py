@@ -107,6 +107,7 @@ def test_a_registered_space_has_a_short_name(folder: Path) -> None:
     [
         (['space.name=nowhere:GhostNet'], "no module 'nowhere' for space 'nowhere:GhostNet' in .* or on PYTHONPATH"),
         (['space.name=ghosts:Spook'], "module 'ghosts' has no 'Spook'"),
+        (['space.name=ghosts:Gostnet'], r"module 'ghosts' has no 'Gostnet' \(did you mean 'GhostNet'\?\)"),
         (['space.name=ghosts:Ghost'], 'is not a ModelSpace: it must be a class that derives from'),
         (['space.name=ghosts:GhostNet', 'space.settings={depth: 3}'], "has no setting 'depth'; it has width, num_classes, in_channels"),
         (['space.name=ghosts:GhostNet', 'space.settings={width: wide}'], r'failed: \w+Error: .*ghosts.py:\d+'),
@@ -125,6 +126,15 @@ def test_what_is_wrong_is_one_sentence_before_anything_starts(folder: Path, sets
     result = call('search', '--output', 'found', sets=[*SHORT, *sets, *(CELLS if 'operations' in sets[0] else [])])
     assert result.exit_code == 2 and re.search(words, result.output), result.output
     assert result.output.strip().count('\n') == 0 and not (folder / 'found').exists()
+
+
+def test_a_division_by_zero_while_it_trains_keeps_its_traceback(folder: Path) -> None:
+    (folder / 'other.py').write_text(
+        'import torch\nfrom ghosts import GhostNet\n\n\nclass Late(GhostNet):\n    def forward(self, images):\n'
+        '        return super().forward(images) / (1 if not torch.is_grad_enabled() else 1 // 0)\n'
+    )
+    result = call('search', '--strategy', 'darts-1st', '--output', 'found', sets=[*SHORT, 'space.name=other:Late'])
+    assert isinstance(result.exception, ZeroDivisionError), result.output
 
 
 def test_a_network_with_other_choices_is_refused() -> None:
