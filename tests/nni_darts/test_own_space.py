@@ -109,9 +109,15 @@ def test_a_registered_space_has_a_short_name(folder: Path) -> None:
         (['space.name=ghosts:Spook'], "module 'ghosts' has no 'Spook'"),
         (['space.name=ghosts:Gostnet'], r"module 'ghosts' has no 'Gostnet' \(did you mean 'GhostNet'\?\)"),
         (['space.name=ghosts:Ghost'], 'is not a ModelSpace: it must be a class that derives from'),
-        (['space.name=ghosts:GhostNet', 'space.settings={depth: 3}'], "has no setting 'depth'; it has width, num_classes, in_channels"),
+        (
+            ['space.name=ghosts:GhostNet', 'space.settings={depth: 3}'],
+            "space ghosts:GhostNet has no setting 'depth'.*; it has width, num_classes, in_channels",
+        ),
         (['space.name=ghosts:GhostNet', 'space.settings={width: wide}'], r'failed: \w+Error: .*ghosts.py:\d+'),
-        (['space.name=ghosts:GhostNet', 'space.settings={num_classes: 3}'], r'returns \(2, 3\) for two images of \(1, 8, 8\)'),
+        (
+            ['space.name=ghosts:GhostNet', 'space.settings={num_classes: 3}'],
+            r'on images of 1×8×8 returns \(2, 3\) for two images; it must return logits \(2, 10\)',
+        ),
         (['space.name=ghosts:GhostNet', 'space.settings={in_channels: 3}'], r'failed: RuntimeError: .*ghosts.py:\d+'),
         (['space.name=ghosts:GhostNet', 'retrain.channels=4'], 'retrain.channels is for spaces of cells'),
         (['space.name=ghost'], "unknown space 'ghost'; known: darts, .* or your own ModelSpace as package.module:Class"),
@@ -128,6 +134,127 @@ def test_what_is_wrong_is_one_sentence_before_anything_starts(folder: Path, sets
     assert result.output.strip().count('\n') == 0 and not (folder / 'found').exists()
 
 
+MISTAKES = """
+import torch
+from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace
+from torch import nn
+
+
+class Base(ModelSpace):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.head, self.choice = nn.Linear(4, num_classes), self.choose()
+
+    def choose(self):
+        return LayerChoice([nn.Conv2d(1, 4, 1), nn.Conv2d(1, 4, 3, padding=1)], label='layer')
+
+    def forward(self, images):
+        return self.head(self.choice(images).mean((2, 3)))
+
+
+class Second(Base):
+    def choose(self):
+        return LayerChoice([nn.Conv2d(1, 4, 1), nn.Conv2d(2, 4, 1)], label='layer')
+
+
+class Inputs(Base):
+    def __init__(self):
+        super().__init__()
+        self.inputs = InputChoice(3, 2, label='inputs')
+
+    def forward(self, images):
+        state = self.choice(images)
+        return self.head(self.inputs([state, state]).mean((2, 3)))
+
+
+class Labels(Base):
+    def choose(self):
+        return nn.Sequential(super().choose(), LayerChoice([nn.Identity(), nn.Tanh(), nn.ReLU()], label='layer'))
+
+
+class Classes(Base):
+    def forward(self, images):
+        return super().forward(images).long()
+
+
+class Must(Base):
+    def __init__(self, depth, width=4):
+        super().__init__()
+
+
+class Positional(Base):
+    def __init__(self, num_classes, /):
+        super().__init__()
+
+
+class Data(Base):
+    def __init__(self, num_classes, in_channels, image_size):
+        super().__init__(num_classes)
+        self.more = LayerChoice([nn.Identity(), nn.Tanh()], label=f'for {in_channels}×{image_size[0]}')
+
+    def forward(self, images):
+        return self.head(self.more(self.choice(images).mean((2, 3))))
+
+
+class Numbers(Base):
+    def __init__(self):
+        super().__init__()
+        self.rates = [rate.item() for rate in torch.linspace(0, 0.1, 3)]
+
+
+class Deep(Base):
+    def __init__(self, depth=1, wide=False):
+        super().__init__()
+        self.more = nn.Sequential(*(LayerChoice([nn.Identity(), nn.Tanh()], label=f'more{number}') for number in range(depth)))
+        self.wide = nn.Linear(4, 5) if wide else nn.Identity()
+
+    def forward(self, images):
+        return self.head(self.wide(self.more(self.choice(images)).mean((2, 3))))
+"""
+
+
+@pytest.mark.parametrize(
+    ('name', 'sets', 'words'),
+    [
+        ('Second', [], r'space other:Second on images of 1×8×8 and candidate 2 of each choice failed: RuntimeError: .*other.py:\d+'),
+        ('Inputs', [], r'space other:Inputs on images of 1×8×8.* failed: IndexError: .*other.py:\d+'),
+        ('Labels', [], "two choices with the label 'layer' but different candidates; .* give them the same candidates or another label"),
+        ('Classes', [], 'returns numbers of torch.int64; logits must be of a floating-point type'),
+        ('Must', [], 'space other:Must needs a value for its parameter depth: set space.settings.depth'),
+        ('Positional', [], 'must take its parameter num_classes by name, because settings have names'),
+        ('Deep', ['space.settings={deph: 3}'], r"no setting 'deph' \(did you mean 'depth'\?\); it has depth, wide"),
+        ('Deep', ['space.settings={depth: x}'], r"space other:Deep with depth='x' failed: TypeError: .*other.py:\d+"),
+        ('Deep', ['retrain.space={deph: 3}'], r"retrain.space: space other:Deep has no setting 'deph'"),
+        ('Deep', ['select.space={deph: 3}'], r"select.space: space other:Deep has no setting 'deph'"),
+        ('Deep', ['retrain.space={wide: true}'], r'retrain.space: space other:Deep with wide=True on images .* failed: RuntimeError'),
+        ('Deep', ['retrain.space={depth: 2}'], "retrain.space changes the choice 'more1' of other:Deep; .* must stay the same"),
+    ],
+)
+@pytest.mark.parametrize('strategy', ['darts-1st', 'random'])
+def test_mistakes_in_a_space_are_found_before_anything_starts(folder: Path, name: str, sets: list[str], words: str, strategy: str) -> None:
+    (folder / 'other.py').write_text(MISTAKES)
+    result = call('search', '--strategy', strategy, '--output', 'found', sets=[*SHORT, f'space.name=other:{name}', *sets])
+    assert result.exit_code == 2 and re.search(words, result.output), result.output
+    assert result.output.strip().count('\n') == 0 and not (folder / 'found').exists()
+
+
+def test_a_constructor_may_read_numbers(folder: Path) -> None:
+    (folder / 'other.py').write_text(MISTAKES)
+    done('search', '--strategy', 'darts-1st', '--output', 'found', sets=[*SHORT, 'space.name=other:Numbers'])
+
+
+@pytest.mark.parametrize('strategy', ['random', 'evolution', 'climbing:HillClimbing'])
+def test_cells_are_drawn_from_the_space_for_the_data(folder: Path, strategy: str) -> None:
+    (folder / 'other.py').write_text(MISTAKES)
+    (folder / 'climbing.py').write_text(blocks(OWN_STRATEGY, 'python')[1])
+    evolution = [f'search.settings.evolution.{key}={value}' for key, value in {'cells': 3, 'population': 2, 'sample': 1}.items()]
+    sets = [*SHORT, *evolution, 'search.settings.climbing:HillClimbing.cells=2', 'space.name=other:Data']
+    done('search', '--strategy', strategy, '--output', 'found', sets=sets)
+    found = genotype_from_dict(json.loads((folder / 'found' / 'genotype.json').read_text()))
+    assert set(found.sample) == {'layer', 'for 1×8'}
+    sys.modules.pop('climbing')
+
+
 def test_a_division_by_zero_while_it_trains_keeps_its_traceback(folder: Path) -> None:
     (folder / 'other.py').write_text(
         'import torch\nfrom ghosts import GhostNet\n\n\nclass Late(GhostNet):\n    def forward(self, images):\n'
@@ -137,12 +264,26 @@ def test_a_division_by_zero_while_it_trains_keeps_its_traceback(folder: Path) ->
     assert isinstance(result.exception, ZeroDivisionError), result.output
 
 
-def test_a_network_with_other_choices_is_refused() -> None:
+@pytest.mark.parametrize(
+    ('sample', 'words'),
+    [
+        ({'block0': 'ghost'}, "has no value for 'block1' of ghosts:GhostNet"),
+        (
+            {'block0': 'gost', 'block1': 'conv', 'block2': 'skip', 'inputs': [0, 1]},
+            "has 'gost' for the choice 'block0' .*; it has ghost, conv",
+        ),
+        (
+            {'block0': 'conv', 'block1': 'conv', 'block2': 'skip', 'inputs': [0, 7]},
+            r"has \[0, 7\] for the choice 'inputs' .*; it has 0, 1, 2",
+        ),
+    ],
+)
+def test_a_network_with_other_choices_is_refused(sample: dict[str, object], words: str) -> None:
     recipe = Recipe.load('digits', {'space.name': 'ghosts:GhostNet'})
-    code = genotype_from_dict({'space': 'ghosts:GhostNet', 'sample': {'block0': 'ghost'}}).code()
+    code = genotype_from_dict({'space': 'ghosts:GhostNet', 'sample': sample}).code()
     from nni_darts.runs.tasks import task_of
 
-    with pytest.raises(InputError, match="has no value for 'block1' of ghosts:GhostNet"):
+    with pytest.raises(InputError, match=words):
         task_of(recipe).network(recipe, 'retrain', genotype_from_code(code), task_of(recipe).shape(recipe))
 
 
