@@ -12,7 +12,7 @@ from nni_darts.runs.budget import affordable_cells
 from nni_darts.strategies.registry import find, full_name
 from nni_darts.strategies.trained import OneByOne
 
-__all__ = ['cells_to_train', 'least_cells', 'number_of_cells', 'own_settings', 'with_cells']
+__all__ = ['cells_to_train', 'least_cells', 'number_of_cells', 'on_data', 'own_settings', 'with_cells']
 
 
 def own_settings(recipe: Recipe, strategy: str) -> dict[str, Any]:
@@ -60,7 +60,19 @@ def cells_to_train(recipe: Recipe, strategy: str, seed: int, values: Mapping[int
     """
     sign = 1 if recipe.metric.optimize_mode == 'maximize' else -1
     scores = {number: None if value is None else sign * value for number, value in values.items()}
-    return _proposer(recipe, strategy).named(recipe.space, seed, scores)
+    return _proposer(recipe, strategy).named(on_data(recipe).space, seed, scores)
+
+
+def on_data(recipe: Recipe) -> Recipe:
+    """Returns the recipe with a space that draws cells for its data: a user's space may have a parameter for the number of classes."""
+
+    def facts() -> Mapping[str, Any]:
+        from nni_darts.runs.tasks import task_of
+
+        task = task_of(recipe)
+        return task.facts(task.shape(recipe))
+
+    return recipe.model_copy(update={'space': recipe.space.on_data(facts)})
 
 
 def _proposer(recipe: Recipe, strategy: str) -> OneByOne:
