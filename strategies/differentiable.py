@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch import nn
 
-from nni_darts._nni import Lightning, LightningModule, ModelSpace, OneShotStrategy, no_default_hook
+from nni_darts._nni import Lightning, LightningModule, ModelSpace, OneShotStrategy
 from nni_darts.strategies.architects import Architect, SecondOrder
 from nni_darts.strategies.architecture import Architecture, Topology, edge_topology
 from nni_darts.strategies.catalogue import ExecutionSetting, SearchedSettings
@@ -20,7 +20,7 @@ from nni_darts.strategies.fast.executors import Place
 from nni_darts.strategies.relaxations import Relaxation, Softmax
 from nni_darts.strategies.selections import Magnitude, Selection
 from nni_darts.strategies.settings import typed
-from nni_darts.strategies.supernet import mutation_hook
+from nni_darts.strategies.supernet import mutation_hook, only_relaxed
 
 __all__ = ['DifferentiableModule', 'DifferentiableStrategy']
 
@@ -123,8 +123,8 @@ class DifferentiableStrategy(OneShotStrategy):
         return model
 
     def default_mutation_hooks(self) -> list[Callable[..., Any]]:
-        """Returns the hooks that relax LayerChoice and InputChoice, and NNI's hook that refuses any other mutable."""
-        return [mutation_hook(self.architecture, self.relaxation, self._topology), no_default_hook]
+        """Returns the hooks that relax LayerChoice and InputChoice, and the hook that refuses any other mutable."""
+        return [mutation_hook(self.architecture, self.relaxation, self._topology), only_relaxed]
 
     def configure_oneshot_module(self, training_module: LightningModule) -> DifferentiableModule:
         """Wraps the evaluator's Lightning module."""

@@ -136,7 +136,7 @@ def test_what_is_wrong_is_one_sentence_before_anything_starts(folder: Path, sets
 
 MISTAKES = """
 import torch
-from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace
+from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, Repeat
 from torch import nn
 
 
@@ -202,6 +202,11 @@ class Numbers(Base):
         self.rates = [rate.item() for rate in torch.linspace(0, 0.1, 3)]
 
 
+class Repeated(Base):
+    def choose(self):
+        return Repeat(lambda number: nn.Conv2d(1 if number == 0 else 4, 4, 1), (1, 3), label='depth')
+
+
 class Deep(Base):
     def __init__(self, depth=1, wide=False):
         super().__init__()
@@ -236,6 +241,14 @@ def test_mistakes_in_a_space_are_found_before_anything_starts(folder: Path, name
     result = call('search', '--strategy', strategy, '--output', 'found', sets=[*SHORT, f'space.name=other:{name}', *sets])
     assert result.exit_code == 2 and re.search(words, result.output), result.output
     assert result.output.strip().count('\n') == 0 and not (folder / 'found').exists()
+
+
+def test_a_supernet_names_the_choices_that_it_cannot_mix(folder: Path) -> None:
+    (folder / 'other.py').write_text(MISTAKES)
+    sets = [*SHORT, 'space.name=other:Repeated']
+    result = call('search', '--strategy', 'darts-1st', '--output', 'found', sets=sets)
+    assert result.exit_code == 2 and 'choice is a Repeat, and a supernet cannot mix its values; it mixes' in result.output, result.output
+    done('search', '--strategy', 'random', '--output', 'found', sets=sets)
 
 
 def test_a_constructor_may_read_numbers(folder: Path) -> None:
