@@ -7,6 +7,7 @@ Imports no torch: supernets and networks are named by import paths.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
@@ -78,6 +79,15 @@ class CellSpace(Space):
         """Builds :class:`nni_darts.search_spaces.DartsSpace`. Arguments as for :meth:`Space.supernet`."""
         build = imported('nni_darts.search_spaces.cnn:DartsSpace')
         return build(self.channels, self.cells, facts['num_classes'], facts['in_channels'], self.nodes, self.stem, self.candidates)
+
+    def check_facts(self, trainings: Mapping[str, Any], **facts: Any) -> None:
+        """Checks the user's operations at all sizes that cells have. Arguments and errors as for :meth:`Space.check_facts`."""
+        sizes = {self.channels, *(settings.channels for settings in trainings.values())}
+        for name in filter(is_import_path, self.operations):
+            check = imported('nni_darts.search_spaces.operations:check_own_operation')
+            for channels, divided in itertools.product(sorted(sizes), (1, 2, 4)):
+                of_stem = 8 if self.stem == 'imagenet' else 1
+                check(name, channels * divided, tuple(-(-side // (divided * of_stem)) for side in facts['image_size']))
 
     def network_options(self, settings: Any, **facts: Any) -> dict[str, Any]:
         """Returns the arguments of ``network_from_genotype``. Arguments as for :meth:`Space.network_options`."""
