@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from nni_darts.errors import InputError
+from nni_darts.errors import InputError, did_you_mean
 
 __all__ = ['FormerModules', 'check_module', 'failing_place', 'imported', 'in_user_code', 'lazy_names', 'named', 'source_file']
 
@@ -90,11 +90,10 @@ def named(path: str, what: str) -> Any:
         raise _missing(module_name, path, what) from None
     except SyntaxError as error:
         raise InputError(f'{what} {path!r}: {error.msg} ({error.filename}:{error.lineno})') from None
-    except Exception as error:  # the user's code may raise anything
-        reason = f'{type(error).__name__}: {error}'
-        raise InputError(f'{what} {path!r}: importing {module_name} failed: {reason} ({failing_place(error)})') from None
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        raise InputError(f'{what} {path!r}: importing {module_name} failed: {_reason(error)} ({failing_place(error)})') from None
     if not hasattr(module, name):
-        raise InputError(f'module {module_name!r} has no {name!r} ({what} {path!r})')
+        raise InputError(f'module {module_name!r} has no {name!r}{did_you_mean(name, vars(module))} ({what} {path!r})')
     return getattr(module, name)
 
 
@@ -129,8 +128,8 @@ def in_user_code(path: str, what: str, file: str | None) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # the user's code may raise anything
-        raise InputError(f'{what} {path} failed: {type(error).__name__}: {error} ({failing_place(error, file)})') from None
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        raise InputError(f'{what} {path} failed: {_reason(error)} ({failing_place(error, file)})') from None
 
 
 def failing_place(error: BaseException, file: str | None = None) -> str:
@@ -138,7 +137,8 @@ def failing_place(error: BaseException, file: str | None = None) -> str:
 
     Args:
         error: the caught exception.
-        file: file of the user's module; frames in its folder count as user code even inside a virtual environment.
+        file: file of the user's module; frames in its folder count as user code even inside a virtual environment. The file alone is
+            returned if the exception was raised outside the user's code, as by a call with the wrong arguments.
     """
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith('<')]
     home = os.path.dirname(os.path.abspath(file)) + os.sep if file else None
@@ -146,8 +146,18 @@ def failing_place(error: BaseException, file: str | None = None) -> str:
     foreign = (os.path.dirname(os.__file__), str(Path(__file__).parent))
     elsewhere = [frame for frame in frames if 'site-packages' not in frame.filename and not frame.filename.startswith(foreign)]
     exact = [frame for frame in frames if file and os.path.abspath(frame.filename) == os.path.abspath(file)]
+    if file and not (exact or own or elsewhere):
+        return file
     frame = (exact or own or elsewhere or frames)[-1]
     return f'{frame.filename}:{frame.lineno}'
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the type and the message of an exception in one line; an exit is described in words."""
+    if isinstance(error, SystemExit):
+        return f'it ends the process (SystemExit: {error.code})'
+    message = ' '.join(str(error).split())
+    return f'{type(error).__name__}: {message}' if message else type(error).__name__
 
 
 def source_file(thing: Any) -> str | None:
@@ -156,4 +166,5 @@ def source_file(thing: Any) -> str | None:
 
 
 def _missing(module: str, path: str, what: str) -> InputError:
-    return InputError(f'no module {module!r} for {what} {path!r} in {Path.cwd()} or on PYTHONPATH')
+    hint = f'; write {path.replace(".py:", ":")}, without .py' if module.endswith('.py') else ''
+    return InputError(f'no module {module!r} for {what} {path!r} in {Path.cwd()} or on PYTHONPATH{hint}')

@@ -19,8 +19,9 @@ from nni_darts.errors import InputError
 from nni_darts.genotypes.base import is_import_path
 from nni_darts.genotypes.convolutional import OPERATION_NAMES
 from nni_darts.search_spaces.convolutions import Conv2d, DepthwiseConv2d, PointwiseConv2d
+from nni_darts.search_spaces.own import built
 
-__all__ = ['BatchNorm2d', 'FactorizedReduce', 'Noise', 'ReLUConvBN', 'Zero', 'create_operation', 'suited_layout']
+__all__ = ['BatchNorm2d', 'FactorizedReduce', 'Noise', 'ReLUConvBN', 'Zero', 'check_own_operation', 'create_operation', 'suited_layout']
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -175,12 +176,50 @@ def create_operation(name: str, channels: int, stride: int, *, affine: bool, poo
 
 def _own_operation(name: str, channels: int, stride: int, affine: bool) -> nn.Module:
     build = named(name, 'operation')
+    if isinstance(build, nn.Module) or not callable(build):
+        raise InputError(f'operation {name} is an object of {type(build).__name__}; it must be a class or function of (channels, stride)')
     with in_user_code(name, 'operation', source_file(build)):
-        more = {'affine': affine} if 'affine' in inspect.signature(build).parameters else {}
-        operation = build(channels, stride, **more)
+        signature = inspect.signature(build)
+        more = {'affine': affine} if 'affine' in signature.parameters else {}
+    try:
+        signature.bind(channels, stride, **more)
+    except TypeError as error:
+        given = 'with the channels and the stride'
+        raise InputError(f'operation {name} is called {given}, and takes {signature}: {error} ({source_file(build)})') from None
+    with in_user_code(name, 'operation', source_file(build)):
+        operation = built(lambda: build(channels, stride, **more))
     if not isinstance(operation, nn.Module):
         raise InputError(f'operation {name} returned an object of type {type(operation).__name__}; it must return a torch.nn.Module')
     return operation
+
+
+def check_own_operation(name: str, channels: int, size: tuple[int, int]) -> None:
+    """Checks a user's operation: builds it on torch's meta device with stride 1 and 2, and runs it on two empty images.
+
+    Args:
+        name: ``package.module:Class``.
+        channels: number of input and output channels.
+        size: (H, W) of the images.
+
+    Raises:
+        InputError: if the operation cannot be built, fails, returns another shape than (2, channels, ⌈H / stride⌉, ⌈W / stride⌉) or a type
+            that is not floating-point, or changes its input in place.
+    """
+    for stride in (1, 2):
+        images = torch.empty(2, channels, *size, device='meta')
+        with torch.device('meta'), torch.no_grad():
+            operation = create_operation(name, channels, stride, affine=True)
+            where = f'{name} with {channels} channels and stride {stride}'
+            with in_user_code(f'{where} on images of {size[0]}×{size[1]}', 'operation', source_file(named(name, 'operation'))):
+                output = operation(images)
+        wanted = (2, channels, *(-(-side // stride) for side in size))
+        given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        if given != wanted:
+            raise InputError(f'operation {where} returns {given} for images {tuple(images.shape)}; it must return {wanted}')
+        if not output.is_floating_point():
+            raise InputError(f'operation {where} returns numbers of {output.dtype}; they must be of a floating-point type')
+        if images._version:
+            raise InputError(f'operation {where} changes its input in place, which other operations read, too; use inplace=False')
 
 
 def suited_layout(images: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ class Method:
         in_stages: whether the method searches several supernets in succession, each for half of the epochs.
         never_stops: reason why the method cannot stop early; empty if it can.
         proposer: settings → :class:`OneByOne` that proposes cells to train one by one; None for a method with a supernet.
+        file: file of a user's own method; None if it is unknown, and for the methods of this package.
         cells_key: key of a recipe's ``search`` with the number of cells to train; empty if the setting ``cells`` has it.
 
     Example:
@@ -58,6 +59,7 @@ class Method:
     never_stops: str = ''
     proposer: Callable[..., OneByOne] | None = None
     cells_key: str = ''
+    file: str | None = None
 
     @property
     def one_by_one(self) -> bool:

@@ -59,8 +59,10 @@ def _described(name: str, target: str, made_by: Callable[..., Any]) -> Method:
     if one_by_one and 'cells' not in own.model_fields:
         raise InputError(f'strategy {name!r} trains cells one by one, so it needs a parameter cells: the number of cells that it trains')
 
+    file = getattr(sys.modules[target.partition(':')[0]], '__file__', None)
+
     def called(**settings: Any) -> Any:
-        with in_user_code(target, 'strategy', getattr(sys.modules[target.partition(':')[0]], '__file__', None)):
+        with in_user_code(target, 'strategy', file):
             built = made_by(**settings)
         _check_kind(name, built, one_by_one)
         return built
@@ -84,6 +86,7 @@ def _described(name: str, target: str, made_by: Callable[..., Any]) -> Method:
         relaxed=not one_by_one and (is_open or 'selection' in inspect.signature(made_by).parameters),
         in_stages=getattr(made_by, 'in_stages', False),
         proposer=called if one_by_one else None,
+        file=file,
     )
 
 
@@ -102,11 +105,47 @@ def _one_by_one(name: str, made_by: Callable[..., Any]) -> bool:
 
 
 def _check_kind(name: str, built: Any, one_by_one: bool) -> None:
+    """Raises InputError unless a built object is a strategy of the kind that was expected, with all its methods."""
     found = getattr(built, 'one_by_one', None)
+    if inspect.isclass(built) and found is not None:
+        raise InputError(f'strategy {name!r} returns the class {built.__name__}; it must return an object of it: {built.__name__}(…)')
     if found is None:
         raise InputError(f'strategy {name!r} returns an object of type {type(built).__name__}, which is not a strategy; {_STRATEGIES}')
     if found and not one_by_one:
         raise InputError(f'strategy {name!r} returns a strategy that trains cells one by one: annotate the function with "-> OneByOne"')
+    if found:
+        _check_proposer(name, built)
+        return
+    for part in getattr(built, 'parts', ()):
+        if not hasattr(part, 'architecture'):
+            raise InputError(f'strategy {name!r} has no parts: its __init__ must call super().__init__(relaxation, architect, selection)')
+        _check_methods(name, part.architect, 'Architect', ('options', 'gradient', 'gradients'))
+        if type(part.selection).rounds_due is not _base(part.selection, 'Selection').rounds_due:
+            _check_methods(name, part.selection, 'Selection', ('decide',))
+
+
+def _check_proposer(name: str, built: Any) -> None:
+    """Raises InputError unless a strategy that trains cells one by one has a number of cells and proposes them."""
+    _check_methods(name, built, 'OneByOne', ('propose',))
+    cells = getattr(built, 'cells', None)
+    if not isinstance(cells, int) or isinstance(cells, bool) or cells < 1:
+        found = f'not {cells!r}' if hasattr(built, 'cells') else 'and it has none'
+        raise InputError(
+            f'strategy {name!r} must have an attribute cells, the number of cells to train, which is a whole number from 1, {found}'
+        )
+
+
+def _base(part: Any, base: str) -> Any:
+    """Returns the class of this name from which a part derives."""
+    return next(parent for parent in type(part).__mro__ if parent.__name__ == base and parent.__module__.startswith('nni_darts.'))
+
+
+def _check_methods(name: str, part: Any, base: str, methods: Sequence[str]) -> None:
+    """Raises InputError for a part that defines none of the methods that its base class leaves to it."""
+    if all(getattr(type(part), method) is getattr(_base(part, base), method) for method in methods):
+        raise InputError(
+            f'strategy {name!r}: the class {type(part).__name__} must define {" or ".join(methods)}, as its base class {base} says'
+        )
 
 
 def _fields(name: str, made_by: Callable[..., Any], one_by_one: bool) -> tuple[dict[str, Any], bool]:

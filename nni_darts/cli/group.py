@@ -52,6 +52,8 @@ class _Commands(click.Group):
             problem.exit_code = 2  # type: ignore[misc]
             raise problem from None
         except (ArithmeticError, RankLost) as error:
+            if isinstance(error, ZeroDivisionError):
+                raise  # a fault in some code, which its traceback shows, and not a training that diverged
             raise click.ClickException(sentence(str(error))) from None
         except OSError as error:
             if no_room(error):

@@ -7,12 +7,13 @@ Imports no torch: supernets and networks are named by import paths.
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from nni_darts._lazy import check_module, imported
 from nni_darts.errors import did_you_mean
@@ -24,109 +25,12 @@ from nni_darts.genotypes.neighbours import NASBENCH201_CHOICES, darts_choices, r
 from nni_darts.genotypes.networks import KnownNetwork
 from nni_darts.genotypes.recurrent import RnnGenotype
 from nni_darts.genotypes.sample import SampleGenotype
+from nni_darts.genotypes.space import Names, Positive, Space
 
-__all__ = [
-    'CellSpace',
-    'Names',
-    'NasBench201Space',
-    'OwnSpace',
-    'Positive',
-    'RecurrentSpace',
-    'Section',
-    'Space',
-    'space_kind',
-    'space_summaries',
-]
+__all__ = ['CellSpace', 'NasBench201Space', 'OwnSpace', 'RecurrentSpace', 'space_kind', 'space_summaries']
 
 ENTRY_POINTS = 'nni_darts.spaces'
 """The group of entry points: name → ``package.module:Class``."""
-
-Positive = Annotated[int, Field(ge=1, le=1_000_000)]
-Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
-
-
-class Section(BaseModel):
-    """A section of a recipe: typed and frozen, and it refuses unknown keys."""
-
-    model_config = ConfigDict(extra='forbid', frozen=True, strict=True)
-
-
-class Space(Section):
-    """The kind of space that a recipe searches.
-
-    Attributes:
-        name: the name of the space.
-        task: the type of data that its networks read: ``images`` or ``text``.
-        sizes: names of the settings in ``retrain`` and ``select`` that a network of this space requires.
-        full_size: name of the recipe that trains cells from a small search at the published size.
-    """
-
-    task: ClassVar[str] = 'images'
-    sizes: ClassVar[tuple[str, ...]] = ()
-    full_size: ClassVar[str] = 'cifar10'
-
-    name: str
-
-    def random_cell(self, rng: random.Random) -> AnyGenotype:
-        """Draws a cell uniformly from this space."""
-        raise NotImplementedError
-
-    def mutated_cell(self, cell: AnyGenotype, rng: random.Random) -> AnyGenotype:
-        """Returns a copy of a cell in which one operation or one input is another one."""
-        raise NotImplementedError
-
-    def genotype_of(self, sample: Mapping[str, Any]) -> AnyGenotype:
-        """Returns the genotype of an NNI sample of this space."""
-        raise NotImplementedError
-
-    @property
-    def cells_in_words(self) -> str:
-        """The plural name of this space's architectures, for messages."""
-        return f'{"recurrent" if self.task == RnnGenotype.task else "convolutional"} cells'
-
-    def accepts(self, genotype: AnyGenotype) -> bool:
-        """Returns whether a recipe of this space can train the network of a genotype."""
-        return genotype.task == self.task and not isinstance(genotype, SampleGenotype)
-
-    def check_training(self, stage: str, settings: Any) -> None:
-        """Checks the sizes of a stage's network.
-
-        Args:
-            stage: ``retrain`` or ``select``.
-            settings: the stage's section of the recipe.
-
-        Raises:
-            ValueError: if a size is missing, or this space does not have it.
-        """
-        for name in self.sizes:
-            if getattr(settings, name) is None:
-                raise ValueError(f'{f"{stage}.{name}"!r} is missing')
-        if getattr(settings, 'space', None) is not None:
-            raise ValueError(f'{stage}.space is for a space of your own; leave it out in the space {self.name}')
-
-    def check_facts(self, **facts: Any) -> None:
-        """Checks that the space fits the data. Arguments as for :meth:`supernet`.
-
-        Raises:
-            ValueError: if the space does not fit the data.
-        """
-
-    def supernet(self, **facts: Any) -> Any:
-        """Builds the model space.
-
-        Args:
-            facts: ``num_classes``, ``in_channels`` and ``image_size`` (height, width) of images; ``vocabulary`` and ``dropouts`` of text.
-        """
-        raise NotImplementedError
-
-    def network_options(self, settings: Any, **facts: Any) -> dict[str, Any]:
-        """Returns the arguments, besides the genotype, with which ``network_from_genotype`` builds the network of a stage.
-
-        Args:
-            settings: the stage's section of the recipe.
-            facts: as for :meth:`supernet`.
-        """
-        raise NotImplementedError
 
 
 class CellSpace(Space):
@@ -175,6 +79,15 @@ class CellSpace(Space):
         """Builds :class:`nni_darts.search_spaces.DartsSpace`. Arguments as for :meth:`Space.supernet`."""
         build = imported('nni_darts.search_spaces.cnn:DartsSpace')
         return build(self.channels, self.cells, facts['num_classes'], facts['in_channels'], self.nodes, self.stem, self.candidates)
+
+    def check_facts(self, trainings: Mapping[str, Any], **facts: Any) -> None:
+        """Checks the user's operations at all sizes that cells have. Arguments and errors as for :meth:`Space.check_facts`."""
+        sizes = {self.channels, *(settings.channels for settings in trainings.values())}
+        for name in filter(is_import_path, self.operations):
+            check = imported('nni_darts.search_spaces.operations:check_own_operation')
+            for channels, divided in itertools.product(sorted(sizes), (1, 2, 4)):
+                of_stem = 8 if self.stem == 'imagenet' else 1
+                check(name, channels * divided, tuple(-(-side // (divided * of_stem)) for side in facts['image_size']))
 
     def network_options(self, settings: Any, **facts: Any) -> dict[str, Any]:
         """Returns the arguments of ``network_from_genotype``. Arguments as for :meth:`Space.network_options`."""
@@ -281,6 +194,8 @@ class OwnSpace(Space):
     name: str
     settings: dict[str, Any] = {}
 
+    _facts: Callable[[], Mapping[str, Any]] = PrivateAttr(default=dict)
+
     @model_validator(mode='after')
     def _found(self) -> OwnSpace:
         check_module(self.path, 'space')
@@ -324,9 +239,16 @@ class OwnSpace(Space):
             if getattr(settings, name, 0):
                 raise ValueError(f'{stage}.{name} must be 0 in a space of your own, whose networks have no {what}')
 
-    def check_facts(self, **facts: Any) -> None:
-        """Checks that the space fits the data. Arguments and errors as for :meth:`Space.check_facts`."""
-        imported('nni_darts.search_spaces.own:check_own_space')(self.path, self.settings, facts)
+    def on_data(self, facts: Callable[[], Mapping[str, Any]]) -> OwnSpace:
+        """Returns a copy that draws with the values of the data. Arguments as for :meth:`Space.on_data`."""
+        space = self.model_copy()
+        space._facts = facts
+        return space
+
+    def check_facts(self, trainings: Mapping[str, Any], **facts: Any) -> None:
+        """Checks that the space and the networks to train fit the data. Arguments and errors as for :meth:`Space.check_facts`."""
+        changes = {f'{stage}.space': dict(settings.space) for stage, settings in trainings.items() if settings.space}
+        imported('nni_darts.search_spaces.own:check_own_space')(self.path, self.settings, facts, changes)
 
     def supernet(self, **facts: Any) -> Any:
         """Builds the user's space. Arguments as for :meth:`Space.supernet`."""
@@ -337,7 +259,7 @@ class OwnSpace(Space):
         return {**facts, 'path': self.path, 'settings': {**self.settings, **(settings.space or {})}}
 
     def _space(self) -> Any:
-        space = imported('nni_darts.search_spaces.own:own_space')(self.path, self.settings, {})
+        space = imported('nni_darts.search_spaces.own:drawn_space')(self.path, self.settings, self._facts)
         return imported('nni_darts.strategies.trained.in_process:SampleSpace')(space)
 
 

@@ -18,7 +18,8 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.genotypes.base import is_import_path
-from nni_darts.genotypes.kinds import CellSpace, NasBench201Space, OwnSpace, Positive, RecurrentSpace, Section, space_kind
+from nni_darts.genotypes.kinds import CellSpace, NasBench201Space, OwnSpace, RecurrentSpace, space_kind
+from nni_darts.genotypes.space import Positive, Section
 from nni_darts.recipes.loading import assign, error_sentence, load_yaml, override_pairs, read_recipe
 from nni_darts.recipes.metric import ACCURACY, IMAGE_METRICS, PERPLEXITY
 from nni_darts.recipes.sections import BudgetSettings, DataSettings, SearchSettings, TrainSettings, one_of

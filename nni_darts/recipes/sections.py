@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from nni_darts.errors import did_you_mean
-from nni_darts.genotypes.kinds import Positive, Section
+from nni_darts.genotypes.space import Positive, Section
 from nni_darts.recipes.metric import Metric
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from nni_darts.genotypes.kinds import Positive, Section
+from nni_darts.genotypes.space import Positive, Section
 from nni_darts.recipes.sections import Decay, Portion, Rate, SearchedSettings
 
 __all__ = ['TEXT_NAMES', 'DropoutSettings', 'TextSearchSettings', 'TextSettings', 'TextTrainSettings']

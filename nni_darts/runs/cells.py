@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nni_darts._lazy import in_user_code
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import Recipe
@@ -12,7 +13,10 @@ from nni_darts.runs.budget import affordable_cells
 from nni_darts.strategies.registry import find, full_name
 from nni_darts.strategies.trained import OneByOne
 
-__all__ = ['cells_to_train', 'least_cells', 'number_of_cells', 'own_settings', 'with_cells']
+__all__ = ['cells_to_train', 'least_cells', 'number_of_cells', 'on_data', 'own_settings', 'with_cells']
+
+_facts: dict[str, Mapping[str, Any]] = {}
+"""Settings of the data as text → its number of classes, channels and size, because reading them for every cell would take long."""
 
 
 def own_settings(recipe: Recipe, strategy: str) -> dict[str, Any]:
@@ -56,11 +60,36 @@ def cells_to_train(recipe: Recipe, strategy: str, seed: int, values: Mapping[int
         The cells in order. More values make the list longer, but never change its entries.
 
     Raises:
-        InputError: for invalid settings of the strategy.
+        InputError: for invalid settings of the strategy, or a user's strategy that fails or proposes no cell of the space.
     """
     sign = 1 if recipe.metric.optimize_mode == 'maximize' else -1
     scores = {number: None if value is None else sign * value for number, value in values.items()}
-    return _proposer(recipe, strategy).named(recipe.space, seed, scores)
+    method, space = find(strategy), on_data(recipe).space
+    if method.paper:
+        return _proposer(recipe, strategy).named(space, seed, scores)
+    with in_user_code(strategy, 'strategy', method.file):
+        cells = _proposer(recipe, strategy).named(space, seed, scores)
+    for cell in cells or [None]:
+        if not (isinstance(cell, AnyGenotype) and space.accepts(cell)):
+            raise InputError(
+                f'strategy {strategy} proposes {str(cell)[:60]!r}, an object of {type(cell).__name__}; propose must return a cell of '
+                f'{space.name}, as space.random_cell(rng) and space.mutated_cell(cell, rng) do'
+            )
+    return cells
+
+
+def on_data(recipe: Recipe) -> Recipe:
+    """Returns the recipe with a space that draws cells for its data: a user's space may have a parameter for the number of classes."""
+
+    def facts() -> Mapping[str, Any]:
+        from nni_darts.runs.tasks import task_of
+
+        task, key = task_of(recipe), repr(recipe.data)
+        if key not in _facts:
+            _facts[key] = task.facts(task.shape(recipe))
+        return _facts[key]
+
+    return recipe.model_copy(update={'space': recipe.space.on_data(facts)})
 
 
 def _proposer(recipe: Recipe, strategy: str) -> OneByOne:

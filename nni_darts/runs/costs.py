@@ -14,12 +14,13 @@ from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import Recipe
 from nni_darts.report.cautions import before_search
 from nni_darts.runs.budget import affordable_epochs, training_passes, training_portion
-from nni_darts.runs.cells import number_of_cells
+from nni_darts.runs.cells import cells_to_train, number_of_cells
 from nni_darts.runs.checks import check_strategies, strategy_settings
 from nni_darts.runs.tasks import task_of
 from nni_darts.strategies.costs import EVALUATION
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.registry import create_strategy, find
+from nni_darts.strategies.relaxations.check import check_relaxation
 from nni_darts.training.run import device_type
 
 __all__ = [
@@ -107,6 +108,7 @@ def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str
         task_of(recipe).check_space(recipe, data)
     if find(name).one_by_one:
         count = number_of_cells(recipe, name)
+        cells_to_train(recipe, name, 1, {})  # a mistake in a user's strategy shows at the first cell
         return recipe, f'{name}: {count} cells, {count * training_passes(recipe, "select"):.4g} passes'
     strategy, first = _with_supernet(recipe, name, data)
     if recipe.budget is None:
@@ -131,6 +133,7 @@ def _with_supernet(recipe: Recipe, name: str, data: Any) -> tuple[Any, Different
         space, first = next(strategy.stages(task.space(recipe, data)))
         task.check(first)
         first.mutate_model(space)
+        check_relaxation(first.relaxation, {label: len(decision.names) for label, decision in first.architecture.operations().items()})
         first.check_executor(device_type(recipe.accelerator), recipe.precision)
     return strategy, first
 

@@ -11,7 +11,7 @@ from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import Recipe
 from nni_darts.report.lines import duration
-from nni_darts.runs.cells import least_cells, number_of_cells
+from nni_darts.runs.cells import least_cells, number_of_cells, on_data
 from nni_darts.runs.deadline import MARGIN, TimePlan
 from nni_darts.runs.limits import affordable, pace_of_search, pace_of_training, search_seconds, training_seconds
 from nni_darts.strategies.registry import find
@@ -63,7 +63,7 @@ def course_of_training(recipe: Recipe, stage: str, seed: int = 1) -> Course:
         stage: ``select`` or ``retrain``.
         seed: seed of all random numbers.
     """
-    costs = [_cost_of_training(recipe, stage, cell, seed) for cell in recipe.random_cells(seed, _SAMPLED)]
+    costs = [_cost_of_training(recipe, stage, cell, seed) for cell in on_data(recipe).random_cells(seed, _SAMPLED)]
     most = getattr(recipe, stage).epochs
     return max((_course(cost, 1, most) for cost in costs), key=lambda course: course.longest)
 
@@ -94,7 +94,7 @@ def plan_search(recipe: Recipe, strategy: str, seconds: float, seed: int = 1, be
         tail = max(0.0, cost(plan.count) - start - plan.count * each) if most > least else 0.0
         return dataclasses.replace(plan, tail=tail)
     data = task_of(recipe).load(recipe)
-    cells = recipe.random_cells(seed, _SAMPLED)
+    cells = on_data(recipe).random_cells(seed, _SAMPLED)
     times = [training_seconds(recipe, 'select', pace_of_training(recipe, 'select', cell, seed), data) for cell in cells]
     of = number_of_cells(recipe, strategy)
     mean = sum(times) / len(times)

@@ -115,7 +115,7 @@ class ImageTask:
 
     def check_space(self, recipe: Recipe, data: ImageShape | ImageData) -> None:
         """Raises ValueError if the recipe's space does not fit the data."""
-        recipe.space.check_facts(**self.facts(data))
+        recipe.space.check_facts({stage: getattr(recipe, stage) for stage in ('retrain', 'select')}, **self.facts(data))
 
     def space(self, recipe: Recipe, data: ImageShape | ImageData) -> Any:
         """Returns the recipe's space for this data."""

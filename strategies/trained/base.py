@@ -84,11 +84,17 @@ class OneByOne:
 
         Returns:
             At most ``cells`` cells. Once all are trained, there are fewer only if the space has no further cells.
+
+        Raises:
+            ValueError: if :meth:`waits_for` returns anything but a number of earlier cells.
         """
         cells: list[Cell] = []
         beginning = random.Random(seed)
         for number in range(1, self.cells + 1):  # type: ignore[attr-defined]
-            known = range(1, self.waits_for(number) + 1)
+            awaited = self.waits_for(number)
+            if not isinstance(awaited, int) or not 0 <= awaited < number:
+                raise ValueError(f'waits_for({number}) must be a whole number from 0 to {number - 1}, the earlier cells, not {awaited!r}')
+            known = range(1, awaited + 1)
             if any(earlier not in scores for earlier in known):
                 break
             rng = random.Random(f'{seed} {number}') if known else beginning

@@ -22,6 +22,7 @@ from tests.test_documentation import OWN_STRATEGY, blocks
 PAGE = Path(__file__).parents[2] / 'docs' / 'own-space.md'
 EXAMPLE = re.search(r'^```python\n(.*?)^```', PAGE.read_text('utf-8'), re.MULTILINE | re.DOTALL)[1]
 OPERATION = """
+import torch
 from torch import nn
 
 class Ghost(nn.Sequential):
@@ -33,6 +34,52 @@ def wrong(channels, stride):
 
 def broken(channels, stride):
     return {}[channels]
+
+module = nn.Conv2d(4, 4, 3)
+
+def one(channels):
+    return nn.Identity()
+
+def three(channels, stride, kernel):
+    return nn.Identity()
+
+def unstrided(channels, stride):
+    return nn.Conv2d(channels, channels, 3, padding=1)
+
+def unpadded(channels, stride):
+    return nn.Conv2d(channels, channels, 3, stride)
+
+def halving(channels, stride):
+    return nn.Conv2d(channels, channels // 2, 1, stride)
+
+def grouped(channels, stride):
+    return nn.Conv2d(channels, channels, 1, stride, groups=3)
+
+def several(channels, stride):
+    return nn.MaxPool2d(1, stride, return_indices=True)
+
+def inplace(channels, stride):
+    return nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 1, stride))
+
+class Whole(nn.Module):
+    def __init__(self, channels, stride):
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, images):
+        return images[:, :, :: self.stride, :: self.stride].long()
+
+class Wrong(Whole):
+    def forward(self, images):
+        return images.shapes
+
+class Scaled(Whole):
+    def __init__(self, channels, stride):
+        super().__init__(channels, stride)
+        self.scale = torch.linspace(0, 1, 3)[1].item()
+
+    def forward(self, images):
+        return images[:, :, :: self.stride, :: self.stride] * self.scale
 """
 SHORT = ['search.epochs=2', 'select.epochs=1', 'retrain.epochs=1', 'search.random_samples=2', 'search.batch_size=128']
 CELLS = ['space.nodes=2', 'space.cells=3', 'space.channels=4', 'retrain.cells=3', 'retrain.channels=4']
@@ -107,10 +154,17 @@ def test_a_registered_space_has_a_short_name(folder: Path) -> None:
     [
         (['space.name=nowhere:GhostNet'], "no module 'nowhere' for space 'nowhere:GhostNet' in .* or on PYTHONPATH"),
         (['space.name=ghosts:Spook'], "module 'ghosts' has no 'Spook'"),
+        (['space.name=ghosts:Gostnet'], r"module 'ghosts' has no 'Gostnet' \(did you mean 'GhostNet'\?\)"),
         (['space.name=ghosts:Ghost'], 'is not a ModelSpace: it must be a class that derives from'),
-        (['space.name=ghosts:GhostNet', 'space.settings={depth: 3}'], "has no setting 'depth'; it has width, num_classes, in_channels"),
+        (
+            ['space.name=ghosts:GhostNet', 'space.settings={depth: 3}'],
+            "space ghosts:GhostNet has no setting 'depth'.*; it has width, num_classes, in_channels",
+        ),
         (['space.name=ghosts:GhostNet', 'space.settings={width: wide}'], r'failed: \w+Error: .*ghosts.py:\d+'),
-        (['space.name=ghosts:GhostNet', 'space.settings={num_classes: 3}'], r'returns \(2, 3\) for two images of \(1, 8, 8\)'),
+        (
+            ['space.name=ghosts:GhostNet', 'space.settings={num_classes: 3}'],
+            r'on images of 1×8×8 returns \(2, 3\) for two images; it must return logits \(2, 10\)',
+        ),
         (['space.name=ghosts:GhostNet', 'space.settings={in_channels: 3}'], r'failed: RuntimeError: .*ghosts.py:\d+'),
         (['space.name=ghosts:GhostNet', 'retrain.channels=4'], 'retrain.channels is for spaces of cells'),
         (['space.name=ghost'], "unknown space 'ghost'; known: darts, .* or your own ModelSpace as package.module:Class"),
@@ -127,22 +181,203 @@ def test_what_is_wrong_is_one_sentence_before_anything_starts(folder: Path, sets
     assert result.output.strip().count('\n') == 0 and not (folder / 'found').exists()
 
 
-def test_a_network_with_other_choices_is_refused() -> None:
+MISTAKES = """
+import torch
+from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, Repeat
+from torch import nn
+
+
+class Base(ModelSpace):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.head, self.choice = nn.Linear(4, num_classes), self.choose()
+
+    def choose(self):
+        return LayerChoice([nn.Conv2d(1, 4, 1), nn.Conv2d(1, 4, 3, padding=1)], label='layer')
+
+    def forward(self, images):
+        return self.head(self.choice(images).mean((2, 3)))
+
+
+class Second(Base):
+    def choose(self):
+        return LayerChoice([nn.Conv2d(1, 4, 1), nn.Conv2d(2, 4, 1)], label='layer')
+
+
+class Inputs(Base):
+    def __init__(self):
+        super().__init__()
+        self.inputs = InputChoice(3, 2, label='inputs')
+
+    def forward(self, images):
+        state = self.choice(images)
+        return self.head(self.inputs([state, state]).mean((2, 3)))
+
+
+class Labels(Base):
+    def choose(self):
+        return nn.Sequential(super().choose(), LayerChoice([nn.Identity(), nn.Tanh(), nn.ReLU()], label='layer'))
+
+
+class Classes(Base):
+    def forward(self, images):
+        return super().forward(images).long()
+
+
+class Must(Base):
+    def __init__(self, depth, width=4):
+        super().__init__()
+
+
+class Positional(Base):
+    def __init__(self, num_classes, /):
+        super().__init__()
+
+
+class Data(Base):
+    def __init__(self, num_classes, in_channels, image_size):
+        super().__init__(num_classes)
+        self.more = LayerChoice([nn.Identity(), nn.Tanh()], label=f'for {in_channels}×{image_size[0]}')
+
+    def forward(self, images):
+        return self.head(self.more(self.choice(images).mean((2, 3))))
+
+
+class Numbers(Base):
+    def __init__(self):
+        super().__init__()
+        self.rates = [rate.item() for rate in torch.linspace(0, 0.1, 3)]
+
+
+class Repeated(Base):
+    def choose(self):
+        return Repeat(lambda number: nn.Conv2d(1 if number == 0 else 4, 4, 1), (1, 3), label='depth')
+
+
+class Deep(Base):
+    def __init__(self, depth=1, wide=False):
+        super().__init__()
+        self.more = nn.Sequential(*(LayerChoice([nn.Identity(), nn.Tanh()], label=f'more{number}') for number in range(depth)))
+        self.wide = nn.Linear(4, 5) if wide else nn.Identity()
+
+    def forward(self, images):
+        return self.head(self.wide(self.more(self.choice(images)).mean((2, 3))))
+"""
+
+
+@pytest.mark.parametrize(
+    ('name', 'sets', 'words'),
+    [
+        ('Second', [], r'space other:Second on images of 1×8×8 and candidate 2 of each choice failed: RuntimeError: .*other.py:\d+'),
+        ('Inputs', [], r'space other:Inputs on images of 1×8×8.* failed: IndexError: .*other.py:\d+'),
+        ('Labels', [], "two choices with the label 'layer' but different candidates; .* give them the same candidates or another label"),
+        ('Classes', [], 'returns numbers of torch.int64; logits must be of a floating-point type'),
+        ('Must', [], 'space other:Must needs a value for its parameter depth: set space.settings.depth'),
+        ('Positional', [], 'must take its parameter num_classes by name, because settings have names'),
+        ('Deep', ['space.settings={deph: 3}'], r"no setting 'deph' \(did you mean 'depth'\?\); it has depth, wide"),
+        ('Deep', ['space.settings={depth: x}'], r"space other:Deep with depth='x' failed: TypeError: .*other.py:\d+"),
+        ('Deep', ['retrain.space={deph: 3}'], r"retrain.space: space other:Deep has no setting 'deph'"),
+        ('Deep', ['select.space={deph: 3}'], r"select.space: space other:Deep has no setting 'deph'"),
+        ('Deep', ['retrain.space={wide: true}'], r'retrain.space: space other:Deep with wide=True on images .* failed: RuntimeError'),
+        ('Deep', ['retrain.space={depth: 2}'], "retrain.space changes the choice 'more1' of other:Deep; .* must stay the same"),
+    ],
+)
+@pytest.mark.parametrize('strategy', ['darts-1st', 'random'])
+def test_mistakes_in_a_space_are_found_before_anything_starts(folder: Path, name: str, sets: list[str], words: str, strategy: str) -> None:
+    (folder / 'other.py').write_text(MISTAKES)
+    result = call('search', '--strategy', strategy, '--output', 'found', sets=[*SHORT, f'space.name=other:{name}', *sets])
+    assert result.exit_code == 2 and re.search(words, result.output), result.output
+    assert result.output.strip().count('\n') == 0 and not (folder / 'found').exists()
+
+
+def test_a_supernet_names_the_choices_that_it_cannot_mix(folder: Path) -> None:
+    (folder / 'other.py').write_text(MISTAKES)
+    sets = [*SHORT, 'space.name=other:Repeated']
+    result = call('search', '--strategy', 'darts-1st', '--output', 'found', sets=sets)
+    assert result.exit_code == 2 and 'choice is a Repeat, and a supernet cannot mix its values; it mixes' in result.output, result.output
+    done('search', '--strategy', 'random', '--output', 'found', sets=sets)
+
+
+def test_a_constructor_may_read_numbers(folder: Path) -> None:
+    (folder / 'other.py').write_text(MISTAKES)
+    done('search', '--strategy', 'darts-1st', '--output', 'found', sets=[*SHORT, 'space.name=other:Numbers'])
+
+
+@pytest.mark.parametrize('strategy', ['random', 'evolution', 'climbing:HillClimbing'])
+def test_cells_are_drawn_from_the_space_for_the_data(folder: Path, strategy: str) -> None:
+    (folder / 'other.py').write_text(MISTAKES)
+    (folder / 'climbing.py').write_text(blocks(OWN_STRATEGY, 'python')[1])
+    evolution = [f'search.settings.evolution.{key}={value}' for key, value in {'cells': 3, 'population': 2, 'sample': 1}.items()]
+    sets = [*SHORT, *evolution, 'search.settings.climbing:HillClimbing.cells=2', 'space.name=other:Data']
+    done('search', '--strategy', strategy, '--output', 'found', sets=sets)
+    found = genotype_from_dict(json.loads((folder / 'found' / 'genotype.json').read_text()))
+    assert set(found.sample) == {'layer', 'for 1×8'}
+    sys.modules.pop('climbing')
+
+
+def test_a_division_by_zero_while_it_trains_keeps_its_traceback(folder: Path) -> None:
+    (folder / 'other.py').write_text(
+        'import torch\nfrom ghosts import GhostNet\n\n\nclass Late(GhostNet):\n    def forward(self, images):\n'
+        '        return super().forward(images) / (1 if not torch.is_grad_enabled() else 1 // 0)\n'
+    )
+    result = call('search', '--strategy', 'darts-1st', '--output', 'found', sets=[*SHORT, 'space.name=other:Late'])
+    assert isinstance(result.exception, ZeroDivisionError), result.output
+
+
+@pytest.mark.parametrize(
+    ('sample', 'words'),
+    [
+        ({'block0': 'ghost'}, "has no value for 'block1' of ghosts:GhostNet"),
+        (
+            {'block0': 'gost', 'block1': 'conv', 'block2': 'skip', 'inputs': [0, 1]},
+            "has 'gost' for the choice 'block0' .*; it has ghost, conv",
+        ),
+        (
+            {'block0': 'conv', 'block1': 'conv', 'block2': 'skip', 'inputs': [0, 7]},
+            r"has \[0, 7\] for the choice 'inputs' .*; it has 0, 1, 2",
+        ),
+    ],
+)
+def test_a_network_with_other_choices_is_refused(sample: dict[str, object], words: str) -> None:
     recipe = Recipe.load('digits', {'space.name': 'ghosts:GhostNet'})
-    code = genotype_from_dict({'space': 'ghosts:GhostNet', 'sample': {'block0': 'ghost'}}).code()
+    code = genotype_from_dict({'space': 'ghosts:GhostNet', 'sample': sample}).code()
     from nni_darts.runs.tasks import task_of
 
-    with pytest.raises(InputError, match="has no value for 'block1' of ghosts:GhostNet"):
+    with pytest.raises(InputError, match=words):
         task_of(recipe).network(recipe, 'retrain', genotype_from_code(code), task_of(recipe).shape(recipe))
+
+
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [
+        ('module', r'operation myops:module is an object of Conv2d; it must be a class or function of \(channels, stride\)'),
+        ('one', r'operation myops:one is called with the channels and the stride, and takes \(channels\): .*myops.py\)'),
+        ('three', r"takes \(channels, stride, kernel\): missing a required argument: 'kernel' \(.*myops.py\)"),
+        ('unstrided', r'channels and stride 2 returns \(2, 4, 8, 8\) for images \(2, 4, 8, 8\); it must return \(2, 4, 4, 4\)'),
+        ('unpadded', r'stride 1 returns \(2, 4, 6, 6\) for images \(2, 4, 8, 8\); it must return \(2, 4, 8, 8\)'),
+        ('halving', r'stride 1 returns \(2, 2, 8, 8\)'),
+        ('grouped', 'operation myops:grouped failed: ValueError: in_channels must be divisible by groups'),
+        ('several', 'stride 1 returns tuple for images'),
+        ('inplace', 'with 4 channels and stride 1 changes its input in place, which other operations read, too; use inplace=False'),
+        ('Whole', 'stride 1 returns numbers of torch.int64; they must be of a floating-point type'),
+        ('Wrong', r'stride 1 on images of 8×8 failed: AttributeError: .*shapes.*myops.py:\d+'),
+    ],
+)
+@pytest.mark.parametrize('strategy', ['darts-1st', 'random'])
+def test_mistakes_in_an_operation_are_found_before_anything_starts(folder: Path, name: str, words: str, strategy: str) -> None:
+    sets = [*SHORT, *CELLS, f'space.operations=[none, skip_connect, "myops:{name}"]']
+    result = call('search', '--strategy', strategy, '--output', 'found', sets=sets)
+    assert result.exit_code == 2 and re.search(words, result.output), result.output
+    assert result.output.strip().count('\n') == 0 and not (folder / 'found').exists()
 
 
 @pytest.mark.parametrize('strategy', ['darts-1st', 'random'])
 def test_an_own_operation_is_searched_and_retrained(folder: Path, strategy: str) -> None:
-    sets = [*SHORT, *CELLS, 'space.operations=[none, skip_connect, "myops:Ghost"]']
+    sets = [*SHORT, *CELLS, 'space.operations=[none, skip_connect, "myops:Ghost", "myops:Scaled"]']
     done('search', '--strategy', strategy, '--output', 'found', sets=sets)
     text = (folder / 'found' / 'genotype.json').read_text()
     found = genotype_from_dict(json.loads(text))
-    assert 'myops:Ghost' in text and genotype_from_code(found.code()) == found
+    assert 'myops:' in text and genotype_from_code(found.code()) == found
     done('retrain', '--genotype', 'found', '--output', 'trained', sets=['retrain.epochs=1'])
     assert json.loads((folder / 'trained' / 'genotype.json').read_text()) == json.loads(text)
 

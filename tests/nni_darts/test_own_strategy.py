@@ -63,18 +63,112 @@ def needs(rate: float, architecture_learning_rate: float = 1.0, **settings):
 
 def failing():
     raise KeyError('x')
+
+
+def of_class():
+    return DifferentiableStrategy
+"""
+PARTS = """
+import random
+
+import torch
+
+from nni_darts.genotypes.recurrent import RnnGenotype
+from nni_darts.strategies import DifferentiableStrategy, OneByOne
+from nni_darts.strategies.architects import Architect, FirstOrder
+from nni_darts.strategies.relaxations import Relaxation
+from nni_darts.strategies.selections import Selection
+
+
+def relaxed(name, **methods):
+    relaxation = type(name, (Relaxation,), methods)
+    return lambda: DifferentiableStrategy(relaxation(), FirstOrder())
+
+
+Short = relaxed('Short', probabilities=lambda self, alpha: alpha[1:])
+Raising = relaxed('Raising', probabilities=lambda self, alpha: 1 / 0)
+
+
+class Bare(DifferentiableStrategy):
+    def __init__(self):
+        super().__init__(Relaxation(), type('Mine', (Architect,), {})())
+
+
+class Deciding(DifferentiableStrategy):
+    def __init__(self):
+        super().__init__(None, None, type('Rounds', (Selection,), {'rounds_due': lambda self, *finished: 1})())
+
+
+class Empty(DifferentiableStrategy):
+    def __init__(self):
+        pass
+
+
+class Cells(OneByOne):
+    def __init__(self, cells: int = 2) -> None:
+        self.cells = cells
+
+    def propose(self, space, rng, cells, scores):
+        return space.random_cell(rng)
+
+
+class Uncounted(Cells):
+    def __init__(self, cells: int = 2) -> None:
+        pass
+
+
+class None_(Cells):
+    def propose(self, space, rng, cells, scores):
+        return None
+
+
+class Text(Cells):
+    def propose(self, space, rng, cells, scores):
+        return 'DARTS_V2'
+
+
+class Recurrent(Cells):
+    def propose(self, space, rng, cells, scores):
+        return RnnGenotype.random(random.Random(1))
+
+
+class Three(Cells):
+    def propose(self, space, rng, cells):
+        return space.random_cell(rng)
+
+
+class Unable(Cells):
+    def propose(self, space, rng, cells, scores):
+        return {}['x']
+
+
+class Waiting(Cells):
+    def waits_for(self, number):
+        return number
+
+
+class Second(Cells):
+    def propose(self, space, rng, cells, scores):
+        if cells:
+            raise ValueError('no second cell')
+        return space.random_cell(rng)
+
+
+class Unproposed(OneByOne):
+    def __init__(self, cells: int = 2) -> None:
+        self.cells = cells
 """
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The documentation's modules, in the current folder; they are forgotten afterwards."""
-    for name, text in {'tempered': TEMPERED, 'climbing': CLIMBING, 'wrong': WRONG}.items():
+    for name, text in {'tempered': TEMPERED, 'climbing': CLIMBING, 'wrong': WRONG, 'parts': PARTS}.items():
         (tmp_path / f'{name}.py').write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'path', [entry for entry in sys.path if entry])
     yield tmp_path
-    for name in ('tempered', 'climbing', 'wrong'):
+    for name in ('tempered', 'climbing', 'wrong', 'parts'):
         sys.modules.pop(name, None)
 
 
@@ -143,12 +237,40 @@ def test_capabilities_follow_from_the_code(folder: Path) -> None:
         ('wrong:uncounted', 'needs a parameter cells: the number of cells'),
         ('wrong:needs', 'rate must be given: a number'),
         ('wrong:failing', r"strategy wrong:failing failed: KeyError: 'x' \(\S+wrong.py:35\)"),
+        ('wrong:of_class', r'returns the class DifferentiableStrategy; it must return an object of it: DifferentiableStrategy\('),
+        (
+            'parts:Short',
+            r'relaxation Short: probabilities returns a tensor of shape \(\d+,\) for α of shape \(\d+,\); it must have the shape of α',
+        ),
+        ('parts:Raising', r'relaxation Raising failed: ZeroDivisionError: .*parts.py:\d+'),
+        ('parts:Bare', 'the class Mine must define options or gradient or gradients, as its base class Architect says'),
+        ('parts:Deciding', 'the class Rounds must define decide, as its base class Selection says'),
+        ('parts:Empty', r'its __init__ must call super\(\).__init__\(relaxation, architect, selection\)'),
+        ('parts:Uncounted', 'must have an attribute cells, the number of cells to train, which is a whole number from 1, and it has none'),
+        ('parts:None_', "proposes 'None', an object of NoneType; propose must return a cell of darts, as space.random_cell"),
+        ('parts:Text', "proposes 'DARTS_V2', an object of str; propose must return a cell"),
+        ('parts:Recurrent', 'an object of RnnGenotype; propose must return a cell'),
+        ('parts:Three', r'strategy parts:Three failed: TypeError: .*propose\(\) takes 4 positional arguments but 5 were given'),
+        ('parts:Unable', r"strategy parts:Unable failed: KeyError: 'x' \(\S+parts.py:\d+\)"),
+        ('parts:Waiting', r'waits_for\(1\) must be a whole number from 0 to 0, the earlier cells, not 1'),
+        ('parts:Unproposed', 'the class Unproposed must define propose, as its base class OneByOne says'),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_starts(strategy: str, said: str, folder: Path) -> None:
     done = search(strategy, folder)
     assert done.exit_code == 2 and re.search(said, done.output), done.output
     assert done.output.startswith('Error: ') and len(done.output.splitlines()) == 1 and not (folder / 'out').exists()
+
+
+def test_a_number_of_cells_below_one_is_refused(folder: Path) -> None:
+    done = search('parts:Cells', folder, **{'search.settings.parts:Cells.cells': 0})
+    assert done.exit_code == 2 and 'a whole number from 1, not 0' in done.output and not (folder / 'out').exists(), done.output
+
+
+def test_a_strategy_that_fails_later_is_one_sentence_and_keeps_its_cells(folder: Path) -> None:
+    done = search('parts:Second', folder)
+    assert done.exit_code == 2 and re.search(r'strategy parts:Second failed: ValueError: no second cell \(\S+parts.py:\d+\)', done.output)
+    assert (folder / 'out' / 'cell-0' / 'result.json').is_file()
 
 
 def test_lists_of_yaml_are_settings(folder: Path) -> None:
