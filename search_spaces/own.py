@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nni_darts._lazy import in_user_code, named, source_file
-from nni_darts._nni import ModelSpace
+from nni_darts._nni import Cell, ModelSpace, ParametrizedModule, Repeat, model_context
 from nni_darts.errors import InputError
 from nni_darts.genotypes.sample import SampleGenotype
 
@@ -24,7 +24,7 @@ def own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) 
         path: ``package.module:Class`` of a ``ModelSpace``.
         settings: keyword arguments of its constructor.
         facts: ``num_classes``, ``in_channels`` and ``image_size`` (height, width) of the data. The constructor receives each value for
-            which it has a parameter that is not among the settings.
+            which it has a parameter that is not among the settings; ``num_labels`` and ``img_size`` are the names in NNI's hub.
 
     Raises:
         InputError: if there is no such class, it is not a ``ModelSpace``, it has no such setting, or its constructor fails.
@@ -38,9 +38,17 @@ def own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) 
         for name in settings:
             if name not in named_parameters:
                 raise InputError(f'space.settings: {path} has no setting {name!r}; it has {", ".join(named_parameters) or "none"}')
-    known = {name: value for name, value in facts.items() if name in named_parameters}
+    known = {name: value for name, value in _with_names_of_the_hub(facts).items() if name in named_parameters}
     with in_user_code(path, 'space', source_file(kind)):
-        return kind(**{**known, **settings})
+        return _built(lambda: kind(**{**known, **settings}))
+
+
+def _with_names_of_the_hub(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds the names that spaces of NNI's hub have for facts about the data: ``num_labels``, and ``img_size`` of square images."""
+    named_there = {'num_labels': facts['num_classes']} if 'num_classes' in facts else {}
+    if 'image_size' in facts and len(set(facts['image_size'])) == 1:
+        named_there['img_size'] = facts['image_size'][0]
+    return {**named_there, **facts}
 
 
 def _constructor(kind: type[ModelSpace]) -> Callable[..., Any]:
@@ -67,12 +75,28 @@ def check_own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, 
             raise InputError(f'space {path!r} has no choices: it must contain mutables of NNI, such as LayerChoice')
         images = torch.empty(2, facts['in_channels'], *facts['image_size'])
         with in_user_code(path, 'space', source_file(type(space))):
-            answers = space.default()(images)
+            answers = _built(space.default)(images)
     given = tuple(answers.shape) if isinstance(answers, Tensor) else type(answers).__name__
     if given != (2, facts['num_classes']):
         raise InputError(
             f'space {path!r} gives {given} for two images of {tuple(images.shape[1:])}; it must give logits (2, {facts["num_classes"]})'
         )
+
+
+def _built(make: Callable[[], Any]) -> Any:
+    """Returns the module that ``make`` builds on the default device.
+
+    On the meta device a constructor cannot read numbers out of tensors, as AutoFormer's does for the rates of drop-path. Such a module is
+    built on the CPU and then moved there.
+    """
+    try:
+        return make()
+    except RuntimeError as error:
+        if 'meta tensor' not in str(error):
+            raise
+    with torch.random.fork_rng(devices=[]), torch.device('cpu'):
+        module = make()
+    return module.to('meta')
 
 
 def own_network(genotype: SampleGenotype, path: str = '', settings: Mapping[str, Any] | None = None, **facts: Any) -> nn.Module:
@@ -94,4 +118,8 @@ def own_network(genotype: SampleGenotype, path: str = '', settings: Mapping[str,
         if found - others:
             raise InputError(f'the architecture has {what} {sorted(found - others)[0]!r} of {path} with these settings')
     with in_user_code(path, 'space', source_file(type(space))):
-        return space.freeze(sample)
+        if not any(isinstance(module, (Cell, ParametrizedModule, Repeat)) for module in space.modules()):
+            return space.freeze(sample)
+        # Frozen, NNI's layers would lose what the space's constructor set after it made them, such as the epsilon of batch norms.
+        with model_context(sample):
+            return _built(lambda: type(space)(*space.trace_args, **space.trace_kwargs))

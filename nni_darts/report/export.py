@@ -141,6 +141,8 @@ def export_program(model: FromPixels, image: tuple[int, int, int]) -> Program:
         image: channels, height and width.
     """
     model = model.eval()
+    if not _runs(model, (image[0], *_TRACED)):  # made for one size, like a transformer with an embedding of positions
+        return Program(model, image, None, _traced(model, image, {0: _ANY}))
     traced = _traced(model, (image[0], *_TRACED), {0: _ANY, 2: _ANY, 3: _ANY})
     # Torch takes for granted that a side which it does not know is never 1: halved often enough, a small image's is.
     module = traced.module()
