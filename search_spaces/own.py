@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nni_darts._lazy import in_user_code, named, source_file
-from nni_darts._nni import Cell, ModelSpace, ParametrizedModule, Repeat, model_context
+from nni_darts._nni import Cell, ModelSpace, MutableSymbol, ParametrizedModule, Repeat, model_context
 from nni_darts.errors import InputError
 from nni_darts.genotypes.sample import SampleGenotype
 
@@ -73,6 +73,12 @@ def check_own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, 
         space = own_space(path, settings, facts)
         if not space.simplify():
             raise InputError(f'space {path!r} has no choices: it must contain mutables of NNI, such as LayerChoice')
+        for label, mutable in space.simplify().items():
+            if not isinstance(mutable, MutableSymbol):
+                raise InputError(
+                    f'space {path!r}: {str(label)!r} is a {type(mutable).__name__}, which is no choice of a value or of inputs; a genotype '
+                    'cannot hold it, so no strategy of this package searches this space'
+                )
         images = torch.empty(2, facts['in_channels'], *facts['image_size'])
         with in_user_code(path, 'space', source_file(type(space))):
             answers = _built(space.default)(images)

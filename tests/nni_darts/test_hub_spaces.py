@@ -71,6 +71,15 @@ def test_what_no_supernet_can_hold_is_one_sentence_before_the_first_epoch(folder
     assert 'at least 6 cells' in result.output and 'epoch 1' not in result.output
 
 
+@pytest.mark.parametrize('strategy', ['random', 'darts-1st'])
+def test_nasbench101_is_refused_in_a_sentence(strategy: str, folder: Path) -> None:
+    small = {'stem_out_channels': 4, 'num_stacks': 1, 'num_modules_per_stack': 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(HUB, 'NasBench101', small)
+        result = call('NasBench101', 'search', '--recipe', 'digits', '--strategy', strategy, '--output', 'found')
+    assert result.exit_code == 2 and 'no strategy of this package searches this space' in result.output
+
+
 def test_a_network_has_what_the_constructor_set_after_it_made_the_layers() -> None:
     from torch import nn
 
