@@ -34,8 +34,8 @@ def check_supernet(strategy: DifferentiableStrategy, space: ModelSpace, inputs: 
             f'{name} cannot be searched with one supernet: it fails on inputs {tuple(inputs.shape)} ({str(error).splitlines()[0]}); enas '
             'and random-ws, which sample paths, or random and evolution may be able to'
         ) from error
-    if strategy.relaxation.portion is not None:
-        return  # its candidates are smaller than those that are frozen
+    if any(getattr(module, '_replaced', None) for module in model.modules()):
+        return  # candidates that are searched are not those that are frozen: pc-darts searches smaller ones
     for last in (False, True):
         sample = _corner(strategy.architecture, last=last)
         frozen = recursive_freeze(model, sample, include_root=False)[0].eval()
