@@ -12,7 +12,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings('ignore', category=RuntimeWarning, module=r'nni\..*')
     warnings.filterwarnings('ignore', category=DeprecationWarning)
     warnings.filterwarnings('ignore', message='.*pkg_resources.*')
-    from nni.mutable import Categorical, CategoricalMultiple, Mutable
+    from nni.mutable import Categorical, CategoricalMultiple, Mutable, MutableSymbol
     from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Trainer
     from nni.nas.execution import SequentialExecutionEngine
     from nni.nas.execution.event import TrainingEndEvent
@@ -40,6 +40,7 @@ __all__ = [
     'ModelStatus',
     'Mutable',
     'MutableModule',
+    'MutableSymbol',
     'OneShotStrategy',
     'ParametrizedModule',
     'RawFormatModelSpace',

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nni_darts._lazy import in_user_code, named, source_file
-from nni_darts._nni import Categorical, CategoricalMultiple, ModelSpace
+from nni_darts._nni import Categorical, CategoricalMultiple, Cell, ModelSpace, MutableSymbol, ParametrizedModule, Repeat, model_context
 from nni_darts.errors import InputError, did_you_mean
 from nni_darts.genotypes.sample import SampleGenotype
 
@@ -21,7 +21,7 @@ __all__ = ['built', 'check_own_space', 'drawn_space', 'own_network', 'own_space'
 _MOST_SAMPLES = 64
 """Largest number of networks that a check builds."""
 
-_FACTS = ('num_classes', 'in_channels', 'image_size')
+_FACTS = ('num_classes', 'in_channels', 'image_size', 'num_labels', 'img_size')
 
 _SHOWN = 80
 """Largest number of characters of the settings in a message."""
@@ -40,7 +40,7 @@ def own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) 
         path: ``package.module:Class`` of a ``ModelSpace``.
         settings: keyword arguments of its constructor.
         facts: ``num_classes``, ``in_channels`` and ``image_size`` (height, width) of the data. The constructor receives each value for
-            which it has a parameter that is not among the settings.
+            which it has a parameter that is not among the settings; ``num_labels`` and ``img_size`` are the names in NNI's hub.
 
     Raises:
         InputError: if there is no such class, it is not a ``ModelSpace``, it has no such setting, or its constructor fails.
@@ -89,7 +89,7 @@ def _arguments(path: str, parameters: Sequence[inspect.Parameter], settings: Map
         for name in settings:
             if name not in names:
                 raise InputError(f'space {path} has no setting {name!r}{did_you_mean(name, names)}; it has {", ".join(names) or "none"}')
-    arguments = {**{name: value for name, value in facts.items() if name in names}, **settings}
+    arguments = {**{name: value for name, value in _with_names_of_the_hub(facts).items() if name in names}, **settings}
     for parameter in parameters:
         if parameter.default is kinds.empty and parameter.kind is kinds.POSITIONAL_ONLY:
             raise InputError(f'space {path} must take its parameter {parameter.name} by name, because settings have names')
@@ -120,9 +120,17 @@ def built(build: Callable[[], Any]) -> Any:
     except (RuntimeError, NotImplementedError) as error:
         if torch.get_default_device().type != 'meta' or 'meta' not in str(error):
             raise
-    with torch.device('cpu'):
+    with torch.random.fork_rng(devices=[]), torch.device('cpu'):
         module = build()
     return module.to('meta') if isinstance(module, nn.Module) else module
+
+
+def _with_names_of_the_hub(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds the names that spaces of NNI's hub have for facts about the data: ``num_labels``, and ``img_size`` of square images."""
+    named_there = {'num_labels': facts['num_classes']} if 'num_classes' in facts else {}
+    if 'image_size' in facts and len(set(facts['image_size'])) == 1:
+        named_there['img_size'] = facts['image_size'][0]
+    return {**named_there, **facts}
 
 
 def _constructor(kind: type[ModelSpace]) -> Callable[..., Any]:
@@ -155,6 +163,12 @@ def check_own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, 
         choices = _choices(space, path)
         if not choices:
             raise InputError(f'space {path!r} has no choices: it must contain mutables of NNI, such as LayerChoice')
+        for label, mutable in choices.items():
+            if not isinstance(mutable, MutableSymbol):
+                raise InputError(
+                    f'space {path!r}: {str(label)!r} is a {type(mutable).__name__}, which is no choice of a value or of inputs; a genotype '
+                    'cannot hold it, so no strategy of this package searches this space'
+                )
         _check_networks(path, space, settings, facts)
         for section, changes in trained.items():
             try:
@@ -193,7 +207,7 @@ def _check_networks(path: str, space: ModelSpace, settings: Mapping[str, Any], f
         where = f'{path}{_with(settings)} on images of {"×".join(map(str, (facts["in_channels"], *facts["image_size"])))}'
         where += f' and candidate {number + 1} of each choice' if number else ''
         with in_user_code(where, 'space', source_file(type(space))):
-            answers = space.freeze(sample)(torch.empty(2, facts['in_channels'], *facts['image_size']))
+            answers = _network(space, sample)(torch.empty(2, facts['in_channels'], *facts['image_size']))
         given = tuple(answers.shape) if isinstance(answers, Tensor) else type(answers).__name__
         wanted = (2, facts['num_classes'])
         if given != wanted:
@@ -221,6 +235,15 @@ def _candidate(mutable: Any, number: int) -> Any:
     return mutable.default({})
 
 
+def _network(space: ModelSpace, sample: Mapping[str, Any]) -> nn.Module:
+    """Returns the network of a sample, with newly initialised weights."""
+    if not any(isinstance(module, (Cell, ParametrizedModule, Repeat)) for module in space.modules()):
+        return space.freeze(sample)
+    # Frozen, NNI's layers would lose what the space's constructor set after it made them, such as the epsilon of batch norms.
+    with model_context(sample):
+        return built(lambda: type(space)(*space.trace_args, **space.trace_kwargs))
+
+
 def own_network(genotype: SampleGenotype, path: str = '', settings: Mapping[str, Any] | None = None, **facts: Any) -> nn.Module:
     """Builds the network of a sample, which is the frozen space, with newly initialised weights.
 
@@ -244,4 +267,4 @@ def own_network(genotype: SampleGenotype, path: str = '', settings: Mapping[str,
             allowed = f'; it has {", ".join(map(str, mutable.values))}' if hasattr(mutable, 'values') else ''
             raise InputError(f'the architecture has {sample[label]!r} for the choice {label!r} of {path}, which has no such value{allowed}')
     with in_user_code(path, 'space', source_file(type(space))):
-        return space.freeze(sample)
+        return _network(space, sample)

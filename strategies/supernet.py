@@ -150,6 +150,12 @@ class MixedInputs(RelaxedChoice):
         """Returns the expected output, in the shape of the frozen choice's output. All inputs have the same shape."""
         left = self.architecture.view.inputs(self.label)
         inputs = [inputs[index] for index in left]
+        if self.architecture.view.path is None and len({tuple(entry.shape) for entry in inputs}) > 1:
+            shapes = ', '.join(str(tuple(entry.shape[1:])) for entry in inputs)
+            raise ValueError(
+                f'the inputs of InputChoice {self.label!r} have different shapes ({shapes}), so they cannot be mixed; give them one shape, '
+                'or use enas or random-ws, which sample paths, random or evolution'
+            )
         if self.architecture.view.path is not None:
             return self._reduce(inputs)
         alpha = self.architecture.alpha(self.label)[left]

@@ -145,6 +145,8 @@ def export_program(model: FromPixels, image: tuple[int, int, int]) -> Program:
         image: channels, height and width of an image.
     """
     model = model.eval()
+    if not _runs(model, (image[0], *_TRACED)):  # made for one size, like a transformer with an embedding of positions
+        return Program(model, image, None, _traced(model, image, {0: _ANY}))
     traced = _traced(model, (image[0], *_TRACED), {0: _ANY, 2: _ANY, 3: _ANY})
     # Torch assumes that a side of unknown length is never 1, but halving makes it 1 if the image is small enough.
     module = traced.module()

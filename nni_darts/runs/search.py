@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import seed_everything
 
 from nni_darts import parallel
 from nni_darts._nni import Lightning, ModelStatus, RawFormatModelSpace, SequentialExecutionEngine, TrainingEndEvent
 from nni_darts.activity import announce
+from nni_darts.errors import InputError
 from nni_darts.files import METRICS, write_text
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.genotypes.base import operation_name
+from nni_darts.genotypes.kinds import OwnSpace
 from nni_darts.recipes import RUN, Recipe
 from nni_darts.report.searches import SEARCH, search_data, write_search
 from nni_darts.runs.cells import cells_to_train, number_of_cells
@@ -27,6 +30,7 @@ from nni_darts.runs.loggers import create_logger
 from nni_darts.runs.spec import RunSpec, Work
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.fast import ExecutorChoice, ExecutorRecord
+from nni_darts.strategies.mutables.checking import check_supernet
 from nni_darts.training.run import EpochLog, create_trainer, epochs_of, quiet_lightning
 
 __all__ = ['finish_search', 'search_cells', 'train_supernet']
@@ -66,6 +70,8 @@ def train_supernet(work: Work) -> tuple[Any, DifferentiableStrategy]:
         The strategy of the whole search, and the strategy of its last stage, which is the same if the search has a single stage.
     """
     spec, recipe = work.spec, work.recipe
+    if not work.resume:
+        _check_own_space(work)
     seed_everything(spec.seed, verbose=False)
     space = work.task.space(recipe, work.data)
     whole = configured_strategy(recipe, spec.strategy)
@@ -79,6 +85,21 @@ def train_supernet(work: Work) -> tuple[Any, DifferentiableStrategy]:
         seed_everything(spec.seed + _STAGE_SEED * (number + 1), verbose=False)
     parallel.must_agree('cell', recipe.space.genotype_of(strategy.select()).code())
     return whole, strategy
+
+
+def _check_own_space(work: Work) -> None:
+    """Raises InputError if the strategy cannot search the user's own space, for which it builds one more supernet."""
+    recipe, data = work.recipe, work.data
+    if not isinstance(recipe.space, OwnSpace):
+        return
+    whole = configured_strategy(recipe, work.spec.strategy)
+    if not isinstance(whole, DifferentiableStrategy):
+        return  # P-DARTS, or a strategy of the user's own
+    facts = work.task.facts(data)
+    try:
+        check_supernet(whole, work.task.space(recipe, data), torch.rand(2, facts['in_channels'], *facts['image_size']))
+    except ValueError as error:
+        raise InputError(f'strategy {work.spec.strategy}: {error}') from None
 
 
 @dataclass(frozen=True)

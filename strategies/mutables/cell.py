@@ -95,7 +95,15 @@ class _Operator(nn.Module):
         self.operation, self.input = (str(choice.label) for choice in choices)
         self.names = list(choices[0].names)
         self.relaxation = relaxation
-        self.sources: Any = nn.ModuleList(nn.ModuleList(operations) for operations in candidates)
+        searched = [[relaxation.candidate(module, str(name)) for name, module in zip(self.names, made)] for made in candidates]
+        self.sources: Any = nn.ModuleList(nn.ModuleList(modules) for modules in searched)
+        # In a dict, which registers no modules: where something else is searched, the candidate itself is frozen.
+        self._replaced: dict[tuple[int, int], nn.Module] = {
+            (source, number): module
+            for source, operations in enumerate(candidates)
+            for number, module in enumerate(operations)
+            if searched[source][number] is not module
+        }
         self._architecture = Reference(architecture)
         architecture.declare(self.input, InputDecision(len(candidates), 1))
         architecture.declare(self.operation, OperationDecision(tuple(self.names)))
@@ -114,6 +122,10 @@ class _Operator(nn.Module):
                 'they cannot be mixed; make the candidates from functions that get the number of the input'
             )
         return weighted_sum(torch.softmax(architecture.alpha(self.input)[left], dim=0).to(outputs[0]), outputs)
+
+    def candidate(self, source: int, number: int) -> nn.Module:
+        """Returns an operation on an input to freeze, with fresh weights if something smaller was searched in its place."""
+        return self._replaced.get((source, number), self.sources[source][number])
 
     def _read(self, source: int, x: Tensor) -> Tensor:
         return self.relaxation.around(lambda *args: self._compute(source, *args), (x,), {})
@@ -163,9 +175,7 @@ class MixedCell(_Wired):
                 candidates = []
                 for source in range(self.predecessors + number):
                     made, _ = create_cell_op_candidates(factory, self.predecessors + number, place, source)
-                    candidates.append([relaxation.candidate(module, name) for name, module in made.items()])
-                    for module in candidates[-1] if like is not None else ():
-                        module.to(like)
+                    candidates.append([module if like is None else module.to(like) for module in made.values()])
                 operators.append(_Operator(choices, candidates, architecture, relaxation))
             self.nodes.append(nn.ModuleList(operators))
 
@@ -239,5 +249,5 @@ def _chosen(operator: Any, sample: dict[str, Any]) -> _Chosen:
     (source,) = sample[operator.input]
     if isinstance(operator, _Existing):
         return _Chosen(recursive_freeze(operator.op, sample)[0], source)
-    operation = operator.sources[source][operator.names.index(sample[operator.operation])]
+    operation = operator.candidate(source, operator.names.index(sample[operator.operation]))
     return _Chosen(recursive_freeze(operation, sample)[0], source)
