@@ -231,7 +231,9 @@ class ProgressiveMagnitude(Progressive):
         scores = []
         for index in candidates:
             edge = decision.edges[index]
-            scores.append(-factors[index] * float(relaxation.probabilities(architecture.alpha(edge).detach())[architecture.state.fixed[edge]]))
+            scores.append(
+                -factors[index] * float(relaxation.probabilities(architecture.alpha(edge).detach())[architecture.state.fixed[edge]])
+            )
         return scores
 
 

@@ -144,14 +144,36 @@ def test_a_registered_space_has_a_short_name(folder: Path) -> None:
     (folder / 'ghost-1.0.dist-info' / 'METADATA').write_text('Metadata-Version: 2.1\nName: ghost\nVersion: 1.0\n')
     (folder / 'ghost-1.0.dist-info' / 'entry_points.txt').write_text('[nni_darts.spaces]\nghost = ghosts:GhostNet\n')
     sys.path.insert(0, str(folder))
-    recipe = Recipe.load('digits', {'space': {'name': 'ghost'}, 'retrain.channels': None, 'retrain.cells': None})
+    recipe = Recipe.load('digits', ['space.name=ghost'])
     assert recipe.space.path == 'ghosts:GhostNet' and Recipe.from_dict(recipe.to_dict()) == recipe
     assert re.search(r'^ghost +ghosts:GhostNet$', done('spaces', sets=[]), re.MULTILINE)
+
+
+@pytest.mark.parametrize('sets', [{'space.name': 'ghosts:GhostNet'}, {'space': {'name': 'ghosts:GhostNet'}}])
+def test_an_own_space_replaces_the_cells_of_a_recipe_and_of_a_run(folder: Path, sets: dict[str, object]) -> None:
+    loaded = Recipe.load('cifar10', sets)
+    changed = Recipe.load('cifar10').changed(sets, source='the recipe of out')
+    for recipe in (loaded, changed):
+        assert recipe.space.name == 'ghosts:GhostNet' and recipe.retrain.cells is None and not recipe.select.drop_path
+    again = loaded.changed({'space.settings.width': 8, **sets, 'space.name': 'ghosts:GhostNet'}, source='the recipe of out')
+    assert again.space.name == 'ghosts:GhostNet'
+
+
+def test_a_recipe_of_an_own_space_keeps_its_settings(folder: Path) -> None:
+    values = Recipe.load(
+        'digits', {'space': {'name': 'ghosts:GhostNet', 'settings': {'width': 4}}, 'retrain.space': {'width': 8}}
+    ).to_dict()
+    (folder / 'mine.yml').write_text(json.dumps(values))
+    recipe = Recipe.load(folder / 'mine.yml', ['space.name=ghosts:GhostNet'])
+    assert recipe.space.settings == {'width': 4} and recipe.retrain.space == {'width': 8}
 
 
 @pytest.mark.parametrize(
     ('sets', 'words'),
     [
+        (['space.name=[ghost]'], r"space.name: it must be the name of a space, such as darts, or your own .*, not \['ghost'\]"),
+        (['space.name='], 'space.name: it must be the name of a space, such as darts, .*, not None'),
+        (['space={name: {a: 1}}'], "space.name: it must be the name of a space, .* not {'a': 1}"),
         (['space.name=nowhere:GhostNet'], "no module 'nowhere' for space 'nowhere:GhostNet' in .* or on PYTHONPATH"),
         (['space.name=ghosts:Spook'], "module 'ghosts' has no 'Spook'"),
         (['space.name=ghosts:Gostnet'], r"module 'ghosts' has no 'Gostnet' \(did you mean 'GhostNet'\?\)"),
