@@ -1,4 +1,4 @@
-"""A space and an operation of the user's, by name: the example of docs/own-space.md from search to export, and what goes wrong."""
+"""A space of the user's, by name: the example of docs/own-space.md from search to export, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -21,79 +21,17 @@ from tests.test_documentation import OWN_STRATEGY, blocks
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'own-space.md'
 EXAMPLE = re.search(r'^```python\n(.*?)^```', PAGE.read_text('utf-8'), re.MULTILINE | re.DOTALL)[1]
-OPERATION = """
-import torch
-from torch import nn
-
-class Ghost(nn.Sequential):
-    def __init__(self, channels, stride, affine=True):
-        super().__init__(nn.ReLU(), nn.Conv2d(channels, channels, 3, stride, 1, groups=channels), nn.BatchNorm2d(channels, affine=affine))
-
-def wrong(channels, stride):
-    return 3
-
-def broken(channels, stride):
-    return {}[channels]
-
-module = nn.Conv2d(4, 4, 3)
-
-def one(channels):
-    return nn.Identity()
-
-def three(channels, stride, kernel):
-    return nn.Identity()
-
-def unstrided(channels, stride):
-    return nn.Conv2d(channels, channels, 3, padding=1)
-
-def unpadded(channels, stride):
-    return nn.Conv2d(channels, channels, 3, stride)
-
-def halving(channels, stride):
-    return nn.Conv2d(channels, channels // 2, 1, stride)
-
-def grouped(channels, stride):
-    return nn.Conv2d(channels, channels, 1, stride, groups=3)
-
-def several(channels, stride):
-    return nn.MaxPool2d(1, stride, return_indices=True)
-
-def inplace(channels, stride):
-    return nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 1, stride))
-
-class Whole(nn.Module):
-    def __init__(self, channels, stride):
-        super().__init__()
-        self.stride = stride
-
-    def forward(self, images):
-        return images[:, :, :: self.stride, :: self.stride].long()
-
-class Wrong(Whole):
-    def forward(self, images):
-        return images.shapes
-
-class Scaled(Whole):
-    def __init__(self, channels, stride):
-        super().__init__(channels, stride)
-        self.scale = torch.linspace(0, 1, 3)[1].item()
-
-    def forward(self, images):
-        return images[:, :, :: self.stride, :: self.stride] * self.scale
-"""
 SHORT = ['search.epochs=2', 'select.epochs=1', 'retrain.epochs=1', 'search.random_samples=2', 'search.batch_size=128']
-CELLS = ['space.nodes=2', 'space.cells=3', 'space.channels=4', 'retrain.cells=3', 'retrain.channels=4']
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder, which holds the example as ghosts.py and an operation as myops.py."""
+    """The current folder, which holds the example as ghosts.py."""
     (tmp_path / 'ghosts.py').write_text(EXAMPLE)
-    (tmp_path / 'myops.py').write_text(OPERATION)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'path', list(sys.path))
     yield tmp_path
-    for name in ('ghosts', 'myops', 'other'):
+    for name in ('ghosts', 'other'):
         sys.modules.pop(name, None)
 
 
@@ -191,14 +129,10 @@ def test_a_recipe_of_an_own_space_keeps_its_settings(folder: Path) -> None:
         (['space.name=ghosts:GhostNet', 'retrain.channels=4'], 'retrain.channels is for spaces of cells'),
         (['space.name=ghost'], "unknown space 'ghost'; known: darts, .* or your own ModelSpace as package.module:Class"),
         (['retrain.space={width: 3}'], 'retrain.space is for a space of your own'),
-        (['space.operations=[none, "nowhere:Ghost"]'], "no module 'nowhere' for operation"),
-        (['space.operations=[none, "myops:Spook"]'], "module 'myops' has no 'Spook'"),
-        (['space.operations=[none, "myops:wrong"]'], 'returned an object of type int; it must return a torch.nn.Module'),
-        (['space.operations=[none, "myops:broken"]'], r'operation myops:broken failed: KeyError: 4 .*myops.py:\d+'),
     ],
 )
 def test_what_is_wrong_is_one_sentence_before_anything_starts(folder: Path, sets: list[str], words: str) -> None:
-    result = call('search', '--output', 'found', sets=[*SHORT, *sets, *(CELLS if 'operations' in sets[0] else [])])
+    result = call('search', '--output', 'found', sets=[*SHORT, *sets])
     assert result.exit_code == 2 and re.search(words, result.output), result.output
     assert result.output.strip().count('\n') == 0 and not (folder / 'found').exists()
 
@@ -367,41 +301,6 @@ def test_a_network_with_other_choices_is_refused(sample: dict[str, object], word
 
     with pytest.raises(InputError, match=words):
         task_of(recipe).network(recipe, 'retrain', genotype_from_code(code), task_of(recipe).shape(recipe))
-
-
-@pytest.mark.parametrize(
-    ('name', 'words'),
-    [
-        ('module', r'operation myops:module is an object of Conv2d; it must be a class or function of \(channels, stride\)'),
-        ('one', r'operation myops:one is called with the channels and the stride, and takes \(channels\): .*myops.py\)'),
-        ('three', r"takes \(channels, stride, kernel\): missing a required argument: 'kernel' \(.*myops.py\)"),
-        ('unstrided', r'channels and stride 2 returns \(2, 4, 8, 8\) for images \(2, 4, 8, 8\); it must return \(2, 4, 4, 4\)'),
-        ('unpadded', r'stride 1 returns \(2, 4, 6, 6\) for images \(2, 4, 8, 8\); it must return \(2, 4, 8, 8\)'),
-        ('halving', r'stride 1 returns \(2, 2, 8, 8\)'),
-        ('grouped', 'operation myops:grouped failed: ValueError: in_channels must be divisible by groups'),
-        ('several', 'stride 1 returns tuple for images'),
-        ('inplace', 'with 4 channels and stride 1 changes its input in place, which other operations read, too; use inplace=False'),
-        ('Whole', 'stride 1 returns numbers of torch.int64; they must be of a floating-point type'),
-        ('Wrong', r'stride 1 on images of 8×8 failed: AttributeError: .*shapes.*myops.py:\d+'),
-    ],
-)
-@pytest.mark.parametrize('strategy', ['darts-1st', 'random'])
-def test_mistakes_in_an_operation_are_found_before_anything_starts(folder: Path, name: str, words: str, strategy: str) -> None:
-    sets = [*SHORT, *CELLS, f'space.operations=[none, skip_connect, "myops:{name}"]']
-    result = call('search', '--strategy', strategy, '--output', 'found', sets=sets)
-    assert result.exit_code == 2 and re.search(words, result.output), result.output
-    assert result.output.strip().count('\n') == 0 and not (folder / 'found').exists()
-
-
-@pytest.mark.parametrize('strategy', ['darts-1st', 'random'])
-def test_an_own_operation_is_searched_and_retrained(folder: Path, strategy: str) -> None:
-    sets = [*SHORT, *CELLS, 'space.operations=[none, skip_connect, "myops:Ghost", "myops:Scaled"]']
-    done('search', '--strategy', strategy, '--output', 'found', sets=sets)
-    text = (folder / 'found' / 'genotype.json').read_text()
-    found = genotype_from_dict(json.loads(text))
-    assert 'myops:' in text and genotype_from_code(found.code()) == found
-    done('retrain', '--genotype', 'found', '--output', 'trained', sets=['retrain.epochs=1'])
-    assert json.loads((folder / 'trained' / 'genotype.json').read_text()) == json.loads(text)
 
 
 @pytest.mark.slow
