@@ -15,6 +15,7 @@ from nni_darts.cli import main
 from nni_darts.errors import InputError
 from nni_darts.genotypes import genotype_from_code, genotype_from_dict
 from nni_darts.recipes import Recipe
+from nni_darts.runs.loading import load_search
 from tests.helpers.live import ENVIRONMENT, launched
 from tests.helpers.tiny import overrides, write_images
 from tests.test_documentation import OWN_STRATEGY, blocks
@@ -252,6 +253,42 @@ def test_a_supernet_names_the_choices_that_it_cannot_mix(folder: Path) -> None:
     result = call('search', '--strategy', 'darts-1st', '--output', 'found', sets=sets)
     assert result.exit_code == 2 and 'choice is a Repeat, and a supernet cannot mix its values; it mixes' in result.output, result.output
     done('search', '--strategy', 'random', '--output', 'found', sets=sets)
+
+
+@pytest.mark.parametrize(
+    ('change', 'said', 'of_weights'),
+    [
+        (
+            ("'ghost': Ghost", "'spook': Ghost"),
+            "choice 'block0' had ghost, conv, skip, and now has spook, conv, skip; restore",
+            'which has no such value',
+        ),
+        (
+            ("'ghost': Ghost(width), ", ''),
+            "choice 'block0' had ghost, conv, skip, and now has conv, skip",
+            'which has no such value; it has conv',
+        ),
+        (
+            ('width=16', 'width=12'),
+            'does not fit the network as it is built now .*size mismatch for stem.weight',
+            'size mismatch for stem.weight',
+        ),
+    ],
+)
+def test_a_search_and_a_network_of_a_space_that_has_changed_are_refused(
+    folder: Path, change: tuple[str, str], said: str, of_weights: str
+) -> None:
+    own = [*SHORT, 'space.name=ghosts:GhostNet']
+    done('search', '--strategy', 'darts-1st', '--output', 'found', sets=own)
+    sample = {f'block{number}': 'ghost' for number in range(3)} | {'inputs': [0, 1]}
+    (folder / 'ghost.json').write_text(json.dumps({'space': 'ghosts:GhostNet', 'sample': sample}))
+    done('retrain', '--genotype', 'ghost.json', '--output', 'trained', sets=['retrain.epochs=1', 'space.name=ghosts:GhostNet'])
+    (folder / 'ghosts.py').write_text(EXAMPLE.replace(*change))
+    sys.modules.pop('ghosts')
+    with pytest.raises(InputError, match=said):
+        load_search(folder / 'found')
+    result = call('export', 'trained', '--pt2', 'model.pt2', sets=[])
+    assert result.exit_code == 2 and re.search(of_weights, result.output) and 'damaged' not in result.output, result.output
 
 
 def test_a_constructor_may_read_numbers(folder: Path) -> None:
