@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nni_darts.errors import InputError
 from nni_darts.strategies.decisions import InputDecision, OperationDecision, SearchState, Topology, edge_topology
 from nni_darts.strategies.view import Mask, Path, View
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ['Architecture', 'InputDecision', 'Mask', 'OperationDecision', 'Path', 'SearchState', 'Topology', 'View', 'edge_topology']
 
 INITIAL_SCALE = 1e-3
+
+_CANDIDATES = 'candidates'
 
 
 def _moved(name: str) -> Any:
@@ -151,12 +154,31 @@ class Architecture(nn.Module):
     # checkpoints ------------------------------------------------------------------------------------------------------------------
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Returns the decisions taken so far, for the checkpoint."""
-        return self.state.to_dict()
+        """Returns the decisions taken so far and the candidates of each label, for the checkpoint."""
+        return {**self.state.to_dict(), _CANDIDATES: self._candidates()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restores the decisions of a checkpoint."""
+        """Restores the decisions of a checkpoint.
+
+        Raises:
+            InputError: if the choices of the space have changed since, because α belongs to candidates by their order.
+        """
+        candidates = state.get(_CANDIDATES)  # missing in checkpoints of earlier versions
+        if candidates is not None and candidates != (current := self._candidates()):
+            label = next(label for label in [*candidates, *current] if candidates.get(label) != current.get(label))
+            had, has = (', '.join(names[label]) if label in names else 'no such choice' for names in (candidates, current))
+            raise InputError(
+                f'the space has changed since the search began: choice {label!r} had {had}, and now has {has}; restore its code, or start '
+                'again in another folder'
+            )
         self.state = SearchState.from_dict(state)
+
+    def _candidates(self) -> dict[str, list[str]]:
+        """Returns label → names of its candidates, or indices of its inputs, in order."""
+        return {
+            label: list(map(str, decision.names if isinstance(decision, OperationDecision) else range(decision.candidates)))
+            for label, decision in self.decisions.items()
+        }
 
 
 def _key(label: str) -> str:

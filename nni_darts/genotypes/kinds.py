@@ -293,6 +293,8 @@ def space_kind(name: Any) -> type[Space]:
     Raises:
         ValueError: for an unknown name; the message lists the known ones.
     """
+    if not isinstance(name, str):
+        raise ValueError(f'it must be the name of a space, such as darts, or your own ModelSpace as package.module:Class, not {name!r}')
     if name in _KINDS:
         return _KINDS[name]
     if is_import_path(name) or name in _registered():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -17,7 +17,6 @@ from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
-from nni_darts.genotypes.base import is_import_path
 from nni_darts.genotypes.kinds import CellSpace, NasBench201Space, OwnSpace, RecurrentSpace, space_kind
 from nni_darts.genotypes.space import Positive, Section
 from nni_darts.recipes.loading import assign, error_sentence, load_yaml, override_pairs, read_recipe
@@ -118,9 +117,9 @@ class Recipe(Section):
                 raise InputError(f'{source}: select must be a mapping, not {select!r}')
             kept = {key: value for key, value in values['retrain'].items() if key not in _OF_RETRAIN}
             values['select'] = {**kept, **select}
-        name = _names(values, 'space')
+        space = values.get('space')
         try:
-            task = Recipe.task if name is None else space_kind(name).task
+            task = space_kind(space['name']).task if isinstance(space, Mapping) and 'name' in space else Recipe.task
         except (ValueError, TypeError) as error:
             raise InputError(f'{source}: space.name: {error}') from None
         kind = TextRecipe if task == TextRecipe.task or _names(values, 'data') in TEXT_NAMES else Recipe
@@ -150,7 +149,7 @@ class Recipe(Section):
             raise InputError(f'{source}: a recipe is a mapping with the sections data, space, search and retrain')
         values.setdefault('name', Path(str(name)).stem)
         pairs = list(override_pairs(overrides))
-        _make_room(values, dict(pairs).get('space.name'))
+        _make_room(values, pairs)
         for key, value in pairs:
             assign(values, key, value)
         return cls.from_dict(values, source=source)
@@ -169,8 +168,9 @@ class Recipe(Section):
         Raises:
             InputError: as for :meth:`load`.
         """
-        values = with_split(values)
-        for key, value in override_pairs(overrides):
+        values, pairs = with_split(values), list(override_pairs(overrides))
+        _make_room(values, pairs)
+        for key, value in pairs:
             assign(values, key, value)
         return cls.from_dict(values, source=source)
 
@@ -245,15 +245,29 @@ def with_split(values: Mapping[str, Any]) -> dict[str, Any]:
     return copied
 
 
-def _make_room(values: dict[str, Any], name: Any) -> None:
-    """Removes sizes of cells from a recipe's values if an override replaces its space with one of the user's."""
-    if not is_import_path(name):
+def _make_room(values: dict[str, Any], pairs: Sequence[tuple[str, Any]]) -> None:
+    """Removes sizes of cells from a recipe's values if overrides replace its space of cells with one of the user's."""
+    given: dict[str, Any] = {}
+    for key, value in pairs:
+        if key == 'space':
+            given = {'space.name': _names({key: value}, key)}
+        elif key == 'space.name':
+            given[key] = value
+    if not _is_own(given.get('space.name')) or _is_own(_names(values, 'space')):
         return
     values['space'] = {}
     for section in ('retrain', 'select'):
         for key in ('channels', 'cells', 'auxiliary_weight', 'drop_path'):
             if isinstance(values.get(section), dict):
                 values[section].pop(key, None)
+
+
+def _is_own(name: Any) -> bool:
+    """Returns whether a name, which has not been validated, is that of a user's space."""
+    try:
+        return isinstance(name, str) and space_kind(name) is OwnSpace
+    except ValueError:
+        return False
 
 
 def _names(values: Mapping[str, Any], section: str) -> Any:

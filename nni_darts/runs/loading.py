@@ -18,6 +18,7 @@ from nni_darts.runs.costs import as_input_error, configured_strategy
 from nni_darts.runs.folder import GENOTYPE, STAGE, read_json
 from nni_darts.runs.keeping import kept_description
 from nni_darts.runs.tasks import task_of
+from nni_darts.runs.weights import fitting
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.training.checkpoints import read_checkpoint
 from nni_darts.training.run import epochs_of
@@ -101,15 +102,15 @@ def load_search(folder: str | Path) -> LoadedSearch:
     if not (folder / CHECKPOINT).is_file():
         raise InputError(f'{folder} has no checkpoint: its strategy has no supernet, or its first epoch has not ended')
     strategy = configured_strategy(recipe, run['strategy'])
-    with as_input_error(str(folder)):
+    with as_input_error(str(folder)), fitting(folder):
         data = kept_description(folder) or task_of(recipe).shape(recipe)
         supernet = strategy.mutate_model(task_of(recipe).space(recipe, data))
         read_checkpoint(folder / CHECKPOINT)  # raises ValueError if it is damaged
         state = torch.load(folder / CHECKPOINT, map_location='cpu', weights_only=True)['state_dict']
-        supernet.load_state_dict({name.removeprefix(_MODEL): value for name, value in state.items() if name.startswith(_MODEL)})
         strategy.architecture.load_state_dict(
             {name.removeprefix(_ALPHA): value for name, value in state.items() if name.startswith(_ALPHA)}
         )
+        supernet.load_state_dict({name.removeprefix(_MODEL): value for name, value in state.items() if name.startswith(_MODEL)})
     path = folder / GENOTYPE
     found = genotype_from_dict(read_json(path)) if path.is_file() else recipe.space.genotype_of(strategy.select())
     lines = folder / 'selection.jsonl'

@@ -35,7 +35,7 @@ from nni_darts.runs.keeping import kept_description
 from nni_darts.runs.location import find_model
 from nni_darts.runs.predictions import Predictions
 from nni_darts.runs.tasks import task_of
-from nni_darts.runs.weights import SavedNetwork, read_weights
+from nni_darts.runs.weights import SavedNetwork, fitting, read_weights
 from nni_darts.search_spaces import network_from_genotype
 
 __all__ = ['Model', 'OnUnreadable', 'load_model']
@@ -274,17 +274,16 @@ def _weights(path: Path, device: torch.device) -> Model:
         try:
             genotype, description = genotype_from_text(saved.genotype), Description.from_dict(saved.description)
             network, data = network_from_genotype(genotype, **saved.network), saved.data
+        except InputError as error:  # the space of the user may have changed or moved
+            raise InputError(f'{path} cannot be used: {error}') from None
         except (ValueError, TypeError) as error:
             raise InputError(f'{path} is damaged: {error}') from None
         weights = saved.state_dict
     else:
         genotype, description, network, data = _beside(path.parent)
         weights = saved
-    try:
+    with fitting(path):
         network.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = next(iter(str(error).splitlines()), '')[:100]
-        raise InputError(f'{path} does not hold the weights of this network ({reason})') from None
     module = FromPixels(network, description.mean, description.std).eval().to(device)
     return Model(description, genotype, data, path, _module(module, device), module)
 

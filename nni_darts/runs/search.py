@@ -28,6 +28,7 @@ from nni_darts.runs.folder import BY_MAGNITUDE, EXECUTOR, STAGE, read_json, writ
 from nni_darts.runs.keeping import callbacks_in_time, resume_arguments
 from nni_darts.runs.loggers import create_logger
 from nni_darts.runs.spec import RunSpec, Work
+from nni_darts.runs.weights import fitting
 from nni_darts.strategies.differentiable import DifferentiableStrategy
 from nni_darts.strategies.fast import ExecutorChoice, ExecutorRecord
 from nni_darts.strategies.mutables.checking import check_supernet
@@ -141,7 +142,8 @@ class _Stage:
             )
             resumed = resume_arguments(work, self.folder, work.output, self.around[0])
             evaluator = Lightning(module, trainer, datamodule=datamodule, fit_kwargs=resumed)
-            strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
+            with fitting(self.folder):
+                strategy(RawFormatModelSpace.from_model(space, evaluator), _InProcess())
 
     def _epoch_ended(self, record: dict[str, Any]) -> None:
         _write_page(self.work, over=False)

@@ -22,6 +22,7 @@ from nni_darts.runs.loggers import create_logger
 from nni_darts.runs.spec import Work
 from nni_darts.runs.start import Start
 from nni_darts.runs.training_page import TrainingPage
+from nni_darts.runs.weights import fitting
 from nni_darts.training.best_epoch import BestEpoch
 from nni_darts.training.divergence import not_finite
 from nni_darts.training.run import EpochLog, create_trainer, epochs_of, peak_memory_mib, quiet_lightning
@@ -89,7 +90,8 @@ def train_network(work: Work) -> Trained:
                 *callbacks_in_time(work),
             ],
         )
-        trainer.fit(module, datamodule=datamodule, **arguments)
+        with fitting(folder):
+            trainer.fit(module, datamodule=datamodule, **arguments)
         name = not_finite(network.state_dict())  # the weights may be an average over steps, or come from the checkpoint of a finished run
         if name:
             raise ArithmeticError(

@@ -6,7 +6,8 @@ The format is a promise to older and newer versions: the file is a dictionary of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from nni_darts.errors import InputError
 from nni_darts.files import replacing
 from nni_darts.training.divergence import not_finite
 
-__all__ = ['FORMAT', 'SavedNetwork', 'read_state_dict', 'read_weights', 'write_weights']
+__all__ = ['FORMAT', 'SavedNetwork', 'fitting', 'read_state_dict', 'read_weights', 'write_weights']
 
 FORMAT = 1
 """Version of the file format; a reader refuses a higher version."""
+
+_LONGEST = 200
+"""Largest number of characters of torch's reason in a message."""
 
 _KINDS = ('images', 'text')
 
@@ -104,3 +108,23 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Reads the weights and buffers of a ``weights.pt`` of this version or an older one. Raises InputError as :func:`read_weights`."""
     content = read_weights(path)
     return content.state_dict if isinstance(content, SavedNetwork) else content
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Converts torch's error for weights that do not fit a network to an InputError that names the first difference.
+
+    Args:
+        path: the file or folder with the weights.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        first, *lines = str(error).splitlines()
+        if 'loading state_dict' not in first:
+            raise
+        reason = lines[0].strip().rstrip('.')[:_LONGEST] if lines else first
+        raise InputError(
+            f'{path} does not fit the network as it is built now ({reason}): the code of the space has changed since, or the file belongs '
+            'to another network; restore the code, or start again in another folder'
+        ) from None

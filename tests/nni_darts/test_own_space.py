@@ -1,4 +1,4 @@
-"""A space and an operation of the user's, by name: the example of docs/own-space.md from search to export, and what goes wrong."""
+"""A space of the user's, by name: the example of docs/own-space.md from search to export, and what goes wrong."""
 
 from __future__ import annotations
 
@@ -15,85 +15,24 @@ from nni_darts.cli import main
 from nni_darts.errors import InputError
 from nni_darts.genotypes import genotype_from_code, genotype_from_dict
 from nni_darts.recipes import Recipe
+from nni_darts.runs.loading import load_search
 from tests.helpers.live import ENVIRONMENT, launched
 from tests.helpers.tiny import overrides, write_images
 from tests.test_documentation import OWN_STRATEGY, blocks
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'own-space.md'
 EXAMPLE = re.search(r'^```python\n(.*?)^```', PAGE.read_text('utf-8'), re.MULTILINE | re.DOTALL)[1]
-OPERATION = """
-import torch
-from torch import nn
-
-class Ghost(nn.Sequential):
-    def __init__(self, channels, stride, affine=True):
-        super().__init__(nn.ReLU(), nn.Conv2d(channels, channels, 3, stride, 1, groups=channels), nn.BatchNorm2d(channels, affine=affine))
-
-def wrong(channels, stride):
-    return 3
-
-def broken(channels, stride):
-    return {}[channels]
-
-module = nn.Conv2d(4, 4, 3)
-
-def one(channels):
-    return nn.Identity()
-
-def three(channels, stride, kernel):
-    return nn.Identity()
-
-def unstrided(channels, stride):
-    return nn.Conv2d(channels, channels, 3, padding=1)
-
-def unpadded(channels, stride):
-    return nn.Conv2d(channels, channels, 3, stride)
-
-def halving(channels, stride):
-    return nn.Conv2d(channels, channels // 2, 1, stride)
-
-def grouped(channels, stride):
-    return nn.Conv2d(channels, channels, 1, stride, groups=3)
-
-def several(channels, stride):
-    return nn.MaxPool2d(1, stride, return_indices=True)
-
-def inplace(channels, stride):
-    return nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 1, stride))
-
-class Whole(nn.Module):
-    def __init__(self, channels, stride):
-        super().__init__()
-        self.stride = stride
-
-    def forward(self, images):
-        return images[:, :, :: self.stride, :: self.stride].long()
-
-class Wrong(Whole):
-    def forward(self, images):
-        return images.shapes
-
-class Scaled(Whole):
-    def __init__(self, channels, stride):
-        super().__init__(channels, stride)
-        self.scale = torch.linspace(0, 1, 3)[1].item()
-
-    def forward(self, images):
-        return images[:, :, :: self.stride, :: self.stride] * self.scale
-"""
 SHORT = ['search.epochs=2', 'select.epochs=1', 'retrain.epochs=1', 'search.random_samples=2', 'search.batch_size=128']
-CELLS = ['space.nodes=2', 'space.cells=3', 'space.channels=4', 'retrain.cells=3', 'retrain.channels=4']
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder, which holds the example as ghosts.py and an operation as myops.py."""
+    """The current folder, which holds the example as ghosts.py."""
     (tmp_path / 'ghosts.py').write_text(EXAMPLE)
-    (tmp_path / 'myops.py').write_text(OPERATION)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'path', list(sys.path))
     yield tmp_path
-    for name in ('ghosts', 'myops', 'other'):
+    for name in ('ghosts', 'other'):
         sys.modules.pop(name, None)
 
 
@@ -144,14 +83,36 @@ def test_a_registered_space_has_a_short_name(folder: Path) -> None:
     (folder / 'ghost-1.0.dist-info' / 'METADATA').write_text('Metadata-Version: 2.1\nName: ghost\nVersion: 1.0\n')
     (folder / 'ghost-1.0.dist-info' / 'entry_points.txt').write_text('[nni_darts.spaces]\nghost = ghosts:GhostNet\n')
     sys.path.insert(0, str(folder))
-    recipe = Recipe.load('digits', {'space': {'name': 'ghost'}, 'retrain.channels': None, 'retrain.cells': None})
+    recipe = Recipe.load('digits', ['space.name=ghost'])
     assert recipe.space.path == 'ghosts:GhostNet' and Recipe.from_dict(recipe.to_dict()) == recipe
     assert re.search(r'^ghost +ghosts:GhostNet$', done('spaces', sets=[]), re.MULTILINE)
+
+
+@pytest.mark.parametrize('sets', [{'space.name': 'ghosts:GhostNet'}, {'space': {'name': 'ghosts:GhostNet'}}])
+def test_an_own_space_replaces_the_cells_of_a_recipe_and_of_a_run(folder: Path, sets: dict[str, object]) -> None:
+    loaded = Recipe.load('cifar10', sets)
+    changed = Recipe.load('cifar10').changed(sets, source='the recipe of out')
+    for recipe in (loaded, changed):
+        assert recipe.space.name == 'ghosts:GhostNet' and recipe.retrain.cells is None and not recipe.select.drop_path
+    again = loaded.changed({'space.settings.width': 8, **sets, 'space.name': 'ghosts:GhostNet'}, source='the recipe of out')
+    assert again.space.name == 'ghosts:GhostNet'
+
+
+def test_a_recipe_of_an_own_space_keeps_its_settings(folder: Path) -> None:
+    values = Recipe.load(
+        'digits', {'space': {'name': 'ghosts:GhostNet', 'settings': {'width': 4}}, 'retrain.space': {'width': 8}}
+    ).to_dict()
+    (folder / 'mine.yml').write_text(json.dumps(values))
+    recipe = Recipe.load(folder / 'mine.yml', ['space.name=ghosts:GhostNet'])
+    assert recipe.space.settings == {'width': 4} and recipe.retrain.space == {'width': 8}
 
 
 @pytest.mark.parametrize(
     ('sets', 'words'),
     [
+        (['space.name=[ghost]'], r"space.name: it must be the name of a space, such as darts, or your own .*, not \['ghost'\]"),
+        (['space.name='], 'space.name: it must be the name of a space, such as darts, .*, not None'),
+        (['space={name: {a: 1}}'], "space.name: it must be the name of a space, .* not {'a': 1}"),
         (['space.name=nowhere:GhostNet'], "no module 'nowhere' for space 'nowhere:GhostNet' in .* or on PYTHONPATH"),
         (['space.name=ghosts:Spook'], "module 'ghosts' has no 'Spook'"),
         (['space.name=ghosts:Gostnet'], r"module 'ghosts' has no 'Gostnet' \(did you mean 'GhostNet'\?\)"),
@@ -169,14 +130,10 @@ def test_a_registered_space_has_a_short_name(folder: Path) -> None:
         (['space.name=ghosts:GhostNet', 'retrain.channels=4'], 'retrain.channels is for spaces of cells'),
         (['space.name=ghost'], "unknown space 'ghost'; known: darts, .* or your own ModelSpace as package.module:Class"),
         (['retrain.space={width: 3}'], 'retrain.space is for a space of your own'),
-        (['space.operations=[none, "nowhere:Ghost"]'], "no module 'nowhere' for operation"),
-        (['space.operations=[none, "myops:Spook"]'], "module 'myops' has no 'Spook'"),
-        (['space.operations=[none, "myops:wrong"]'], 'returned an object of type int; it must return a torch.nn.Module'),
-        (['space.operations=[none, "myops:broken"]'], r'operation myops:broken failed: KeyError: 4 .*myops.py:\d+'),
     ],
 )
 def test_what_is_wrong_is_one_sentence_before_anything_starts(folder: Path, sets: list[str], words: str) -> None:
-    result = call('search', '--output', 'found', sets=[*SHORT, *sets, *(CELLS if 'operations' in sets[0] else [])])
+    result = call('search', '--output', 'found', sets=[*SHORT, *sets])
     assert result.exit_code == 2 and re.search(words, result.output), result.output
     assert result.output.strip().count('\n') == 0 and not (folder / 'found').exists()
 
@@ -298,6 +255,42 @@ def test_a_supernet_names_the_choices_that_it_cannot_mix(folder: Path) -> None:
     done('search', '--strategy', 'random', '--output', 'found', sets=sets)
 
 
+@pytest.mark.parametrize(
+    ('change', 'said', 'of_weights'),
+    [
+        (
+            ("'ghost': Ghost", "'spook': Ghost"),
+            "choice 'block0' had ghost, conv, skip, and now has spook, conv, skip; restore",
+            'which has no such value',
+        ),
+        (
+            ("'ghost': Ghost(width), ", ''),
+            "choice 'block0' had ghost, conv, skip, and now has conv, skip",
+            'which has no such value; it has conv',
+        ),
+        (
+            ('width=16', 'width=12'),
+            'does not fit the network as it is built now .*size mismatch for stem.weight',
+            'size mismatch for stem.weight',
+        ),
+    ],
+)
+def test_a_search_and_a_network_of_a_space_that_has_changed_are_refused(
+    folder: Path, change: tuple[str, str], said: str, of_weights: str
+) -> None:
+    own = [*SHORT, 'space.name=ghosts:GhostNet']
+    done('search', '--strategy', 'darts-1st', '--output', 'found', sets=own)
+    sample = {f'block{number}': 'ghost' for number in range(3)} | {'inputs': [0, 1]}
+    (folder / 'ghost.json').write_text(json.dumps({'space': 'ghosts:GhostNet', 'sample': sample}))
+    done('retrain', '--genotype', 'ghost.json', '--output', 'trained', sets=['retrain.epochs=1', 'space.name=ghosts:GhostNet'])
+    (folder / 'ghosts.py').write_text(EXAMPLE.replace(*change))
+    sys.modules.pop('ghosts')
+    with pytest.raises(InputError, match=said):
+        load_search(folder / 'found')
+    result = call('export', 'trained', '--pt2', 'model.pt2', sets=[])
+    assert result.exit_code == 2 and re.search(of_weights, result.output) and 'damaged' not in result.output, result.output
+
+
 def test_a_constructor_may_read_numbers(folder: Path) -> None:
     (folder / 'other.py').write_text(MISTAKES)
     done('search', '--strategy', 'darts-1st', '--output', 'found', sets=[*SHORT, 'space.name=other:Numbers'])
@@ -345,41 +338,6 @@ def test_a_network_with_other_choices_is_refused(sample: dict[str, object], word
 
     with pytest.raises(InputError, match=words):
         task_of(recipe).network(recipe, 'retrain', genotype_from_code(code), task_of(recipe).shape(recipe))
-
-
-@pytest.mark.parametrize(
-    ('name', 'words'),
-    [
-        ('module', r'operation myops:module is an object of Conv2d; it must be a class or function of \(channels, stride\)'),
-        ('one', r'operation myops:one is called with the channels and the stride, and takes \(channels\): .*myops.py\)'),
-        ('three', r"takes \(channels, stride, kernel\): missing a required argument: 'kernel' \(.*myops.py\)"),
-        ('unstrided', r'channels and stride 2 returns \(2, 4, 8, 8\) for images \(2, 4, 8, 8\); it must return \(2, 4, 4, 4\)'),
-        ('unpadded', r'stride 1 returns \(2, 4, 6, 6\) for images \(2, 4, 8, 8\); it must return \(2, 4, 8, 8\)'),
-        ('halving', r'stride 1 returns \(2, 2, 8, 8\)'),
-        ('grouped', 'operation myops:grouped failed: ValueError: in_channels must be divisible by groups'),
-        ('several', 'stride 1 returns tuple for images'),
-        ('inplace', 'with 4 channels and stride 1 changes its input in place, which other operations read, too; use inplace=False'),
-        ('Whole', 'stride 1 returns numbers of torch.int64; they must be of a floating-point type'),
-        ('Wrong', r'stride 1 on images of 8×8 failed: AttributeError: .*shapes.*myops.py:\d+'),
-    ],
-)
-@pytest.mark.parametrize('strategy', ['darts-1st', 'random'])
-def test_mistakes_in_an_operation_are_found_before_anything_starts(folder: Path, name: str, words: str, strategy: str) -> None:
-    sets = [*SHORT, *CELLS, f'space.operations=[none, skip_connect, "myops:{name}"]']
-    result = call('search', '--strategy', strategy, '--output', 'found', sets=sets)
-    assert result.exit_code == 2 and re.search(words, result.output), result.output
-    assert result.output.strip().count('\n') == 0 and not (folder / 'found').exists()
-
-
-@pytest.mark.parametrize('strategy', ['darts-1st', 'random'])
-def test_an_own_operation_is_searched_and_retrained(folder: Path, strategy: str) -> None:
-    sets = [*SHORT, *CELLS, 'space.operations=[none, skip_connect, "myops:Ghost", "myops:Scaled"]']
-    done('search', '--strategy', strategy, '--output', 'found', sets=sets)
-    text = (folder / 'found' / 'genotype.json').read_text()
-    found = genotype_from_dict(json.loads(text))
-    assert 'myops:' in text and genotype_from_code(found.code()) == found
-    done('retrain', '--genotype', 'found', '--output', 'trained', sets=['retrain.epochs=1'])
-    assert json.loads((folder / 'trained' / 'genotype.json').read_text()) == json.loads(text)
 
 
 @pytest.mark.slow

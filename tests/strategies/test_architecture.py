@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from nni_darts.errors import InputError
 from nni_darts.strategies.architecture import Architecture, InputDecision, Mask, OperationDecision
 from nni_darts.strategies.reference import Reference
 
@@ -67,14 +68,32 @@ def test_decisions_are_in_the_checkpoint_in_the_form_of_earlier_versions(archite
     torch.save(architecture.state_dict(), file)
     file.seek(0)
     saved = torch.load(file, weights_only=True)
-    assert list(saved['_extra_state']) == ['fixed', 'dropped', 'history', 'memory', 'by_magnitude', 'curvature', 'stopped', 'ended']
-    del saved['_extra_state']['ended']  # the first edition had none
+    earlier = ['fixed', 'dropped', 'history', 'memory', 'by_magnitude', 'curvature', 'stopped', 'ended']
+    assert list(saved['_extra_state']) == [*earlier, 'candidates']
+    del saved['_extra_state']['ended'], saved['_extra_state']['candidates']  # earlier versions had none
     other = Architecture()
     for label, decision in architecture.decisions.items():
         other.declare(label, decision)
     other.load_state_dict(saved)
     assert other.state == architecture.state
     assert torch.equal(other.alpha('a'), architecture.alpha('a'))
+
+
+@pytest.mark.parametrize(
+    ('decisions', 'said'),
+    [
+        ({'a': OperationDecision(('y', 'x'))}, "choice 'a' had x, y, and now has y, x; restore its code, or start again"),
+        ({'a': OperationDecision(('x', 'z'))}, "choice 'a' had x, y, and now has x, z"),
+        ({'a': OperationDecision(('x', 'y')), 'b': InputDecision(2, 1)}, "choice 'b' had no such choice, and now has 0, 1"),
+    ],
+)
+def test_a_checkpoint_of_other_choices_is_refused(decisions: dict[str, OperationDecision | InputDecision], said: str) -> None:
+    before, after = Architecture(), Architecture()
+    before.declare('a', OperationDecision(('x', 'y')))
+    for label, decision in decisions.items():
+        after.declare(label, decision)
+    with pytest.raises(InputError, match=said):
+        after.load_state_dict(before.state_dict())
 
 
 @pytest.mark.parametrize('name', ['fixed', 'dropped', 'history', 'memory'])

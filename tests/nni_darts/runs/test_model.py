@@ -308,7 +308,7 @@ def test_other_files_are_refused(photos: Path, tmp_path: Path) -> None:
             new.writestr(name, old.read(name))
         new.writestr(f'{old.namelist()[0].split("/")[0]}/data/constants/custom_obj_0', b'cos\nsystem\n')
     for name, sentence in {
-        'lacking.pt': 'does not hold the weights of this network',
+        'lacking.pt': 'does not fit the network as it is built now',
         'text.pt': 'holds a language model, which cannot classify images',
         'odd.pt': 'odd.pt is damaged: channels must be at least 1',
         'damaged.onnx': 'is not a readable ONNX file',
