@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +107,19 @@ class _Compiled(_Streamed):
         return plan.portion is None or not plan.decided
 
 
+class _PlanKey(NamedTuple):
+    """The conditions under which a plan is valid.
+
+    Attributes:
+        decisions: whether each edge of the cell is cut, and the operation it was decided for; and whether the supernet has any decision.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    training: bool
+    decisions: tuple[tuple[tuple[bool, int | None], ...], bool]
+
+
 class FastCell(ExecutedCell, Cell):
     """A relaxed cell that several executors can compute, with the modules of the plain cell."""
 
@@ -117,7 +130,7 @@ class FastCell(ExecutedCell, Cell):
         self.__dict__.update(cell.__dict__)
         self.choice = choice
         self.checkpoint = checkpoint
-        self._plans: dict[Any, Plan] = {}
+        self._plans: dict[_PlanKey, Plan] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_plans': {}}  # a plan refers to modules, and a copy has its own modules
@@ -178,14 +191,14 @@ class FastCell(ExecutedCell, Cell):
     def plan(self, like: Tensor) -> Plan:
         """Returns the plan, as :meth:`.ExecutedCell.plan` does; it is valid until another edge is decided."""
         architecture = self._architecture
-        decided = tuple(
+        edges = tuple(
             (architecture.view.is_cut(edge.label), architecture.state.fixed.get(edge.label))
             for node in relaxed_nodes(self.nodes)
             for edge in node.edges
         )
-        decisions = decided, bool(architecture.state.fixed or architecture.state.dropped)
-        key = like.device, like.dtype, self.training, decisions
+        decided = bool(architecture.state.fixed or architecture.state.dropped)
+        key = _PlanKey(like.device, like.dtype, self.training, (edges, decided))
         if key not in self._plans:
-            self._plans = {known: plan for known, plan in self._plans.items() if known[-1] == decisions}
+            self._plans = {known: plan for known, plan in self._plans.items() if known.decisions == key.decisions}
             self._plans[key] = Plan(self, like)
         return self._plans[key]

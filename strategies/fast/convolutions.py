@@ -6,7 +6,6 @@ Images are (B, H, W, C) in here, and y is what a batch, or a piece of it, is whi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -219,8 +218,8 @@ class _TiledInput:
     def __init__(self, image: Tensor) -> None:
         self._image = image
         self._relu = functional.relu(image)
-        self._copies: dict[Any, Tensor] = {}
-        self._gradients: dict[Any, Tensor] = {}
+        self._copies: dict[tuple[int, bool], Tensor] = {}
+        self._gradients: dict[tuple[int, bool], Tensor] = {}
 
     def __call__(self, group: Group) -> Tensor:
         """(b, H, W, G·C); of every second pixel, where a group reads no others."""

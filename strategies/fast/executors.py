@@ -195,7 +195,7 @@ class ExecutorChoice:
                 self._note_kernels(self.record, key[1])
         return self._names[key]
 
-    def keep(self, record: Any) -> None:
+    def keep(self, record: object) -> None:
         """Adopts the :class:`ExecutorRecord` of a resumed run, unless an executor is pinned.
 
         Any other value, such as the None of earlier versions, leaves the choice open.

@@ -20,11 +20,10 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from ctypes import POINTER, c_int, c_long, c_void_p
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,11 +78,11 @@ class Kernels:
         RuntimeError: if the library reads another version of the plan.
     """
 
-    measure: Any
-    forward: Any
-    backward: Any
-    activate: Any
-    activate_backward: Any
+    measure: Callable[..., None]
+    forward: Callable[..., None]
+    backward: Callable[..., None]
+    activate: Callable[..., None]
+    activate_backward: Callable[..., None]
 
     _ARGUMENTS = {
         'measure': (POINTER(State), POINTER(c_long)),
@@ -228,6 +227,6 @@ def pointer(tensor: Tensor | None) -> c_void_p:
     return c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def pointers(tensors: Sequence[Tensor]) -> Any:
+def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[c_void_p]:
     """Returns an array of the tensors' addresses."""
     return (c_void_p * len(tensors))(*map(pointer, tensors))

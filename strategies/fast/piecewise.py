@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -247,7 +247,9 @@ class _Bank:
 class ModulePass:
     """A candidate that is computed by its own module, with a graph of its own."""
 
-    def __init__(self, candidate: ModuleCandidate[Any], x: Tensor, weight: Tensor, running: RunningStatistics | None, keep: bool) -> None:
+    def __init__(
+        self, candidate: ModuleCandidate[nn.Module], x: Tensor, weight: Tensor, running: RunningStatistics | None, keep: bool
+    ) -> None:
         self.place, self._position, self._weight = candidate.place, candidate.position, weight
         # What has been noted before goes to copies.
         buffers = {} if running is not None else {name: buffer.clone() for name, buffer in candidate.module.named_buffers()}

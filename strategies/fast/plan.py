@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeGuard, TypeVar, cast
@@ -31,7 +31,7 @@ __all__ = [
     'running_statistics',
 ]
 
-M = TypeVar('M', bound=nn.Module)
+M = TypeVar('M', bound=nn.Module, covariant=True)
 
 
 class RelaxedNode(NamedTuple):
@@ -231,8 +231,8 @@ class Plan:
 def _arranged(first: int, edges: Sequence[Candidates], stride: int, device: torch.device) -> OutgoingEdges:
     """Groups the candidates on the outgoing edges of a state by joint computation."""
     outgoing = OutgoingEdges(first, len(edges), stride)
-    groups: dict[Any, list[tuple[int, int, list[Stage]]]] = {}
-    pools: dict[Any, dict[int, tuple[AnyPool, nn.BatchNorm2d, int]]] = {}
+    groups: dict[Hashable, list[tuple[int, int, list[Stage]]]] = {}
+    pools: dict[type[AnyPool], dict[int, tuple[AnyPool, nn.BatchNorm2d, int]]] = {}
     skips = [_MISSING] * len(edges)
     for place, candidates in enumerate(edges):
         for module, position in candidates:

@@ -185,7 +185,7 @@ class Workspace:
 
     def __init__(self) -> None:
         self._free: dict[int, list[Tensor]] = {}
-        self._kind: tuple[Any, ...] = ()
+        self._kind: tuple[torch.Size, torch.dtype] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Workspace:
         return Workspace()

@@ -90,7 +90,7 @@ class _CellFunction(torch.autograd.Function):
         gradient = nhwc(gradient).unflatten(3, (len(plan.concat), -1))
         of_weights = torch.zeros_like(weights)
         of_nodes = gradient.new_zeros(plan.nodes, *gradient.shape[:3], gradient.shape[4])
-        of_states: list[Any] = [None, None, *of_nodes]
+        of_states = dict(enumerate(of_nodes, start=2))
         for position, index in enumerate(plan.concat):
             if index >= 2:
                 of_states[index] += gradient[..., position, :]
