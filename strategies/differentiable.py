@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch import nn
 
-from nni_darts._nni import Lightning, LightningModule, ModelSpace, OneShotStrategy
+from nni_darts._nni import Lightning, LightningModule, ModelSpace, OneShotStrategy, no_default_hook
 from nni_darts.strategies.architects import Architect, SecondOrder
 from nni_darts.strategies.architecture import Architecture, Topology, edge_topology
 from nni_darts.strategies.catalogue import ExecutionSetting, SearchedSettings
@@ -22,7 +22,7 @@ from nni_darts.strategies.mutables import value_hook
 from nni_darts.strategies.relaxations import Relaxation, Softmax
 from nni_darts.strategies.selections import Magnitude, Selection
 from nni_darts.strategies.settings import typed
-from nni_darts.strategies.supernet import mutation_hook, only_relaxed
+from nni_darts.strategies.supernet import mutation_hook
 
 __all__ = ['DifferentiableModule', 'DifferentiableStrategy']
 
@@ -126,11 +126,11 @@ class DifferentiableStrategy(OneShotStrategy):
         return model
 
     def default_mutation_hooks(self) -> list[Callable[..., Any]]:
-        """Returns the hooks that relax NNI's mutables, and the hook that refuses any other mutable."""
+        """Returns the hooks that relax NNI's mutables, and NNI's hook that refuses any other mutable."""
         return [
             mutation_hook(self.architecture, self.relaxation, self._topology),
             value_hook(self.architecture, self.relaxation),
-            only_relaxed,
+            no_default_hook,
         ]
 
     def configure_oneshot_module(self, training_module: LightningModule) -> DifferentiableModule:

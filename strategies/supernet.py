@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nni_darts._nni import BaseSuperNetModule, InputChoice, LayerChoice, no_default_hook, recursive_freeze
+from nni_darts._nni import BaseSuperNetModule, InputChoice, LayerChoice, recursive_freeze
 from nni_darts.strategies.architecture import Architecture, InputDecision, OperationDecision, Topology
 from nni_darts.strategies.reference import Reference
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.relaxations.base import weighted_sum
 from nni_darts.strategies.relaxations.subsets import slot_weights, subset_weights, subsets
 
-__all__ = ['MixedInputs', 'MixedOperation', 'RelaxedChoice', 'SummedInputs', 'mutation_hook', 'only_relaxed']
+__all__ = ['MixedInputs', 'MixedOperation', 'RelaxedChoice', 'SummedInputs', 'mutation_hook']
 
 
 class RelaxedChoice(BaseSuperNetModule):
@@ -188,19 +188,3 @@ def mutation_hook(architecture: Architecture, relaxation: Relaxation, topology: 
         return None
 
     return relax
-
-
-def only_relaxed(module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> bool:
-    """A mutation hook that refuses the mutables that no other hook has relaxed: NNI's own hook, with a message for users.
-
-    Raises:
-        TypeError: for a module with other mutables.
-    """
-    try:
-        return bool(no_default_hook(module, name, memo, mutate_kwargs))
-    except TypeError:
-        raise TypeError(
-            f'{name or "the space itself"} is a {type(module).__name__}, and a supernet cannot mix its values; it mixes the candidates of '
-            "LayerChoice and InputChoice, the depth of Repeat and choices in the arguments of NNI's layers. Use these, or random, "
-            'which draws from every kind of choice'
-        ) from None

@@ -23,7 +23,7 @@ PUBLISHED_NORM = 0.25
 """The norm to which the authors clip gradients of recurrent networks."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors cannot be compared with one truth value
 class BilevelProblem:
     """The two losses of a search, ``min over α of L_v(w*(α), α)`` with ``w*(α) = argmin over w of L_t(w, α)``, at one point (w, α).
 
@@ -31,15 +31,23 @@ class BilevelProblem:
         train_loss, valid_loss: closures over the current values of ``weights`` and ``alphas`` that return a scalar.
         weights: the parameters w, leaf tensors. Weights with ``requires_grad=False`` do not move.
         alphas: the architecture parameters α, leaf tensors.
-        optimizer: the ``torch.optim.SGD`` of the weights, whose momentum buffers, weight decay, Nesterov and dampening the virtual
-            step follows; None for plain gradient descent. It is only read.
-        buffers: tensors that the losses write to, such as the running statistics of batch norm.
-        learning_rate: ξ, the current learning rate of the weights, or one for each weight if the optimizer's groups differ.
-        loss_scale: factor of every loss while it is differentiated, so that float16 can represent its gradients. Each gradient is divided
-            by it at once, so the virtual step, v and its length are those of the losses themselves. A power of 2 changes nothing else.
+        optimizer: the ``torch.optim.SGD`` of the weights, whose momentum buffers, weight decay, Nesterov's momentum and dampening the
+            virtual step applies; None for plain gradient descent. It is only read.
+        buffers: tensors to which the losses write, such as the running statistics of batch norm.
+        learning_rate: ξ, the current learning rate of the weights; a sequence has one for each weight, if the optimizer's groups differ.
+        loss_scale: factor of every loss during differentiation, so that float16 can represent its gradients. Each gradient is divided by
+            it at once, so the virtual step, v and its length are those of the losses themselves. A power of 2 changes nothing else.
 
     Raises:
-        ValueError: for a learning rate that is negative or not finite, too many or too few of them, or a tensor that is no leaf.
+        ValueError: for a learning rate that is negative or not finite, a sequence of another length than ``weights``, or a tensor that is
+            not a leaf.
+
+    Example:
+        >>> w, alpha = torch.ones(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+        >>> train_loss, valid_loss = lambda: (w - alpha).square().sum(), lambda: w.square().sum()
+        >>> problem = BilevelProblem(train_loss, valid_loss, [w], [alpha], learning_rate=0.1)
+        >>> architecture_gradient(problem, hessian='exact')  # −ξ·∂²L_t/∂α∂w·v = −0.1·(−2)·1.6
+        [tensor([0.3200])]
     """
 
     train_loss: Callable[[], Tensor]
@@ -81,50 +89,50 @@ def architecture_gradient(
     epsilon: float = 0.01,
     clip_norm: float | Literal['published'] | None = None,
 ) -> list[Tensor]:
-    """Computes the gradient of the validation loss with respect to the architecture parameters α.
+    """Returns the gradient of the validation loss with respect to the architecture parameters α.
 
     First order: ``∇α L_v(w, α)``. Second order, with the weights w' after one virtual step of the weight optimizer::
 
         w' = w − ξ·step(∇w L_t(w, α))
         ∇α L_v(w', α) − c·∇²αw L_t(w, α)·v          v = ∇w' L_v(w', α),  c = −∂w'/∂(∇w L_t)
 
-    where c = ξ for SGD with or without momentum and ξ(1 + μ) with Nesterov; where ∇w L_t is clipped, times the coefficient k of
-    ``clip_norm``. The product is either the paper's central difference,
-    ``(∇α L_t(w + εv, α) − ∇α L_t(w − εv, α)) / 2ε`` with ``ε = epsilon / ‖v‖₂``, or exact by differentiating twice. On networks of
-    ReLU and max-pool the two differ early in training; the published results come from the difference. With ξ = 0, second order is
-    first order.
+    where c = ξ for SGD with or without momentum, and ξ(1 + μ) with Nesterov's momentum. If ∇w L_t is clipped, c is multiplied by the
+    coefficient k of ``clip_norm``. The product is either the paper's central difference,
+    ``(∇α L_t(w + εv, α) − ∇α L_t(w − εv, α)) / 2ε`` with ``ε = epsilon / ‖v‖₂``, or the exact value by differentiating twice. On networks
+    with ReLU and max-pool, the two differ early in training; the published results used the difference. Second order
+    with ξ = 0 is first order.
 
-    Weights, buffers, ``.grad``, ``requires_grad`` and the optimizer are afterwards exactly as before, also after an exception. Every pass
-    starts from the same buffers. Passes that repeat the training loss see the random numbers (dropout masks) of its first pass, and the
-    random state afterwards is as if the training and the validation loss had run once each.
+    Even if an exception is raised, weights, buffers, ``.grad``, ``requires_grad`` and the optimizer are afterwards exactly as before.
+    Every pass starts from the same buffers. Repeated passes of the training loss use the random numbers (dropout masks) of its first
+    pass, and the final random state is as if the training loss and the validation loss had been computed once each.
 
-    Under autocast the losses are computed in 16 bits, but the product is not: w and w ± εv are the same number to most 16-bit weights, and
-    batch norm cannot be differentiated twice in float16.
+    Under autocast, the losses are computed in 16 bits, but the product is not: w and w ± εv are the same 16-bit number for most weights,
+    and batch norm cannot be differentiated twice in float16.
 
-    If several processes share a step (:mod:`nni_darts.parallel`), each has the losses of its part of the batches, and the result is that
-    of the losses' means over ranks, on every rank: the virtual step, v and the product are averaged.
+    If several processes share a step (:mod:`nni_darts.parallel`), each computes the losses of its parts of the batches. The result, on
+    every rank, is that of the losses' means over ranks: the virtual step, v and the product are averaged.
 
     Args:
         problem: the losses with the tensors that they depend on.
         order: 1 or 2.
         hessian: ``finite_difference`` or ``exact``.
-        epsilon: length ε‖v‖ of the difference's steps.
-        clip_norm: clip ∇w L_t to this norm in the virtual step, as the authors do for recurrent networks (and not for convolutional
-            ones). With ``k = min(1, clip_norm / ‖∇w L_t‖₂)`` held fixed, the virtual step is that of ``k·∇w L_t`` and the product is
-            multiplied by k; v is not clipped. That is the gradient through the clipped step. ``published`` is the formula of the authors'
-            code instead, at their norm of 0.25: the product is multiplied by a k without the upper limit of 1, and v is clipped, too. A
-            decoder tied to the embedding moves with it in both; in the authors' code the virtual step leaves the embedding where it was.
+        epsilon: length ε‖v‖ of the steps of the difference.
+        clip_norm: norm to which ∇w L_t is clipped in the virtual step, as the authors do for recurrent (but not for convolutional)
+            networks. With ``k = min(1, clip_norm / ‖∇w L_t‖₂)`` held fixed, the virtual step is that of ``k·∇w L_t``, the product is
+            multiplied by k, and v is not clipped; this is the gradient through the clipped step. ``published`` is the formula of the
+            authors' code at their norm of 0.25: the product is multiplied by a k without the upper limit of 1, and v is clipped, too.
+            In both cases, a decoder tied to the embedding moves with it; in the authors' code, the virtual step does not move it.
 
     Returns:
-        A list of tensors shaped like ``problem.alphas``; zeros where the loss does not depend on an α. If float16 overflows under a
-        ``loss_scale``, some of their values are not finite.
+        A list of tensors shaped like ``problem.alphas``, with zeros where the loss does not depend on α. If float16 overflows under a
+        ``loss_scale``, some values are not finite.
 
     Raises:
-        ValueError: for an option outside its range, a loss that is no scalar, or, at order 2, an optimizer other than SGD.
+        ValueError: for an option outside its range, a loss that is not a scalar, or, at order 2, an optimizer other than SGD.
     """
     if order not in (1, 2):
         raise ValueError(f'order must be 1 or 2, not {order!r}')
-    settings = SecondOrderSettings(hessian=hessian, epsilon=epsilon, clip_norm=clip_norm)  # raises for a wrong one
+    settings = SecondOrderSettings(hessian=hessian, epsilon=epsilon, clip_norm=clip_norm)  # raises ValueError for an invalid option
     with unchanged([*problem.weights, *problem.alphas], problem.buffers) as rewind:
         if order == 1 or not any(problem.rates) or not problem.moving:
             return _first_order(problem)
@@ -138,7 +146,7 @@ def _first_order(problem: BilevelProblem) -> list[Tensor]:
 
 
 def _second_order(problem: BilevelProblem, settings: SecondOrderSettings, rewind: Callable[[], None]) -> list[Tensor]:
-    """Returns the gradient through a virtual step; ``rewind`` puts the buffers back."""
+    """Returns the gradient through a virtual step. ``rewind`` restores the buffers."""
     weights, alphas, loss_scale = problem.weights, problem.alphas, problem.loss_scale
     rate_of = {id(weight): rate for weight, rate in zip(weights, problem.rates)}
     devices = [tensor.device for tensor in (*weights, *alphas)]
@@ -150,7 +158,7 @@ def _second_order(problem: BilevelProblem, settings: SecondOrderSettings, rewind
         return _first_order(problem)
     gradients = parallel.average(gradients)
     if _overflowed(gradients, loss_scale):
-        return _not_finite(alphas)  # no pass with weights that are not numbers: hidden states would keep them
+        return _not_finite(alphas)  # no pass uses weights that are not finite, because hidden states would keep them
     published = settings.clip_norm == 'published'
     max_norm = PUBLISHED_NORM if settings.clip_norm == 'published' else settings.clip_norm
     coefficient = None if max_norm is None else clip_coefficient(gradients, max_norm)
@@ -172,7 +180,7 @@ def _second_order(problem: BilevelProblem, settings: SecondOrderSettings, rewind
             return _not_finite(alphas)
         if published:
             vector = list(torch._foreach_mul(vector, clip_coefficient(vector, PUBLISHED_NORM).clamp(max=1.0)))
-        # c differs between weights only where the optimizer's groups differ; folding it into v keeps one product for all.
+        # c differs between weights only if the optimizer's groups differ. Multiplying v by it keeps one product for all groups.
         vector = list(torch._foreach_mul(vector, factors))
 
         def repeated_train_loss() -> Tensor:
@@ -189,7 +197,7 @@ def _second_order(problem: BilevelProblem, settings: SecondOrderSettings, rewind
                 product = _difference_product(repeated_train_loss, reached, alphas, vector, settings.epsilon, restore)
         product = parallel.average(product)
         if coefficient is not None:
-            # Not folded into v: its size must not touch the length of the difference's steps.
+            # Not multiplied into v, because it must not change the length of the difference's steps.
             product = list(torch._foreach_mul(product, coefficient if published else coefficient.clamp(max=1.0)))
     after_valid.restore()
     return list(torch._foreach_sub(result, product))

@@ -24,6 +24,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+LARGE = ('NASNet', 'AmoebaNet', 'ENAS', 'PNAS')
+"""Spaces of cells with many edges, whose supernets take longer."""
+
+
 def call(name: str, *words: str, **changes: object) -> Result:
     given = {key: value for key, value in HUB[name].items() if key not in ('num_labels', 'img_size')}  # facts of the data
     settings = {
@@ -47,7 +51,7 @@ def done(result: Result) -> str:
     return result.output
 
 
-@pytest.mark.parametrize('name', HUB)
+@pytest.mark.parametrize('name', [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in HUB])
 def test_a_space_of_the_hub_goes_from_search_to_export(name: str, folder: Path) -> None:
     done(call(name, 'search', '--recipe', 'digits', '--strategy', 'darts-1st', '--output', 'found'))
     assert name in (folder / 'found' / 'search.html').read_text()
