@@ -98,6 +98,18 @@ def test_an_own_space_replaces_the_cells_of_a_recipe_and_of_a_run(folder: Path, 
     assert again.space.name == 'ghosts:GhostNet'
 
 
+def test_a_run_that_left_out_a_mapping_can_be_given_one(folder: Path) -> None:
+    recipe = Recipe.load('digits', {'space.name': 'ghosts:GhostNet'})
+    changed = recipe.changed({'retrain.space.width': 8, 'budget.passes': 60}, source='searchSpace')
+    assert changed.retrain.space == {'width': 8} and changed.budget.passes == 60
+
+
+def test_a_genotype_of_an_own_space_says_which_space_it_needs(folder: Path) -> None:
+    (folder / 'mine.json').write_text(json.dumps({'space': 'ghosts:GhostNet', 'sample': {'block0': 'ghost'}}))
+    result = call('cost', 'mine.json', sets=[])
+    assert result.exit_code == 2 and 'set space.name to ghosts:GhostNet to train it' in result.output
+
+
 def test_a_recipe_of_an_own_space_keeps_its_settings(folder: Path) -> None:
     values = Recipe.load(
         'digits', {'space': {'name': 'ghosts:GhostNet', 'settings': {'width': 4}}, 'retrain.space': {'width': 8}}
