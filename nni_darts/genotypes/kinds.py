@@ -250,6 +250,10 @@ class OwnSpace(Space):
         changes = {f'{stage}.space': dict(settings.space) for stage, settings in trainings.items() if settings.space}
         imported('nni_darts.search_spaces.own:check_own_space')(self.path, self.settings, facts, changes)
 
+    def check_supernet(self, **facts: Any) -> None:
+        """Checks that no candidate changes the input of the others. Arguments and errors as for :meth:`Space.check_facts`."""
+        imported('nni_darts.search_spaces.own:check_shared_inputs')(self.path, self.settings, facts)
+
     def supernet(self, **facts: Any) -> Any:
         """Builds the user's space. Arguments as for :meth:`Space.supernet`."""
         return imported('nni_darts.search_spaces.own:own_space')(self.path, self.settings, facts)

@@ -111,6 +111,8 @@ def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str
         cells_to_train(recipe, name, 1, {})  # a mistake in a user's strategy shows at the first cell
         return recipe, f'{name}: {count} cells, {count * training_passes(recipe, "select"):.4g} passes'
     strategy, first = _with_supernet(recipe, name, data)
+    with as_input_error(f'{name} in the space {recipe.space.name}'):
+        task_of(recipe).check_supernet(recipe, data)
     if recipe.budget is None:
         return recipe, ''
 

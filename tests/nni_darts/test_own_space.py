@@ -98,6 +98,14 @@ def test_an_own_space_replaces_the_cells_of_a_recipe_and_of_a_run(folder: Path, 
     assert again.space.name == 'ghosts:GhostNet'
 
 
+def test_candidates_of_a_supernet_keep_their_input(folder: Path) -> None:
+    (folder / 'other.py').write_text(MISTAKES)
+    result = call('search', '--strategy', 'darts-1st', '--output', 'found', sets=[*SHORT, 'space.name=other:Inplace'])
+    assert result.exit_code == 2 and "candidate 'relu' of the choice 'layer' of other:Inplace changes its input in place" in result.output
+    done('search', '--strategy', 'random', '--output', 'found', sets=[*SHORT, 'space.name=other:Inplace'])
+    done('search', '--strategy', 'darts-1st', '--output', 'later', sets=[*SHORT, 'space.name=other:InplaceLater'])
+
+
 def test_a_run_that_left_out_a_mapping_can_be_given_one(folder: Path) -> None:
     recipe = Recipe.load('digits', {'space.name': 'ghosts:GhostNet'})
     changed = recipe.changed({'retrain.space.width': 8, 'budget.passes': 60}, source='searchSpace')
@@ -216,6 +224,17 @@ class Numbers(Base):
     def __init__(self):
         super().__init__()
         self.rates = [rate.item() for rate in torch.linspace(0, 0.1, 3)]
+
+
+class Inplace(Base):
+    def choose(self):
+        candidates = {'relu': nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(1, 4, 1)), 'conv': nn.Conv2d(1, 4, 1)}
+        return nn.Sequential(nn.BatchNorm2d(1), LayerChoice(candidates, label='layer'))
+
+
+class InplaceLater(Base):
+    def choose(self):
+        return LayerChoice([nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(inplace=True)), nn.Conv2d(1, 4, 1)], label='layer')
 
 
 class Repeated(Base):
