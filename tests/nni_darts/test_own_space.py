@@ -78,10 +78,29 @@ def test_a_constructor_may_be_inherited(folder: Path) -> None:
     done('search', '--strategy', 'random', '--output', 'found', sets=[*SHORT, 'space.name=other:Grandchild', 'space.settings={width: 8}'])
 
 
+def install(folder: Path, package: str, entries: str) -> None:
+    """Writes the metadata of an installed package that registers spaces."""
+    metadata = folder / f'{package}-1.0.dist-info'
+    metadata.mkdir()
+    (metadata / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n')
+    (metadata / 'entry_points.txt').write_text(f'[nni_darts.spaces]\n{entries}\n')
+
+
+def test_names_of_registered_spaces_are_unambiguous(folder: Path) -> None:
+    install(folder, 'one', 'ghost = ghosts:GhostNet\nsame = ghosts:GhostNet\ndarts = ghosts:GhostNet\nhalf = ghosts')
+    install(folder, 'two', 'ghost = other:GhostNet\nsame = ghosts:GhostNet')
+    sys.path.insert(0, str(folder))
+    assert Recipe.load('digits', ['space.name=same']).space.path == 'ghosts:GhostNet'
+    assert Recipe.load('digits', ['space.name=darts']).space.channels == 8
+    with pytest.raises(InputError, match="several packages install a space 'ghost'; choose one of ghosts:GhostNet, other:GhostNet"):
+        Recipe.load('digits', ['space.name=ghost'])
+    with pytest.raises(InputError, match="registers the space 'half' as 'ghosts'; it must be package.module:Class"):
+        Recipe.load('digits', ['space.name=half'])
+    assert re.search(r'^darts +pairs of cells', done('spaces', sets=[]), re.MULTILINE)
+
+
 def test_a_registered_space_has_a_short_name(folder: Path) -> None:
-    (folder / 'ghost-1.0.dist-info').mkdir()
-    (folder / 'ghost-1.0.dist-info' / 'METADATA').write_text('Metadata-Version: 2.1\nName: ghost\nVersion: 1.0\n')
-    (folder / 'ghost-1.0.dist-info' / 'entry_points.txt').write_text('[nni_darts.spaces]\nghost = ghosts:GhostNet\n')
+    install(folder, 'ghost', 'ghost = ghosts:GhostNet')
     sys.path.insert(0, str(folder))
     recipe = Recipe.load('digits', ['space.name=ghost'])
     assert recipe.space.path == 'ghosts:GhostNet' and Recipe.from_dict(recipe.to_dict()) == recipe
