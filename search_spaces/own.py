@@ -205,7 +205,16 @@ def _versions(args: Sequence[Any]) -> int:
 
 
 def _choices(space: ModelSpace, path: str) -> dict[str, Any]:
-    """Returns label → mutable. Raises InputError if two different choices have the same label."""
+    """Returns label → mutable.
+
+    Raises:
+        InputError: if two different choices have the same label, or a module is None, which NNI cannot read.
+    """
+    for module in space.modules():
+        for name, child in module._modules.items():
+            if child is None:
+                where = f'candidate {name!r} of the choice {str(module.label)!r}' if isinstance(module, LayerChoice) else f'module {name!r}'
+                raise InputError(f'{where} of {path} is None; use a module, such as torch.nn.Identity()')
     try:
         return space.simplify()
     except ValueError as error:
