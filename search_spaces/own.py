@@ -6,17 +6,28 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nni_darts._lazy import in_user_code, named, source_file
-from nni_darts._nni import Categorical, CategoricalMultiple, Cell, ModelSpace, MutableSymbol, ParametrizedModule, Repeat, model_context
+from nni_darts._nni import (
+    Categorical,
+    CategoricalMultiple,
+    Cell,
+    LayerChoice,
+    ModelSpace,
+    MutableSymbol,
+    ParametrizedModule,
+    Repeat,
+    model_context,
+)
 from nni_darts.errors import InputError, did_you_mean
 from nni_darts.genotypes.sample import SampleGenotype
 
-__all__ = ['built', 'check_own_space', 'drawn_space', 'own_network', 'own_space']
+__all__ = ['built', 'check_own_space', 'check_shared_inputs', 'drawn_space', 'own_network', 'own_space']
 
 _MOST_SAMPLES = 64
 """Largest number of networks that a check builds."""
@@ -180,8 +191,54 @@ def check_own_space(path: str, settings: Mapping[str, Any], facts: Mapping[str, 
     _passed.add(key)
 
 
+def check_shared_inputs(path: str, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Checks that no candidate changes its input in place, because in a supernet all candidates of a choice read the same input.
+
+    The next candidate would silently compute with other numbers. Arguments as for :func:`check_own_space`, which must have passed.
+
+    Raises:
+        InputError: for a candidate that changes its input.
+    """
+    changed: list[str] = []
+    versions: list[int] = []
+
+    def before(module: nn.Module, args: Any) -> None:
+        versions.append(_versions(args))
+
+    def after(candidate: str, module: nn.Module, args: Any, output: Any) -> None:
+        if _versions(args) != versions.pop():
+            changed.append(candidate)
+
+    with torch.device('meta'), torch.no_grad():
+        space = own_space(path, settings, facts)
+        for choice in space.modules():
+            for name in choice.names if isinstance(choice, LayerChoice) and len(choice.names) > 1 else ():
+                choice[name].register_forward_pre_hook(before)
+                choice[name].register_forward_hook(partial(after, f'candidate {name!r} of the choice {str(choice.label)!r}'))
+        for sample in _samples(space):
+            space.freeze(sample)(torch.empty(2, facts['in_channels'], *facts['image_size']))
+    if changed:
+        raise InputError(
+            f'{changed[0]} of {path} changes its input in place, which the other candidates in a supernet read, too; use inplace=False'
+        )
+
+
+def _versions(args: Sequence[Any]) -> int:
+    """Returns how often the tensors among the arguments of a module have been changed in place."""
+    return sum(arg._version for arg in args if isinstance(arg, Tensor))
+
+
 def _choices(space: ModelSpace, path: str) -> dict[str, Any]:
-    """Returns label → mutable. Raises InputError if two different choices have the same label."""
+    """Returns label → mutable.
+
+    Raises:
+        InputError: if two different choices have the same label, or a module is None, which NNI cannot read.
+    """
+    for module in space.modules():
+        for name, child in module._modules.items():
+            if child is None:
+                where = f'candidate {name!r} of the choice {str(module.label)!r}' if isinstance(module, LayerChoice) else f'module {name!r}'
+                raise InputError(f'{where} of {path} is None; use a module, such as torch.nn.Identity()')
     try:
         return space.simplify()
     except ValueError as error:

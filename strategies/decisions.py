@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
+
+from nni_darts.errors import did_you_mean
 
 __all__ = ['InputDecision', 'OperationDecision', 'SearchState', 'Topology', 'edge_topology']
 
@@ -46,19 +48,46 @@ class Topology:
     edges: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     groups: Mapping[str, str] = field(default_factory=dict)
 
+    def check(self, inputs: Collection[str], operations: Collection[str]) -> None:
+        """Checks that the space has all choices that the topology names.
+
+        Args:
+            inputs: labels of the space's InputChoices.
+            operations: labels of its LayerChoices.
+
+        Raises:
+            ValueError: for a label that the space does not have.
+        """
+        for label, edges in self.edges.items():
+            for name, known, kind in [(label, inputs, 'InputChoice'), *((edge, operations, 'LayerChoice') for edge in edges)]:
+                if name not in known:
+                    raise ValueError(
+                        f'topology() names the {kind} {name!r}{did_you_mean(name, known)}, which the space does not have; it has '
+                        f'{", ".join(known) or "none"}'
+                    )
+
 
 def edge_topology(modules: Sequence[nn.Module]) -> Topology:
     """Collects the edges of cells that modules declare.
 
     A module declares the inputs of an InputChoice as edges with a method ``topology()``, which returns label of the InputChoice → labels of
     the LayerChoices on its inputs. If there are several kinds of cells, the attribute ``group`` names the kind.
+
+    Raises:
+        ValueError: if a ``topology()`` returns something else.
     """
     edges: dict[str, tuple[str, ...]] = {}
     groups: dict[str, str] = {}
     for module in modules:
         topology = getattr(module, 'topology', None)
         if callable(topology):
-            for label, labels in topology().items():
+            declared = topology()
+            if not isinstance(declared, Mapping) or not all(isinstance(labels, (list, tuple)) for labels in declared.values()):
+                raise ValueError(
+                    f'topology() of {type(module).__name__} returns {declared!r}; it must return a mapping from the label of an '
+                    'InputChoice to the list of the labels of the LayerChoices on its inputs'
+                )
+            for label, labels in declared.items():
                 names = [str(name) for name in (label, *labels)]
                 edges[names[0]] = tuple(names[1:])
                 groups |= dict.fromkeys(names, getattr(module, 'group', ''))

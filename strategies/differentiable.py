@@ -120,6 +120,7 @@ class DifferentiableStrategy(OneShotStrategy):
             model = super().mutate_model(model)
         if not self.architecture.decisions:
             raise ValueError('the model space has no choices to search')
+        self._topology.check(self.architecture.inputs(), self.architecture.operations())
         self.relaxation.begin(self.architecture)
         if self.execution != 'plain':
             accelerate(model, self.relaxation, self.executor_choice, checkpoint=self.checkpoint)

@@ -23,6 +23,7 @@ _BY_KEY: dict[str, type[AnyGenotype]] = {
     'nasbench201': NasBench201Genotype,
     'recurrent': RnnGenotype,
     'sample': SampleGenotype,
+    'space': SampleGenotype,
 }
 """Distinctive key of the plain data → class of the genotype; data with none of these keys describes a pair of cells."""
 

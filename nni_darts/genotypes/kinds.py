@@ -250,6 +250,10 @@ class OwnSpace(Space):
         changes = {f'{stage}.space': dict(settings.space) for stage, settings in trainings.items() if settings.space}
         imported('nni_darts.search_spaces.own:check_own_space')(self.path, self.settings, facts, changes)
 
+    def check_supernet(self, **facts: Any) -> None:
+        """Checks that no candidate changes the input of the others. Arguments and errors as for :meth:`Space.check_facts`."""
+        imported('nni_darts.search_spaces.own:check_shared_inputs')(self.path, self.settings, facts)
+
     def supernet(self, **facts: Any) -> Any:
         """Builds the user's space. Arguments as for :meth:`Space.supernet`."""
         return imported('nni_darts.search_spaces.own:own_space')(self.path, self.settings, facts)
@@ -297,8 +301,18 @@ def space_kind(name: Any) -> type[Space]:
         raise ValueError(f'it must be the name of a space, such as darts, or your own ModelSpace as package.module:Class, not {name!r}')
     if name in _KINDS:
         return _KINDS[name]
-    if is_import_path(name) or name in _registered():
+    if is_import_path(name):
         return OwnSpace
+    path = _registered().get(name)
+    if path is not None and is_import_path(path):
+        return OwnSpace
+    if path is not None:
+        several = ' and ' in path
+        raise ValueError(
+            f'several packages install a space {name!r}; choose one of {path.replace(" and ", ", ")}'
+            if several
+            else f'an installed package registers the space {name!r} as {path!r}; it must be package.module:Class'
+        )
     known = space_summaries()
     raise ValueError(
         f'unknown space {name!r}{did_you_mean(name, known)}; known: {", ".join(known)}, or your own ModelSpace as package.module:Class'
@@ -306,4 +320,9 @@ def space_kind(name: Any) -> type[Space]:
 
 
 def _registered() -> dict[str, str]:
-    return {entry.name: entry.value for entry in entry_points(group=ENTRY_POINTS)}
+    """Returns name → import paths of the spaces that installed packages register, except under names of this package."""
+    found: dict[str, dict[str, None]] = {}
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name not in _KINDS:
+            found.setdefault(entry.name, {})[entry.value] = None
+    return {name: ' and '.join(sorted(paths)) for name, paths in found.items()}

@@ -88,6 +88,9 @@ class Space(Section):
             ValueError: if the space does not fit the data.
         """
 
+    def check_supernet(self, **facts: Any) -> None:
+        """Checks that the candidates of a choice can be computed side by side. Arguments and errors as for :meth:`check_facts`."""
+
     def on_data(self, facts: Callable[[], Mapping[str, Any]]) -> Space:
         """Returns the space from which cells for this data are drawn, which is this one unless the choices depend on the data.
 

@@ -9,6 +9,7 @@ from typing import Any
 from nni_darts._lazy import check_module
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
+from nni_darts.genotypes.sample import SampleGenotype
 from nni_darts.recipes import Recipe
 from nni_darts.recipes.metric import ACCURACY, PERPLEXITY
 from nni_darts.runs.cells import number_of_cells, own_settings
@@ -132,7 +133,8 @@ def check_genotype(recipe: Recipe, genotype: AnyGenotype, stage: str) -> None:
     """
     if not recipe.space.accepts(genotype):
         wanted = recipe.space.cells_in_words
-        raise InputError(f'the recipe {recipe.name} trains {wanted}, and {genotype.to_text()[:60]}… is {genotype.in_words}')
+        hint = f'; set space.name to {genotype.space} to train it' if isinstance(genotype, SampleGenotype) else ''
+        raise InputError(f'the recipe {recipe.name} trains {wanted}, and {genotype.to_text()[:60]}… is {genotype.in_words}{hint}')
     cells = getattr(getattr(recipe, stage), 'cells', None)
     if cells and cells % genotype.stages:
         raise InputError(

@@ -117,6 +117,10 @@ class ImageTask:
         """Raises ValueError if the recipe's space does not fit the data."""
         recipe.space.check_facts({stage: getattr(recipe, stage) for stage in ('retrain', 'select')}, **self.facts(data))
 
+    def check_supernet(self, recipe: Recipe, data: ImageShape | ImageData) -> None:
+        """Raises ValueError if the candidates of the recipe's space cannot be computed side by side; call :meth:`check_space` first."""
+        recipe.space.check_supernet(**self.facts(data))
+
     def space(self, recipe: Recipe, data: ImageShape | ImageData) -> Any:
         """Returns the recipe's space for this data."""
         return recipe.space.supernet(**self.facts(data))
@@ -235,6 +239,9 @@ class TextTask:
 
     def check_space(self, recipe: TextRecipe, data: TextData) -> None:
         """Does nothing, because every recurrent space fits every text."""
+
+    def check_supernet(self, recipe: TextRecipe, data: TextData) -> None:
+        """Does nothing, because no activation changes its input."""
 
     def space(self, recipe: TextRecipe, data: TextData) -> Any:
         return recipe.space.supernet(vocabulary=data.vocabulary, dropouts=_dropouts(recipe.search))

@@ -25,7 +25,7 @@ def check_relaxation(relaxation: Relaxation, sizes: Mapping[str, int]) -> None:
         sizes: label of a choice → its number of candidates.
 
     Raises:
-        InputError: if a method fails, returns anything but a tensor (candidates,) of finite floating-point numbers, or if α is to be
+        InputError: if a method fails, returns anything but a tensor (candidates,) of finite numbers of the type of α, or if α is to be
             trained and the weights do not depend on it.
     """
     kind = type(relaxation)
@@ -58,6 +58,8 @@ def _checked(relaxation: Relaxation, method: str, size: int, compute: Callable[[
         raise InputError(f'{what} an object of {type(found).__name__}; it must return a tensor of shape ({size},) for α of shape ({size},)')
     if found.shape != (size,):
         raise InputError(f'{what} a tensor of shape {tuple(found.shape)} for α of shape ({size},); it must have the shape of α')
-    if not found.is_floating_point() or not found.isfinite().all():
-        raise InputError(f'{what} {found.tolist()} for α of about 0; all numbers must be finite, and of a floating-point type')
+    if found.dtype != torch.get_default_dtype():
+        raise InputError(f'{what} numbers of {found.dtype} for α of {torch.get_default_dtype()}; they must be of the type of α')
+    if not found.isfinite().all():
+        raise InputError(f'{what} {found.tolist()} for α of about 0; all numbers must be finite')
     return found

@@ -177,6 +177,8 @@ class SampleSpace:
     def __init__(self, space: ModelSpace) -> None:
         topology = edge_topology(list(space.modules()))
         self._mutables = space.simplify()
+        several = [label for label, mutable in self._mutables.items() if isinstance(mutable, CategoricalMultiple)]
+        topology.check(several, [label for label in self._mutables if label not in several])
         self._edges = [edge for labels in topology.edges.values() for edge in labels]
         # Mutables that are not choices among values can be drawn, but have no neighbours.
         only_choices = all(isinstance(mutable, (Categorical, CategoricalMultiple)) for mutable in self._mutables.values())

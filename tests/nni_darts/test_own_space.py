@@ -78,10 +78,29 @@ def test_a_constructor_may_be_inherited(folder: Path) -> None:
     done('search', '--strategy', 'random', '--output', 'found', sets=[*SHORT, 'space.name=other:Grandchild', 'space.settings={width: 8}'])
 
 
+def install(folder: Path, package: str, entries: str) -> None:
+    """Writes the metadata of an installed package that registers spaces."""
+    metadata = folder / f'{package}-1.0.dist-info'
+    metadata.mkdir()
+    (metadata / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n')
+    (metadata / 'entry_points.txt').write_text(f'[nni_darts.spaces]\n{entries}\n')
+
+
+def test_names_of_registered_spaces_are_unambiguous(folder: Path) -> None:
+    install(folder, 'one', 'ghost = ghosts:GhostNet\nsame = ghosts:GhostNet\ndarts = ghosts:GhostNet\nhalf = ghosts')
+    install(folder, 'two', 'ghost = other:GhostNet\nsame = ghosts:GhostNet')
+    sys.path.insert(0, str(folder))
+    assert Recipe.load('digits', ['space.name=same']).space.path == 'ghosts:GhostNet'
+    assert Recipe.load('digits', ['space.name=darts']).space.channels == 8
+    with pytest.raises(InputError, match="several packages install a space 'ghost'; choose one of ghosts:GhostNet, other:GhostNet"):
+        Recipe.load('digits', ['space.name=ghost'])
+    with pytest.raises(InputError, match="registers the space 'half' as 'ghosts'; it must be package.module:Class"):
+        Recipe.load('digits', ['space.name=half'])
+    assert re.search(r'^darts +pairs of cells', done('spaces', sets=[]), re.MULTILINE)
+
+
 def test_a_registered_space_has_a_short_name(folder: Path) -> None:
-    (folder / 'ghost-1.0.dist-info').mkdir()
-    (folder / 'ghost-1.0.dist-info' / 'METADATA').write_text('Metadata-Version: 2.1\nName: ghost\nVersion: 1.0\n')
-    (folder / 'ghost-1.0.dist-info' / 'entry_points.txt').write_text('[nni_darts.spaces]\nghost = ghosts:GhostNet\n')
+    install(folder, 'ghost', 'ghost = ghosts:GhostNet')
     sys.path.insert(0, str(folder))
     recipe = Recipe.load('digits', ['space.name=ghost'])
     assert recipe.space.path == 'ghosts:GhostNet' and Recipe.from_dict(recipe.to_dict()) == recipe
@@ -96,6 +115,18 @@ def test_an_own_space_replaces_the_cells_of_a_recipe_and_of_a_run(folder: Path, 
         assert recipe.space.name == 'ghosts:GhostNet' and recipe.retrain.cells is None and not recipe.select.drop_path
     again = loaded.changed({'space.settings.width': 8, **sets, 'space.name': 'ghosts:GhostNet'}, source='the recipe of out')
     assert again.space.name == 'ghosts:GhostNet'
+
+
+def test_a_run_that_left_out_a_mapping_can_be_given_one(folder: Path) -> None:
+    recipe = Recipe.load('digits', {'space.name': 'ghosts:GhostNet'})
+    changed = recipe.changed({'retrain.space.width': 8, 'budget.passes': 60}, source='searchSpace')
+    assert changed.retrain.space == {'width': 8} and changed.budget.passes == 60
+
+
+def test_a_genotype_of_an_own_space_says_which_space_it_needs(folder: Path) -> None:
+    (folder / 'mine.json').write_text(json.dumps({'space': 'ghosts:GhostNet', 'sample': {'block0': 'ghost'}}))
+    result = call('cost', 'mine.json', sets=[])
+    assert result.exit_code == 2 and 'set space.name to ghosts:GhostNet to train it' in result.output
 
 
 def test_a_recipe_of_an_own_space_keeps_its_settings(folder: Path) -> None:
@@ -138,121 +169,6 @@ def test_what_is_wrong_is_one_sentence_before_anything_starts(folder: Path, sets
     assert result.output.strip().count('\n') == 0 and not (folder / 'found').exists()
 
 
-MISTAKES = """
-import torch
-from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, Repeat
-from torch import nn
-
-
-class Base(ModelSpace):
-    def __init__(self, num_classes=10):
-        super().__init__()
-        self.head, self.choice = nn.Linear(4, num_classes), self.choose()
-
-    def choose(self):
-        return LayerChoice([nn.Conv2d(1, 4, 1), nn.Conv2d(1, 4, 3, padding=1)], label='layer')
-
-    def forward(self, images):
-        return self.head(self.choice(images).mean((2, 3)))
-
-
-class Second(Base):
-    def choose(self):
-        return LayerChoice([nn.Conv2d(1, 4, 1), nn.Conv2d(2, 4, 1)], label='layer')
-
-
-class Inputs(Base):
-    def __init__(self):
-        super().__init__()
-        self.inputs = InputChoice(3, 2, label='inputs')
-
-    def forward(self, images):
-        state = self.choice(images)
-        return self.head(self.inputs([state, state]).mean((2, 3)))
-
-
-class Labels(Base):
-    def choose(self):
-        return nn.Sequential(super().choose(), LayerChoice([nn.Identity(), nn.Tanh(), nn.ReLU()], label='layer'))
-
-
-class Classes(Base):
-    def forward(self, images):
-        return super().forward(images).long()
-
-
-class Must(Base):
-    def __init__(self, depth, width=4):
-        super().__init__()
-
-
-class Positional(Base):
-    def __init__(self, num_classes, /):
-        super().__init__()
-
-
-class Data(Base):
-    def __init__(self, num_classes, in_channels, image_size):
-        super().__init__(num_classes)
-        self.more = LayerChoice([nn.Identity(), nn.Tanh()], label=f'for {in_channels}×{image_size[0]}')
-
-    def forward(self, images):
-        return self.head(self.more(self.choice(images).mean((2, 3))))
-
-
-class Numbers(Base):
-    def __init__(self):
-        super().__init__()
-        self.rates = [rate.item() for rate in torch.linspace(0, 0.1, 3)]
-
-
-class Repeated(Base):
-    def choose(self):
-        return Repeat(lambda number: nn.Conv2d(1 if number == 0 else 4, 4, 1), (1, 3), label='depth')
-
-
-class Deep(Base):
-    def __init__(self, depth=1, wide=False):
-        super().__init__()
-        self.more = nn.Sequential(*(LayerChoice([nn.Identity(), nn.Tanh()], label=f'more{number}') for number in range(depth)))
-        self.wide = nn.Linear(4, 5) if wide else nn.Identity()
-
-    def forward(self, images):
-        return self.head(self.wide(self.more(self.choice(images)).mean((2, 3))))
-"""
-
-
-@pytest.mark.parametrize(
-    ('name', 'sets', 'words'),
-    [
-        ('Second', [], r'space other:Second on images of 1×8×8 and candidate 2 of each choice failed: RuntimeError: .*other.py:\d+'),
-        ('Inputs', [], r'space other:Inputs on images of 1×8×8.* failed: IndexError: .*other.py:\d+'),
-        ('Labels', [], "two choices with the label 'layer' but different candidates; .* give them the same candidates or another label"),
-        ('Classes', [], 'returns numbers of torch.int64; logits must be of a floating-point type'),
-        ('Must', [], 'space other:Must needs a value for its parameter depth: set space.settings.depth'),
-        ('Positional', [], 'must take its parameter num_classes by name, because settings have names'),
-        ('Deep', ['space.settings={deph: 3}'], r"no setting 'deph' \(did you mean 'depth'\?\); it has depth, wide"),
-        ('Deep', ['space.settings={depth: x}'], r"space other:Deep with depth='x' failed: TypeError: .*other.py:\d+"),
-        ('Deep', ['retrain.space={deph: 3}'], r"retrain.space: space other:Deep has no setting 'deph'"),
-        ('Deep', ['select.space={deph: 3}'], r"select.space: space other:Deep has no setting 'deph'"),
-        ('Deep', ['retrain.space={wide: true}'], r'retrain.space: space other:Deep with wide=True on images .* failed: RuntimeError'),
-        ('Deep', ['retrain.space={depth: 2}'], "retrain.space changes the choice 'more1' of other:Deep; .* must stay the same"),
-    ],
-)
-@pytest.mark.parametrize('strategy', ['darts-1st', 'random'])
-def test_mistakes_in_a_space_are_found_before_anything_starts(folder: Path, name: str, sets: list[str], words: str, strategy: str) -> None:
-    (folder / 'other.py').write_text(MISTAKES)
-    result = call('search', '--strategy', strategy, '--output', 'found', sets=[*SHORT, f'space.name=other:{name}', *sets])
-    assert result.exit_code == 2 and re.search(words, result.output), result.output
-    assert result.output.strip().count('\n') == 0 and not (folder / 'found').exists()
-
-
-def test_the_depth_of_a_repeat_is_searched_with_and_without_a_supernet(folder: Path) -> None:
-    (folder / 'other.py').write_text(MISTAKES)
-    for strategy in ('darts-1st', 'random'):
-        done('search', '--strategy', strategy, '--output', f'found-{strategy}', sets=[*SHORT, 'space.name=other:Repeated'])
-
-
 @pytest.mark.parametrize(
     ('change', 'said', 'of_weights'),
     [
@@ -287,23 +203,6 @@ def test_a_search_and_a_network_of_a_space_that_has_changed_are_refused(
         load_search(folder / 'found')
     result = call('export', 'trained', '--pt2', 'model.pt2', sets=[])
     assert result.exit_code == 2 and re.search(of_weights, result.output) and 'damaged' not in result.output, result.output
-
-
-def test_a_constructor_may_read_numbers(folder: Path) -> None:
-    (folder / 'other.py').write_text(MISTAKES)
-    done('search', '--strategy', 'darts-1st', '--output', 'found', sets=[*SHORT, 'space.name=other:Numbers'])
-
-
-@pytest.mark.parametrize('strategy', ['random', 'evolution', 'climbing:HillClimbing'])
-def test_cells_are_drawn_from_the_space_for_the_data(folder: Path, strategy: str) -> None:
-    (folder / 'other.py').write_text(MISTAKES)
-    (folder / 'climbing.py').write_text(blocks(OWN_STRATEGY, 'python')[1])
-    evolution = [f'search.settings.evolution.{key}={value}' for key, value in {'cells': 3, 'population': 2, 'sample': 1}.items()]
-    sets = [*SHORT, *evolution, 'search.settings.climbing:HillClimbing.cells=2', 'space.name=other:Data']
-    done('search', '--strategy', strategy, '--output', 'found', sets=sets)
-    found = genotype_from_dict(json.loads((folder / 'found' / 'genotype.json').read_text()))
-    assert set(found.sample) == {'layer', 'for 1×8'}
-    sys.modules.pop('climbing')
 
 
 def test_a_division_by_zero_while_it_trains_keeps_its_traceback(folder: Path) -> None:

@@ -37,6 +37,7 @@ def test_texts_that_are_no_code_are_refused(code: str) -> None:
     ('value', 'words'),
     [
         ({'sample': {'a': 1}}, "lacks 'space'"),
+        ({'space': 'a:B'}, "lacks 'sample'"),
         ({'space': 'a:B', 'sample': {}}, 'a sample has the name of its space'),
         ({'space': 3, 'sample': {'a': 1}}, 'a sample has the name of its space'),
         ({'space': 'a:B', 'sample': {'a': 1}, 'more': 1}, 'more'),

@@ -36,7 +36,6 @@ def stateful(self: Relaxation, alpha: Tensor) -> Tensor:
         SampledPaths(),
         relaxation(),
         relaxation(probabilities=cold),
-        relaxation(probabilities=lambda self, alpha: alpha.double().softmax(-1)),
         relaxation(trains_alpha=False, probabilities=lambda self, alpha: torch.full_like(alpha, 0.5).detach()),
         relaxation(probabilities=stateful, begin_step=lambda self, progress: setattr(self, 'scale', 1.0)),
         relaxation(probabilities=lambda self, alpha: cold(self, alpha.detach()), weights=lambda self, label, alpha: alpha.softmax(-1)),
@@ -65,7 +64,11 @@ def test_a_relaxation_that_can_search_passes(right: Relaxation) -> None:
         ({'probabilities': lambda self, alpha: alpha.tolist()}, r'an object of list; it must return a tensor of shape \(3,\)'),
         ({'probabilities': lambda self, alpha: None}, 'an object of NoneType'),
         ({'probabilities': lambda self, alpha: alpha / 0}, r'returns \[-inf, nan, inf\] for α of about 0; all numbers must be finite'),
-        ({'probabilities': lambda self, alpha: alpha.long()}, 'and of a floating-point type'),
+        (
+            {'probabilities': lambda self, alpha: alpha.long()},
+            r'numbers of torch.int64 for α of torch.float32; they must be of the type of α',
+        ),
+        ({'probabilities': lambda self, alpha: alpha.double().softmax(-1)}, 'numbers of torch.float64 for α'),
         (
             {'probabilities': lambda self, alpha: cold(self, alpha).detach()},
             'do not depend on α, which would never move; .* trains_alpha = False',
