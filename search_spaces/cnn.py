@@ -20,7 +20,7 @@ from nni_darts.search_spaces.cell import Cell, ChoiceNode, FixedNode
 from nni_darts.search_spaces.convolutions import Conv2d
 from nni_darts.search_spaces.operations import create_operation, suited_layout
 
-__all__ = ['AuxiliaryHead', 'DartsSpace', 'Network', 'darts_network']
+__all__ = ['AuxiliaryHead', 'DartsSpace', 'Network', 'darts_network', 'edge_stride']
 
 Stem = Literal['cifar', 'imagenet']
 STEMS = ('cifar', 'imagenet')
@@ -105,6 +105,7 @@ class _CellNetwork(nn.Module):
             earlier = (channels, channels)
 
         reductions = (cells // 3, 2 * cells // 3)
+        self.reductions = reductions
         self.auxiliary_at = reductions[1]
         self.cells = nn.ModuleList()
         reduction_before = stem == 'imagenet'
@@ -132,9 +133,9 @@ class _CellNetwork(nn.Module):
         return logits if auxiliary is None else (logits, auxiliary)
 
 
-def _strides(kind: str) -> tuple[int, int]:
-    """Returns the strides of edges from the cell's two inputs, and of edges from its nodes."""
-    return (2, 1) if kind == 'reduce' else (1, 1)
+def edge_stride(kind: str, source: int) -> int:
+    """Returns the stride of an edge of a cell: 2 from the two inputs of a reduction cell, and 1 elsewhere."""
+    return 2 if kind == 'reduce' and source < 2 else 1
 
 
 class DartsSpace(_CellNetwork, ModelSpace):
@@ -187,10 +188,8 @@ class DartsSpace(_CellNetwork, ModelSpace):
         fixed = current_model() is not None  # NNI builds one model of the space, not the space itself
 
         def make_nodes(kind: str, channels: int) -> tuple[list[nn.Module], Sequence[int]]:
-            outer, inner = _strides(kind)
-
             def make_operation(name: str, source: int) -> nn.Module:
-                return create_operation(name, channels, outer if source < 2 else inner, affine=fixed)
+                return create_operation(name, channels, edge_stride(kind, source), affine=fixed)
 
             states = range(2, 2 + nodes)
             edges = iter(candidates[kind])
@@ -239,10 +238,9 @@ class Network(_CellNetwork):
         super().__init__()
 
         def make_nodes(kind: str, channels: int) -> tuple[list[nn.Module], Sequence[int]]:
-            outer, inner = _strides(kind)
             create = partial(create_operation, channels=channels, affine=affine, pool_batch_norm=pool_batch_norm)
             nodes: list[nn.Module] = [
-                FixedNode([(create(name, stride=outer if source < 2 else inner), source) for name, source in edges])
+                FixedNode([(create(name, stride=edge_stride(kind, source)), source) for name, source in edges])
                 for edges in genotype.node_edges(kind)
             ]
             return nodes, genotype.cell(kind)[1]

@@ -21,7 +21,7 @@ from nni_darts.genotypes.base import AnyGenotype, is_import_path
 from nni_darts.genotypes.candidates import REDUCED, Candidates, edge_candidates
 from nni_darts.genotypes.convolutional import DARTS_OPERATIONS, Genotype
 from nni_darts.genotypes.nasbench201 import NasBench201Genotype
-from nni_darts.genotypes.neighbours import NASBENCH201_CHOICES, darts_choices, recurrent_choices
+from nni_darts.genotypes.neighbours import NASBENCH201_CHOICES, Choices, darts_choices, recurrent_choices
 from nni_darts.genotypes.networks import KnownNetwork
 from nni_darts.genotypes.recurrent import RnnGenotype
 from nni_darts.genotypes.sample import SampleGenotype
@@ -69,11 +69,19 @@ class CellSpace(Space):
 
     def mutated_cell(self, cell: Any, rng: random.Random) -> AnyGenotype:
         """Returns a copy of a cell in which one operation or one input is another one."""
-        return Genotype.from_sample(darts_choices(self.candidates).mutated(cell.to_sample(self.candidates), rng))
+        return Genotype.from_sample(self.choices().mutated(self.sample_of(cell), rng))
+
+    def choices(self) -> Choices:
+        """Returns the operations on all edges and the two inputs of every node."""
+        return darts_choices(self.candidates)
 
     def genotype_of(self, sample: Mapping[str, Any]) -> AnyGenotype:
         """Returns the genotype of an NNI sample of this space."""
         return Genotype.from_sample(sample)
+
+    def sample_of(self, genotype: Any) -> dict[str, Any]:
+        """Returns the NNI sample of a genotype of this space."""
+        return genotype.to_sample(self.candidates)
 
     def supernet(self, **facts: Any) -> Any:
         """Builds :class:`nni_darts.search_spaces.DartsSpace`. Arguments as for :meth:`Space.supernet`."""
@@ -142,9 +150,21 @@ class NasBench201Space(CellSpace):
         """Returns a copy of a cell in which one operation is another one."""
         return NasBench201Genotype.from_sample(NASBENCH201_CHOICES.mutated(cell.to_sample(), rng))
 
+    def choices(self) -> Choices:
+        """Returns the operations on the six edges."""
+        return NASBENCH201_CHOICES
+
+    def alike(self, label: str) -> Any:
+        """Returns the same key for all labels, because all edges of a cell have the same size."""
+        return 'edge'
+
     def genotype_of(self, sample: Mapping[str, Any]) -> AnyGenotype:
         """Returns the genotype of an NNI sample of this space."""
         return NasBench201Genotype.from_sample(sample)
+
+    def sample_of(self, genotype: Any) -> dict[str, Any]:
+        """Returns the NNI sample of a genotype of this space."""
+        return genotype.to_sample()
 
     def supernet(self, **facts: Any) -> Any:
         """Builds :class:`nni_darts.search_spaces.NasBench201Space`. Arguments as for :meth:`Space.supernet`."""
@@ -169,6 +189,14 @@ class RecurrentSpace(Space):
     def mutated_cell(self, cell: Any, rng: random.Random) -> AnyGenotype:
         """Returns a copy of a cell in which one activation or one input is another one."""
         return RnnGenotype.from_sample(recurrent_choices(self.nodes).mutated(cell.to_sample(), rng))
+
+    def choices(self) -> Choices:
+        """Returns the activations on all edges and the input of every node."""
+        return recurrent_choices(self.nodes)
+
+    def alike(self, label: str) -> Any:
+        """Returns the same key for all edges, because all edges of a cell have the same size."""
+        return 'edge'
 
     def genotype_of(self, sample: Mapping[str, Any]) -> AnyGenotype:
         """Returns the genotype of an NNI sample of this space."""
@@ -215,6 +243,10 @@ class OwnSpace(Space):
         """Returns a copy of a sample in which one value is another one. Imports torch, as :meth:`random_cell` does."""
         space = self._space()
         return self.genotype_of(space.sample(space.mutated_cell(space.model(cell.sample), rng)))
+
+    def choices(self) -> Choices:
+        """Returns the choices of the user's space. Imports torch, as :meth:`random_cell` does. Errors as for :meth:`Space.choices`."""
+        return self._space().choices
 
     def genotype_of(self, sample: Mapping[str, Any]) -> AnyGenotype:
         """Returns the sample as a genotype."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from nni_darts.genotypes.base import AnyGenotype
+from nni_darts.genotypes.neighbours import Choices
 from nni_darts.genotypes.recurrent import RnnGenotype
 from nni_darts.genotypes.sample import SampleGenotype
 
@@ -51,6 +52,22 @@ class Space(Section):
     def genotype_of(self, sample: Mapping[str, Any]) -> AnyGenotype:
         """Returns the genotype of an NNI sample of this space."""
         raise NotImplementedError
+
+    def sample_of(self, genotype: Any) -> dict[str, Any]:
+        """Returns the NNI sample of a genotype of this space: the inverse of :meth:`genotype_of`."""
+        return genotype.to_sample()
+
+    def choices(self) -> Choices:
+        """Returns the choices of this space as data.
+
+        Raises:
+            ValueError: if this space has a choice that is not one among values.
+        """
+        raise NotImplementedError
+
+    def alike(self, label: str) -> Any:
+        """Returns a key that is the same for labels whose candidates add the same to the cost of a network."""
+        return label
 
     @property
     def cells_in_words(self) -> str:

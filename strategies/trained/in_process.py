@@ -186,6 +186,13 @@ class SampleSpace:
         # NNI requires a value for every label; operations on edges that are not chosen are not built.
         self._first = {label: values[0] for label, values in self._choices.operations.items()} if self._choices else {}
 
+    @property
+    def choices(self) -> Choices:
+        """The choices of the space as data. Raises ValueError if the space has a mutable that is not a choice among values."""
+        if self._choices is None:
+            choices_of(self._mutables, Topology())
+        return self._choices  # type: ignore[return-value]  # choices_of raises for what has no choices
+
     def random_cell(self, rng: random.Random) -> Model:
         """Draws a model uniformly."""
         return self._frozen(random_sample(self._mutables, self._edges, rng))
@@ -244,5 +251,5 @@ def choices_of(mutables: Mapping[str, Any], topology: Topology) -> Choices:
         elif isinstance(mutable, Categorical):
             operations[label] = tuple(value for value in mutable.values if label not in edges or value != 'none')
         else:
-            raise ValueError(f'evolution changes choices among values; {label!r} is a {type(mutable).__name__}')
+            raise ValueError(f'only choices among values are possible here; {label!r} is a {type(mutable).__name__}')
     return Choices(operations, inputs)

@@ -1,0 +1,65 @@
+"""What each candidate of a space adds to the cost of a network, as data. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nni_darts.genotypes.base import operation_name
+from nni_darts.genotypes.neighbours import Choices, Sample
+
+__all__ = ['CostTable', 'Costs', 'chosen_candidates']
+
+Costs = Mapping[str, float]
+"""Measure, such as ``parameters`` → amount."""
+
+_NOTHING: Costs = {}
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """The cost of every network of a space in which costs add up.
+
+    The cost of a network is the fixed part plus what each of its candidates adds. What a candidate adds on an edge of a cell is its sum
+    over all cells that share the edge's label.
+
+    Attributes:
+        fixed: measure → cost of all parts that are the same in every network, such as the stem and the classifier.
+        candidates: label → candidate → measure → what the candidate adds where it is chosen; what is missing adds nothing.
+
+    Example:
+        >>> table = CostTable({'parameters': 10}, {'a': {'conv': {'parameters': 9}}})
+        >>> table.of(Choices({'a': ('conv', 'skip')}), {'a': 'conv'})
+        {'parameters': 19}
+    """
+
+    fixed: Costs
+    candidates: Mapping[str, Mapping[Any, Costs]]
+
+    def added(self, label: str, value: Any) -> Costs:
+        """Returns measure → what a candidate of a label adds. Names may be those of genotypes or those of NNI's ``LayerChoice``."""
+        table = self.candidates.get(label, {})
+        return table.get(value, table.get(operation_name(value), _NOTHING) if isinstance(value, str) else _NOTHING)
+
+    def of(self, choices: Choices, sample: Sample) -> dict[str, float]:
+        """Returns measure → cost of the network of a sample.
+
+        Args:
+            choices: the choices of the space.
+            sample: NNI sample; operations on edges that are not chosen add nothing.
+        """
+        total = dict(self.fixed)
+        for label, value in chosen_candidates(choices, sample):
+            for measure, amount in self.added(label, value).items():
+                total[measure] += amount
+        return total
+
+
+def chosen_candidates(choices: Choices, sample: Sample) -> Iterator[tuple[str, Any]]:
+    """Yields (label, candidate) for each operation and each input of the network of a sample."""
+    for label, value in choices.model(sample).items():
+        if label in choices.operations:
+            yield label, value
+        else:
+            yield from ((label, chosen) for chosen in value)

@@ -1,0 +1,224 @@
+"""The best architecture of a space below limits on its cost, by an integer program. Imports no torch, and scipy only to solve.
+
+A variable in {0, 1} stands for each candidate: an operation, or on an edge of a cell an operation together with its input. The rules of
+the space are linear in these variables: one operation for each label, at most one on each edge, and the right number of inputs. So are
+costs that add up (:class:`~nni_darts.genotypes.costs.CostTable`), and the score to maximise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, reduce
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nni_darts.genotypes.costs import CostTable, chosen_candidates
+from nni_darts.genotypes.neighbours import Choices, Inputs, Sample
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ['AtMost', 'Decided', 'Program', 'Scores']
+
+Candidate = tuple[str, Any]
+"""(label, value) of an operation or an input."""
+
+Scores = Mapping[Candidate, float]
+"""Candidate → what it adds to the score of an architecture in which it is chosen; 0 if it is missing."""
+
+_SPREAD = 1e4
+"""Largest score given to the solver, whose absolute tolerance is 1e-6."""
+
+_MOST_SOLUTIONS = 100
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Decisions that an architecture must agree with.
+
+    Attributes:
+        fixed: label → the only candidate that is left; on an edge, only if the edge is chosen.
+        dropped: label of a choice of inputs → inputs that must not be chosen.
+        kept: labels of edges that must be chosen.
+    """
+
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    dropped: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    kept: frozenset[str] = frozenset()
+
+
+class AtMost(NamedTuple):
+    """A rule that at most ``most`` of these candidates are chosen."""
+
+    candidates: frozenset[Candidate]
+    most: int
+
+
+class _Problem(NamedTuple):
+    """Rows ``lower ≤ A x ≤ upper``."""
+
+    rows: list[np.ndarray[Any, Any]]
+    lower: list[float]
+    upper: list[float]
+
+    def add(self, row: np.ndarray[Any, Any], lower: float, upper: float) -> None:
+        self.rows.append(row)
+        self.lower.append(lower)
+        self.upper.append(upper)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Limits on the cost of the architectures of a space, and the best of the architectures that keep them.
+
+    Attributes:
+        choices: choices of the space, or those that are left of them.
+        table: costs of the candidates.
+        limits: measure → largest cost that is allowed.
+
+    Example:
+        >>> table = CostTable({'parameters': 10}, {'a': {'conv': {'parameters': 9}, 'skip': {'parameters': 0}}})
+        >>> program = Program(Choices({'a': ('conv', 'skip')}), table, {'parameters': 12})
+        >>> program.best({('a', 'conv'): 0.9, ('a', 'skip'): 0.1})
+        {'a': 'skip'}
+    """
+
+    choices: Choices
+    table: CostTable
+    limits: Mapping[str, float]
+
+    def holds(self, sample: Sample) -> bool:
+        """Returns whether the network of an NNI sample keeps the limits."""
+        costs = self.table.of(self.choices, sample)
+        return all(costs[measure] <= limit for measure, limit in self.limits.items())
+
+    def best(self, scores: Scores, decided: Decided | None = None, rules: Sequence[AtMost] = ()) -> dict[str, Any] | None:
+        """Returns the NNI sample with the largest sum of scores among those that keep the limits; None if there is none.
+
+        Args:
+            scores: scores of the candidates.
+            decided: decisions that the sample must agree with.
+            rules: further rules.
+
+        Returns:
+            A value for every label. Operations on edges that are not chosen are those with the largest score.
+        """
+        return self._solved([scores.get(candidate, 0.0) for candidate in self._candidates], decided or Decided(), rules)
+
+    def possible(self, decided: Decided | None = None) -> bool:
+        """Returns whether any architecture that agrees with the decisions keeps the limits."""
+        return self.best({}, decided) is not None
+
+    def cheapest(self, measure: str) -> float:
+        """Returns the smallest cost of any architecture of the space, whatever the limits."""
+        free = Program(self.choices, self.table, {})
+        sample = free.best({candidate: -self.table.added(*candidate).get(measure, 0) for candidate in self._candidates})
+        assert sample is not None  # there are no limits
+        return free.table.of(self.choices, sample)[measure]
+
+    def fewest(self, candidates: frozenset[Candidate], decided: Decided | None = None) -> int:
+        """Returns how many of these candidates an architecture that keeps the limits must have at least."""
+        sample = self.best(dict.fromkeys(candidates, -1.0), decided)
+        return 0 if sample is None else sum(candidate in candidates for candidate in chosen_candidates(self.choices, sample))
+
+    @cached_property
+    def _edges(self) -> dict[str, tuple[str, Any]]:
+        """Label of an edge → (label of the choice of inputs, its input)."""
+        return {edge: (label, value) for label, inputs in self.choices.inputs.items() for value, edge in zip(inputs.values, inputs.edges)}
+
+    @cached_property
+    def _candidates(self) -> list[Candidate]:
+        """All variables; inputs that are edges of a cell have none of their own."""
+        operations = [(label, value) for label, values in self.choices.operations.items() for value in values]
+        return operations + [(label, value) for label, inputs in self.choices.inputs.items() if not inputs.edges for value in inputs.values]
+
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        """Label → positions of its variables."""
+        places: dict[str, list[int]] = {label: [] for label in (*self.choices.operations, *self.choices.inputs)}
+        for position, (label, _) in enumerate(self._candidates):
+            places[label].append(position)
+        return places
+
+    def _solved(self, scores: Sequence[float], decided: Decided, rules: Sequence[AtMost]) -> dict[str, Any] | None:
+        import numpy as np
+        from scipy.optimize import Bounds, LinearConstraint, milp
+
+        problem = _Problem([], [], [])
+        allowed = np.array([self._allowed(candidate, decided) for candidate in self._candidates], dtype=float)
+        for positions, lower, upper in self._rules_of_the_space(decided):
+            problem.add(self._row(positions), lower, upper)
+        for rule in rules:
+            held = [position for position, candidate in enumerate(self._candidates) if candidate in rule.candidates]
+            problem.add(self._row(held), 0, rule.most)
+        for measure, limit in self.limits.items():
+            costs = [self.table.added(*candidate).get(measure, 0) for candidate in self._candidates]
+            row, most = _without_common_factor(costs, limit - self.table.fixed[measure])
+            problem.add(np.array(row, dtype=float), -np.inf, most)
+        largest = max(map(abs, scores), default=0.0) or 1.0
+        goal = -np.array(scores) * (_SPREAD / largest)
+        bounds, whole = Bounds(0, allowed), np.ones(len(goal))
+        for _ in range(_MOST_SOLUTIONS):
+            constraints = LinearConstraint(np.stack(problem.rows), problem.lower, problem.upper)
+            found = milp(goal, integrality=whole, bounds=bounds, constraints=constraints, options={'mip_rel_gap': 0})
+            if found.x is None:
+                if found.status != 2:
+                    raise RuntimeError(f'the integer program has no solution: {found.message}')
+                return None
+            chosen = np.round(found.x).astype(bool)
+            sample = self._sample(chosen, scores, decided)
+            if self.holds(sample):
+                return sample
+            # The solver's tolerance let this solution pass; no other one is lost with it.
+            problem.add(chosen.astype(float), -np.inf, float(chosen.sum()) - 1)
+        raise RuntimeError('the integer program found no solution that keeps the limits exactly')
+
+    def _allowed(self, candidate: Candidate, decided: Decided) -> bool:
+        label, value = candidate
+        if label in self.choices.inputs:
+            return value not in decided.dropped.get(label, ())
+        if label in self._edges:
+            choice, source = self._edges[label]
+            if source in decided.dropped.get(choice, ()):
+                return False
+        return label not in decided.fixed or decided.fixed[label] == value
+
+    def _rules_of_the_space(self, decided: Decided) -> Iterator[tuple[list[int], float, float]]:
+        """Yields positions of variables with the smallest and the largest sum."""
+        for label in self.choices.operations:
+            yield self._places[label], float(label not in self._edges or label in decided.kept), 1.0
+        for label, inputs in self.choices.inputs.items():
+            positions = [position for edge in inputs.edges for position in self._places[edge]] or self._places[label]
+            yield positions, *((1.0, float(len(inputs.values))) if inputs.chosen is None else (float(inputs.chosen), float(inputs.chosen)))
+
+    def _row(self, positions: Sequence[int]) -> np.ndarray[Any, Any]:
+        import numpy as np
+
+        row = np.zeros(len(self._candidates))
+        row[list(positions)] = 1.0
+        return row
+
+    def _sample(self, chosen: Sequence[bool], scores: Sequence[float], decided: Decided) -> dict[str, Any]:
+        sample: dict[str, Any] = {}
+        for label, values in self.choices.operations.items():
+            positions = self._places[label]
+            taken = [value for position, value in zip(positions, values) if chosen[position]]
+            of_value = {value: scores[position] for position, value in zip(positions, values)}
+            sample[label] = taken[0] if taken else decided.fixed.get(label, max(values, key=of_value.__getitem__))
+        for label, inputs in self.choices.inputs.items():
+            sample[label] = [value for value, taken in zip(inputs.values, self._taken(label, inputs, chosen)) if taken]
+        return sample
+
+    def _taken(self, label: str, inputs: Inputs, chosen: Sequence[bool]) -> list[bool]:
+        if inputs.edges:
+            return [any(chosen[position] for position in self._places[edge]) for edge in inputs.edges]
+        return [chosen[position] for position in self._places[label]]
+
+
+def _without_common_factor(costs: Sequence[float], most: float) -> tuple[Sequence[float], float]:
+    """Divides whole numbers by their greatest common divisor, which keeps the numbers small for the solver; rounds the bound down."""
+    if not all(float(cost).is_integer() for cost in costs):
+        return costs, most
+    divisor = reduce(math.gcd, (int(cost) for cost in costs), 0) or 1
+    return [int(cost) // divisor for cost in costs], math.floor(most / divisor)

@@ -1,0 +1,206 @@
+"""Measures what each candidate of a recipe's space adds to the cost of the network to retrain.
+
+Everything is counted on torch's meta device by :func:`nni_darts.report.cost.counted`, as ``nni-darts cost`` counts.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from nni_darts.genotypes.base import operation_label
+from nni_darts.genotypes.convolutional import KINDS, Genotype
+from nni_darts.genotypes.costs import Costs, CostTable
+from nni_darts.genotypes.kinds import CellSpace, OwnSpace
+from nni_darts.genotypes.neighbours import Choices, Inputs
+from nni_darts.recipes import Recipe
+from nni_darts.report.cost import counted
+from nni_darts.runs.costs import cost_of
+from nni_darts.runs.tasks import task_of
+from nni_darts.search_spaces import network_from_genotype
+from nni_darts.search_spaces.cnn import edge_stride
+from nni_darts.search_spaces.operations import create_operation
+
+__all__ = ['cost_table', 'inputs_apart']
+
+_CHECKED = 8
+"""Number of random networks whose cost is compared with the table, in spaces that are not known to be additive."""
+
+_tables: dict[str, CostTable | str] = {}
+"""Space, sizes and shape of the data as text → the table, or the reason why there is none."""
+
+
+def cost_table(recipe: Recipe, data: Any) -> CostTable:
+    """Returns what each candidate adds to the cost of the network that ``retrain`` trains, without its auxiliary head.
+
+    Args:
+        recipe: all settings.
+        data: as ``task_of(recipe).load(recipe)`` returns it, or its shape.
+
+    Raises:
+        ValueError: if the costs of the candidates of a user's space do not add up.
+    """
+    key = repr((recipe.space, recipe.retrain, task_of(recipe).network_options(recipe, 'retrain', data)))
+    if key not in _tables:
+        try:
+            _tables[key] = _table_of_cells(recipe, data) if type(recipe.space) is CellSpace else _measured(recipe, data)
+        except ValueError as error:
+            _tables[key] = str(error)
+    found = _tables[key]
+    if isinstance(found, str):
+        raise ValueError(found)
+    return found
+
+
+def _table_of_cells(recipe: Recipe, data: Any) -> CostTable:
+    """Counts each operation at each size once, because a network of many cells takes a second to count."""
+    space: Any = recipe.space
+    base = space.random_cell(random.Random(0))
+    options: dict[str, Any] = {**task_of(recipe).network_options(recipe, 'retrain', data), 'auxiliary': False}
+    places: list[tuple[str, bool, int, tuple[int, ...]]] = []
+
+    def network() -> nn.Module:
+        built: Any = network_from_genotype(base, **options)
+        for index, cell in enumerate(built.cells):
+            kind = 'reduce' if index in built.reductions else 'normal'
+            cell.register_forward_hook(partial(_note, places, kind, base))
+        return built
+
+    total = Counter(asdict(counted(network, (1, data.channels, *data.size))))
+    counts: dict[tuple[Any, ...], Costs] = {}
+
+    def added(kind: str, outer: bool, name: str) -> Counter[str]:
+        stride, found = edge_stride(kind, 0 if outer else 2), Counter[str]()
+        for at, is_outer, channels, shape in places:
+            if (at, is_outer) == (kind, outer):
+                key = name, channels, stride, shape
+                if key not in counts:
+                    build = partial(create_operation, name, channels, stride, affine=True, pool_batch_norm=options['pool_batch_norm'])
+                    counts[key] = asdict(counted(build, shape))
+                found.update(counts[key])
+        return found
+
+    classes = {label: (kind, source < 2) for kind in KINDS for label, source in _edges(kind, space.nodes)}
+    table = {label: {name: added(*classes[label], name) for name in names} for label, names in space.choices().operations.items()}
+    for edges in base.edges().values():
+        for label, name in edges:
+            total.subtract(added(*classes[label], name))
+    return CostTable(dict(total), table)
+
+
+def _edges(kind: str, nodes: int) -> Iterator[tuple[str, int]]:
+    """Yields the label and the source of each edge of a kind of cell."""
+    for state in range(2, 2 + nodes):
+        yield from ((operation_label(kind, state, source), source) for source in range(state))
+
+
+def _note(places: list[Any], kind: str, base: Genotype, cell: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    """Notes kind, whether edges leave the inputs of the cell, channels, and shape of the states that such edges read."""
+    channels, (height, width) = output.shape[1] // len(cell.concat), output.shape[2:]
+    halved = edge_stride(kind, 0)
+    older = inputs[1].shape[2:] if halved > 1 else (height, width)
+    places.append((kind, True, channels, (1, channels, *older)))
+    places.append((kind, False, channels, (1, channels, height, width)))
+
+
+def _measured(recipe: Recipe, data: Any) -> CostTable:
+    """Exchanges one candidate after the other in a network, and counts the differences.
+
+    Raises:
+        ValueError: if the cost of a random network is not the sum.
+    """
+    space = recipe.space.on_data(lambda: task_of(recipe).facts(data))
+    choices = space.choices()
+    base = space.sample_of(space.random_cell(random.Random(0)))
+
+    def cost(sample: Mapping[str, Any]) -> Costs:
+        return cost_of(space.genotype_of(sample), recipe, data)
+
+    at_base = cost(base)
+    of_class: dict[Any, dict[Any, Costs]] = {}
+    table: dict[str, dict[Any, Costs]] = {}
+    for label, values in choices.operations.items():
+        key = space.alike(label), values
+        if key not in of_class:
+            reached, of_reached = (base, at_base) if label in choices.model(base) else _reaching(choices, base, label, cost)
+            of_class[key] = {value: _difference(cost({**reached, label: value}), of_reached) for value in values}
+        table[label] = of_class[key]
+    for label, inputs in choices.inputs.items():
+        if not inputs.edges:
+            table[label] = inputs_apart(label, inputs, base, cost)
+    # The table holds differences to the base, whose own candidates therefore add nothing.
+    sum_at_base = CostTable(dict.fromkeys(at_base, 0), table).of(choices, base)
+    found = CostTable({measure: amount - sum_at_base[measure] for measure, amount in at_base.items()}, table)
+    if isinstance(space, OwnSpace):
+        _check(found, choices, space, recipe, data)
+    return found
+
+
+def _reaching(choices: Choices, base: Mapping[str, Any], label: str, cost: Any) -> tuple[dict[str, Any], Costs]:
+    """Returns a sample in which the edge with a label is chosen, and its cost."""
+    choice, inputs = next((choice, inputs) for choice, inputs in choices.inputs.items() if label in inputs.edges)
+    value = inputs.values[inputs.edges.index(label)]
+    kept = [other for other in base[choice] if other != value][: (inputs.chosen or len(inputs.values)) - 1]
+    sample = {**base, choice: sorted([*kept, value]), label: choices.operations[label][0]}
+    return sample, cost(sample)
+
+
+def inputs_apart(label: str, inputs: Inputs, base: Mapping[str, Any], cost: Any) -> dict[Any, Costs]:
+    """Returns what each input of a choice adds, relative to the first inputs if their number is fixed, from whole networks.
+
+    Args:
+        label: label of the choice.
+        inputs: the choice, whose inputs are not edges of a cell.
+        base: sample of a network.
+        cost: sample → cost of its network.
+
+    Raises:
+        ValueError: if the inputs change the cost of each other.
+    """
+    values = inputs.values
+    if len(values) == 1:
+        return {}
+    if inputs.chosen is None:
+        whole = cost({**base, label: list(values)})
+        # All inputs but one are chosen, so that each input is seen with and without.
+        added = {value: _difference(whole, cost({**base, label: [other for other in values if other != value]})) for value in values[1:]}
+        added[values[0]] = _difference(cost({**base, label: list(values[:2])}), cost({**base, label: [values[1]]}))
+        rest = Counter(_difference(whole, cost({**base, label: [values[0]]})))
+        for value in values[1:]:
+            rest.subtract(added[value])
+        if any(rest.values()):
+            raise ValueError(f'the inputs of {label!r} change the cost of each other')
+        return added
+    if inputs.chosen == len(values):
+        return {}
+    kept = list(values[: inputs.chosen])
+    before = cost({**base, label: kept})
+    added = {value: _difference(cost({**base, label: [*kept[1:], value]}), before) for value in values[inputs.chosen :]}
+    last = values[inputs.chosen]
+    for value in kept[1:]:
+        others = sorted({*kept, last} - {value}, key=values.index)
+        without = _difference(cost({**base, label: others}), before)
+        added[value] = {measure: amount - without[measure] for measure, amount in added[last].items()}
+    return added
+
+
+def _difference(one: Costs, other: Costs) -> Costs:
+    return {measure: one[measure] - other[measure] for measure in one}
+
+
+def _check(table: CostTable, choices: Choices, space: Any, recipe: Recipe, data: Any) -> None:
+    for seed in range(1, 1 + _CHECKED):
+        genotype = space.random_cell(random.Random(seed))
+        expected, found = table.of(choices, space.sample_of(genotype)), cost_of(genotype, recipe, data)
+        for measure, amount in found.items():
+            if expected[measure] != amount:
+                raise ValueError(
+                    f'the costs of the choices of {recipe.space.name} do not add up: a network has {amount:,} {measure.replace("_", "-")}, '
+                    f'and the sum of its parts is {expected[measure]:,.0f}'
+                )
