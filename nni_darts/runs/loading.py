@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nni_darts.errors import InputError
-from nni_darts.files import CHECKPOINT
+from nni_darts.files import CHECKPOINT, METRICS
 from nni_darts.genotypes import AnyGenotype, genotype_from_dict
 from nni_darts.recipes import RUN, Recipe
 from nni_darts.runs.costs import as_input_error, configured_strategy
@@ -87,15 +87,17 @@ def load_search(folder: str | Path) -> LoadedSearch:
 
     Raises:
         InputError: if the folder holds no such search or no checkpoint yet; if the search has stages (P-DARTS), whose supernets depend on
-            each other; or if the text of a search on text is missing.
+            each other; if the text of a search on text is missing; or if a file is damaged.
 
     Example:
         ``load_search('out/search').genotype``
     """
     folder = Path(folder)
     run = read_json(folder / RUN) if (folder / RUN).is_file() else {}
-    if run.get('stage') != 'search':
+    if not isinstance(run, dict) or run.get('stage') != 'search':
         raise InputError(f'{folder} holds no search: give the output folder of nni-darts search')
+    if not isinstance(run.get('recipe'), dict) or not isinstance(run.get('strategy'), str):
+        raise InputError(f'{folder / RUN} is damaged (it holds no recipe or no strategy); start again in another folder')
     recipe = Recipe.of_run(run['recipe'], source=str(folder / RUN))
     if any(folder.glob(f'{STAGE}*')):
         raise InputError(f'{folder} holds a search in stages, whose last supernet cannot be built without the earlier ones')
@@ -105,14 +107,18 @@ def load_search(folder: str | Path) -> LoadedSearch:
     with as_input_error(str(folder)), fitting(folder):
         data = kept_description(folder) or task_of(recipe).shape(recipe)
         supernet = strategy.mutate_model(task_of(recipe).space(recipe, data))
-        read_checkpoint(folder / CHECKPOINT)  # raises ValueError if it is damaged
+        with as_input_error(f'{folder / CHECKPOINT} is damaged'):
+            read_checkpoint(folder / CHECKPOINT)
         state = torch.load(folder / CHECKPOINT, map_location='cpu', weights_only=True)['state_dict']
         strategy.architecture.load_state_dict(
             {name.removeprefix(_ALPHA): value for name, value in state.items() if name.startswith(_ALPHA)}
         )
         supernet.load_state_dict({name.removeprefix(_MODEL): value for name, value in state.items() if name.startswith(_MODEL)})
-    path = folder / GENOTYPE
-    found = genotype_from_dict(read_json(path)) if path.is_file() else recipe.space.genotype_of(strategy.select())
-    lines = folder / 'selection.jsonl'
-    decisions = [json.loads(line) for line in lines.read_text('utf-8').splitlines()] if lines.is_file() else []
-    return LoadedSearch(recipe, strategy, supernet, found, epochs_of(folder), decisions)
+    path, lines = folder / GENOTYPE, folder / 'selection.jsonl'
+    with as_input_error(f'{path} is damaged'):
+        found = genotype_from_dict(read_json(path)) if path.is_file() else recipe.space.genotype_of(strategy.select())
+    if not recipe.space.accepts(found):
+        raise InputError(f'{path} holds {found.in_words}, and the search has {recipe.space.cells_in_words}')
+    with as_input_error(f'{lines} or {folder / METRICS} is damaged'):
+        decisions = [json.loads(line) for line in lines.read_text('utf-8').splitlines()] if lines.is_file() else []
+        return LoadedSearch(recipe, strategy, supernet, found, epochs_of(folder), decisions)

@@ -63,9 +63,22 @@ def test_folders_without_a_supernet_are_refused(recipe: Recipe, tmp_path: Path) 
     (staged / 'stage-1').mkdir()
     with pytest.raises(InputError, match='a search in stages'):
         load_search(staged)
-    (tmp_path / 'damaged').mkdir()
-    for name in ('run.json', 'last.ckpt'):
-        content = (staged / name).read_bytes()
-        (tmp_path / 'damaged' / name).write_bytes(content[: len(content) // 2] if name == 'last.ckpt' else content)
-    with pytest.raises(InputError, match='damaged: '):
-        load_search(tmp_path / 'damaged')
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'said'),
+    [
+        ('last.ckpt', 'x', 'last.ckpt is damaged: '),
+        ('run.json', '[]', 'holds no search'),
+        ('run.json', '{"stage": "search"}', r'run.json is damaged \(it holds no recipe or no strategy\)'),
+        ('genotype.json', '{}', "genotype.json is damaged: the genotype lacks 'normal'"),
+        ('genotype.json', '{"space": "a:B", "sample": {"x": 1}}', 'genotype.json holds one of a:B, and the search has convolutional cells'),
+        ('metrics.jsonl', '{', 'metrics.jsonl is damaged: '),
+        ('selection.jsonl', '{', 'selection.jsonl or .*metrics.jsonl is damaged: '),
+    ],
+)
+def test_a_damaged_file_is_named(recipe: Recipe, tmp_path: Path, name: str, content: str, said: str) -> None:
+    running.search(recipe, 'darts-1st', 1, tmp_path / 'out')
+    (tmp_path / 'out' / name).write_text(content)
+    with pytest.raises(InputError, match=said):
+        load_search(tmp_path / 'out')
