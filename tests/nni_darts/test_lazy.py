@@ -43,6 +43,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / 'leaving.py').write_text('import sys\n\nsys.exit(4)\n')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'path', [str(tmp_path), *(entry for entry in sys.path if entry)])
+    for name in ('mine', 'leaving'):
+        sys.modules.pop(name, None)  # of another test
     yield tmp_path
     for name in ('mine', 'leaving'):
         sys.modules.pop(name, None)
