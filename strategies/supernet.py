@@ -8,18 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nni_darts._nni import BaseSuperNetModule, InputChoice, LayerChoice, recursive_freeze
+from nni_darts._nni import InputChoice, LayerChoice, recursive_freeze
 from nni_darts.strategies.architecture import Architecture, InputDecision, OperationDecision, Topology
 from nni_darts.strategies.reference import Reference
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.relaxations.base import weighted_sum
 from nni_darts.strategies.relaxations.subsets import slot_weights, subset_weights, subsets
+from nni_darts.strategies.relaxed import RelaxedModule
 
 __all__ = ['MixedInputs', 'MixedOperation', 'RelaxedChoice', 'SummedInputs', 'mutation_hook']
 
 
-class RelaxedChoice(BaseSuperNetModule):
-    """Base class of the relaxed modules. In NNI's one-shot protocol they resample nothing, and the selection exports all choices."""
+class RelaxedChoice(RelaxedModule):
+    """Base class of the modules that replace ``LayerChoice`` and ``InputChoice``."""
 
     def __init__(self, choice: LayerChoice | InputChoice, architecture: Architecture) -> None:
         super().__init__()
@@ -36,18 +37,6 @@ class RelaxedChoice(BaseSuperNetModule):
     def labels(self) -> list[str]:
         """The labels on which this module depends: one."""
         return [self.label]
-
-    def resample(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """Returns nothing to resample, because relaxations are deterministic."""
-        return {}
-
-    def export(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """Returns nothing: the strategy's selection exports all choices together."""
-        return {}
-
-    def export_probs(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """Returns nothing: the strategy exports the probabilities."""
-        return {}
 
     def check_contains(self, sample: dict[str, Any]) -> Any:
         """Validates a sample as NNI does."""

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nni_darts._nni import BaseSuperNetModule
 from nni_darts.strategies.architecture import Architecture, OperationDecision
 from nni_darts.strategies.mutables.settings import Settings
 from nni_darts.strategies.reference import Reference
 from nni_darts.strategies.relaxations import Relaxation
+from nni_darts.strategies.relaxed import RelaxedModule
 
-__all__ = ['RelaxedValues', 'below', 'pad_to', 'shared_attributes']
+__all__ = ['RelaxedValues', 'below', 'filled', 'pad_to', 'shared_attributes']
 
 
-class RelaxedValues(BaseSuperNetModule):
+class RelaxedValues(RelaxedModule):
     """Base class of modules whose arguments are expressions of labels; one module holds the weights of all settings.
 
     Each label is a decision among its values, like that among the operations of a ``LayerChoice``. There are two ways to compute:
@@ -66,24 +66,6 @@ class RelaxedValues(BaseSuperNetModule):
                 'can random and evolution'
             )
 
-    # NNI's one-shot protocol: nothing is resampled, and the strategy's selection exports all choices together.
-
-    def resample(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """There is nothing to sample: a strategy that samples paths draws them itself."""
-        return {}
-
-    def export(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """Left to the strategy's selection."""
-        return {}
-
-    def export_probs(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """Left to the strategy."""
-        return {}
-
-    def check_contains(self, sample: dict[str, Any]) -> Any:
-        """Returns no error: a wrong value is found when the sample is looked up."""
-        return None
-
     def freeze(self, sample: dict[str, Any]) -> nn.Module:
         """Returns the module of a sample, with the weights that it has here."""
         return self.frozen(self.settings.index_of(sample))
@@ -108,6 +90,16 @@ def label_weights(architecture: Architecture, relaxation: Relaxation, label: str
 def below(sizes: Sequence[int], largest: int, like: Tensor) -> Tensor:
     """Returns, for each size, which of ``largest`` features there are: (sizes, largest), zeros and ones."""
     return (torch.arange(largest, device=like.device) < torch.tensor(sizes, device=like.device)[:, None]).to(like)
+
+
+def filled(module: Any, weight: Tensor, bias: Tensor | None) -> nn.Module:
+    """Copies a weight and a bias into a layer, and returns the layer."""
+    module.to(weight)
+    with torch.no_grad():
+        module.weight.copy_(weight)
+        if bias is not None:
+            module.bias.copy_(bias)
+    return module
 
 
 def pad_to(x: Tensor, size: int, dim: int) -> Tensor:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nni_darts._nni import BaseSuperNetModule, Cell, Mutable, create_cell_op_candidates, preprocess_cell_inputs, recursive_freeze
+from nni_darts._nni import Cell, Mutable, create_cell_op_candidates, preprocess_cell_inputs, recursive_freeze
 from nni_darts.strategies.architecture import Architecture, InputDecision, OperationDecision
 from nni_darts.strategies.reference import Reference
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.relaxations.base import weighted_sum
+from nni_darts.strategies.relaxed import RelaxedModule
 
 __all__ = ['ChosenCell', 'MixedCell', 'needs_mixed_cell']
 
@@ -34,7 +35,7 @@ def _check_widths(cell: Cell, relaxation: Relaxation) -> None:
         )
 
 
-class _Wired(BaseSuperNetModule):
+class _Wired(RelaxedModule):
     """The wiring of a cell: nodes, each the sum of its operators, and the output of all nodes.
 
     Nodes that are no loose ends are zero in the output, in which every node has its place. So the modules that read the output have one
@@ -65,24 +66,6 @@ class _Wired(BaseSuperNetModule):
         if self.merge == 'loose_end':
             nodes = [self.loose(number) * node for number, node in enumerate(nodes)]
         return self.postprocessor(torch.cat(nodes, self.concat_dim), given)
-
-    # NNI's one-shot protocol, as for the other relaxed modules.
-
-    def resample(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """There is nothing to sample."""
-        return {}
-
-    def export(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """Left to the strategy's selection."""
-        return {}
-
-    def export_probs(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """Left to the strategy."""
-        return {}
-
-    def check_contains(self, sample: dict[str, Any]) -> Any:
-        """Returns no error: a wrong value is found when the sample is looked up."""
-        return None
 
 
 class _Operator(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_darts.strategies.architecture import Architecture
-from nni_darts.strategies.mutables.base import RelaxedValues, below
+from nni_darts.strategies.mutables.base import RelaxedValues, below, filled
 from nni_darts.strategies.mutables.settings import Settings
 from nni_darts.strategies.relaxations import Relaxation
 
@@ -100,13 +100,7 @@ class MixedConvolution(RelaxedValues):
 
     def frozen(self, setting: int) -> nn.Module:
         """Returns torch's convolution of a setting, with the slices of the super-kernel."""
-        module: Any = self.kind(**self.settings.arguments[setting]).to(self.weight)
-        weight, bias = self._slices(setting)
-        with torch.no_grad():
-            module.weight.copy_(weight)
-            if bias is not None:
-                module.bias.copy_(bias)
-        return module.train(self.training)
+        return filled(self.kind(**self.settings.arguments[setting]), *self._slices(setting)).train(self.training)
 
     # geometry ---------------------------------------------------------------------------------------------------------------------
 

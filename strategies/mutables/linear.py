@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_darts.strategies.architecture import Architecture
-from nni_darts.strategies.mutables.base import RelaxedValues, below
+from nni_darts.strategies.mutables.base import RelaxedValues, below, filled
 from nni_darts.strategies.mutables.settings import Settings
 from nni_darts.strategies.relaxations import Relaxation
 
@@ -50,13 +50,7 @@ class MixedLinear(RelaxedValues):
 
     def frozen(self, setting: int) -> nn.Module:
         """Returns torch's layer of a setting, with its part of the matrix."""
-        module = nn.Linear(**self.settings.arguments[setting]).to(self.weight)
-        weight, bias = self._slices(setting)
-        with torch.no_grad():
-            module.weight.copy_(weight)
-            if bias is not None:
-                module.bias.copy_(bias)
-        return module.train(self.training)
+        return filled(nn.Linear(**self.settings.arguments[setting]), *self._slices(setting)).train(self.training)
 
     def _slices(self, setting: int) -> tuple[Tensor, Tensor | None]:
         outputs = self.outputs[setting]
