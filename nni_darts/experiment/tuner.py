@@ -220,8 +220,8 @@ class SearchAndRetrain(Tuner):
         if not planned:
             self._describe(records, standing, jobs, over=False)
             return []
-        taken = standing.results.keys() | standing.given_up | standing.busy
         settled = standing.results.keys() | standing.given_up
+        taken = settled | standing.busy
         ready = [job for job in jobs if job.key not in taken and (not job.after or job.after in settled)]
         if self._manager.status() in LIMITED:
             # NNI starts no more trials now. The user may raise the limit in NNI's page, so the tuner keeps watching.

@@ -15,7 +15,7 @@ from nni_darts.errors import InputError
 from nni_darts.files import CHECKPOINT, METRICS
 from nni_darts.recipes import RUN, Recipe
 from nni_darts.runs.checks import check_strategies, named_method
-from nni_darts.runs.folder import EXECUTOR, RESULT, SUPERNET, identity, read_json, write_json
+from nni_darts.runs.folder import EXECUTOR, RESULT, SUPERNET, differences, identity, read_json, write_json
 
 if TYPE_CHECKING:
     from nni_darts.runs.spec import RunSpec, Work
@@ -98,17 +98,9 @@ def derivation(search: Path, selection: str, overrides: Iterable[str] | Mapping[
 
 def different_supernet(one: Recipe, other: Recipe) -> list[str]:
     """Returns the keys with different values in two recipes whose searches would not lead to the same supernet."""
-    return _changed(one.to_dict(), other.to_dict())
-
-
-def _changed(before: Mapping[str, Any], after: Mapping[str, Any], path: str = '') -> list[str]:
-    found = []
-    for key, value in after.items():
-        name = f'{path}.{key}'.lstrip('.')
-        if name in _MAY_CHANGE or before.get(key) == value:
-            continue
-        found += _changed(before[key], value, name) if isinstance(value, dict) and isinstance(before.get(key), dict) else [name]
-    return found
+    values, others = one.to_dict(), other.to_dict()
+    found = dict.fromkeys([*differences(values, others), *differences(others, values)])
+    return [key for key in found if not any(f'{key}.'.startswith(f'{allowed}.') for allowed in _MAY_CHANGE)]
 
 
 def begun_from_supernet(work: Work) -> Work:

@@ -32,6 +32,7 @@ __all__ = [
     'check_amounts',
     'check_folder',
     'claim',
+    'differences',
     'identity',
     'read_json',
     'write_json',
@@ -129,7 +130,7 @@ def check_folder(output: Path, recipe: Recipe, what: dict[str, Any], resume: boo
     before['recipe'] = _completed(before['recipe'])
     if not resume:
         raise InputError(f'{output} already holds a run; add --resume to continue it, or choose another folder')
-    different = _differences({**what, 'recipe': recipe.to_dict()}, before)
+    different = differences({**what, 'recipe': recipe.to_dict()}, before)
     if different:
         hint = f'; it splits its images by another rule, so add --set data.split={before["recipe"]["data"]["split"]}'
         raise InputError(
@@ -213,11 +214,11 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
         return with_split(values)  # written by a later version or edited by hand; the differences are reported
 
 
-def _differences(one: Any, other: Any, path: str = '') -> list[str]:
+def differences(one: Any, other: Any, path: str = '') -> list[str]:
     """Returns the dotted keys whose values differ between two pieces of plain data."""
     if not (isinstance(one, dict) and isinstance(other, dict)):
         return [] if one == other else [path]
-    return [found for key in one for found in _differences(one[key], other.get(key), f'{path}.{key}'.lstrip('.'))]
+    return [found for key in one for found in differences(one[key], other.get(key), f'{path}.{key}'.lstrip('.'))]
 
 
 def read_json(path: Path) -> Any:

@@ -158,16 +158,24 @@ class _Stage:
     def _described(self, strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
         """Returns the entries of ``metrics.jsonl`` for an epoch of a search, besides its measurements."""
         return {
-            **_decisions(strategy, self._decisions_before(epoch)),
+            **self._decisions(strategy, epoch),
             **_eigenvalue(strategy, epoch),
             'probabilities': _named(strategy.probabilities()),
             'genotype': self.recipe.space.genotype_of(strategy.select()).to_dict(),
         }
 
-    def _decisions_before(self, epoch: int) -> int:
-        """Returns the number of decisions in the lines of earlier epochs."""
+    def _decisions(self, strategy: DifferentiableStrategy, epoch: int) -> dict[str, Any]:
+        """Returns the progress of a progressive selection, the margin of its last decision, and the decisions since the epoch before.
+
+        Other selections have no such entries."""
+        total, history = strategy.selection.decisions(strategy.architecture), strategy.architecture.state.history
+        if not total:
+            return {}
         earlier = [line for line in epochs_of(self.work.output) if line['epoch'] < epoch]
-        return earlier[-1].get('decisions', 0) if earlier else 0
+        before = earlier[-1].get('decisions', 0) if earlier else 0
+        margin = history[-1]['margin'] if history else None
+        counts = {'decisions': len(history), 'of_decisions': total}
+        return {**counts, **({} if margin is None else {'margin': margin}), 'decided': history[before:]}
 
 
 def _keep_executor(choice: ExecutorChoice, work: Work) -> None:
@@ -189,18 +197,6 @@ def _write_page(work: Work, *, over: bool) -> None:
     """Writes ``search.html`` and ``search.json``, which show the search so far."""
     about = {'strategy': work.spec.strategy, 'seed': work.spec.seed, 'recipe': work.recipe.name, 'metric': work.recipe.metric.name}
     write_search(work.output, SEARCH, search_data(epochs_of(work.output), **about, over=over))
-
-
-def _decisions(strategy: DifferentiableStrategy, before: int) -> dict[str, Any]:
-    """Returns the progress of a progressive selection, the margin of its last decision, and its decisions at the end of an epoch.
-
-    Other selections have no such entries."""
-    total, history = strategy.selection.decisions(strategy.architecture), strategy.architecture.state.history
-    if not total:
-        return {}
-    margin = history[-1]['margin'] if history else None
-    counts = {'decisions': len(history), 'of_decisions': total}
-    return {**counts, **({} if margin is None else {'margin': margin}), 'decided': history[before:]}
 
 
 def _eigenvalue(strategy: DifferentiableStrategy, epoch: int) -> dict[str, float]:
