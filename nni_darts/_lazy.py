@@ -153,7 +153,7 @@ def failing_place(error: BaseException, file: str | None = None) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Returns the type and the message of an exception in one line; an exit is described in words."""
+    """Returns the type and the message of an exception in one line; an exit gets a description with its code."""
     if isinstance(error, SystemExit):
         return f'it ends the process (SystemExit: {error.code})'
     message = ' '.join(str(error).split())

@@ -33,7 +33,7 @@ WINDOW_SECONDS = 30.0
 """Seconds over which the pace of work is measured; the last three parts count even if they took longer."""
 SHORTEST_BAR = 4
 ECHO = '^C'
-"""What a terminal echoes after the view when Ctrl-C is pressed. It must not end up on a line of its own."""
+"""The text that a terminal echoes after the view when Ctrl-C is pressed. It must not end up on a line of its own."""
 
 
 def is_live() -> bool:

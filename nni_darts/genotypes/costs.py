@@ -1,4 +1,4 @@
-"""What each candidate of a space adds to the cost of a network, as data. Imports no torch."""
+"""Tables of the cost that each candidate of a space adds to a network. Imports no torch."""
 
 from __future__ import annotations
 

@@ -283,7 +283,7 @@ class OwnSpace(Space):
         imported('nni_darts.search_spaces.own:check_own_space')(self.path, self.settings, facts, changes)
 
     def check_supernet(self, **facts: Any) -> None:
-        """Checks that no candidate changes the input of the others. Arguments and errors as for :meth:`Space.check_facts`."""
+        """Checks that no candidate changes the input of the others. Arguments and errors are those of :meth:`Space.check_facts`."""
         imported('nni_darts.search_spaces.own:check_shared_inputs')(self.path, self.settings, facts)
 
     def supernet(self, **facts: Any) -> Any:

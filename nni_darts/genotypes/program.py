@@ -94,7 +94,7 @@ class Program:
         return all(costs[measure] <= limit for measure, limit in self.limits.items())
 
     def best(self, scores: Scores, decided: Decided | None = None, rules: Sequence[AtMost] = ()) -> dict[str, Any] | None:
-        """Returns the NNI sample with the largest sum of scores among those that keep the limits; None if there is none.
+        """Returns the NNI sample with the largest sum of scores within the limits; None if no sample is within them.
 
         Args:
             scores: scores of the candidates.

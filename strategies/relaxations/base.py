@@ -36,7 +36,7 @@ def onto_simplex(weights: Tensor) -> Tensor:
 
 
 def masked(weights: Tensor, mask: Mask | None) -> Tensor:
-    """Sets the weight of a masked candidate to zero, and renormalises the others if the mask says so; in and out (candidates,)"""
+    """Returns the weights (candidates,) with zero for the masked candidate; the others are renormalised if the mask says so."""
     if mask is None:
         return weights
     kept = torch.ones_like(weights).index_fill(0, torch.tensor(mask.index, device=weights.device), 0.0) * weights

@@ -1,4 +1,4 @@
-"""What a supernet cannot hold is one sentence before a search."""
+"""Tests that a space which no supernet can represent is refused in one sentence before the search."""
 
 from __future__ import annotations
 

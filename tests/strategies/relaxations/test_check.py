@@ -1,4 +1,4 @@
-"""What a user's own relaxation may compute, and what is refused before it searches."""
+"""Tests of the check of a user's relaxation, which accepts or refuses it before the search."""
 
 from __future__ import annotations
 
