@@ -96,6 +96,9 @@ def test_folders_without_a_supernet_to_select_from_are_refused_in_one_sentence(s
     derive(search, tmp_path / 'derived', 'pt-mag')
     with pytest.raises(InputError, match='has fine-tuned the supernet .*give a search with darts-1st'):
         derivation(tmp_path / 'derived', 'pt')
+    running.search(recipe, 'darts-pt', 1, tmp_path / 'alias')
+    with pytest.raises(InputError, match='has fine-tuned the supernet .*give a search with darts-1st'):
+        derivation(tmp_path / 'alias', 'pt')
     with pytest.raises(Stop):
         running.search(recipe, 'darts-1st', 1, tmp_path / 'unfinished', on_epoch=stop_at(2))
     with pytest.raises(InputError, match='is not finished; continue it'):
