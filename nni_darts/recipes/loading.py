@@ -95,7 +95,9 @@ def assign(values: dict[str, Any], key: str, value: Any) -> None:
     *sections, last = re.sub(r'^(search\.settings\.)([\w.]+:\w+)', lambda found: found[1] + found[2].replace('.', '\0'), key).split('.')
     sections, last = [section.replace('\0', '.') for section in sections], last.replace('\0', '.')
     for section in sections:
-        inner = values.setdefault(section, {})
+        if values.get(section) is None:
+            values[section] = {}  # a section that a recipe may lack is None in the recipe of a run
+        inner = values[section]
         if not isinstance(inner, dict):
             raise InputError(f'cannot set {key!r}: {section!r} is not a section')
         values = inner

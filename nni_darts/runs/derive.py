@@ -16,6 +16,7 @@ from nni_darts.files import CHECKPOINT, METRICS
 from nni_darts.recipes import RUN, Recipe
 from nni_darts.runs.checks import check_strategies, named_method
 from nni_darts.runs.folder import EXECUTOR, RESULT, SUPERNET, identity, read_json, write_json
+from nni_darts.strategies.registry import full_name
 
 if TYPE_CHECKING:
     from nni_darts.runs.spec import RunSpec, Work
@@ -98,8 +99,8 @@ def finished_search(search: Path) -> dict[str, Any]:
     method = named_method(strategy)
     if method.one_by_one:
         raise InputError(f'{search} holds a search with {strategy}, which trains cells one by one: there is no supernet to select from')
-    if '+' in strategy:
-        base = strategy.partition('+')[0]
+    if '+' in full_name(strategy):  # darts-pt is an alias
+        base = full_name(strategy).partition('+')[0]
         raise InputError(
             f'{search} holds a search with {strategy}, whose selection has fine-tuned the supernet and decided its edges; '
             f'give a search with {base}'
