@@ -59,6 +59,8 @@ class DifferentiableStrategy(OneShotStrategy):
         in_stages: whether several supernets are searched, one after the other (:class:`ProgressiveDepth`).
         schema: settings that a recipe may hold for the constructor.
         limits: limits on the cost of the architecture (:meth:`keep_below`); None without limits.
+        penalty: penalty on the expected cost in the loss of α: a :class:`~nni_darts.strategies.penalty.Penalties`, or NNI's
+            ``ExpectationProfilerPenalty``; None for no penalty. Assign it before the search.
         on_decision: callback for each decision of a progressive selection, called with its record; assign your own.
 
     The evaluator must be a Lightning evaluator with a training and a validation loader; α steps draw random batches from the latter. If
@@ -108,6 +110,7 @@ class DifferentiableStrategy(OneShotStrategy):
         self.gradient_clip_val = gradient_clip_val
         self.architecture = Architecture()
         self.limits: Program | None = None
+        self.penalty: Any = None
         self._topology = Topology()
         self.on_decision: Callable[[dict[str, Any]], None] = lambda record: None
         self.loaders: SearchLoaders  # set once there is an evaluator

@@ -15,8 +15,9 @@ from nni_darts.genotypes.space import Space
 from nni_darts.recipes import Recipe
 from nni_darts.runs.cost_tables import cost_table
 from nni_darts.runs.tasks import task_of
+from nni_darts.strategies.penalty import CostPenalty, Penalties
 
-__all__ = ['BelowLimits', 'check_cost', 'check_possible', 'drawn_below', 'limit_strategy', 'program_of', 'whole_program']
+__all__ = ['BelowLimits', 'check_cost', 'check_possible', 'drawn_below', 'limit_strategy', 'penalise', 'program_of', 'whole_program']
 
 _DRAWS, _COUNTED = 1000, 100
 """Number of random cells that are drawn before one is built for the limit; number of networks that are counted one by one."""
@@ -100,6 +101,32 @@ def limit_strategy(strategy: Any, recipe: Recipe, data: Any) -> None:
         strategy.keep_below(program)
     except ValueError as error:
         raise InputError(f'limits: {error}') from None
+
+
+def penalise(strategy: Any, recipe: Recipe, data: Any) -> None:
+    """Gives a strategy with a supernet the recipe's penalties on the expected cost. Without penalties, it does nothing.
+
+    Args:
+        strategy: the strategy, before it has a supernet.
+        recipe: all settings.
+        data: as for :func:`program_of`.
+
+    Raises:
+        InputError: if costs do not add up or do not differ, or the strategy does not move α.
+    """
+    if recipe.search.penalty is None:
+        return
+    if recipe.space.task == 'text':
+        raise InputError('search.penalty: all recurrent cells of a size cost the same, so there is nothing to penalise; leave it out')
+    if not all(hasattr(part, 'penalty') and part.relaxation.trains_alpha for part in getattr(strategy, 'parts', [None])):
+        raise InputError('search.penalty is a term of the loss of α, and this strategy does not move α; leave the penalty out')
+    try:
+        table = cost_table(recipe, data)
+    except ValueError as error:
+        raise InputError(f'search.penalty: {error}; only costs that add up can be penalised') from None
+    terms = tuple(CostPenalty(measure, **term.model_dump()) for measure, term in recipe.search.penalty.terms().items())
+    for part in strategy.parts:
+        part.penalty = Penalties(table, terms)
 
 
 def check_cost(recipe: Recipe, costs: Costs, strategy: str) -> None:
