@@ -75,7 +75,7 @@ class Penalties:
         """Returns the reward of a path, an accuracy or a negative loss, lowered by the penalties on its costs."""
         sample = architecture.sample_of(path, only_path=True)
         for term in self.terms:
-            cost = torch.tensor(_cost_of_path(architecture, self.table, sample, term.measure), dtype=torch.float64, device=score.device)
+            cost = torch.tensor(_cost_of_path(architecture, self.table, sample, term.measure), dtype=torch.float64)
             # An accuracy is divided by the factor that multiplies a loss.
             inverse = term.aggregate == 'mul' and bool(score > 0)
             score = 1 / term.on(1 / score, cost) if inverse else -term.on(-score, cost)
@@ -107,7 +107,7 @@ def _cost_of_path(architecture: Architecture, table: CostTable, sample: Mapping[
 
 
 def expected_cost(architecture: Architecture, relaxation: Relaxation, table: CostTable, measure: str) -> Tensor:
-    """Returns the expected cost of an architecture that is drawn from the relaxation's probabilities, a float64 scalar.
+    """Returns the expected cost of an architecture that is drawn from the relaxation's probabilities, a float64 scalar on the CPU.
 
     A choice takes each operation with its probability. A node of a cell that keeps k edges takes k different edges with a probability in
     proportion to the product of their weights, where the weight of an edge is the probability of anything but ``none``, times its β
@@ -120,7 +120,7 @@ def expected_cost(architecture: Architecture, relaxation: Relaxation, table: Cos
         table: costs of the candidates.
         measure: the cost.
     """
-    total = torch.tensor(float(table.fixed[measure]), dtype=torch.float64, device=_device(architecture))
+    total = torch.tensor(float(table.fixed[measure]), dtype=torch.float64)
     of_edge: dict[str, tuple[Tensor, Tensor]] = {}
     for label, decision in architecture.operations().items():
         probabilities = _probabilities(architecture, relaxation, label)
@@ -140,10 +140,10 @@ def expected_cost(architecture: Architecture, relaxation: Relaxation, table: Cos
 
 
 def _probabilities(architecture: Architecture, relaxation: Relaxation, label: str) -> Tensor:
-    alpha = architecture.alpha(label).double()
+    alpha = _alpha(architecture, label)
     fixed = architecture.state.fixed.get(label)
     if fixed is not None:
-        return torch.zeros_like(alpha).index_fill(0, torch.tensor([fixed], device=alpha.device), 1.0)
+        return torch.zeros_like(alpha).index_fill(0, torch.tensor([fixed]), 1.0)
     probabilities = relaxation.probabilities(alpha)
     return probabilities / probabilities.sum()
 
@@ -153,7 +153,7 @@ def _cost_of_edges(architecture: Architecture, label: str, decision: InputDecisi
     edges = [of_edge[decision.edges[index]] for index in left]  # type: ignore[index]
     weights, costs = torch.stack([weight for weight, _ in edges]), torch.stack([cost for _, cost in edges])
     if decision.weighted:
-        weights = weights * architecture.edge_weights(label).double()[left]
+        weights = weights * architecture.edge_weights(label).cpu().double()[left]
     # P(S) ∝ exp(Σ log w): the distribution over subsets whose scores are the logarithms of the weights.
     chosen = None if decision.chosen is None else min(decision.chosen, len(left))
     return (subset_weights(weights.clamp(min=_LEAST).log(), chosen) * costs).sum()
@@ -161,10 +161,11 @@ def _cost_of_edges(architecture: Architecture, label: str, decision: InputDecisi
 
 def _cost_of_inputs(architecture: Architecture, label: str, table: CostTable, measure: str) -> Tensor:
     decision, left = architecture.inputs()[label], architecture.view.inputs(label)
-    alpha = architecture.alpha(label).double()[left]
+    alpha = _alpha(architecture, label)[left]
     costs = alpha.new_tensor([table.added(label, index).get(measure, 0) for index in left])
     return (subset_weights(alpha, None if decision.chosen is None else min(decision.chosen, len(left))) * costs).sum()
 
 
-def _device(architecture: Architecture) -> torch.device:
-    return next(iter(architecture.arch_parameters())).device
+def _alpha(architecture: Architecture, label: str) -> Tensor:
+    """Returns α of a label on the CPU, where float64 always works and these few numbers are added fastest."""
+    return architecture.alpha(label).cpu().double()
