@@ -16,6 +16,7 @@ from nni_darts.strategies.decisions import InputDecision, OperationDecision, Sea
 from nni_darts.strategies.view import Mask, Path, View
 
 if TYPE_CHECKING:
+    from nni_darts.genotypes.program import Program
     from nni_darts.strategies.relaxations.policies import Policy
 
 __all__ = ['Architecture', 'InputDecision', 'Mask', 'OperationDecision', 'Path', 'SearchState', 'Topology', 'View', 'edge_topology']
@@ -51,6 +52,7 @@ class Architecture(nn.Module):
         state: the decisions taken so far; part of each checkpoint.
         view: the part of the supernet that a forward pass computes.
         policy: distribution of paths if the supernet computes one path at a time, in which case there is no α; otherwise None.
+        limits: limits on the cost of the architecture that is selected, with the costs of all candidates; None without limits.
     """
 
     fixed, dropped, history, memory = map(_moved, ('fixed', 'dropped', 'history', 'memory'))
@@ -61,6 +63,7 @@ class Architecture(nn.Module):
         self.edges: dict[str, tuple[str, int]] = {}
         self._alphas = nn.ParameterDict()
         self.policy: Policy | None = None
+        self.limits: Program | None = None
         self.state = SearchState()
         self.view = View(self)
 
@@ -139,6 +142,18 @@ class Architecture(nn.Module):
             elif label in path or not only_path:
                 sample[label] = decision.names[path[label][0] if label in path else self.eligible(label)[0]]
         return sample
+
+    def path_of(self, sample: Mapping[str, Any]) -> Path:
+        """Returns the path of an NNI sample: the inverse of :meth:`sample_of`."""
+        path: dict[str, tuple[int, ...]] = {}
+        for label, decision in self.decisions.items():
+            if isinstance(decision, InputDecision):
+                path[label] = tuple(sorted(sample[label]))
+            else:
+                choice, index = self.edges.get(label, ('', 0))
+                if not choice or index in sample[choice]:
+                    path[label] = (decision.names.index(sample[label]),)
+        return path
 
     # view -------------------------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch import nn
 
 from nni_darts._nni import Lightning, LightningModule, ModelSpace, OneShotStrategy, no_default_hook
+from nni_darts.genotypes.program import Program
 from nni_darts.strategies.architects import Architect, SecondOrder
 from nni_darts.strategies.architecture import Architecture, Topology, edge_topology
 from nni_darts.strategies.catalogue import ExecutionSetting, SearchedSettings
@@ -57,6 +58,9 @@ class DifferentiableStrategy(OneShotStrategy):
         one_by_one: whether cells are trained one by one, without a supernet.
         in_stages: whether several supernets are searched, one after the other (:class:`ProgressiveDepth`).
         schema: settings that a recipe may hold for the constructor.
+        limits: limits on the cost of the architecture (:meth:`keep_below`); None without limits.
+        penalty: penalty on the expected cost in the loss of α: a :class:`~nni_darts.strategies.penalty.Penalties`, or NNI's
+            ``ExpectationProfilerPenalty``; None for no penalty. Assign it before the search.
         on_decision: callback for each decision of a progressive selection, called with its record; assign your own.
 
     The evaluator must be a Lightning evaluator with a training and a validation loader; α steps draw random batches from the latter. If
@@ -105,6 +109,8 @@ class DifferentiableStrategy(OneShotStrategy):
         self.warmup_epochs = warmup_epochs
         self.gradient_clip_val = gradient_clip_val
         self.architecture = Architecture()
+        self.limits: Program | None = None
+        self.penalty: Any = None
         self._topology = Topology()
         self.on_decision: Callable[[dict[str, Any]], None] = lambda record: None
         self.loaders: SearchLoaders  # set once there is an evaluator
@@ -121,6 +127,8 @@ class DifferentiableStrategy(OneShotStrategy):
         if not self.architecture.decisions:
             raise ValueError('the model space has no choices to search')
         self._topology.check(self.architecture.inputs(), self.architecture.operations())
+        self.architecture.limits = self.limits
+        _check_costs(self.architecture)
         self.relaxation.begin(self.architecture)
         if self.execution != 'plain':
             accelerate(model, self.relaxation, self.executor_choice, checkpoint=self.checkpoint)
@@ -162,6 +170,23 @@ class DifferentiableStrategy(OneShotStrategy):
     def grow_batches(self) -> None:
         """Sets the size of training batches that the selection requires by now."""
         self.loaders.grow(self.selection.batch_growth(self.architecture))
+
+    def keep_below(self, limits: Program) -> None:
+        """Makes the strategy select an architecture within limits on its cost. Call it before the search.
+
+        Args:
+            limits: the limits, with the choices of the space and the costs of all candidates.
+
+        Raises:
+            ValueError: if a selection of the user's own does not say that it keeps limits.
+        """
+        kind = type(self.selection)
+        if not kind.__module__.startswith('nni_darts.strategies.') and not vars(kind).get('within_limits', False):
+            raise ValueError(
+                f'the selection {kind.__name__} may exceed them; it must choose by architecture.limits, and say so with the attribute '
+                'within_limits = True'
+            )
+        self.limits = limits
 
     # Results ----------------------------------------------------------------------------------------------------------------------
 
@@ -232,6 +257,13 @@ def _without_own_hooks(model: ModelSpace) -> Iterator[None]:
     finally:
         if hides:
             del model.extra_oneshot_hooks
+
+
+def _check_costs(architecture: Architecture) -> None:
+    """Raises ValueError if the limits of an architecture count choices that the supernet does not have."""
+    for label in architecture.limits.table.candidates if architecture.limits is not None else ():
+        if label not in architecture.decisions:
+            raise ValueError(f'the costs of the space include the choice {label!r}, which the supernet does not have')
 
 
 def _check_parts(relaxation: Relaxation, architect: Architect, selection: Selection) -> None:

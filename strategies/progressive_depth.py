@@ -8,6 +8,8 @@ from typing import Any, Literal
 from nni_darts._nni import Lightning, ModelSpace, OneShotStrategy, RawFormatModelSpace, SequentialExecutionEngine
 from nni_darts.genotypes.base import operation_label
 from nni_darts.genotypes.candidates import Candidates
+from nni_darts.genotypes.convolutional import Genotype
+from nni_darts.genotypes.program import Program
 from nni_darts.strategies.architects import FirstOrder
 from nni_darts.strategies.catalogue import DepthSettings, ExecutionSetting, stage_epochs
 from nni_darts.strategies.differentiable import DifferentiableStrategy
@@ -83,7 +85,18 @@ class ProgressiveDepth(OneShotStrategy):
         for number, (cells, strategy) in enumerate(zip(self.cells, self.parts)):
             yield space.with_depth(cells, candidates), strategy
             if number < len(self.keep):
-                candidates = most_probable(candidates, strategy.probabilities(), self.keep[number])
+                probabilities = strategy.probabilities()
+                candidates = most_probable(candidates, probabilities, self.keep[number])
+                if strategy.limits is not None:
+                    candidates = _with_cell(candidates, strategy.select(), probabilities)
+
+    def keep_below(self, limits: Program) -> None:
+        """Makes the strategy select an architecture within limits. Arguments as for :meth:`DifferentiableStrategy.keep_below`.
+
+        In every stage, the strongest cell within the limits keeps its operations, so that the next stage has such cells, too.
+        """
+        for part in self.parts:
+            part.keep_below(limits)
 
     def stage_epochs(self, epochs: int) -> int:
         """See :func:`nni_darts.strategies.catalogue.stage_epochs`."""
@@ -128,6 +141,21 @@ def most_probable(candidates: Candidates, probabilities: Mapping[str, Mapping[st
             tuple(name for name in names if name in sorted(names, key=lambda other: -table[other])[:keep])
             for names, table in zip(edges, tables)
         )
+    return kept
+
+
+def _with_cell(candidates: Candidates, sample: Mapping[str, Any], probabilities: Mapping[str, Mapping[str, float]]) -> Candidates:
+    """Returns the candidates with the operations of a cell; each takes the place of the least probable one on its edge."""
+    chosen = {label: name for edges in Genotype.from_sample(sample).edges().values() for label, name in edges}
+    kept: dict[str, tuple[tuple[str, ...], ...]] = {}
+    for kind, edges in candidates.items():
+        found = []
+        for label, names in zip(_labels(kind, len(edges)), edges):
+            if chosen.get(label, names[0]) not in names:
+                least = min(names, key=lambda name: probabilities[label][name])
+                names = tuple(chosen[label] if name == least else name for name in names)
+            found.append(names)
+        kept[kind] = tuple(found)
     return kept
 
 

@@ -11,16 +11,17 @@ from click.core import ParameterSource
 from nni_darts.activity import loading_torch
 from nni_darts.cli.genotypes import read_genotype
 from nni_darts.cli.group import main
-from nni_darts.cli.options import output_options, own_recipe_options, recipe_for, recipe_options, run_options, time_option, to_run
+from nni_darts.cli.options import check_target, own_recipe_options, recipe_for, recipe_options, run_options, time_option, to_run
 from nni_darts.cli.output import interruptible, print_result, print_warnings, say
 from nni_darts.cli.progress import Progress
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import RUN, Recipe
+from nni_darts.recipes.limits import LimitSettings, parse_amount
 from nni_darts.report.cautions import after_training
 from nni_darts.runs.checks import check_genotype, check_strategies, check_strategy
 from nni_darts.runs.deadline import TimeLimit
-from nni_darts.runs.derive import derivation
+from nni_darts.runs.derive import derivation, finished_search
 from nni_darts.runs.durations import parse_duration
 from nni_darts.runs.folder import RESULT, WEIGHTS, check_folder, identity
 from nni_darts.strategies.methods import SELECTIONS
@@ -65,22 +66,59 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, limit: str | 
 
 @main.command(short_help='Select another cell from the supernet of a finished search.')
 @click.argument('finished', metavar='SEARCH', type=click.Path(path_type=Path, file_okay=False))
-@click.option('--selection', required=True, type=click.Choice(list(SELECTIONS)), help='How the cell is selected from the supernet.')
+@click.option('--selection', type=click.Choice(list(SELECTIONS)), help='How the cell is selected from the supernet.')
+@click.option(
+    '--limit',
+    'limits',
+    multiple=True,
+    metavar='COST=AMOUNT',
+    help='Largest cost, such as parameters=800k. Repeatable.',
+)
+@click.option(
+    '--pareto',
+    is_flag=False,
+    flag_value='parameters',
+    metavar='[COST]',
+    type=click.Choice(list(LimitSettings.model_fields)),
+    help='Print the front of strength against a cost: parameters (the default) or multiply_adds.',
+)
+@click.option('--picture', type=click.Path(path_type=Path, dir_okay=False), help='Also draw the front of --pareto; a .svg or .png.')
 @click.option(
     '--set', 'overrides', multiple=True, metavar='KEY=VALUE', help='Change search.tuning_epochs or an entry of search.settings. Repeatable.'
 )
-@output_options
-def derive(finished: Path, selection: str, overrides: tuple[str, ...], output: Path, resume: bool) -> None:
-    """Continue from the supernet of a finished search with another selection, instead of searching again.
+@click.option('--output', type=click.Path(path_type=Path, file_okay=False), help='Folder for the results.')
+@click.option('--resume', is_flag=True, help='Continue an interrupted --selection in the output folder.')
+def derive(
+    finished: Path,
+    selection: str | None,
+    limits: tuple[str, ...],
+    pareto: str | None,
+    picture: Path | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    resume: bool,
+) -> None:
+    """Select another cell from the supernet of a finished search, instead of searching again.
 
-    SEARCH is the output folder of a search whose strategy selects by magnitude, such as darts-1st. OUTPUT gets what a search with
-    darts-1st+pt would have written, with the same cell.
+    SEARCH is the output folder of a search whose strategy selects by magnitude, such as darts-1st. With --selection, OUTPUT gets what a
+    search with darts-1st+pt would have written, with the same cell. With --limit alone, OUTPUT gets the strongest cell within the limits,
+    by the α at the end of the search; nothing is trained.
 
     \b
-    Example:
+    Examples:
       nni-darts derive out/search --selection pt --output out/search-pt
+      nni-darts derive out/search --limit parameters=800k --output out/small
+      nni-darts derive out/search --pareto multiply_adds --picture front.svg
     """
-    derived = derivation(finished, selection, overrides)
+    amounts = _amounts(limits)
+    if selection is None:
+        _derive_by_strength(finished, amounts, pareto, picture, output)
+        return
+    if pareto is not None or picture is not None:
+        raise InputError('--pareto reads α, which --selection does not go by; give only one of them.')
+    if output is None:
+        raise InputError('--selection needs --output, the folder for the results.')
+    derived = derivation(finished, selection, [*overrides, *(f'limits.{name}={value}' for name, value in amounts.items())])
     to_run(derived.recipe)
     check_folder(output, derived.recipe, derived.identity(), resume)
     _say_if_finished(output)
@@ -90,6 +128,52 @@ def derive(finished: Path, selection: str, overrides: tuple[str, ...], output: P
             from nni_darts.runs.spec import Watch
         outcome = Run(derived.spec(), output, Watch(progress.start, progress.epoch, progress.decision)).execute(resume=resume)
     _print_search(outcome, output)
+
+
+def _amounts(limits: tuple[str, ...]) -> dict[str, int]:
+    """Returns the limits of --limit: name of a cost → amount."""
+    amounts = {}
+    for text in limits:
+        name, _, amount = text.partition('=')
+        if name not in LimitSettings.model_fields:
+            raise InputError(f'--limit {text}: must be {" or ".join(LimitSettings.model_fields)}, =, and an amount.')
+        try:
+            amounts[name] = parse_amount(amount)
+        except ValueError as error:
+            raise InputError(f'--limit {name}: {error}') from None
+    return amounts
+
+
+def _derive_by_strength(finished: Path, limits: dict[str, int], pareto: str | None, picture: Path | None, output: Path | None) -> None:
+    """Reads cells out of the α of a finished search. The arguments are those of the command."""
+    for option in ('overrides', 'resume'):
+        if click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            raise InputError(f'--{"set" if option == "overrides" else option} is for --selection; without it, nothing is trained.')
+    if pareto is None and not (limits and output):
+        raise InputError('give --selection, or --limit with --output, or --pareto.')
+    if picture is not None:
+        if pareto is None:
+            raise InputError('--picture draws the front of --pareto; give both.')
+        check_target('--picture', picture, ('.svg', '.png'))
+    finished_search(finished)
+    with loading_torch():
+        from nni_darts.report.front_pictures import front_lines, write_front
+        from nni_darts.runs.strongest import Searched
+    searched = Searched(finished)
+    if pareto is not None:
+        found = searched.front(pareto, limits)
+        for line in front_lines([(cell.costs, cell.strength, cell.genotype.code()) for cell in found]):
+            click.echo(line)
+        if picture is not None:
+            write_front(picture, [(cell.costs[pareto], cell.strength) for cell in found], pareto)
+            click.echo(f'wrote {picture}')
+    if output is not None:
+        if not limits:
+            raise InputError('--output needs --limit, which says which cell of the front is written.')
+        strongest = searched.within(limits)
+        result = searched.write(strongest, limits, output)
+        click.echo(strongest.genotype.to_text())
+        print_result(result, output)
 
 
 def _print_search(outcome: Outcome, output: Path) -> None:

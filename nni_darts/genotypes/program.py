@@ -110,11 +110,16 @@ class Program:
         """Returns whether any architecture that agrees with the decisions keeps the limits."""
         return self.best({}, decided) is not None
 
-    def cheapest(self, measure: str) -> float:
-        """Returns the smallest cost of any architecture of the space, whatever the limits."""
-        free = Program(self.choices, self.table, {})
+    def cheapest(self, measure: str, *, within_limits: bool = False) -> float:
+        """Returns the smallest cost of any architecture of the space.
+
+        Args:
+            measure: the cost.
+            within_limits: whether the architecture must keep the limits, which must be possible; otherwise they do not matter.
+        """
+        free = self if within_limits else Program(self.choices, self.table, {})
         sample = free.best({candidate: -self.table.added(*candidate).get(measure, 0) for candidate in self._candidates})
-        assert sample is not None  # there are no limits
+        assert sample is not None  # there are no limits, or they can be kept
         return free.table.of(self.choices, sample)[measure]
 
     def fewest(self, candidates: frozenset[Candidate], decided: Decided | None = None) -> int:

@@ -19,6 +19,7 @@ from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.genotypes.kinds import CellSpace, NasBench201Space, OwnSpace, RecurrentSpace, space_kind
 from nni_darts.genotypes.space import Positive, Section
+from nni_darts.recipes.limits import LimitSettings
 from nni_darts.recipes.loading import assign, error_sentence, load_yaml, override_pairs, read_recipe
 from nni_darts.recipes.metric import ACCURACY, IMAGE_METRICS, PERPLEXITY
 from nni_darts.recipes.sections import BudgetSettings, DataSettings, SearchSettings, TrainSettings, one_of
@@ -60,6 +61,8 @@ class Recipe(Section):
 
     A ``budget`` takes precedence over ``search.epochs``, ``search.random_samples`` and evolution's ``cells``: it determines the length of
     a search and the number of cells to train.
+
+    ``limits`` are the largest costs of the network to retrain; every strategy finds a cell within them.
     """
 
     task: ClassVar[str] = 'images'
@@ -72,6 +75,7 @@ class Recipe(Section):
     select: TrainSettings
     metric: one_of(*IMAGE_METRICS) = ACCURACY  # type: ignore[valid-type]
     budget: BudgetSettings | None = None
+    limits: LimitSettings | None = None
     accelerator: Literal['auto', 'cpu', 'gpu', 'mps'] = 'auto'
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Literal['32-true', 'bf16-mixed', '16-mixed', '64-true'] = '32-true'

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from nni_darts.errors import did_you_mean
 from nni_darts.genotypes.space import Positive, Section
+from nni_darts.recipes.limits import PenaltySettings
 from nni_darts.recipes.metric import Metric
 
 __all__ = [
@@ -136,7 +137,7 @@ class SearchedSettings(Section):
     α stays fixed during the first ``warmup_epochs``; by default, this is the warm-up of the strategy's authors (pc-darts: 30 % of the
     search; other strategies: none). ``tuning_epochs`` is the number of epochs between two decisions of a ``+pt`` strategy.
     ``random_samples`` is the number of cells that random search trains. ``settings`` passes keyword arguments to strategies by name, such
-    as ``{darts-2nd: {hessian: exact}}``.
+    as ``{darts-2nd: {hessian: exact}}``. ``penalty`` adds penalties on the expected cost to the loss of α.
     """
 
     epochs: Positive
@@ -146,6 +147,7 @@ class SearchedSettings(Section):
     tuning_epochs: Positive = 5
     random_samples: Positive = 24
     settings: dict[str, dict[str, Any]] = {}
+    penalty: PenaltySettings | None = None
 
     @model_validator(mode='after')
     def _trains_alpha(self) -> SearchedSettings:

@@ -79,7 +79,10 @@ def cells_to_train(recipe: Recipe, strategy: str, seed: int, values: Mapping[int
 
 
 def on_data(recipe: Recipe) -> Recipe:
-    """Returns the recipe with a space that draws cells for its data: a user's space may have a parameter for the number of classes."""
+    """Returns the recipe with a space that draws cells for its data, within the recipe's limits.
+
+    A user's space may have a parameter for the number of classes. With limits, this imports torch and reads the shape of the data.
+    """
 
     def facts() -> Mapping[str, Any]:
         from nni_darts.runs.tasks import task_of
@@ -89,7 +92,12 @@ def on_data(recipe: Recipe) -> Recipe:
             _facts[key] = task.facts(task.shape(recipe))
         return _facts[key]
 
-    return recipe.model_copy(update={'space': recipe.space.on_data(facts)})
+    found = recipe.model_copy(update={'space': recipe.space.on_data(facts)})
+    if recipe.limits is None:
+        return found
+    from nni_darts.runs.cost_limits import drawn_below
+
+    return found.model_copy(update={'space': drawn_below(found)})
 
 
 def _proposer(recipe: Recipe, strategy: str) -> OneByOne:

@@ -21,7 +21,6 @@ from nni_darts.genotypes.kinds import CellSpace, OwnSpace
 from nni_darts.genotypes.neighbours import Choices, Inputs
 from nni_darts.recipes import Recipe
 from nni_darts.report.cost import counted
-from nni_darts.runs.costs import cost_of
 from nni_darts.runs.tasks import task_of
 from nni_darts.search_spaces import network_from_genotype
 from nni_darts.search_spaces.cnn import edge_stride
@@ -120,7 +119,7 @@ def _measured(recipe: Recipe, data: Any) -> CostTable:
     base = space.sample_of(space.random_cell(random.Random(0)))
 
     def cost(sample: Mapping[str, Any]) -> Costs:
-        return cost_of(space.genotype_of(sample), recipe, data)
+        return asdict(task_of(recipe).cost(recipe, 'retrain', space.genotype_of(sample), data))
 
     at_base = cost(base)
     of_class: dict[Any, dict[Any, Costs]] = {}
@@ -197,7 +196,7 @@ def _difference(one: Costs, other: Costs) -> Costs:
 def _check(table: CostTable, choices: Choices, space: Any, recipe: Recipe, data: Any) -> None:
     for seed in range(1, 1 + _CHECKED):
         genotype = space.random_cell(random.Random(seed))
-        expected, found = table.of(choices, space.sample_of(genotype)), cost_of(genotype, recipe, data)
+        expected, found = table.of(choices, space.sample_of(genotype)), asdict(task_of(recipe).cost(recipe, 'retrain', genotype, data))
         for measure, amount in found.items():
             if expected[measure] != amount:
                 raise ValueError(

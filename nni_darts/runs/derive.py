@@ -21,9 +21,9 @@ from nni_darts.strategies.registry import full_name
 if TYPE_CHECKING:
     from nni_darts.runs.spec import RunSpec, Work
 
-__all__ = ['Derivation', 'begun_from_supernet', 'derivation', 'different_supernet']
+__all__ = ['Derivation', 'begun_from_supernet', 'derivation', 'different_supernet', 'finished_search']
 
-_MAY_CHANGE = ('search.settings', 'search.tuning_epochs')
+_MAY_CHANGE = ('search.settings', 'search.tuning_epochs', 'limits')
 """Settings of a recipe that may differ from the search; other settings would have led to another supernet."""
 
 
@@ -59,13 +59,36 @@ def derivation(search: Path, selection: str, overrides: Iterable[str] | Mapping[
     Args:
         search: output folder of a search with a supernet, whose strategy selects by magnitude at the end.
         selection: ``pt`` or ``pt-mag``.
-        overrides: changes to ``search.settings`` and ``search.tuning_epochs`` of the search's recipe.
+        overrides: changes to ``search.settings``, ``search.tuning_epochs`` and ``limits`` of the search's recipe.
 
     Returns:
         The description. The run gives the same cell as a search with the strategy ``…+pt`` from the start, bit for bit.
 
     Raises:
         InputError: if the folder holds no such search, the selection does not fit its strategy, or another setting is to be changed.
+    """
+    run = finished_search(search)
+    strategy = str(run['strategy'])
+    named_method(f'{strategy}+{selection}')  # raises for a strategy that takes no other selection
+    if not (search / CHECKPOINT).is_file():
+        raise InputError(f'{search} has no {CHECKPOINT}, which holds the supernet; search again with {strategy}+{selection}')
+    before, recipe = (Recipe.of_folder(search, changes) for changes in ((), overrides))
+    assert before is not None and recipe is not None  # run.json is there
+    changed = different_supernet(before, recipe)
+    if changed:
+        raise InputError(
+            f'{changed[0]} has shaped the supernet in {search} and cannot change now; allowed: {", ".join(_MAY_CHANGE)}; '
+            f'to change it, search again with {strategy}+{selection}'
+        )
+    check_strategies(recipe, [f'{strategy}+{selection}'])
+    return Derivation(recipe, f'{strategy}+{selection}', run['seed'], search.absolute())
+
+
+def finished_search(search: Path) -> dict[str, Any]:
+    """Returns the content of ``run.json`` of a finished search with a supernet, whose selection has not decided its edges.
+
+    Raises:
+        InputError: if the folder holds no such search.
     """
     run = read_json(search / RUN) if (search / RUN).is_file() else {}
     if not isinstance(run, dict) or run.get('stage') != 'search':
@@ -82,19 +105,7 @@ def derivation(search: Path, selection: str, overrides: Iterable[str] | Mapping[
             f'{search} holds a search with {strategy}, whose selection has fine-tuned the supernet and decided its edges; '
             f'give a search with {base}'
         )
-    named_method(f'{strategy}+{selection}')  # raises for a strategy that takes no other selection
-    if not (search / CHECKPOINT).is_file():
-        raise InputError(f'{search} has no {CHECKPOINT}, which holds the supernet; search again with {strategy}+{selection}')
-    before, recipe = (Recipe.of_folder(search, changes) for changes in ((), overrides))
-    assert before is not None and recipe is not None  # run.json is there
-    changed = different_supernet(before, recipe)
-    if changed:
-        raise InputError(
-            f'{changed[0]} has shaped the supernet in {search} and cannot change now; allowed: {", ".join(_MAY_CHANGE)}; '
-            f'to change it, search again with {strategy}+{selection}'
-        )
-    check_strategies(recipe, [f'{strategy}+{selection}'])
-    return Derivation(recipe, f'{strategy}+{selection}', run['seed'], search.absolute())
+    return run
 
 
 def different_supernet(one: Recipe, other: Recipe) -> list[str]:

@@ -21,6 +21,7 @@ from nni_darts.genotypes import genotype_from_dict
 from nni_darts.parallel.launch import together
 from nni_darts.recipes import RUN, Recipe
 from nni_darts.runs.checks import check_strategies, named_method
+from nni_darts.runs.cost_limits import check_cost
 from nni_darts.runs.costs import as_input_error, cautions, checked_recipe, cost_of
 from nni_darts.runs.deadline import TimeLimit
 from nni_darts.runs.derive import begun_from_supernet
@@ -94,7 +95,9 @@ class Run:
                     found = train_supernet(work)
                 genotype, measured = finish_search(work, *found)
             keep_genotype(work, genotype)
-            return Outcome(genotype, finish(work, {**measured, **cost_of(genotype, spec.recipe, data)}))
+            costs = cost_of(genotype, spec.recipe, data)
+            check_cost(spec.recipe, costs, spec.strategy)
+            return Outcome(genotype, finish(work, {**measured, **costs}))
 
     def _train_found(self, spec: RunSpec, folder: Path) -> dict[str, Any]:
         """Trains one of a search's cells in a subfolder of the search, which this process has claimed already."""

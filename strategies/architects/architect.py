@@ -46,7 +46,7 @@ class Architect:
         groups = module.weight_optimizer.param_groups
         problem = BilevelProblem(
             lambda: module.loss_on(train, index, shares[0]),
-            lambda: module.architecture_loss_on(valid, index, shares[1]),
+            lambda: module.penalised(module.architecture_loss_on(valid, index, shares[1])),
             [weight for group in groups for weight in group['params']],
             module.architecture.arch_parameters(),
             module.weight_optimizer,

@@ -33,7 +33,7 @@ class Reinforce(Architect):
         (R(a) − β·log π(a) − b) · ∇ log π(a)
 
     Its expectation is exact, because b does not depend on a, and −E[log π · ∇ log π] = ∇H. log π(a) is the log-probability of a's turns
-    in the order in which they were taken.
+    in the order in which they were taken. If the strategy has a penalty, R(a) includes that on the cost of a.
 
     Args:
         criterion: reward on a validation batch, which is its ``accuracy`` or its negative ``loss``.
@@ -65,7 +65,7 @@ class Reinforce(Architect):
         with torch.no_grad(), saved(list(module.model.buffers())):
             for path, _ in drawn:
                 with architecture.viewed(path=path):
-                    scores.append(module.score_on(valid, index, shares[1], self.criterion))
+                    scores.append(module.rewarded(module.score_on(valid, index, shares[1], self.criterion), path))
         (rewards,) = parallel.average([torch.stack(scores).cpu()])  # one transfer for all paths
         losses = [self.surrogate(architecture.state.memory, reward, log) for reward, (_, log) in zip(rewards.tolist(), drawn)]
         loss = sum(losses[1:], losses[0]) / self.paths_per_step

@@ -15,10 +15,12 @@ from nni_darts.strategies.engine.epochs import Epochs
 from nni_darts.strategies.engine.loaders import TRAIN, VALID
 from nni_darts.strategies.engine.optimizers import architecture_optimizer, gradient_scaler, join_alphas, weight_optimizers
 from nni_darts.strategies.engine.scoring import Rewind, frozen, scoring_mode, silent
+from nni_darts.strategies.penalty import Penalties, of_nni
 from nni_darts.strategies.reference import Reference
 from nni_darts.strategies.selections.scoring import samples_in
 
 if TYPE_CHECKING:
+    from nni_darts.strategies.architecture import Path
     from nni_darts.strategies.differentiable import DifferentiableStrategy
 
 __all__ = ['EXECUTOR', 'DifferentiableModule']
@@ -145,7 +147,8 @@ class DifferentiableModule(_Forwarding):
             relaxation.weight_step(self.architecture, silent_loss, self.model, self.epochs.elapsed),
         ):
             outputs = self.training_module.training_step(train, batch_idx)
-            self.advance_optimization(_weighted(_loss(outputs), shares[0]), batch_idx)
+            loss = _weighted(_loss(outputs), shares[0])
+            self.advance_optimization(self.penalised(loss) if moves and not architect.own_optimizer else loss, batch_idx)
         return outputs
 
     def _architecture_step(self, train: Any, valid: Any, batch_idx: int, shares: Sequence[float]) -> None:
@@ -188,6 +191,24 @@ class DifferentiableModule(_Forwarding):
         """
         outputs = self.training_module.training_step(batch, batch_idx)
         return _weighted(outputs.get('architecture_loss', outputs['loss']) if isinstance(outputs, dict) else outputs, share)  # type: ignore[arg-type]
+
+    def penalised(self, loss: Tensor) -> Tensor:
+        """Returns a loss that α minimises with the strategy's penalty on the expected cost, if it has one."""
+        penalty = self.strategy.penalty
+        if penalty is None:
+            return loss
+        if isinstance(penalty, Penalties):
+            return penalty.on_loss(loss, self.architecture, self.strategy.relaxation)
+        return of_nni(penalty, loss, self.architecture, self.strategy.relaxation)
+
+    def rewarded(self, score: Tensor, path: Path) -> Tensor:
+        """Returns the reward of a path, which is its score, less the strategy's penalty on its cost, if it has one."""
+        penalty = self.strategy.penalty
+        if penalty is None:
+            return score
+        if isinstance(penalty, Penalties):
+            return penalty.on_score(score, self.architecture, path)
+        return penalty(score, self.architecture.sample_of(path))[0]  # NNI's, which lowers a reward if its scale is negative
 
     def score_on(self, batch: Any, batch_idx: int, share: float, criterion: Literal['accuracy', 'loss']) -> Tensor:
         """Returns the accuracy on a batch, or the negative mean loss, as a scalar on the batch's device.

@@ -12,6 +12,7 @@ from torch import Tensor
 from nni_darts.strategies.architecture import Architecture
 from nni_darts.strategies.catalogue import GreedySettings
 from nni_darts.strategies.relaxations import Relaxation
+from nni_darts.strategies.selections.limited import allowed_operations
 from nni_darts.strategies.selections.magnitude import Selection
 from nni_darts.strategies.selections.perturbation import Progressive, ProgressiveMagnitude
 from nni_darts.strategies.settings import typed
@@ -30,7 +31,7 @@ class Greedy(Selection):
     the normalised entropy of the other operations' probabilities) and, under criterion 2, its stability (the overlap of these
     probabilities with those of the last epochs); each is scaled to [0, 1] over all edges of the kind first. A decided edge keeps its
     most probable operation and never changes again; once a node has as many decided edges as it keeps inputs, its other edges go.
-    Ties keep the first.
+    Ties keep the first. If the architecture has limits, decisions that leave no architecture within them are not taken.
 
     Args:
         greedy_criterion: 1, or 2 with stability.
@@ -113,8 +114,10 @@ class Greedy(Selection):
                 continue
             table = dict(zip(labels, self._scores(architecture, module.strategy.relaxation, labels)))
             scores = [table[label] for label in undecided]
-            best = max(range(len(scores)), key=lambda index: (scores[index], -index))
-            others = [score for index, score in enumerate(scores) if index != best]
+            allowed = {label: self._allowed(architecture, label) for label in undecided}
+            free = [index for index, label in enumerate(undecided) if allowed[label]]
+            best = max(free, key=lambda index: (scores[index], -index))
+            others = [scores[index] for index in free if index != best]
             written.append(
                 {
                     'stage': 'edge',
@@ -123,13 +126,19 @@ class Greedy(Selection):
                     'scores': scores,
                     'choice': undecided[best],
                     'margin': scores[best] - max(others) if others else None,
+                    **({'beyond_limits': [label for label in undecided if not allowed[label]]} if len(free) < len(scores) else {}),
                 }
             )
-            written.append(self.operations.decide_operation(architecture, undecided[best], module))
+            written.append(self.operations.decide_operation(architecture, undecided[best], module, allowed[undecided[best]]))
             self._drop_what_is_not_needed(architecture, undecided[best])
         architecture.state.memory['rounds'] = architecture.state.memory.get('rounds', 0) + 1
         architecture.state.history += written
         return written
+
+    def _allowed(self, architecture: Architecture, label: str) -> list[int]:
+        """The operations with which an edge can be decided, and hence kept, within the limits."""
+        kept = [edge for edge in (*architecture.state.fixed, label) if edge in architecture.edges]
+        return allowed_operations(architecture, label, architecture.eligible(label), kept)
 
     def _drop_what_is_not_needed(self, architecture: Architecture, decided: str) -> None:
         if decided not in architecture.edges:

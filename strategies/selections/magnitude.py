@@ -11,6 +11,7 @@ from nni_darts.strategies.architecture import Architecture
 from nni_darts.strategies.catalogue import MagnitudeSettings
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.relaxations.subsets import best_subset
+from nni_darts.strategies.selections.limited import edge_weights, within_limits
 from nni_darts.strategies.settings import typed
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class Selection:
         ranks_paths: whether it compares sampled paths.
         learning_rate_factor: the weights' learning rate while fine-tuning, times that at the start, where the schedule does not advance.
 
-    Decisions already taken (``architecture.state.fixed``, ``architecture.state.dropped``) stand.
+    Decisions already taken (``architecture.state.fixed``, ``architecture.state.dropped``) stand. If the architecture has limits
+    (``architecture.limits``) that the strongest choices exceed, those with the largest sum of strengths within the limits are taken.
     """
 
     step_schedule = True
@@ -79,7 +81,13 @@ class Selection:
         for label in architecture.labels():
             if not torch.isfinite(architecture.alpha(label)).all():
                 raise ArithmeticError(f'the architecture parameters of {label!r} are not finite: the search has diverged')
-        return self._chosen(architecture, operation_tables(architecture, relaxation))
+        return self._strongest(architecture, operation_tables(architecture, relaxation))
+
+    def _strongest(self, architecture: Architecture, tables: dict[str, dict[Any, float]]) -> dict[str, Any]:
+        """The strongest choices within the limits, by tables as of :func:`operation_tables`."""
+        # An edge that is decided during the search is kept.
+        kept = [label for label in architecture.state.fixed if label in architecture.edges] if self.decides_while_searching else []
+        return within_limits(architecture, self._chosen(architecture, tables), tables, kept)
 
     def _chosen(self, architecture: Architecture, tables: dict[str, dict[Any, float]]) -> dict[str, Any]:
         """The strongest choices, by tables as of :func:`operation_tables`."""
@@ -111,6 +119,14 @@ class Magnitude(Selection):
     def __init__(self, max_skips: int | None = None) -> None:
         self.max_skips = max_skips
 
+    def _strongest(self, architecture: Architecture, tables: dict[str, dict[Any, float]]) -> dict[str, Any]:
+        given = {label: dict(table) for label, table in tables.items()}  # a skip connection that counts nothing is set to zero
+        skips = frozenset(
+            (edge, SKIP) for edge in architecture.edges if architecture.decisions[edge].group == NORMAL and SKIP in tables[edge]
+        )
+        rule = None if self.max_skips is None else (skips, self.max_skips)
+        return within_limits(architecture, self._chosen(architecture, given), tables, skips=rule)
+
     def _chosen(self, architecture: Architecture, tables: dict[str, dict[Any, float]]) -> dict[str, Any]:
         while True:
             sample = super()._chosen(architecture, tables)
@@ -122,14 +138,6 @@ class Magnitude(Selection):
             if len(skips) <= self.max_skips or not weak:
                 return sample
             tables[min(weak, key=lambda edge: tables[edge][SKIP])][SKIP] = 0.0
-
-
-def edge_weights(architecture: Architecture, label: str) -> list[float]:
-    """Returns the factor of each input of a node: softmax(β) where edges have weights (PC-DARTS), else one."""
-    decision = architecture.inputs()[label]
-    if not decision.weighted:
-        return [1.0] * decision.candidates
-    return architecture.edge_weights(label).tolist()
 
 
 def _scaled(table: dict[Any, float], factor: float) -> dict[Any, float]:

@@ -11,6 +11,7 @@ import torch
 from nni_darts.strategies.architecture import Architecture, InputDecision, Mask
 from nni_darts.strategies.catalogue import PerturbationSettings, ProgressiveSettings
 from nni_darts.strategies.relaxations import Relaxation
+from nni_darts.strategies.selections.limited import allowed_drops, allowed_operations
 from nni_darts.strategies.selections.magnitude import Magnitude, Selection, edge_weights, operation_tables
 from nni_darts.strategies.selections.scoring import Scoring
 from nni_darts.strategies.selections.sharing import SharedResults
@@ -28,7 +29,8 @@ class Progressive(Selection):
 
     First the operations: per event one undecided edge of each kind of cell, drawn at random, is decided; decisions of one event apply
     at once, one after the other. Then the topology: per event one node of each kind with more inputs than it may keep loses the weakest
-    inputs. Ties keep the first candidate, and the first inputs.
+    inputs. Ties keep the first candidate, and the first inputs. If the architecture has limits, decisions that leave no architecture
+    within them are not taken.
 
     Args:
         epochs_between: epochs of fine-tuning between two events; one more follows the last event. Without a topology stage that event comes
@@ -111,14 +113,25 @@ class Progressive(Selection):
         architecture.state.history += written
         return written
 
-    def decide_operation(self, architecture: Architecture, label: str, module: DifferentiableModule) -> dict[str, Any]:
-        """Keeps one operation of a label; returns what there is to write down."""
+    def decide_operation(
+        self, architecture: Architecture, label: str, module: DifferentiableModule, allowed: Sequence[int] | None = None
+    ) -> dict[str, Any]:
+        """Keeps one operation of a label; returns what there is to write down.
+
+        Args:
+            architecture: α and the decisions so far.
+            label: label of the operations.
+            module: module of the search.
+            allowed: indices of the operations that may be kept; None for all that leave an architecture within the limits.
+        """
         names = architecture.operations()[label].names
         candidates = [names.index(name) for name in operation_tables(architecture, module.strategy.relaxation)[label]]
         scores = self.score(architecture, label, candidates, module)
-        worst = min(range(len(candidates)), key=scores.__getitem__)  # the loss of this one hurts most; the first of equals
+        allowed = allowed_operations(architecture, label, candidates) if allowed is None else allowed
+        free = [position for position, index in enumerate(candidates) if index in allowed]
+        worst = min(free, key=scores.__getitem__)  # the loss of this one hurts most; the first of equals
         architecture.state.fixed[label] = candidates[worst]
-        others = [score for position, score in enumerate(scores) if position != worst]
+        others = [scores[position] for position in free if position != worst]
         return {
             'stage': 'operation',
             'label': label,
@@ -126,6 +139,7 @@ class Progressive(Selection):
             'scores': scores,
             'choice': str(names[candidates[worst]]),
             'margin': min(others) - scores[worst] if others else None,
+            **({'beyond_limits': [str(names[index]) for index in candidates if index not in allowed]} if len(free) < len(scores) else {}),
         }
 
     def _decide_inputs(self, architecture: Architecture, label: str, module: DifferentiableModule) -> list[dict[str, Any]]:
@@ -138,9 +152,11 @@ class Progressive(Selection):
                 known = dict(zip(candidates, self.score(architecture, label, candidates, module)))
             scores = [known[index] for index in candidates]
             # The input whose loss hurts least goes; of equals the last, so that the first stay.
-            best = max(range(len(candidates)), key=lambda position: (scores[position], position))
+            allowed = allowed_drops(architecture, label, candidates)
+            free = [position for position, index in enumerate(candidates) if index in allowed]
+            best = max(free, key=lambda position: (scores[position], position))
             architecture.state.dropped.setdefault(label, []).append(candidates[best])
-            others = [score for position, score in enumerate(scores) if position != best]
+            others = [scores[position] for position in free if position != best]
             written.append(
                 {
                     'stage': 'topology',
@@ -148,7 +164,8 @@ class Progressive(Selection):
                     'candidates': candidates,
                     'scores': scores,
                     'choice': candidates[best],
-                    'margin': scores[best] - max(others),
+                    'margin': scores[best] - max(others) if others else None,
+                    **({'beyond_limits': [index for index in candidates if index not in allowed]} if len(free) < len(scores) else {}),
                 }
             )
         return written

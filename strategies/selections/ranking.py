@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from nni_darts.strategies.architecture import Architecture, Path
 from nni_darts.strategies.catalogue import RankingSettings
 from nni_darts.strategies.relaxations import Relaxation
+from nni_darts.strategies.selections.limited import program_of, within_limits
 from nni_darts.strategies.selections.magnitude import Selection
 from nni_darts.strategies.selections.scoring import Scoring
 from nni_darts.strategies.settings import typed
@@ -25,6 +29,9 @@ class Ranking(Selection):
     The ``finalists`` are then ranked by what they score on all validation data, and the first of the best is kept: Li & Talwalkar
     (UAI 2019) evaluate 1,000 on one batch and ten of them fully. Paths that are drawn twice count once. Until then :meth:`select` gives
     the most probable path of the policy.
+
+    If the architecture has limits, paths that exceed them are drawn again. Where none of 1,000 draws is within them, the path is the best
+    by random scores within the limits.
 
     Args:
         samples: N.
@@ -61,7 +68,7 @@ class Ranking(Selection):
         """See :class:`Selection`. What is written down are the finalists, best first."""
         drawn: dict[tuple[Any, ...], Path] = {}
         for _ in range(self.samples):
-            path = architecture.policy.draw()  # type: ignore[union-attr]
+            path = _drawn(architecture)
             drawn.setdefault(tuple(sorted(path.items())), path)
         paths = list(drawn.values())
         if self.first.batches is not None and len(paths) > self.finalists:
@@ -81,7 +88,41 @@ class Ranking(Selection):
 
     def select(self, architecture: Architecture, relaxation: Relaxation) -> dict[str, Any]:
         """The NNI sample of the best path, once they are ranked."""
-        return architecture.sample_of(architecture.state.memory.get('ranked') or architecture.policy.best())  # type: ignore[union-attr]
+        if 'ranked' in architecture.state.memory:
+            return architecture.sample_of(architecture.state.memory['ranked'])
+        sample = architecture.sample_of(architecture.policy.best())  # type: ignore[union-attr]
+        return within_limits(architecture, sample, _tables(architecture))
+
+
+def _drawn(architecture: Architecture) -> Path:
+    """A path within the limits."""
+    program = program_of(architecture)
+    for _ in range(1 if program is None else _DRAWS):
+        path = architecture.policy.draw()  # type: ignore[union-attr]
+        if program is None or program.holds(architecture.sample_of(path)):
+            return path
+    assert program is not None  # otherwise the first path is returned
+    rng = random.Random(int(torch.randint(2**31, ())))  # torch's random state is in the checkpoint
+    scores = {(label, value): rng.random() for label, values in program.choices.operations.items() for value in values}
+    scores |= {(label, value): rng.random() for label, inputs in program.choices.inputs.items() for value in inputs.values}
+    sample = program.best(scores)
+    assert sample is not None  # the limits are checked before the search
+    return architecture.path_of(sample)
+
+
+def _tables(architecture: Architecture) -> dict[str, dict[Any, float]]:
+    """Label → operation → probability that the policy gives it, where an architecture has limits."""
+    if architecture.limits is None:
+        return {}
+    named = architecture.policy.probabilities()  # type: ignore[union-attr]
+    return {
+        label: {name: named[label][str(name)] for name in decision.names}
+        for label, decision in architecture.operations().items()
+        if label in named
+    }
+
+
+_DRAWS = 1000
 
 
 def _ranked(scoring: Scoring, architecture: Architecture, module: DifferentiableModule, paths: list[Path]) -> list[tuple[float, Path]]:

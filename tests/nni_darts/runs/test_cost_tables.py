@@ -83,6 +83,7 @@ def of_the_hub(name: str, settings: dict[str, object]) -> Recipe:
     return Recipe.load('digits', own)
 
 
+@pytest.mark.slow
 def test_a_space_of_the_hub_whose_costs_add_up() -> None:
     check_sums(of_the_hub('ShuffleNetSpace', {**HUB['ShuffleNetSpace'], 'channel_search': False}), 4)
 
