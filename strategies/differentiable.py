@@ -261,7 +261,7 @@ def _without_own_hooks(model: ModelSpace) -> Iterator[None]:
 
 def _check_costs(architecture: Architecture) -> None:
     """Raises ValueError if the limits of an architecture count choices that the supernet does not have."""
-    for label in architecture.limits.table.candidates if architecture.limits is not None else ():
+    for label in sorted(architecture.limits.table.labels) if architecture.limits is not None else ():
         if label not in architecture.decisions:
             raise ValueError(f'the costs of the space include the choice {label!r}, which the supernet does not have')
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from nni_darts.genotypes.costs import CostTable
+from nni_darts.genotypes.costs import CostTable, JointCosts
 from nni_darts.strategies.decisions import InputDecision
 from nni_darts.strategies.relaxations.subsets import subset_weights
 
@@ -103,7 +103,7 @@ def _cost_of_path(architecture: Architecture, table: CostTable, sample: Mapping[
     for label, value in sample.items():
         for chosen in value if isinstance(architecture.decisions[label], InputDecision) else [value]:
             total += table.added(label, chosen).get(measure, 0)
-    return total
+    return total + sum(part.of(sample)[measure] for part in table.joint)
 
 
 def expected_cost(architecture: Architecture, relaxation: Relaxation, table: CostTable, measure: str) -> Tensor:
@@ -136,6 +136,8 @@ def expected_cost(architecture: Architecture, relaxation: Relaxation, table: Cos
             total = total + _cost_of_edges(architecture, label, choice, of_edge)
         else:
             total = total + _cost_of_inputs(architecture, label, table, measure)
+    for part in table.joint:
+        total = total + _cost_of_combinations(architecture, relaxation, part, measure)
     return total
 
 
@@ -164,6 +166,16 @@ def _cost_of_inputs(architecture: Architecture, label: str, table: CostTable, me
     alpha = _alpha(architecture, label)[left]
     costs = alpha.new_tensor([table.added(label, index).get(measure, 0) for index in left])
     return (subset_weights(alpha, None if decision.chosen is None else min(decision.chosen, len(left))) * costs).sum()
+
+
+def _cost_of_combinations(architecture: Architecture, relaxation: Relaxation, part: JointCosts, measure: str) -> Tensor:
+    """Returns Σ cost · Π probability over all combinations, because choices are drawn independently."""
+    expected = torch.tensor(part.amounts[measure], dtype=torch.float64).reshape([len(values) for values in part.values.values()])
+    for label in part.values:
+        names = architecture.operations()[label].names
+        positions = torch.tensor([part.position(label, name) for name in names])
+        expected = torch.tensordot(_probabilities(architecture, relaxation, label), expected[positions], 1)
+    return expected
 
 
 def _alpha(architecture: Architecture, label: str) -> Tensor:

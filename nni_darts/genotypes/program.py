@@ -2,7 +2,8 @@
 
 A variable in {0, 1} stands for each candidate: an operation, or on an edge of a cell an operation together with its input. The rules of
 the space are linear in these variables: one operation for each label, at most one on each edge, and the right number of inputs. So are
-costs that add up (:class:`~nni_darts.genotypes.costs.CostTable`), and the score to maximise.
+costs that add up (:class:`~nni_darts.genotypes.costs.CostTable`), and the score to maximise. Where a cost depends on several choices
+together, a further variable stands for each combination of their candidates, and is 1 exactly where all of them are chosen.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nni_darts.genotypes.costs import CostTable, chosen_candidates
+from nni_darts.genotypes.costs import CostTable, JointCosts, chosen_candidates
 from nni_darts.genotypes.neighbours import Choices, Inputs, Sample
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ class Program:
         Returns:
             A value for every label. Operations on edges that are not chosen are those with the largest score.
         """
-        return self._solved([scores.get(candidate, 0.0) for candidate in self._candidates], decided or Decided(), rules)
+        goal = [scores.get(candidate, 0.0) for candidate in self._candidates]
+        return self._solved(goal + [0.0] * self._combinations.count, decided or Decided(), rules)
 
     def possible(self, decided: Decided | None = None) -> bool:
         """Returns whether any architecture that agrees with the decisions keeps the limits."""
@@ -118,7 +120,7 @@ class Program:
             within_limits: whether the architecture must keep the limits, which must be possible; otherwise they do not matter.
         """
         free = self if within_limits else Program(self.choices, self.table, {})
-        sample = free.best({candidate: -self.table.added(*candidate).get(measure, 0) for candidate in self._candidates})
+        sample = free._solved([-cost for cost in self._costs(measure)], Decided(), ())
         assert sample is not None  # there are no limits, or they can be kept
         return free.table.of(self.choices, sample)[measure]
 
@@ -146,32 +148,46 @@ class Program:
             places[label].append(position)
         return places
 
+    @cached_property
+    def _combinations(self) -> _Combinations:
+        return _Combinations(self.choices, self.table.joint, self._places)
+
+    def _costs(self, measure: str) -> list[float]:
+        """Returns what each variable adds to a cost."""
+        return [self.table.added(*candidate).get(measure, 0) for candidate in self._candidates] + self._combinations.costs(measure)
+
     def _solved(self, scores: Sequence[float], decided: Decided, rules: Sequence[AtMost]) -> dict[str, Any] | None:
+        """Returns the sample with the largest sum of the scores of all variables, which are those of candidates and of combinations."""
         import numpy as np
         from scipy.optimize import Bounds, LinearConstraint, milp
 
         problem = _Problem([], [], [])
-        allowed = np.array([self._allowed(candidate, decided) for candidate in self._candidates], dtype=float)
+        allowed = [float(self._allowed(candidate, decided)) for candidate in self._candidates]
         for positions, lower, upper in self._rules_of_the_space(decided):
             problem.add(self._row(positions), lower, upper)
         for rule in rules:
             held = [position for position, candidate in enumerate(self._candidates) if candidate in rule.candidates]
             problem.add(self._row(held), 0, rule.most)
         for measure, limit in self.limits.items():
-            costs = [self.table.added(*candidate).get(measure, 0) for candidate in self._candidates]
-            row, most = _without_common_factor(costs, limit - self.table.fixed[measure])
+            row, most = _without_common_factor(self._costs(measure), limit - self.table.fixed[measure])
             problem.add(np.array(row, dtype=float), -np.inf, most)
         largest = max(map(abs, scores), default=0.0) or 1.0
         goal = -np.array(scores) * (_SPREAD / largest)
-        bounds, whole = Bounds(0, allowed), np.ones(len(goal))
+        combined = self._combinations.count
+        # Where candidates are whole numbers, so are their combinations, which would make the search for a solution slower.
+        whole = np.array([1.0] * len(allowed) + [0.0] * combined)
+        bounds = Bounds(0, np.array(allowed + [1.0] * combined))
+        # With its presolve, HiGHS prints a line where variables are not whole numbers.
+        options = {'mip_rel_gap': 0, 'presolve': not combined}
+        linked = [] if self._combinations.links is None else [LinearConstraint(self._combinations.links, 0, 0)]
         for _ in range(_MOST_SOLUTIONS):
-            constraints = LinearConstraint(np.stack(problem.rows), problem.lower, problem.upper)
-            found = milp(goal, integrality=whole, bounds=bounds, constraints=constraints, options={'mip_rel_gap': 0})
+            constraints = [LinearConstraint(np.stack(problem.rows), problem.lower, problem.upper), *linked]
+            found = milp(goal, integrality=whole, bounds=bounds, constraints=constraints, options=options)
             if found.x is None:
                 if found.status != 2:
                     raise RuntimeError(f'the integer program has no solution: {found.message}')
                 return None
-            chosen = np.round(found.x).astype(bool)
+            chosen = np.round(found.x * whole).astype(bool)
             sample = self._sample(chosen, scores, decided)
             if self.holds(sample):
                 return sample
@@ -200,7 +216,7 @@ class Program:
     def _row(self, positions: Sequence[int]) -> np.ndarray[Any, Any]:
         import numpy as np
 
-        row = np.zeros(len(self._candidates))
+        row = np.zeros(len(self._candidates) + self._combinations.count)
         row[list(positions)] = 1.0
         return row
 
@@ -219,6 +235,61 @@ class Program:
         if inputs.edges:
             return [any(chosen[position] for position in self._places[edge]) for edge in inputs.edges]
         return [chosen[position] for position in self._places[label]]
+
+
+class _Combinations:
+    """The variables of combinations, which follow those of candidates.
+
+    Candidates of a choice that always cost the same together with all others share their combinations.
+    """
+
+    def __init__(self, choices: Choices, joint: Sequence[JointCosts], places: Mapping[str, Sequence[int]]) -> None:
+        import numpy as np
+
+        self.count = 0
+        self._amounts: dict[str, list[float]] = {}
+        candidates, rows = sum(map(len, places.values())), []
+        for part in joint:
+            sizes = [len(values) for values in part.values.values()]
+            amounts = {measure: np.array(of, dtype=float).reshape(sizes) for measure, of in part.amounts.items()}
+            groups = []
+            for axis, label in enumerate(part.values):
+                left = [part.position(label, value) for value in choices.operations[label]]
+                amounts = {measure: of.take(left, axis) for measure, of in amounts.items()}
+                alike = np.concatenate([np.moveaxis(of, axis, 0).reshape(len(left), -1) for of in amounts.values()], 1)
+                _, first, group = np.unique(alike, axis=0, return_index=True, return_inverse=True)
+                amounts = {measure: of.take(first, axis) for measure, of in amounts.items()}
+                groups.append(group.reshape(-1))
+            shape = next(iter(amounts.values())).shape
+            positions = candidates + self.count + np.arange(math.prod(shape)).reshape(shape)
+            for axis, label in enumerate(part.values):
+                for index in range(shape[axis]):
+                    chosen = [place for place, group in zip(places[label], groups[axis]) if group == index]
+                    rows.append((positions.take(index, axis).reshape(-1), chosen))
+            self.count += math.prod(shape)
+            for measure, of in amounts.items():
+                self._amounts.setdefault(measure, []).extend(of.reshape(-1).tolist())
+        self.links = _links(rows, candidates + self.count) if rows else None
+
+    def costs(self, measure: str) -> list[float]:
+        """Returns what each combination adds to a cost."""
+        return self._amounts.get(measure, [0.0] * self.count)
+
+
+def _links(rows: Sequence[tuple[Any, Sequence[int]]], columns: int) -> Any:
+    """Returns a sparse matrix whose product with the variables is 0 if each candidate is chosen as often as its combinations are.
+
+    Args:
+        rows: positions of all combinations with a group of candidates, and of these candidates.
+        columns: number of variables.
+    """
+    import numpy as np
+    from scipy.sparse import csr_array
+
+    places = [np.concatenate([combined, np.array(chosen, dtype=int)]) for combined, chosen in rows]
+    signs = [np.concatenate([np.ones(len(combined)), -np.ones(len(chosen))]) for combined, chosen in rows]
+    ends = np.cumsum([0, *map(len, places)])
+    return csr_array((np.concatenate(signs), np.concatenate(places), ends), shape=(len(rows), columns))
 
 
 def _without_common_factor(costs: Sequence[float], most: float) -> tuple[Sequence[float], float]:

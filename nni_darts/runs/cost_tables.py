@@ -5,6 +5,7 @@ Everything is counted on torch's meta device by :func:`nni_darts.report.cost.cou
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from nni_darts.genotypes.kinds import CellSpace, OwnSpace
 from nni_darts.genotypes.neighbours import Choices, Inputs
 from nni_darts.recipes import Recipe
 from nni_darts.report.cost import counted
+from nni_darts.runs.joint_costs import profiled_table
 from nni_darts.runs.tasks import task_of
 from nni_darts.search_spaces import network_from_genotype
 from nni_darts.search_spaces.cnn import edge_stride
@@ -116,6 +118,9 @@ def _measured(recipe: Recipe, data: Any) -> CostTable:
     """
     space = recipe.space.on_data(lambda: task_of(recipe).facts(data))
     choices = space.choices()
+    if isinstance(space, OwnSpace):
+        with contextlib.suppress(ValueError):  # then each candidate is counted
+            return _profiled(space, choices, recipe, data)
     base = space.sample_of(space.random_cell(random.Random(0)))
 
     def cost(sample: Mapping[str, Any]) -> Costs:
@@ -138,6 +143,20 @@ def _measured(recipe: Recipe, data: Any) -> CostTable:
     found = CostTable({measure: amount - sum_at_base[measure] for measure, amount in at_base.items()}, table)
     if isinstance(space, OwnSpace):
         _check(found, choices, space, recipe, data)
+    return found
+
+
+def _profiled(space: OwnSpace, choices: Choices, recipe: Recipe, data: Any) -> CostTable:
+    """Returns the table that NNI's profilers give, of which costs may depend on several choices together.
+
+    Raises:
+        ValueError: if NNI cannot profile the space, or its count is not that of random networks.
+    """
+    options = task_of(recipe).network_options(recipe, 'retrain', data)
+    network = space.model_copy(update={'settings': options['settings']})
+    supernet = network.supernet(**task_of(recipe).facts(data))
+    found = profiled_table(supernet, choices, (1, data.channels, *data.size))
+    _check(found, choices, space, recipe, data)
     return found
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from nni_darts.recipes import Recipe
 
 HUB: dict[str, dict[str, Any]] = {
     'NasBench201': {'stem_out_channels': 4, 'num_modules_per_stack': 1},
@@ -34,3 +39,18 @@ HUB: dict[str, dict[str, Any]] = {
     },
 }
 """Name of the class → settings."""
+
+
+def of_the_hub(name: str, settings: dict[str, Any], **changes: Any) -> Recipe:
+    """Returns a recipe with a space of the hub, for data of the shape of CIFAR-10."""
+    own = {'space': {'name': f'nni.nas.hub.pytorch:{name}', 'settings': settings}, 'data.name': 'cifar10', 'data.path': 'nowhere'}
+    return Recipe.load('digits', {**own, **changes})
+
+
+def write_pictures(path: Path) -> Path:
+    """Writes 50 colour images (16, 16) of ten classes, since spaces of the hub take three channels."""
+    rng = np.random.default_rng(0)
+    parts = {'train': 40, 'test': 10}
+    images = {f'{part}_images': rng.integers(0, 255, (count, 16, 16, 3), dtype=np.uint8) for part, count in parts.items()}
+    np.savez(path, **images, **{f'{part}_labels': np.arange(count) % 10 for part, count in parts.items()})
+    return path

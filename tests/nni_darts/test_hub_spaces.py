@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from nni_darts.cli import main
-from tests.helpers.hub import HUB
+from tests.helpers.hub import HUB, write_pictures
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with small pictures of ten classes."""
-    rng = np.random.default_rng(0)
-    parts = {'train': 40, 'test': 10}
-    images = {f'{part}_images': rng.integers(0, 255, (count, 16, 16, 3), dtype=np.uint8) for part, count in parts.items()}
-    np.savez(tmp_path / 'images.npz', **images, **{f'{part}_labels': np.arange(count) % 10 for part, count in parts.items()})
+    write_pictures(tmp_path / 'images.npz')
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -67,6 +63,19 @@ def test_every_kind_of_strategy_searches_a_space_of_the_hub(strategy: str, folde
     done(call('MobileNetV3Space', 'search', '--recipe', 'digits', '--strategy', strategy, '--output', 'found'))
     sample = json.loads((folder / 'found' / 'genotype.json').read_text())['sample']
     assert sample['s1_depth'] in (1, 2) and sample['s0_width_mult'] in (0.5, 1.0)
+
+
+@pytest.mark.parametrize('strategy', ['darts-1st', 'sgas', 'enas', 'evolution', pytest.param('darts-1st+pt', marks=pytest.mark.slow)])
+def test_every_kind_of_strategy_keeps_limits_where_layers_share_choices(strategy: str, folder: Path) -> None:
+    limits = {'limits.parameters': 3000, 'limits.multiply_adds': '250k', 'search.penalty.parameters': '{target: 2000, weight: 0.1}'}
+    words = [word for key, value in limits.items() for word in ('--set', f'{key}={value}')]
+    done(call('MobileNetV3Space', 'search', *words, '--recipe', 'digits', '--strategy', strategy, '--output', 'found'))
+    cost = json.loads(done(CliRunner().invoke(main, ['cost', 'found', '--json'])).splitlines()[-1])
+    assert cost['parameters'] <= 3000 and cost['multiply_adds'] <= 250_000
+    if strategy == 'darts-1st':
+        done(CliRunner().invoke(main, ['derive', 'found', '--limit', 'parameters=1800', '--output', 'smaller']))
+        assert json.loads(done(CliRunner().invoke(main, ['cost', 'smaller', '--json'])).splitlines()[-1])['parameters'] <= 1800
+        assert 'parameters' in done(CliRunner().invoke(main, ['derive', 'found', '--pareto', 'parameters']))
 
 
 def test_what_no_supernet_can_hold_is_one_sentence_before_the_first_epoch(folder: Path) -> None:

@@ -17,7 +17,8 @@ from torch import nn
 
 from nni_darts._nni import LayerChoice, ModelSpace
 from nni_darts.errors import InputError
-from nni_darts.genotypes.costs import CostTable
+from nni_darts.genotypes.costs import CostTable, JointCosts
+from nni_darts.genotypes.neighbours import Choices
 from nni_darts.recipes import Recipe
 from nni_darts.runs.cost_limits import program_of
 from nni_darts.runs.cost_tables import cost_table
@@ -30,6 +31,7 @@ from nni_darts.strategies.penalty import CostPenalty, Penalties, expected_cost, 
 from nni_darts.strategies.relaxations import Softmax
 from nni_darts.strategies.relaxations.policies import Controller, draw
 from tests.helpers import running, tiny
+from tests.helpers.hub import HUB, of_the_hub
 
 CERTAIN = 1000.0
 
@@ -56,6 +58,22 @@ def test_the_expected_cost_of_a_certain_alpha_is_that_of_the_command_exactly(spa
             architecture.alpha(label).data = torch.full((len(decision.names),), -CERTAIN).double()
             architecture.alpha(label).data[decision.names.index(name)] = CERTAIN
         for measure, amount in cost_of(cell, recipe, data).items():
+            assert expected_cost(architecture, Softmax(), table, measure).item() == amount
+
+
+def test_the_expected_cost_of_a_certain_alpha_is_exact_where_layers_share_choices() -> None:
+    recipe = of_the_hub('MobileNetV3Space', HUB['MobileNetV3Space'])
+    data = task_of(recipe).shape(recipe)
+    table, space = cost_table(recipe, data), recipe.space.on_data(lambda: task_of(recipe).facts(data))
+    architecture, rng = architecture_of(recipe), random.Random(2)
+    assert table.joint and table.labels == set(architecture.operations())
+    for _ in range(4):
+        network = space.random_cell(rng)
+        for label, value in space.sample_of(network).items():
+            names = architecture.operations()[label].names
+            architecture.alpha(label).data = torch.full((len(names),), -CERTAIN).double()
+            architecture.alpha(label).data[names.index(value)] = CERTAIN
+        for measure, amount in cost_of(network, recipe, data).items():
             assert expected_cost(architecture, Softmax(), table, measure).item() == amount
 
 
@@ -90,6 +108,41 @@ def test_the_expectation_is_the_sum_over_all_architectures(weighted: bool) -> No
                 cost += table.added(label, ('none', 'a', 'b')[operation])['cost']
             expected, total = expected + weight * cost, total + weight
     assert expected_cost(architecture, Softmax(), table, 'cost').item() == pytest.approx(expected / total, rel=1e-12)
+
+
+def joint() -> tuple[Architecture, CostTable]:
+    """Returns three choices, two of which share a cost with the third."""
+    torch.manual_seed(5)
+    architecture, values, rng = Architecture(), {'width': (8, 16, 24), 'kernel': (3, 5), 'depth': (0, 1)}, random.Random(6)
+    for label, of in values.items():
+        architecture.declare(label, OperationDecision(of))
+        architecture.alpha(label).data = torch.randn(len(of)).double()
+    parts = []
+    for labels in (('depth', 'width'), ('kernel', 'width')):
+        shared = {label: values[label] for label in labels}
+        parts.append(JointCosts(shared, {'cost': [rng.randrange(50) for _ in itertools.product(*shared.values())]}))
+    return architecture, CostTable({'cost': 10}, {'kernel': {3: {'cost': 4}, 5: {'cost': 9}}}, parts)
+
+
+def test_the_expectation_of_joint_costs_is_the_sum_over_all_architectures() -> None:
+    architecture, table = joint()
+    p = {label: torch.softmax(architecture.alpha(label), 0).tolist() for label in architecture.operations()}
+    names, expected = {label: decision.names for label, decision in architecture.operations().items()}, 0.0
+    choices = Choices(names)
+    for combination in itertools.product(*names.values()):
+        sample = dict(zip(names, combination))
+        probability = math.prod(p[label][names[label].index(value)] for label, value in sample.items())
+        expected += probability * table.of(choices, sample)['cost']
+    assert expected_cost(architecture, Softmax(), table, 'cost').item() == pytest.approx(expected, rel=1e-12)
+
+    def cost(*alphas: Any) -> Any:
+        return expected_cost(architecture, Softmax(), table, 'cost')
+
+    assert torch.autograd.gradcheck(cost, tuple(architecture.arch_parameters()), eps=1e-6, atol=1e-7)
+    path = {'width': (2,), 'kernel': (0,), 'depth': (1,)}
+    score = Penalties(table, (CostPenalty('cost', 30, 0.4),)).on_score(torch.tensor(0.5), architecture, path)
+    of_path = table.of(choices, {'width': 24, 'kernel': 3, 'depth': 1})['cost']
+    assert float(score) == pytest.approx(0.5 - 0.4 * (of_path / 30 - 1))
 
 
 @pytest.mark.parametrize('nonlinear', ['linear', 'positive', 'negative', 'absolute'])

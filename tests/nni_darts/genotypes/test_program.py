@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from nni_darts.genotypes.candidates import edge_candidates
 from nni_darts.genotypes.convolutional import Genotype
-from nni_darts.genotypes.costs import CostTable, chosen_candidates
+from nni_darts.genotypes.costs import CostTable, JointCosts, chosen_candidates
 from nni_darts.genotypes.neighbours import NASBENCH201_CHOICES, Choices, Inputs, darts_choices
 from nni_darts.genotypes.program import AtMost, Decided, Program
 
@@ -140,6 +141,49 @@ def test_samples_freeze_the_space_and_unlimited_programs_agree_with_the_stronges
         assert found[label] == sorted(sorted(strength, key=strength.__getitem__)[-2:])
     for label, names in CELLS.operations.items():
         assert found[label] == max(names, key=lambda name: scores[label, name])
+
+
+LAYERS = Choices({'width': (8, 16, 24), 'kernel': (3, 5), 'depth': (0, 1, 2), 'skip': ('yes', 'no')}, {'few': Inputs((0, 1, 2), 2)})
+
+
+def joint_table(rng: random.Random) -> CostTable:
+    """Returns a table in which costs depend on pairs and triples of choices, and some candidates cost the same."""
+    most, joint = 10 ** rng.randint(1, 7), []
+    for labels in (['width', 'kernel'], ['width', 'depth', 'skip'], ['kernel', 'depth']):
+        values = {label: LAYERS.operations[label] for label in labels}
+        amounts = [rng.randrange(most) if rng.random() < 0.7 else 0 for _ in range(math.prod(map(len, values.values())))]
+        joint.append(JointCosts(values, {'parameters': amounts, 'multiply_adds': [64 * amount + 1 for amount in amounts]}))
+    return CostTable({'parameters': 7, 'multiply_adds': 11}, random_table(LAYERS, rng).candidates, joint)
+
+
+def test_the_best_of_200_tables_of_joint_costs_is_that_of_brute_force() -> None:
+    rng, found_none, samples = random.Random(6), 0, list(all_samples(LAYERS))
+    for number in range(200):
+        table, scores = joint_table(rng), random_scores(LAYERS, rng)
+        costs = [table.of(LAYERS, sample) for sample in samples]
+        measures = [['parameters'], ['parameters', 'multiply_adds']][number % 2]
+        limits = {measure: rng.choice(costs)[measure] - rng.randrange(2) for measure in measures}
+        allowed = [sample for sample, cost in zip(samples, costs) if all(cost[measure] <= limits[measure] for measure in measures)]
+        program = Program(LAYERS, table, limits)
+        found = program.best(scores)
+        assert (found is None) == (not allowed) == (not program.possible())
+        assert program.cheapest('multiply_adds') == min(cost['multiply_adds'] for cost in costs)
+        if found is None:
+            found_none += 1
+            continue
+        assert program.holds(found)
+        best = max(score_of(scores, chosen_candidates(LAYERS, sample)) for sample in allowed)
+        assert score_of(scores, chosen_candidates(LAYERS, found)) == pytest.approx(best, abs=1e-8)
+    assert 0 < found_none < 100
+
+
+def test_joint_costs_of_a_part_of_the_candidates_are_those_of_brute_force() -> None:
+    rng = random.Random(7)
+    left = Choices({'width': (24, 8), 'kernel': (5,), 'depth': (2, 0), 'skip': ('no', 'yes')}, LAYERS.inputs)
+    for _ in range(30):
+        table = joint_table(rng)
+        for measure in ('parameters', 'multiply_adds'):
+            assert Program(left, table, {}).cheapest(measure) == min(table.of(left, sample)[measure] for sample in all_samples(left))
 
 
 def test_limits_at_billions_hold_to_the_last_unit() -> None:

@@ -21,7 +21,7 @@ from nni_darts.runs.cost_limits import check_possible, program_of
 from nni_darts.runs.costs import cost_of
 from nni_darts.runs.tasks import task_of
 from tests.helpers import running, tiny
-from tests.helpers.hub import HUB
+from tests.helpers.hub import HUB, of_the_hub
 
 STRATEGIES = (
     *('darts-1st', 'fixed-alpha', 'gdas', 'pc-darts', 'sgas', 'p-darts', 'enas', 'random-ws'),
@@ -107,16 +107,16 @@ def test_limits_that_exclude_each_other_are_named_together(images: Path) -> None
 
 
 def test_cells_of_a_space_whose_costs_do_not_add_up_are_counted_one_by_one() -> None:
-    settings = {'space': {'name': 'nni.nas.hub.pytorch:MobileNetV3Space', 'settings': HUB['MobileNetV3Space']}, 'data.name': 'cifar10'}
-    whole = Recipe.load('digits', {**settings, 'data.path': 'nowhere', 'search.random_samples': 4})
-    data = task_of(whole).shape(whole)
-    recipe = Recipe.load('digits', {**settings, 'data.path': 'nowhere', 'search.random_samples': 4, 'limits.parameters': '40k'})
+    settings = HUB['AutoFormer']
+    limited = {'search.random_samples': 4, 'limits.parameters': 12_000}
+    recipe = of_the_hub('AutoFormer', settings, **limited)
+    data = task_of(recipe).shape(recipe)
     cells = cells_to_train(recipe, 'random', 1, {})
-    assert len(cells) == 4 and all(cost_of(cell, recipe, data)['parameters'] <= 40_000 for cell in cells)
+    assert len(cells) == 4 and all(cost_of(cell, recipe, data)['parameters'] <= 12_000 for cell in cells)
     with pytest.raises(InputError, match='do not add up: .*; in such a space, only strategies that train cells one by one, such as random'):
         program_of(recipe, data)
-    with pytest.raises(InputError, match='none of 100 random networks of .*MobileNetV3Space keeps them; the smallest of ten have'):
-        cells_to_train(Recipe.load('digits', {**settings, 'data.path': 'nowhere', 'limits.parameters': 100}), 'random', 1, {})
+    with pytest.raises(InputError, match='none of 100 random networks of .*AutoFormer keeps them; the smallest of ten have'):
+        cells_to_train(of_the_hub('AutoFormer', settings, **{'limits.parameters': 100}), 'random', 1, {})
 
 
 def test_recurrent_cells_all_cost_the_same(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from nni_darts.runs.cost_tables import cost_table, inputs_apart
 from nni_darts.runs.costs import cost_of
 from nni_darts.runs.tasks import task_of
 from tests.helpers import tiny
-from tests.helpers.hub import HUB
+from tests.helpers.hub import HUB, of_the_hub
 
 
 def check_sums(recipe: Recipe, count: int) -> None:
@@ -78,21 +78,27 @@ def test_recurrent_cells(tmp_path: Path) -> None:
     check_sums(Recipe.load('pydoc', tiny.text_overrides(tiny.write_text(tmp_path))), 12)
 
 
-def of_the_hub(name: str, settings: dict[str, object]) -> Recipe:
-    own = {'space': {'name': f'nni.nas.hub.pytorch:{name}', 'settings': settings}, 'data.name': 'cifar10', 'data.path': 'nowhere'}
-    return Recipe.load('digits', own)
+@pytest.mark.parametrize(
+    ('name', 'changes'),
+    [
+        ('MobileNetV3Space', {}),
+        ('ProxylessNAS', {}),
+        pytest.param('ShuffleNetSpace', {'channel_search': False}, marks=pytest.mark.slow),
+        pytest.param('ShuffleNetSpace', {}, marks=pytest.mark.slow),
+    ],
+)
+def test_spaces_of_the_hub_whose_layers_share_choices(name: str, changes: dict[str, object]) -> None:
+    check_sums(of_the_hub(name, {**HUB[name], **changes}), 4)
 
 
-@pytest.mark.slow
-def test_a_space_of_the_hub_whose_costs_add_up() -> None:
-    check_sums(of_the_hub('ShuffleNetSpace', {**HUB['ShuffleNetSpace'], 'channel_search': False}), 4)
+def test_the_table_is_for_the_settings_of_the_network_to_retrain() -> None:
+    settings = {**HUB['MobileNetV3Space'], 'base_widths': [32, 32, 32, 32, 32, 64]}
+    check_sums(of_the_hub('MobileNetV3Space', HUB['MobileNetV3Space'], **{'retrain.space': settings}), 4)
 
 
 def test_one_sentence_says_that_the_costs_of_a_space_do_not_add_up() -> None:
-    recipe = of_the_hub('MobileNetV3Space', HUB['MobileNetV3Space'])
-    with pytest.raises(
-        ValueError, match=r'the costs of the choices of nni\.nas.*MobileNetV3Space do not add up: a network has .* and the sum'
-    ):
+    recipe = of_the_hub('AutoFormer', HUB['AutoFormer'])
+    with pytest.raises(ValueError, match=r'the costs of the choices of nni\.nas.*AutoFormer do not add up: a network has .* and the sum'):
         cost_table(recipe, task_of(recipe).shape(recipe))
 
 
