@@ -19,6 +19,8 @@ _WIDTH, _HEIGHT = 400, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 30, 30
 _DIGIT = 8.0
 """The largest width of a character of a number."""
+_LETTER = 7.0
+"""The mean width of a character of a label."""
 
 
 @dataclass(frozen=True)
@@ -113,24 +115,34 @@ def runs_chart(title: str, runs: Sequence[Run]) -> str:
     return ''.join([*parts, '</svg>'])
 
 
-def front_chart(title: str, cost: str, runs: Sequence[Run], front: Sequence[str]) -> str:
+def front_chart(title: str, cost: str, runs: Sequence[Run], front: Sequence[str], limit: float | None = None) -> str:
     """Returns a chart with one dot for each network, quality against cost, and the Pareto front as a step line; '' without networks.
+
+    A limit is a labelled vertical line. If it is more than twice the largest cost, it would press all dots to the left edge, so only its
+    label is shown, with an arrow to the right.
 
     Args:
         title: title of the chart.
         cost: label of the horizontal axis.
         runs: runs with one point each, (cost, value).
         front: names of the runs on the front, from the cheapest.
+        limit: the largest cost that is allowed, if there is a limit.
     """
     kept = {run.name: (run, run.points[0]) for run in runs if _finite(run.points)}
     if not kept:
         return ''
-    frame = _Frame([point for _, point in kept.values()], margin=0.06, whole=False)
+    points = [point for _, point in kept.values()]
+    reached = limit is not None and limit <= 2 * max(x for x, _ in points)
+    # A limit widens the horizontal axis; the height of a network leaves the vertical one as it is.
+    frame = _Frame([*points, *([(limit, points[0][1])] if limit is not None and reached else [])], margin=0.06, whole=False)
     parts = frame.begin(title, cost)
+    if limit is not None:
+        parts += frame.limit(limit, reached=reached)
     corners = [kept[name][1] for name in front if name in kept]
     steps = [(x, y) for before, (x, y) in zip([None, *corners], corners) for x, y in ([(x, before[1])] if before else []) + [(x, y)]]
     if steps:
-        parts.append(frame.line([*steps, (frame.across.high, steps[-1][1])], 'front'))
+        end = max(limit, steps[-1][0]) if limit is not None and reached else frame.across.high
+        parts.append(frame.line([*steps, (end, steps[-1][1])], 'front'))
     for name, (run, point) in kept.items():
         about = f'{name}: {point[1]:.4g} at {point[0]:,} {cost}' + (', on the Pareto front' if name in front else '')
         shape = 'dot on-front' if name in front else 'dot'
@@ -172,6 +184,23 @@ class _Frame:
     def centre(self, point: Point) -> str:
         """Returns the position of a point as attributes of a circle."""
         return f'cx="{self.across(point[0]):.1f}" cy="{self.up(point[1]):.1f}"'
+
+    def limit(self, limit: float, *, reached: bool) -> list[str]:
+        """Returns a vertical line at a limit with its label above the dots, or the label alone at the right edge if the line is outside.
+
+        Args:
+            limit: the limit.
+            reached: whether the axis reaches to the limit.
+        """
+        label = f'limit {short(limit)}' + ('' if reached else ' →')
+        right, half = _WIDTH - _RIGHT, _LETTER * len(label) / 2
+        if not reached:
+            return [f'<text x="{right}" y="{_TOP - 2}" text-anchor="end">{label}</text>']
+        x = self.across(limit)
+        return [
+            f'<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>',
+            f'<text x="{min(x, _WIDTH - half):.1f}" y="{_TOP - 2}" text-anchor="middle">{label}</text>',
+        ]
 
     def begin(self, title: str, across: str) -> list[str]:
         """Returns the beginning of the SVG element with title, grid and numbers.

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from nni_darts.files import write_text
 from nni_darts.report.axes import Axis, short
+from nni_darts.report.fronts import cost_text, cost_title
 
 __all__ = ['front_lines', 'write_front']
 
@@ -27,8 +28,8 @@ Text = tuple[float, float, str, str]
 def front_lines(cells: Sequence[tuple[Mapping[str, float], float, str]]) -> list[str]:
     """Returns a table of (costs, strength, code) of cells, whose strength is a fraction of that of the strongest cell."""
     measures = list(cells[0][0])
-    rows = [[*(measure.replace('_', '-') for measure in measures), 'strength', 'cell']]
-    rows += [[*(f'{costs[measure]:,}' for measure in measures), f'{100 * strength:.1f} %', code] for costs, strength, code in cells]
+    rows = [[*map(cost_title, measures), 'strength', 'cell']]
+    rows += [[*(cost_text(costs[measure]) for measure in measures), f'{100 * strength:.1f} %', code] for costs, strength, code in cells]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     return ['  '.join([*(f'{entry:>{width}}' for entry, width in zip(row, widths)), row[-1]]) for row in rows]
 
@@ -52,7 +53,7 @@ def write_front(path: Path, points: Sequence[tuple[float, float]], measure: str)
     costs = zip(across.ticks, map(short, across.ticks))
     texts: list[Text] = [(across(tick), _HEIGHT - _BOTTOM + 16, label, 'middle') for tick, label in costs]
     texts += [(_LEFT - 8, up(tick) + 4, label, 'end') for tick, label in zip(up.ticks, up.labels())]
-    title = f'{measure.replace("_", "-")} (upwards: strength in % of the strongest cell)'
+    title = f'{cost_title(measure)} (upwards: strength in % of the strongest cell)'
     texts.append(((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, title, 'middle'))
     if path.suffix == '.svg':
         write_text(path, _svg(grid, steps, dots, texts))

@@ -15,9 +15,9 @@ from nni_darts.files import write_text
 from nni_darts.genotypes import genotype_from_code
 from nni_darts.recipes.metric import ACCURACY, METRICS, Metric
 from nni_darts.report.cautions import after_training
-from nni_darts.report.charts import Run, front_chart, runs_chart
+from nni_darts.report.charts import Run, runs_chart
 from nni_darts.report.drawing import cell_svg, draw_cells
-from nni_darts.report.fronts import COSTS, networks
+from nni_darts.report.fronts import COSTS, cost_text, cost_title, front_charts, limits_of, networks, shown_costs
 from nni_darts.report.lines import duration
 from nni_darts.report.pages import render
 from nni_darts.report.progress import Epochs, learning_curves, running_jobs
@@ -36,6 +36,7 @@ __all__ = [
     'PAGE',
     'RECIPE',
     'Observed',
+    'format_cost_limits',
     'format_largest_class',
     'format_limit',
     'format_table',
@@ -126,7 +127,10 @@ def summarize(
         'expected': [{'stage': stage, 'strategy': strategy, 'jobs': jobs} for (stage, strategy), jobs in expected.items()],
         'running': running_jobs(jobs, standing.busy, epochs, protocol.recipe.metric),
         'curves': learning_curves(jobs, epochs, protocol.recipe.metric),
-        'sizes': networks(jobs, standing.results, protocol.recipe.metric),
+        'sizes': {
+            stage: {**found, 'limits': limits_of(protocol.recipe, stage)}
+            for stage, found in networks(jobs, standing.results, protocol.recipe.metric).items()
+        },
         'seeds': list(protocol.seeds),
         'retrain': protocol.retrain,
         'over': over,
@@ -208,8 +212,7 @@ def _strategy_row(protocol: Protocol, jobs: Sequence[Job], results: Mapping[str,
         ],
         'select': _as_data(spread(by_seed)),
         'test': _as_data(spread(tests)),
-        'parameters': shown[0].get('parameters') if shown else None,
-        'multiply_adds': shown[0].get('multiply_adds') if shown else None,
+        **{cost: shown[0].get(cost) if shown else None for cost in COSTS},
         'search_seconds': round(sum(searching), 1),
         'test_accuracy': sum(accuracies) / len(accuracies) if accuracies else None,
         'spent': spent_by_seed(protocol, jobs, results, strategy),
@@ -237,10 +240,6 @@ def _interval(found: Mapping[str, Any] | None, metric: Metric) -> str:
     return f'{metric.shown(metric.within(found["low"]))} to {metric.shown(metric.within(found["high"]))}'
 
 
-def _thousands(value: int | None) -> str:
-    return '–' if value is None else f'{value:,}'
-
-
 def _has_accuracy_beside(summary: Mapping[str, Any], metric: Metric) -> bool:
     """Returns whether networks that are judged by another metric were also tested for accuracy."""
     return metric is not ACCURACY and any(row.get('test_accuracy') is not None for row in summary['strategies'])
@@ -256,7 +255,8 @@ def format_table(summary: Mapping[str, Any], width: int | None = None) -> str:
     metric = METRICS[summary['metric']]
     beside = _has_accuracy_beside(summary, metric)
     tested = (f'test {metric.unit}', *(('test %',) if beside else ()))
-    header = ('strategy', 'seeds', f'select valid {metric.unit}', *tested, 'parameters', 'multiply-adds', 'search s', 'cell')
+    costs = shown_costs(summary['strategies'])
+    header = ('strategy', 'seeds', f'select valid {metric.unit}', *tested, *map(cost_title, costs), 'search s', 'cell')
     rows = [
         (
             row['strategy'],
@@ -264,8 +264,7 @@ def format_table(summary: Mapping[str, Any], width: int | None = None) -> str:
             _shown(row['select'], metric),
             _shown(row['test'], metric),
             *((ACCURACY.shown(row.get('test_accuracy')) if row.get('test_accuracy') is not None else '–',) if beside else ()),
-            _thousands(row['parameters']),
-            _thousands(row['multiply_adds']),
+            *(cost_text(row.get(cost)) for cost in costs),
             f'{row["search_seconds"]:.0f}',
             row['code'],
         )
@@ -296,9 +295,17 @@ def format_largest_class(summary: Mapping[str, Any]) -> str:
     return f'The largest class is {" and ".join(shares)}.' if shares else ''
 
 
+def format_cost_limits(summary: Mapping[str, Any]) -> str:
+    """Returns a sentence with the limits on the cost of the network to retrain; '' without limits."""
+    limits = summary['recipe'].get('limits') if 'recipe' in summary else None
+    amounts = [f'{cost_title(cost)} {cost_text(limit)}' for cost, limit in (limits or {}).items() if limit is not None]
+    return f'Limits of the network to retrain: {"; ".join(amounts)}.' if amounts else ''
+
+
 def footnotes(summary: Mapping[str, Any]) -> list[str]:
-    """Returns the sentences below the table: the plan for the time limit, the largest class, and whether a limit ended the experiment."""
-    return [line for line in (summary.get('plan', ''), format_largest_class(summary), format_limit(summary)) if line]
+    """Returns the sentences below the table: the time limit, limits on the cost, the largest class, and an early end."""
+    lines = (summary.get('plan', ''), format_cost_limits(summary), format_largest_class(summary), format_limit(summary))
+    return [line for line in lines if line]
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
@@ -313,7 +320,8 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
         'interval': lambda found: _interval(found, metric),
         'value': lambda value: '–' if value is None else metric.shown(value),
         'accuracy': lambda value: '–' if value is None else ACCURACY.shown(value),
-        'thousands': _thousands,
+        'amount': cost_text,
+        'cost': cost_title,
         'duration': duration,
     }
     found = {row['strategy']: genotype_from_code(row['code']) for row in summary['strategies'] if row['code']}
@@ -322,6 +330,8 @@ def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
         **summary,
         **_charts(summary, metric),
         'limit': format_limit(summary),
+        'cost_limits': format_cost_limits(summary),
+        'costs': shown_costs(summary['strategies']),
         'largest_class': format_largest_class(summary),
         'unit': metric.unit,
         'beside': _has_accuracy_beside(summary, metric),
@@ -343,7 +353,7 @@ def _colours(summary: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _charts(summary: Mapping[str, Any], metric: Metric) -> dict[str, Any]:
-    """Returns charts of all runs: learning curves of each stage, and quality against size."""
+    """Returns charts of all runs: learning curves of each stage, and quality against each cost."""
     colours, scale = _colours(summary), 100 if metric.percent else 1
     name = metric.name.replace('_', ' ') + (', %' if metric.percent else '')
     curves = []
@@ -355,14 +365,4 @@ def _charts(summary: Mapping[str, Any], metric: Metric) -> dict[str, Any]:
             for curve in drawn
         ]
         curves.append(runs_chart(f'{title}: {part} {name}', runs))
-    fronts = []
-    for stage, part in (('select', 'validation'), ('retrain', 'test')):
-        entry = summary['sizes'][stage]
-        for cost in COSTS:
-            points = {row['key']: (row[cost], scale * row['value']) for row in entry['networks']}
-            runs = [Run(row['key'], row['strategy'], colours[row['strategy']], [points[row['key']]]) for row in entry['networks']]
-            title = cost.replace('_', '-')
-            if len(runs) < 2:
-                continue  # nothing to compare
-            fronts.append(front_chart(f'{part} {name} against {title}', title, runs, entry['fronts'][cost]))
-    return {'curve_charts': list(filter(None, curves)), 'front_charts': list(filter(None, fronts))}
+    return {'curve_charts': list(filter(None, curves)), 'front_charts': front_charts(summary, metric, colours)}

@@ -15,6 +15,7 @@ from typing import Any
 
 from nni_darts.errors import InputError
 from nni_darts.recipes.metric import METRICS
+from nni_darts.report.fronts import COSTS
 from nni_darts.report.spread import Spread, spread
 
 __all__ = ['BASELINE', 'Comparison', 'Row', 'compare', 'rows_of']
@@ -61,7 +62,7 @@ class Row:
         seeds: seed → validation metric of its best cell after the short training.
         valid: spread of these metrics over all seeds; None if there is none yet.
         test: spread of the test metric over retrainings of the best cell; None if there is none yet.
-        parameters, multiply_adds: cost of the retrained network.
+        parameters, multiply_adds, latency_ms: costs of the retrained network.
         search_seconds: seconds until the cell is known, mean over the seeds.
         against_baseline: comparison with ``random``; None for ``random`` itself, or if there are no shared seeds.
 
@@ -79,6 +80,7 @@ class Row:
     test: Spread | None = None
     parameters: int | None = None
     multiply_adds: int | None = None
+    latency_ms: float | None = None
     search_seconds: float | None = None
     against_baseline: Comparison | None = None
 
@@ -165,8 +167,7 @@ def _row(recipe: str, strategy: str, metric: str, found: Mapping[str, Mapping[st
         seeds=seeds,
         valid=spread(list(seeds.values())),
         test=spread([test for row in found.values() for test in row['tests']]),
-        parameters=best.get('parameters'),
-        multiply_adds=best.get('multiply_adds'),
+        **{cost: best.get(cost) for cost in COSTS},
         search_seconds=statistics.fmean(seconds.values()) if seconds else None,
         against_baseline=compare(seeds, baseline),
     )

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nni_darts.recipes.metric import METRICS, Metric
+from nni_darts.report.fronts import COSTS, cost_text, cost_title, shown_costs
 from nni_darts.report.spread import Spread
 from nni_darts.report.table import BASELINE, Row
 
@@ -101,21 +102,21 @@ def _key(row: Row, rows: Sequence[Row]) -> list[str]:
 
 def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Returns header and rows as readable text."""
-    metric = METRICS[rows[0].metric]
+    metric, costs = METRICS[rows[0].metric], shown_costs([asdict(row) for row in rows])
     words = ['strategy', 'recipe', 'experiments'][: len(_key(rows[0], rows))]
-    header = [*words, 'seeds', f'valid {metric.unit}', '95 % interval', f'test {metric.unit}', 'parameters', 'search s/seed']
+    header = [*words, 'seeds', f'valid {metric.unit}', '95 % interval', f'test {metric.unit}', *map(cost_title, costs), 'search s/seed']
     header += [f'− {BASELINE}', '95 % interval', 'n', 'p (t)', 'p (Wilcoxon)']
-    return header, [[*_key(row, rows), *_numbers(row, metric)] for row in rows]
+    return header, [[*_key(row, rows), *_numbers(row, metric, costs)] for row in rows]
 
 
-def _numbers(row: Row, metric: Metric) -> list[str]:
+def _numbers(row: Row, metric: Metric, costs: Sequence[str]) -> list[str]:
     against = row.against_baseline
     return [
         str(len(row.seeds)),
         _mean(row.valid, metric),
         _interval(row.valid, metric),
         _mean(row.test, metric),
-        _NOTHING if row.parameters is None else f'{row.parameters:,}',
+        *(cost_text(getattr(row, cost)) for cost in costs),
         _NOTHING if row.search_seconds is None else f'{row.search_seconds:.0f}',
         _NOTHING if against is None else _signed(against.difference.mean, metric),
         _interval(against.difference, metric, signed=True) if against else _NOTHING,
@@ -176,8 +177,7 @@ def _flat(row: Row) -> dict[str, Any]:
         'seeds': ' '.join(map(str, row.seeds)),
         **_parts('valid', row.valid),
         **_parts('test', row.test),
-        'parameters': row.parameters,
-        'multiply_adds': row.multiply_adds,
+        **{cost: getattr(row, cost) for cost in COSTS},
         'search_seconds': row.search_seconds,
         'common_seeds': ' '.join(map(str, against.seeds)) if against else '',
         **_parts('difference', against.difference if against else None),

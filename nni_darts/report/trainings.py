@@ -11,6 +11,7 @@ from nni_darts.genotypes import AnyGenotype, genotype_from_code
 from nni_darts.recipes.metric import METRICS
 from nni_darts.report.charts import curve, line_chart, measured_charts
 from nni_darts.report.drawing import cell_svg
+from nni_darts.report.fronts import COSTS, cost_text, cost_title
 from nni_darts.report.lines import duration
 from nni_darts.report.pages import write_page
 
@@ -151,9 +152,7 @@ def _facts(data: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         facts.append(('weights', f'of epoch {result["kept_epoch"]} of {result["epochs"]}', 'the best by validation'))
     if 'largest_class' in result:
         facts.append(('largest class', f'{100 * result["largest_class"]:.2f} %', 'the accuracy of always predicting it'))
-    for name in ('parameters', 'multiply_adds'):
-        if name in result:
-            facts.append((name.replace('_', '-'), f'{result[name]:,}', ''))
+    facts += [(cost_title(name), cost_text(result[name]), '') for name in COSTS if name in result]
     if 'seconds' in result:
         passes = f'{result["passes"]:g} passes over the training data' if 'passes' in result else ''
         facts.append(('time', duration(result['seconds']), passes))

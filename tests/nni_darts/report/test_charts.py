@@ -61,3 +61,27 @@ def test_numbers_below_a_chart_are_not_cut_off_at_its_edge() -> None:
     svg = front_chart('title', 'multiply-adds', runs, ())
     places = [(float(x), text) for x, text in re.findall(r'<text x="([\d.]+)" y="\d+" text-anchor="middle">([^<]*)</text>', svg)]
     assert places[-1][1] == '1.38M' and all(x + 4 * len(text) <= 400 for x, text in places)
+
+
+def front(limit: float | None, *costs: float) -> str:
+    runs = [Run(f'run {cost}', 'group', 0, [(cost, 0.8 + cost / 1e6)]) for cost in costs]
+    return front_chart('title', 'parameters', runs, [run.name for run in runs], limit)
+
+
+@pytest.mark.parametrize('limit', [1000, 2500, 4000, 6000])
+def test_a_limit_is_a_labelled_line_at_its_cost_where_the_front_ends(limit: int) -> None:
+    svg = front(limit, 1000, 3000)
+    (line,) = re.findall(r'<line class="limit" x1="([\d.]+)" x2="([\d.]+)"', svg)
+    dots = [float(x) for x in re.findall(r'<circle [^>]*cx="([\d.]+)"', svg)]
+    expected = dots[0] + (dots[1] - dots[0]) * (limit - 1000) / 2000
+    assert [float(x) for x in line] == pytest.approx([expected] * 2, abs=0.3)
+    assert f'>limit {limit / 1000:g}k</text>' in svg
+    ends = points(svg)[0][-1][0]
+    assert ends == pytest.approx(max(expected, dots[1]), abs=0.3)  # a network may cost more where a limit is not one of its stage
+    assert all(52 <= dot <= 388 for dot in (*dots, ends))
+
+
+def test_a_limit_far_from_all_networks_is_a_label_only() -> None:
+    svg = front(1_000_000, 1000, 3000)
+    assert '>limit 1M →</text>' in svg and 'class="limit"' not in svg
+    assert svg.replace('<text x="388" y="28" text-anchor="end">limit 1M →</text>', '') == front(None, 1000, 3000)

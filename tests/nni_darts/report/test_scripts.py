@@ -79,7 +79,7 @@ def curve(of: int, last: float, epochs: int | None = None) -> list[dict[str, Any
 
 def write(folder: Path, search_epochs: int = 6, over: bool = False) -> None:
     """An experiment of which the last search runs, unless it is over."""
-    protocol = Protocol(Recipe.load('digits', {'search.random_samples': 2}), STRATEGIES, (1, 2))
+    protocol = Protocol(Recipe.load('digits', {'search.random_samples': 2, 'limits.parameters': 145_000}), STRATEGIES, (1, 2))
     results: dict[str, dict[str, Any]] = {}
     epochs: dict[str, list[dict[str, Any]]] = {}
     for _ in range(3):
@@ -89,7 +89,7 @@ def write(folder: Path, search_epochs: int = 6, over: bool = False) -> None:
             elif job.key not in results:
                 value = 0.8 + 0.1 * random.Random(job.key).random()
                 arch = job.arch or CELLS[job.strategy]
-                sizes = {'parameters': 1000 + 100 * STRATEGIES.index(job.strategy), 'multiply_adds': 5000 - 100 * job.seed}
+                sizes = {'parameters': 100_000 + 10_000 * STRATEGIES.index(job.strategy), 'multiply_adds': 5000 - 100 * job.seed}
                 results[job.key] = {'default': value, 'arch': arch, 'seconds': 3.0, 'passes': 1.0, **sizes}
                 if job.stage == 'retrain':
                     results[job.key]['test_accuracy'] = value
@@ -261,3 +261,33 @@ def test_pages_fit_the_window_and_ask_nobody_else(width: int, folder: Path, addr
         assert browser.run(unnamed.replace('NAME', names) + '.map(e => e.outerHTML.slice(0, 99))') == []
     assert {url.split('/')[2] for url in browser.requests if url.startswith('http')} == {address.split('/')[2]}
     assert not browser.errors
+
+
+OVERLAPPING = """(() => {
+    const chart = document.querySelector("#sizes line.limit").closest("svg"), frame = chart.getBoundingClientRect();
+    const boxes = [...chart.querySelectorAll("text")].map(text => [text.textContent, text.getBoundingClientRect()]);
+    const label = boxes.find(([text]) => text == "limit 145k")[1];
+    const inside = label.left >= frame.left && label.right <= frame.right + 1;
+    const beside = box => box.right <= label.left || label.right <= box.left;
+    const apart = box => box.bottom - 2 <= label.top || label.bottom - 2 <= box.top;
+    return [inside, boxes.filter(([text, box]) => !beside(box) && !apart(box)).map(([text]) => text)];
+})()"""
+
+
+@pytest.mark.parametrize('width', [400, 1280])
+@pytest.mark.parametrize('dark', [False, True])
+def test_the_limit_is_seen_in_both_schemes_and_its_label_covers_no_text(
+    width: int, dark: bool, folder: Path, address: str, browser: Browser, tmp_path: Path
+) -> None:
+    write(folder, over=True)
+    browser.size(width)
+    shown(browser, f'{address}/summary.html')
+    browser.picture(tmp_path / 'page.png', dark=dark)
+    assert browser.run(OVERLAPPING) == [True, ['limit 145k']]
+    assert browser.run('document.querySelectorAll("#sizes line.limit").length') == 2  # of the short trainings and the retrainings
+    stroke, page = browser.run(
+        '["line.limit", "body"].map(name => getComputedStyle(document.querySelector(name)))'
+        '.map((style, index) => index ? style.backgroundColor : style.stroke)'
+    )
+    light = [sum(map(int, colour.strip('rgb()').split(', '))) > 384 for colour in (stroke, page)]
+    assert light == [dark, not dark]

@@ -6,6 +6,7 @@ import html
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from nni_darts.experiment.protocol import Protocol
 from nni_darts.genotypes import genotype_from_code
 from nni_darts.recipes import Recipe
 from nni_darts.report.cost import network_cost
-from nni_darts.report.summary import Observed, format_largest_class, format_limit, summarize, write_summary
+from nni_darts.report.summary import Observed, footnotes, format_cost_limits, format_largest_class, format_limit, summarize, write_summary
 
 
 @pytest.mark.parametrize('space', ['darts', 'nasbench201'])
@@ -90,3 +91,27 @@ def test_an_experiment_that_a_limit_ended_says_so(tmp_path: Path) -> None:
         assert ('was used up when 1 of 3 known jobs were done.' in format_limit(summary)) == over
         write_summary(tmp_path, summary)
         assert ('Ended early:' in (tmp_path / 'summary.html').read_text()) == over
+
+
+def test_limits_on_the_cost_are_named_on_the_page_and_below_the_table(tmp_path: Path) -> None:
+    limits = {'limits.parameters': '80k', 'limits.multiply_adds': '1.2M'}
+    protocol = Protocol(Recipe.load('digits', {**limits, 'search.random_samples': 2}), ('random',), (1,))
+    results: dict[str, dict[str, Any]] = {}
+    for number, job in enumerate(protocol.jobs({}, ())):
+        costs = {'parameters': 60_000 + 10_000 * number, 'multiply_adds': 900_000 + 1000 * number}
+        results[job.key] = {'default': 0.5 + 0.1 * number, 'arch': job.arch, 'seconds': 1.0, **costs}
+    summary = summarize(protocol, protocol.jobs(results, ()), Standing(results), [], over=False)
+    sentence = 'Limits of the network to retrain: parameters 80,000; multiply-adds 1,200,000.'
+    assert format_cost_limits(summary) == sentence and sentence in footnotes(summary)
+    write_summary(tmp_path, summary)
+    page = (tmp_path / 'summary.html').read_text()
+    assert sentence in page and 'The upright line is the limit' in page
+    assert page.count('class="limit"') == 2 and '>limit 80k</text>' in page and '>limit 1.2M</text>' in page
+
+
+def test_without_limits_nothing_is_said_of_them(tmp_path: Path) -> None:
+    protocol = Protocol(Recipe.load('digits'), ('darts-1st',), (1,))
+    summary = summarize(protocol, protocol.jobs({}, ()), Standing(), [], over=False)
+    assert format_cost_limits(summary) == format_cost_limits({'strategies': []}) == ''
+    write_summary(tmp_path, summary)
+    assert 'Limits of' not in (tmp_path / 'summary.html').read_text()

@@ -108,10 +108,21 @@ def test_formats() -> None:
     assert markdown[0].startswith('| strategy | seeds | valid % |') and markdown[1].startswith('| --- | ---: |')
     assert markdown[2].count('|') == markdown[0].count('|')
     latex = FORMATS['latex'](rows)
-    assert r'92.00 $\pm$ 2.00' in latex and r'95 \% interval' in latex and r'\begin{tabular}{lrrrrrrrrrrr}' in latex
+    assert r'92.00 $\pm$ 2.00' in latex and r'95 \% interval' in latex and r'\begin{tabular}{lrrrrrrrrrrrr}' in latex
     body = [line for line in latex.splitlines() if line.endswith(r'\\')]
-    assert {line.count('&') for line in body} == {11}
+    assert {line.count('&') for line in body} == {12}
     (darts, random) = csv.DictReader(io.StringIO(FORMATS['csv'](rows)))
     assert float(darts['valid_mean']) == pytest.approx(0.92) and darts['common_seeds'] == '1 2 3'
     assert float(darts['t_p']) == pytest.approx(0.12169, abs=1e-5) and darts['wilcoxon_p'] == random['t_p'] == ''
     assert json.loads(FORMATS['json'](rows))[0]['against_baseline']['difference']['n'] == 3
+
+
+def test_a_further_cost_has_a_column_if_a_network_has_it() -> None:
+    summary = summary_of(VALID, {'darts-1st': [0.95], 'random': [0.96]})
+    assert 'parameters | multiply-adds | search' in FORMATS['markdown'](rows_of({'abc': summary}))
+    summary['strategies'][0]['latency_ms'] = 12.345678
+    rows = rows_of({'abc': summary})
+    header, _, darts, random = (line.split(' | ') for line in FORMATS['markdown'](rows).splitlines()[:4])
+    at = header.index('latency, ms')
+    assert (darts[at], random[at]) == ('12.35', '–')
+    assert next(csv.DictReader(io.StringIO(FORMATS['csv'](rows))))['latency_ms'] == '12.345678'
