@@ -24,6 +24,7 @@ from nni_darts.experiment.watchdog import Watchdog
 from nni_darts.files import lock
 from nni_darts.genotypes import genotype_from_code
 from nni_darts.recipes import Recipe
+from nni_darts.recipes.limits import LATENCY
 from nni_darts.recipes.metric import ACCURACY, PERPLEXITY, Metric
 from nni_darts.report.cautions import after_training
 from nni_darts.report.lines import activity_line, decision_line, epoch_line, result_lines, warning_line
@@ -117,7 +118,7 @@ def final_metric(result: dict[str, Any], metric: Metric, key: str, arch: str) ->
     If a recipe holds out no data in the last training, ``default`` is the metric on test data. Nothing is selected by it.
     """
     beside = () if metric in (ACCURACY, PERPLEXITY) else ('valid_accuracy', 'test_accuracy')
-    costs = ('seconds', 'passes', 'parameters', 'multiply_adds', 'peak_memory_mib')
+    costs = ('seconds', 'passes', 'parameters', 'multiply_adds', LATENCY, 'peak_memory_mib')
     shown = (f'test_{metric.name}', *beside, 'largest_class', 'images', *costs)
     valid = metric.of(result, 'valid')
     default = metric.of(result, 'test') if valid is None else valid

@@ -35,7 +35,7 @@ def test_a_recipe_reads_and_writes_limits() -> None:
 @pytest.mark.parametrize(
     ('limits', 'message'),
     [
-        ({}, 'limits needs a value for parameters or multiply_adds'),
+        ({}, 'limits needs a value for parameters, multiply_adds or latency_ms'),
         ({'params': 3}, "unknown key 'limits.params' .did you mean 'parameters'.*; allowed: parameters, multiply_adds"),
         ({'parameters': 'few'}, "it is 'few'"),
     ],
