@@ -15,7 +15,7 @@ from nni_darts.genotypes.nasbench201 import EDGES, OPERATIONS, NasBench201Genoty
 from nni_darts.search_spaces.convolutions import Conv2d
 from nni_darts.search_spaces.operations import ReLUConvBN, create_operation, suited_layout
 
-__all__ = ['NasBench201Network', 'NasBench201Space', 'nasbench201_network']
+__all__ = ['STAGES', 'NasBench201Network', 'NasBench201Space', 'edge_operation', 'nasbench201_network']
 
 STAGES = 3
 
@@ -25,8 +25,8 @@ MakeEdge = Callable[[int, int, int], nn.Module]
 """(node, source, channels) → module on this edge"""
 
 
-def _operation(name: str, channels: int, *, affine: bool) -> nn.Module:
-    """Returns the candidate with a name: (B, channels, H, W) → same shape. Unlike in DARTS, there is no batch norm after the pool."""
+def edge_operation(name: str, channels: int, *, affine: bool) -> nn.Module:
+    """Builds the candidate with a name: (B, channels, H, W) → same shape. Unlike in DARTS, there is no batch norm after the pool."""
     if name in _KERNEL_SIZES:
         return ReLUConvBN(channels, channels, _KERNEL_SIZES[name], affine=affine)
     return create_operation(name, channels, 1, affine=affine, pool_batch_norm=False)
@@ -129,8 +129,8 @@ class NasBench201Space(_StagedNetwork, ModelSpace):
             label = edge_label(node, source)
             if sample is not None:  # LayerChoice would build all five candidates and discard four
                 chosen = Categorical(list(OPERATIONS), label=label).freeze(sample)
-                return _operation(chosen, channels, affine=True)
-            return LayerChoice({name: _operation(name, channels, affine=False) for name in OPERATIONS}, label=label)
+                return edge_operation(chosen, channels, affine=True)
+            return LayerChoice({name: edge_operation(name, channels, affine=False) for name in OPERATIONS}, label=label)
 
         self._build(make_edge, channels=channels, cells=cells, num_classes=num_classes, in_channels=in_channels)
 
@@ -145,7 +145,7 @@ class NasBench201Network(_StagedNetwork):
         chosen = dict(zip(EDGES, genotype.operations))
 
         def make_edge(node: int, source: int, channels: int) -> nn.Module:
-            return _operation(chosen[node, source], channels, affine=affine)
+            return edge_operation(chosen[node, source], channels, affine=affine)
 
         self._build(make_edge, channels=channels, cells=cells, num_classes=num_classes, in_channels=in_channels)
         self.genotype = genotype

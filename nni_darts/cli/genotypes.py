@@ -12,6 +12,7 @@ import click
 
 from nni_darts.cli.group import main
 from nni_darts.cli.options import check_target, folder_of, own_recipe_options, recipe_for
+from nni_darts.cli.progress import Progress
 from nni_darts.errors import InputError
 from nni_darts.files import naming
 from nni_darts.genotypes import AnyGenotype, genotype_from_code, genotype_from_file, genotype_from_text
@@ -19,6 +20,7 @@ from nni_darts.genotypes.benchmark import NATS_DATASETS, Table, query_nats_bench
 from nni_darts.genotypes.networks import KNOWN, KnownNetwork
 from nni_darts.genotypes.notations import NASLIB_NUMBERING
 from nni_darts.genotypes.published import PUBLISHED
+from nni_darts.recipes.limits import LATENCY
 from nni_darts.runs.checks import check_data_path, check_genotype
 from nni_darts.runs.folder import DATA
 
@@ -28,26 +30,30 @@ _SHAPED_BY_FILES = ('folder', 'csv', 'npz', 'text')
 """Kinds of data whose files must be read to know the number of classes or words."""
 
 
-@main.command(short_help="Count a network's parameters and multiply-adds.")
+@main.command(short_help="Count a network's parameters and multiply-adds; predict or measure its latency.")
 @click.argument('source', metavar='GENOTYPE')
 @own_recipe_options
+@click.option('--latency', 'measure', is_flag=True, help='Measure the latency of the whole network on this machine.')
 @click.option('--json', 'as_json', is_flag=True, help='Print one JSON object.')
-def cost(source: str, recipe: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def cost(source: str, recipe: str | None, overrides: tuple[str, ...], measure: bool, as_json: bool) -> None:
     """Count the parameters and multiply-adds of a cell's network at the recipe's retraining size.
 
     GENOTYPE is a published name, a file or output folder with a genotype in any form (in a log, the last one counts), FILE.py:NAME, - for a
     pipe, a pasted Genotype(…), or the code from a result. Without --recipe, the recipe of that folder is used. The auxiliary head is not
     counted. Multiply-adds are those of convolutions and linear layers for one image, or of matrix products for one word; torch's
-    FlopCounterMode counts twice as many.
+    FlopCounterMode counts twice as many. If the recipe has a section latency, the predicted latency is shown, too; --latency measures
+    that of the whole network beside it.
 
     \b
     Examples:
       nni-darts cost DARTS_V2 --recipe cifar10
-      nni-darts cost out/search
+      nni-darts cost out/search --latency
     """
     loaded = recipe_for(source, recipe, overrides)
     genotype = read_genotype(source)
     check_genotype(loaded, genotype, 'retrain')
+    if measure and loaded.task == 'text':
+        raise InputError('--latency measures networks for images; leave it out for text.')
     folder = folder_of(source)
     # The images of a run may have been deleted, but their description is in the run's folder.
     own = recipe is None and not any(text.startswith('data') for text in overrides) and folder is not None
@@ -55,17 +61,26 @@ def cost(source: str, recipe: str | None, overrides: tuple[str, ...], as_json: b
         check_data_path(loaded)
     from nni_darts.runs.costs import cost_of
     from nni_darts.runs.keeping import kept_description
+    from nni_darts.runs.latencies import with_own_table
+    from nni_darts.runs.stopwatch import measured_latencies
     from nni_darts.runs.tasks import task_of
 
     task = task_of(loaded)
     shape = (kept_description(folder) if own and folder is not None else None) or task.shape(loaded)
-    result = cost_of(genotype, loaded, shape)
+    with Progress():
+        result = cost_of(genotype, with_own_table(loaded, shape), shape)
+        if measure:
+            (time,) = measured_latencies([genotype], loaded, shape)
+            result |= {'measured_ms': round(time.median, 6), 'spread_ms': round(time.spread, 6)}
     click.echo(f'recipe {loaded.name}; data {loaded.data.name}: {task.describe_shape(shape)}', err=True)
+    if loaded.latency is not None and LATENCY not in result:
+        click.echo('latency-ms is not predicted, because this is not a cell of the space of the recipe', err=True)
     if as_json:
         click.echo(json.dumps(result))
     else:
         for name, value in result.items():
-            click.echo(f'{name.replace("_", "-"):>13}  {value:,}')
+            shown = f'{value:,}' if isinstance(value, int) else f'{value:,.3f}'
+            click.echo(f'{name.replace("_", "-"):>13}  {shown}')
 
 
 @main.command(short_help='Draw a cell as SVG or PNG.')

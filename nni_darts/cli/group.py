@@ -15,7 +15,7 @@ __all__ = ['main']
 _ORDER = (
     *('fit', 'predict', 'evaluate', 'export', 'demo', 'new', 'doctor'),
     *('check', 'launch', 'list', 'status', 'wait', 'open', 'table', 'stop', 'resume'),
-    *('search', 'derive', 'retrain', 'draw', 'cost', 'query'),
+    *('search', 'derive', 'retrain', 'draw', 'cost', 'latency', 'query'),
     *('strategies', 'recipes'),
 )
 """Order of the commands in the help; unlisted commands follow."""

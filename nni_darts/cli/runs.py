@@ -17,7 +17,7 @@ from nni_darts.cli.progress import Progress
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import RUN, Recipe
-from nni_darts.recipes.limits import LimitSettings, parse_amount
+from nni_darts.recipes.limits import LATENCY, LimitSettings, parse_limit
 from nni_darts.report.cautions import after_training
 from nni_darts.runs.checks import check_genotype, check_strategies, check_strategy
 from nni_darts.runs.deadline import TimeLimit
@@ -72,7 +72,7 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, limit: str | 
     'limits',
     multiple=True,
     metavar='COST=AMOUNT',
-    help='Largest cost, such as parameters=800k. Repeatable.',
+    help='Largest cost, such as parameters=800k or latency_ms=4. Repeatable.',
 )
 @click.option(
     '--pareto',
@@ -80,11 +80,11 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, limit: str | 
     flag_value='parameters',
     metavar='[COST]',
     type=click.Choice(list(LimitSettings.model_fields)),
-    help='Print the front of strength against a cost: parameters (the default) or multiply_adds.',
+    help='Print the front of strength against a cost: parameters (the default), multiply_adds or latency_ms.',
 )
 @click.option('--picture', type=click.Path(path_type=Path, dir_okay=False), help='Also draw the front of --pareto; a .svg or .png.')
 @click.option(
-    '--set', 'overrides', multiple=True, metavar='KEY=VALUE', help='Change search.tuning_epochs or an entry of search.settings. Repeatable.'
+    '--set', 'overrides', multiple=True, metavar='KEY=VALUE', help='Change search.tuning_epochs, search.settings or latency. Repeatable.'
 )
 @click.option('--output', type=click.Path(path_type=Path, file_okay=False), help='Folder for the results.')
 @click.option('--resume', is_flag=True, help='Continue an interrupted --selection in the output folder.')
@@ -112,7 +112,7 @@ def derive(
     """
     amounts = _amounts(limits)
     if selection is None:
-        _derive_by_strength(finished, amounts, pareto, picture, output)
+        _derive_by_strength(finished, amounts, pareto, picture, output, overrides)
         return
     if pareto is not None or picture is not None:
         raise InputError('--pareto reads α, which --selection does not go by; give only one of them.')
@@ -130,25 +130,30 @@ def derive(
     _print_search(outcome, output)
 
 
-def _amounts(limits: tuple[str, ...]) -> dict[str, int]:
+def _amounts(limits: tuple[str, ...]) -> dict[str, float]:
     """Returns the limits of --limit: name of a cost → amount."""
     amounts = {}
     for text in limits:
         name, _, amount = text.partition('=')
         if name not in LimitSettings.model_fields:
-            raise InputError(f'--limit {text}: must be {" or ".join(LimitSettings.model_fields)}, =, and an amount.')
+            *names, last = LimitSettings.model_fields
+            raise InputError(f'--limit {text}: must be {", ".join(names)} or {last}, =, and an amount.')
         try:
-            amounts[name] = parse_amount(amount)
+            amounts[name] = parse_limit(name, amount)
         except ValueError as error:
             raise InputError(f'--limit {name}: {error}') from None
     return amounts
 
 
-def _derive_by_strength(finished: Path, limits: dict[str, int], pareto: str | None, picture: Path | None, output: Path | None) -> None:
+def _derive_by_strength(
+    finished: Path, limits: dict[str, float], pareto: str | None, picture: Path | None, output: Path | None, overrides: tuple[str, ...]
+) -> None:
     """Reads cells out of the α of a finished search. The arguments are those of the command."""
-    for option in ('overrides', 'resume'):
-        if click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE:
-            raise InputError(f'--{"set" if option == "overrides" else option} is for --selection; without it, nothing is trained.')
+    if click.get_current_context().get_parameter_source('resume') is ParameterSource.COMMANDLINE:
+        raise InputError('--resume is for --selection; without it, nothing is trained.')
+    for text in overrides:
+        if not text.startswith('latency.'):
+            raise InputError(f'--set {text} is for --selection; without it, nothing is trained, and only latency can be changed.')
     if pareto is None and not (limits and output):
         raise InputError('give --selection, or --limit with --output, or --pareto.')
     if picture is not None:
@@ -159,7 +164,11 @@ def _derive_by_strength(finished: Path, limits: dict[str, int], pareto: str | No
     with loading_torch():
         from nni_darts.report.front_pictures import front_lines, write_front
         from nni_darts.runs.strongest import Searched
-    searched = Searched(finished)
+    if LATENCY in (pareto, *limits) and not overrides:
+        known = Recipe.of_folder(finished)
+        overrides = () if known is not None and known.latency is not None else ('latency.measured=torch',)
+    with Progress():
+        searched = Searched(finished, overrides)
     if pareto is not None:
         found = searched.front(pareto, limits)
         for line in front_lines([(cell.costs, cell.strength, cell.genotype.code()) for cell in found]):

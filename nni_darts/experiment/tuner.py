@@ -33,6 +33,7 @@ from nni_darts.experiment.arguments import (
     is_local,
 )
 from nni_darts.experiment.failures import Failures
+from nni_darts.experiment.latencies import LatencyTables, check_rows
 from nni_darts.experiment.ledger import Ledger, Standing
 from nni_darts.experiment.manager import ERROR, LIMITED, TUNER_SINCE, Manager, TrialRecord, bypass_proxy, tuner_starts
 from nni_darts.experiment.pages import Pages
@@ -46,6 +47,7 @@ __all__ = ['SearchAndRetrain']
 _logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
+TABLE = 'latency.table'
 GRACE_SECONDS = 8.0
 """Seconds after a trial's end within which its final metric may still arrive."""
 
@@ -97,6 +99,7 @@ class SearchAndRetrain(Tuner):
         self._protocol: Protocol | None = None
         self._pages: Pages | None = None
         self._planner: Planner | None = None
+        self._latencies: LatencyTables | None = None
         self._limits_known = False
         self.error: str | None = None
         self.recipe: Recipe
@@ -105,7 +108,7 @@ class SearchAndRetrain(Tuner):
             arguments = TunerArguments.parse(
                 {
                     'recipe': _from_code_directory(recipe),
-                    'set': set,
+                    'set': _table_from_code_directory(set),
                     'retrain_runs': retrain_runs,
                     'retrain': retrain,
                     'max_retries': max_retries,
@@ -211,6 +214,8 @@ class SearchAndRetrain(Tuner):
         assert self._protocol is not None  # NNI sends the search space first
         records = self._manager.trials()
         self._keep_split(records)
+        if not self._has_latencies():
+            return []
         now = time.monotonic()
         standing = self._ledger.read(records, now, self._failures.hopeless)
         if self._failures.learn(standing.failed, self._manager):
@@ -237,6 +242,22 @@ class SearchAndRetrain(Tuner):
         if over:
             self._finish(records, jobs, standing)
         return started
+
+    def _has_latencies(self) -> bool:
+        """Returns whether the recipe has its table of latencies, if it needs one; otherwise continues to measure it."""
+        assert self._protocol is not None
+        folder = os.environ.get('NNI_LOG_DIRECTORY')
+        if self.recipe.latency is None or self.recipe.latency.table is not None or folder is None:
+            return True
+        if self._latencies is None:
+            check_rows(self._protocol)
+            self._latencies = LatencyTables(Path(folder), self.recipe)
+        found = self._latencies.update()
+        if found is None:
+            return False
+        self.recipe = found
+        self._protocol = replace(self._protocol, recipe=found)
+        return True
 
     def _plan(self, standing: Standing, records: Sequence[TrialRecord]) -> bool:
         """Fits the experiment into its time limit, if it has one. Returns whether trials can be started."""
@@ -324,6 +345,8 @@ class SearchAndRetrain(Tuner):
         _logger.error(text)
         if self._planner is not None:
             self._planner.close()
+        if self._latencies is not None:
+            self._latencies.close()
         if self._callback is not None and not self._over:
             self._over = True
             folder = os.environ.get('NNI_LOG_DIRECTORY')
@@ -342,6 +365,21 @@ def _from_code_directory(recipe: Any) -> Any:
         found = Path(sys.path[-1], recipe)
         return str(found) if found.is_file() else recipe
     return recipe
+
+
+def _table_from_code_directory(overrides: Any) -> Any:
+    """Returns overrides in which the path of a table of latencies is one for the tuner, as :func:`_from_code_directory` finds a recipe."""
+
+    def found(path: Any) -> Any:
+        beside = Path(sys.path[-1], str(path))
+        return str(beside) if isinstance(path, str) and not Path(path).exists() and beside.is_file() else path
+
+    if isinstance(overrides, Mapping):
+        return {key: found(value) if key == TABLE else value for key, value in overrides.items()}
+    if isinstance(overrides, (list, tuple)):
+        start = f'{TABLE}='
+        return [start + found(text.removeprefix(start)) if isinstance(text, str) and text.startswith(start) else text for text in overrides]
+    return overrides
 
 
 def _prefix() -> str:

@@ -9,12 +9,15 @@ from typing import Any
 from nni_darts.genotypes.base import operation_name
 from nni_darts.genotypes.neighbours import Choices, Sample
 
-__all__ = ['CostTable', 'Costs', 'JointCosts', 'chosen_candidates']
+__all__ = ['DECIMALS', 'CostTable', 'Costs', 'JointCosts', 'chosen_candidates']
 
 Costs = Mapping[str, float]
 """Measure, such as ``parameters`` → amount."""
 
 _NOTHING: Costs = {}
+
+DECIMALS = 6
+"""Amounts are whole numbers, or have at most this number of decimals, so that their sums are exact when rounded to it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class CostTable:
     """The cost of every network of a space in which costs add up.
 
     The cost of a network is the fixed part, plus what each of its candidates adds, plus what combinations of a few candidates add. What a
-    candidate adds on an edge of a cell is its sum over all cells that share the edge's label.
+    candidate adds on an edge of a cell is its sum over all cells that share the edge's label. Amounts are whole numbers, or have at
+    most six decimals.
 
     Attributes:
         fixed: measure → cost of all parts that are the same in every network, such as the stem and the classifier.
@@ -88,7 +92,7 @@ class CostTable:
         for part in self.joint:
             for measure, amount in part.of(sample).items():
                 total[measure] += amount
-        return total
+        return {measure: round(amount, DECIMALS) for measure, amount in total.items()}
 
 
 def chosen_candidates(choices: Choices, sample: Sample) -> Iterator[tuple[str, Any]]:

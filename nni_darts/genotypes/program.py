@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nni_darts.genotypes.costs import CostTable, JointCosts, chosen_candidates
+from nni_darts.genotypes.costs import DECIMALS, CostTable, JointCosts, chosen_candidates
 from nni_darts.genotypes.neighbours import Choices, Inputs, Sample
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Program:
             held = [position for position, candidate in enumerate(self._candidates) if candidate in rule.candidates]
             problem.add(self._row(held), 0, rule.most)
         for measure, limit in self.limits.items():
-            row, most = _without_common_factor(self._costs(measure), limit - self.table.fixed[measure])
+            row, most = _without_common_factor(self._costs(measure), limit, self.table.fixed[measure])
             problem.add(np.array(row, dtype=float), -np.inf, most)
         largest = max(map(abs, scores), default=0.0) or 1.0
         goal = -np.array(scores) * (_SPREAD / largest)
@@ -292,9 +292,20 @@ def _links(rows: Sequence[tuple[Any, Sequence[int]]], columns: int) -> Any:
     return csr_array((np.concatenate(signs), np.concatenate(places), ends), shape=(len(rows), columns))
 
 
-def _without_common_factor(costs: Sequence[float], most: float) -> tuple[Sequence[float], float]:
-    """Divides whole numbers by their greatest common divisor, which keeps the numbers small for the solver; rounds the bound down."""
-    if not all(float(cost).is_integer() for cost in costs):
-        return costs, most
-    divisor = reduce(math.gcd, (int(cost) for cost in costs), 0) or 1
-    return [int(cost) // divisor for cost in costs], math.floor(most / divisor)
+def _without_common_factor(costs: Sequence[float], limit: float, fixed: float) -> tuple[Sequence[float], float]:
+    """Returns costs as small whole numbers for the solver, and the largest sum of them that keeps a limit.
+
+    Amounts have at most :data:`DECIMALS` decimals (milliseconds have), so they are whole numbers in the last of these decimals. They are
+    divided by their greatest common divisor.
+
+    Args:
+        costs: what each candidate adds.
+        limit: the limit, with any number of decimals.
+        fixed: what all networks cost.
+    """
+    scale = 1 if all(float(cost).is_integer() for cost in (*costs, fixed)) else 10**DECIMALS
+    units = [round(cost * scale) for cost in costs]
+    divisor = reduce(math.gcd, units, 0) or 1
+    # Rounded first, because a product such as 0.3 · 10⁶ may lie just below its whole number.
+    most = math.floor(round(limit * scale, 3)) - round(fixed * scale)
+    return [unit // divisor for unit in units], math.floor(most / divisor)

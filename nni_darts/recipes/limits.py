@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from nni_darts.genotypes.space import Section
+from nni_darts.recipes.latency import Milliseconds, milliseconds
 
-__all__ = ['LimitSettings', 'PenaltySettings', 'PenaltyTerm', 'parse_amount']
+__all__ = ['LATENCY', 'LatencyPenaltyTerm', 'LimitSettings', 'PenaltySettings', 'PenaltyTerm', 'parse_amount', 'parse_limit']
+
+LATENCY = 'latency_ms'
+"""The cost that the section ``latency`` of a recipe defines."""
 
 _FACTORS = {'': 1, 'k': 10**3, 'K': 10**3, 'M': 10**6, 'G': 10**9}
 _AMOUNT = re.compile(r'\s*(\d{1,15}(?:\.\d{1,12})?)\s*([kKMG]?)\s*')
@@ -30,6 +35,15 @@ def parse_amount(value: Any) -> int:
     return amount
 
 
+def parse_limit(measure: str, value: Any) -> float:
+    """Returns the limit on a cost from a number or text: milliseconds of ``latency_ms``, and otherwise as :func:`parse_amount`.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    return milliseconds(value) if measure == LATENCY else parse_amount(value)
+
+
 Amount = Annotated[int, BeforeValidator(parse_amount), Field(ge=1)]
 
 
@@ -41,15 +55,17 @@ class LimitSettings(Section):
     Attributes:
         parameters: number of trainable parameters.
         multiply_adds: number of multiply-adds for one image.
+        latency_ms: predicted latency of one batch in milliseconds (:class:`~nni_darts.recipes.latency.LatencySettings`).
     """
 
     parameters: Amount | None = None
     multiply_adds: Amount | None = None
+    latency_ms: Milliseconds | None = None
 
     @model_validator(mode='after')
     def _something(self) -> LimitSettings:
         if not self.amounts():
-            raise ValueError(f'limits needs a value for {" or ".join(type(self).model_fields)}')
+            raise ValueError(f'limits needs a value for {_listed(type(self).model_fields)}')
         return self
 
     def amounts(self) -> dict[str, float]:
@@ -57,7 +73,18 @@ class LimitSettings(Section):
         return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
 
 
-class PenaltyTerm(Section):
+def _listed(names: Iterable[str]) -> str:
+    *names, last = names
+    return f'{", ".join(names)} or {last}'
+
+
+class _Term(Section):
+    weight: Annotated[float, Field(gt=0, lt=1_000_000)]
+    nonlinear: Literal['linear', 'positive', 'negative', 'absolute'] = 'linear'
+    aggregate: Literal['add', 'mul'] = 'add'
+
+
+class PenaltyTerm(_Term):
     """A penalty on one expected cost, as NNI's ``ExpectationProfilerPenalty`` defines it.
 
     With ``r = f(cost / target − 1)``, the loss of α becomes ``loss + weight · r`` (``aggregate: add``) or ``loss · (1 + r)^weight``
@@ -65,9 +92,12 @@ class PenaltyTerm(Section):
     """
 
     target: Amount
-    weight: Annotated[float, Field(gt=0, lt=1_000_000)]
-    nonlinear: Literal['linear', 'positive', 'negative', 'absolute'] = 'linear'
-    aggregate: Literal['add', 'mul'] = 'add'
+
+
+class LatencyPenaltyTerm(_Term):
+    """A penalty on the expected latency, as :class:`PenaltyTerm`, with a ``target`` in milliseconds."""
+
+    target: Milliseconds
 
 
 class PenaltySettings(Section):
@@ -75,13 +105,14 @@ class PenaltySettings(Section):
 
     parameters: PenaltyTerm | None = None
     multiply_adds: PenaltyTerm | None = None
+    latency_ms: LatencyPenaltyTerm | None = None
 
     @model_validator(mode='after')
     def _something(self) -> PenaltySettings:
         if not self.terms():
-            raise ValueError(f'penalty needs a value for {" or ".join(type(self).model_fields)}')
+            raise ValueError(f'penalty needs a value for {_listed(type(self).model_fields)}')
         return self
 
-    def terms(self) -> dict[str, PenaltyTerm]:
+    def terms(self) -> dict[str, PenaltyTerm | LatencyPenaltyTerm]:
         """Returns measure → penalty, for the measures that have one."""
         return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}

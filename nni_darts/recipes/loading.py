@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -111,6 +111,7 @@ def _fields(path: tuple[Any, ...], kind: type[BaseModel], tag: type[BaseModel] |
         annotation = model.model_fields[part].annotation if isinstance(part, str) and part in model.model_fields else None
         if tag is not None and not isinstance(annotation, type):
             annotation = tag
+        annotation = next((part for part in get_args(annotation) if isinstance(part, type) and issubclass(part, BaseModel)), annotation)
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []
         model = annotation

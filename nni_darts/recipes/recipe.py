@@ -19,7 +19,8 @@ from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.genotypes.kinds import CellSpace, NasBench201Space, OwnSpace, RecurrentSpace, space_kind
 from nni_darts.genotypes.space import Positive, Section
-from nni_darts.recipes.limits import LimitSettings
+from nni_darts.recipes.latency import LatencySettings
+from nni_darts.recipes.limits import LATENCY, LimitSettings
 from nni_darts.recipes.loading import assign, error_sentence, load_yaml, override_pairs, read_recipe
 from nni_darts.recipes.metric import ACCURACY, IMAGE_METRICS, PERPLEXITY
 from nni_darts.recipes.sections import BudgetSettings, DataSettings, SearchSettings, TrainSettings, one_of
@@ -62,7 +63,8 @@ class Recipe(Section):
     A ``budget`` takes precedence over ``search.epochs``, ``search.random_samples`` and evolution's ``cells``: it determines the length of
     a search and the number of cells to train.
 
-    ``limits`` are the largest costs of the network to retrain; every strategy finds a cell within them.
+    ``limits`` are the largest costs of the network to retrain; every strategy finds a cell within them. ``latency`` says where the
+    latencies of operations come from; by default they are measured with torch if a limit or a penalty needs them.
     """
 
     task: ClassVar[str] = 'images'
@@ -76,6 +78,7 @@ class Recipe(Section):
     metric: one_of(*IMAGE_METRICS) = ACCURACY  # type: ignore[valid-type]
     budget: BudgetSettings | None = None
     limits: LimitSettings | None = None
+    latency: LatencySettings | None = None
     accelerator: Literal['auto', 'cpu', 'gpu', 'mps'] = 'auto'
     devices: Annotated[int, Field(ge=1, le=64)] = 1
     precision: Literal['32-true', 'bf16-mixed', '16-mixed', '64-true'] = '32-true'
@@ -94,6 +97,8 @@ class Recipe(Section):
         self._check_devices('batch_size')
         for stage in ('retrain', 'select'):
             self.space.check_training(stage, getattr(self, stage))
+        if self.latency is not None and not isinstance(self.space, CellSpace):
+            raise ValueError(f'{_LATENCY_OF_CELLS}, and not those of {self.space.name}')
         return self
 
     def _check_devices(self, *sizes: str) -> None:
@@ -121,6 +126,8 @@ class Recipe(Section):
                 raise InputError(f'{source}: select must be a mapping, not {select!r}')
             kept = {key: value for key, value in values['retrain'].items() if key not in _OF_RETRAIN}
             values['select'] = {**kept, **select}
+        if values.get('latency') is None and _needs_latency(values):
+            values['latency'] = {'measured': 'torch'}
         space = values.get('space')
         try:
             task = space_kind(space['name']).task if isinstance(space, Mapping) and 'name' in space else Recipe.task
@@ -156,6 +163,7 @@ class Recipe(Section):
         _make_room(values, pairs)
         for key, value in pairs:
             assign(values, key, value)
+        _find_table(values, Path(str(name)).parent)
         return cls.from_dict(values, source=source)
 
     @classmethod
@@ -204,6 +212,19 @@ class Recipe(Section):
         """Returns the recipe as plain data, which :meth:`from_dict` reads."""
         return self.model_dump(mode='json')
 
+    def with_kept_table(self, values: Mapping[str, Any]) -> Self:
+        """Returns the recipe with the table of latencies of a run, if that run measured it by the settings of this recipe.
+
+        Args:
+            values: recipe of the run as plain data.
+        """
+        kept, own = values.get('latency'), self.latency
+        if own is None or own.measured is None or own.table is not None or not isinstance(kept, Mapping) or not kept.get('table'):
+            return self
+        if any(kept.get(name) != getattr(own, name) for name in ('measured', 'threads', 'batch')):
+            return self
+        return self.model_copy(update={'latency': LatencySettings(**kept)})
+
     def with_epochs(self, stage: str, epochs: int) -> Self:
         """Returns a copy of the recipe with another number of epochs in a stage: ``search``, ``select`` or ``retrain``."""
         return self.model_copy(update={stage: getattr(self, stage).model_copy(update={'epochs': epochs})})
@@ -233,8 +254,14 @@ class TextRecipe(Recipe):
     @model_validator(mode='after')
     def _selectable(self) -> TextRecipe:
         self._check_devices('batch_size', 'evaluation_batch_size')
+        if self.latency is not None:
+            raise ValueError(f'{_LATENCY_OF_CELLS}, and not those for text')
         return self  # text recipes always have validation data
 
+
+_LATENCY_OF_CELLS = (
+    'latency_ms is predicted for networks of image cells, in which latencies of operations add up (the spaces darts, s1 to s5, nasbench201)'
+)
 
 _OF_RETRAIN = ('keep', 'patience')
 """Settings of ``retrain`` that ``select`` does not inherit: all trainings that it compares must have the same length."""
@@ -250,7 +277,13 @@ def with_split(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _make_room(values: dict[str, Any], pairs: Sequence[tuple[str, Any]]) -> None:
-    """Removes sizes of cells from a recipe's values if overrides replace its space of cells with one of the user's."""
+    """Removes settings from a recipe's values that overrides make void: an older table of latencies, and sizes of cells if another space
+    replaces the cells."""
+    if any(key.partition('.')[0] == 'latency' for key, _ in pairs) and isinstance(values.get('latency'), dict):
+        # A table belongs to the settings that it was measured with.
+        values['latency'].pop('table', None)
+        if any(key == 'latency.table' for key, _ in pairs):
+            values['latency'] = {}
     given: dict[str, Any] = {}
     for key, value in pairs:
         if key == 'space':
@@ -264,6 +297,21 @@ def _make_room(values: dict[str, Any], pairs: Sequence[tuple[str, Any]]) -> None
         for key in ('channels', 'cells', 'auxiliary_weight', 'drop_path'):
             if isinstance(values.get(section), dict):
                 values[section].pop(key, None)
+
+
+def _find_table(values: Mapping[str, Any], folder: Path) -> None:
+    """Names a file of latencies that lies beside the recipe, and not in the current folder, by its path."""
+    latency = values.get('latency')
+    table = latency.get('table') if isinstance(latency, dict) else None
+    if isinstance(table, str) and not Path(table).exists() and (folder / table).is_file():
+        latency['table'] = str(folder / table)  # type: ignore[index]
+
+
+def _needs_latency(values: Mapping[str, Any]) -> bool:
+    """Returns whether plain data that has not been validated has a limit or a penalty on the latency."""
+    search = values.get('search')
+    costs = values.get('limits'), search.get('penalty') if isinstance(search, Mapping) else None
+    return any(isinstance(given, Mapping) and given.get(LATENCY) is not None for given in costs)
 
 
 def _is_own(name: Any) -> bool:

@@ -13,6 +13,7 @@ from nni_darts.genotypes.costs import Costs
 from nni_darts.genotypes.program import Program
 from nni_darts.genotypes.space import Space
 from nni_darts.recipes import Recipe
+from nni_darts.recipes.limits import LATENCY
 from nni_darts.runs.cost_tables import cost_table
 from nni_darts.runs.tasks import task_of
 from nni_darts.strategies.penalty import CostPenalty, Penalties
@@ -34,7 +35,8 @@ def program_of(recipe: Recipe, data: Any) -> Program | None:
         data: as ``task_of(recipe).load(recipe)`` returns it, or its shape.
 
     Raises:
-        InputError: if no network of the space keeps the limits, or the costs in a user's space do not add up.
+        InputError: if no network of the space keeps the limits, the costs in a user's space do not add up, or a table of latencies lacks
+            an operation or a shape.
     """
     if recipe.limits is None:
         return None
@@ -52,6 +54,8 @@ def whole_program(recipe: Recipe, data: Any) -> Program:
     space = recipe.space.on_data(lambda: task_of(recipe).facts(data))
     try:
         return Program(space.choices(), cost_table(recipe, data), {})
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(
             f'limits: {error}; in such a space, only strategies that train cells one by one, such as random and evolution, keep limits'
@@ -78,7 +82,7 @@ def check_possible(program: Program, recipe: Recipe) -> None:
 
 
 def _words(measure: str) -> str:
-    return measure.replace('_', '-')
+    return 'ms of predicted latency' if measure == LATENCY else measure.replace('_', '-')
 
 
 def limit_strategy(strategy: Any, recipe: Recipe, data: Any) -> None:
@@ -122,6 +126,8 @@ def penalise(strategy: Any, recipe: Recipe, data: Any) -> None:
         raise InputError('search.penalty is a term of the loss of α, and this strategy does not move α; leave the penalty out')
     try:
         table = cost_table(recipe, data)
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f'search.penalty: {error}; only costs that add up can be penalised') from None
     terms = tuple(CostPenalty(measure, **term.model_dump()) for measure, term in recipe.search.penalty.terms().items())
@@ -150,11 +156,13 @@ def drawn_below(recipe: Recipe) -> Any:
     """
     if recipe.limits is None:
         return recipe.space
-    key = repr((recipe.data, recipe.space, recipe.retrain, recipe.limits))
+    key = repr((recipe.data, recipe.space, recipe.retrain, recipe.limits, recipe.latency))
     if key not in _spaces:
         data, limits = task_of(recipe).shape(recipe), recipe.limits.amounts()
         try:
             program: Program | None = Program(recipe.space.choices(), cost_table(recipe, data), limits)
+        except InputError:
+            raise
         except ValueError:
             program = None  # the networks are counted one by one
         if program is not None:

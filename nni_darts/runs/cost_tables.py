@@ -1,6 +1,6 @@
-"""Measures what each candidate of a recipe's space adds to the cost of the network to retrain.
+"""Finds what each candidate of a recipe's space adds to the cost of the network to retrain.
 
-Everything is counted on torch's meta device by :func:`nni_darts.report.cost.counted`, as ``nni-darts cost`` counts.
+Everything but the latency is counted on torch's meta device by :func:`nni_darts.report.cost.counted`, as ``nni-darts cost`` counts.
 """
 
 from __future__ import annotations
@@ -8,25 +8,21 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
-
-from nni_darts.genotypes.base import operation_label
-from nni_darts.genotypes.convolutional import KINDS, Genotype
 from nni_darts.genotypes.costs import Costs, CostTable
 from nni_darts.genotypes.kinds import CellSpace, OwnSpace
 from nni_darts.genotypes.neighbours import Choices, Inputs
 from nni_darts.recipes import Recipe
+from nni_darts.recipes.latency import EdgeShape
 from nni_darts.report.cost import counted
+from nni_darts.runs.edge_shapes import CellShapes, build_operation
 from nni_darts.runs.joint_costs import profiled_table
+from nni_darts.runs.latencies import with_latency
 from nni_darts.runs.tasks import task_of
-from nni_darts.search_spaces import network_from_genotype
-from nni_darts.search_spaces.cnn import edge_stride
-from nni_darts.search_spaces.operations import create_operation
 
 __all__ = ['cost_table', 'inputs_apart']
 
@@ -46,8 +42,9 @@ def cost_table(recipe: Recipe, data: Any) -> CostTable:
 
     Raises:
         ValueError: if the costs of the candidates of a user's space do not add up.
+        InputError: if the recipe's table of latencies lacks an operation or a shape.
     """
-    key = repr((recipe.space, recipe.retrain, task_of(recipe).network_options(recipe, 'retrain', data)))
+    key = repr((recipe.space, recipe.retrain, task_of(recipe).network_options(recipe, 'retrain', data), getattr(data, 'size', None)))
     if key not in _tables:
         try:
             _tables[key] = _table_of_cells(recipe, data) if type(recipe.space) is CellSpace else _measured(recipe, data)
@@ -56,58 +53,31 @@ def cost_table(recipe: Recipe, data: Any) -> CostTable:
     found = _tables[key]
     if isinstance(found, str):
         raise ValueError(found)
-    return found
+    return found if recipe.latency is None else with_latency(found, recipe, data)
 
 
 def _table_of_cells(recipe: Recipe, data: Any) -> CostTable:
     """Counts each operation at each size once, because a network of many cells takes a second to count."""
     space: Any = recipe.space
     base = space.random_cell(random.Random(0))
-    options: dict[str, Any] = {**task_of(recipe).network_options(recipe, 'retrain', data), 'auxiliary': False}
-    places: list[tuple[str, bool, int, tuple[int, ...]]] = []
+    cells = CellShapes(recipe, data, base)
+    total = Counter(asdict(cells.cost))
+    counts: dict[tuple[str, EdgeShape], Costs] = {}
 
-    def network() -> nn.Module:
-        built: Any = network_from_genotype(base, **options)
-        for index, cell in enumerate(built.cells):
-            kind = 'reduce' if index in built.reductions else 'normal'
-            cell.register_forward_hook(partial(_note, places, kind, base))
-        return built
-
-    total = Counter(asdict(counted(network, (1, data.channels, *data.size))))
-    counts: dict[tuple[Any, ...], Costs] = {}
-
-    def added(kind: str, outer: bool, name: str) -> Counter[str]:
-        stride, found = edge_stride(kind, 0 if outer else 2), Counter[str]()
-        for at, is_outer, channels, shape in places:
-            if (at, is_outer) == (kind, outer):
-                key = name, channels, stride, shape
-                if key not in counts:
-                    build = partial(create_operation, name, channels, stride, affine=True, pool_batch_norm=options['pool_batch_norm'])
-                    counts[key] = asdict(counted(build, shape))
-                found.update(counts[key])
+    def added(label: str, name: str) -> Counter[str]:
+        found = Counter[str]()
+        for shape in cells.of_label[label]:
+            if (name, shape) not in counts:
+                build = partial(build_operation, recipe, name, shape)
+                counts[name, shape] = asdict(counted(build, (1, *shape[:3])))
+            found.update(counts[name, shape])
         return found
 
-    classes = {label: (kind, source < 2) for kind in KINDS for label, source in _edges(kind, space.nodes)}
-    table = {label: {name: added(*classes[label], name) for name in names} for label, names in space.choices().operations.items()}
+    table = {label: {name: added(label, name) for name in names} for label, names in space.choices().operations.items()}
     for edges in base.edges().values():
         for label, name in edges:
-            total.subtract(added(*classes[label], name))
+            total.subtract(added(label, name))
     return CostTable(dict(total), table)
-
-
-def _edges(kind: str, nodes: int) -> Iterator[tuple[str, int]]:
-    """Yields the label and the source of each edge of a kind of cell."""
-    for state in range(2, 2 + nodes):
-        yield from ((operation_label(kind, state, source), source) for source in range(state))
-
-
-def _note(places: list[Any], kind: str, base: Genotype, cell: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    """Notes kind, whether edges leave the inputs of the cell, channels, and shape of the states that such edges read."""
-    channels, (height, width) = output.shape[1] // len(cell.concat), output.shape[2:]
-    halved = edge_stride(kind, 0)
-    older = inputs[1].shape[2:] if halved > 1 else (height, width)
-    places.append((kind, True, channels, (1, channels, *older)))
-    places.append((kind, False, channels, (1, channels, height, width)))
 
 
 def _measured(recipe: Recipe, data: Any) -> CostTable:

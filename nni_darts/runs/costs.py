@@ -12,11 +12,13 @@ import torch
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import Recipe
+from nni_darts.recipes.limits import LATENCY
 from nni_darts.report.cautions import before_search
 from nni_darts.runs.budget import affordable_epochs, training_passes, training_portion
 from nni_darts.runs.cells import cells_to_train, number_of_cells, on_data
 from nni_darts.runs.checks import check_strategies, strategy_settings
 from nni_darts.runs.cost_limits import limit_strategy, penalise
+from nni_darts.runs.latencies import predicted_latency
 from nni_darts.runs.tasks import task_of
 from nni_darts.strategies.costs import EVALUATION
 from nni_darts.strategies.differentiable import DifferentiableStrategy
@@ -211,18 +213,27 @@ def least_epochs(recipe: Recipe, strategy: str) -> int:
     return int(configured_strategy(recipe, strategy).least_epochs)
 
 
-def cost_of(genotype: AnyGenotype, recipe: Recipe, data: Any, stage: str = 'retrain') -> dict[str, int]:
-    """Counts parameters and multiply-adds (for one image, or one word) of the network that a stage trains.
+def cost_of(genotype: AnyGenotype, recipe: Recipe, data: Any, stage: str = 'retrain') -> dict[str, float]:
+    """Returns the cost of the network that a stage trains, for one image or one word.
 
     Args:
         genotype: the architecture.
         recipe: all settings.
         data: as ``task_of(recipe).load(recipe)`` returns it, or its shape.
         stage: ``select`` or ``retrain``.
+
+    Returns:
+        ``parameters`` and ``multiply_adds``, which are whole numbers; and ``latency_ms`` as predicted, if the recipe has a table of
+        latencies and the network is one of its space at the size of ``retrain``.
     """
     with as_input_error(stage):
         cost = task_of(recipe).cost(recipe, stage, genotype, data)
-    return {'parameters': cost.parameters, 'multiply_adds': cost.multiply_adds}
+    found: dict[str, float] = {'parameters': cost.parameters, 'multiply_adds': cost.multiply_adds}
+    sizes = ('channels', 'cells', 'pool_batch_norm')
+    if stage == 'retrain' or all(getattr(getattr(recipe, stage), name, None) == getattr(recipe.retrain, name, None) for name in sizes):
+        latency = predicted_latency(genotype, recipe, data)
+        found |= {} if latency is None else {LATENCY: latency}
+    return found
 
 
 @contextmanager

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ['Derivation', 'begun_from_supernet', 'derivation', 'different_supernet', 'finished_search']
 
-_MAY_CHANGE = ('search.settings', 'search.tuning_epochs', 'limits')
+_MAY_CHANGE = ('search.settings', 'search.tuning_epochs', 'limits', 'latency')
 """Settings of a recipe that may differ from the search; other settings would have led to another supernet."""
 
 
@@ -59,7 +59,7 @@ def derivation(search: Path, selection: str, overrides: Iterable[str] | Mapping[
     Args:
         search: output folder of a search with a supernet, whose strategy selects by magnitude at the end.
         selection: ``pt`` or ``pt-mag``.
-        overrides: changes to ``search.settings``, ``search.tuning_epochs`` and ``limits`` of the search's recipe.
+        overrides: changes to ``search.settings``, ``search.tuning_epochs``, ``limits`` and ``latency`` of the search's recipe.
 
     Returns:
         The description. The run gives the same cell as a search with the strategy ``…+pt`` from the start, bit for bit.

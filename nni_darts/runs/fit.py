@@ -249,7 +249,7 @@ def settled(plan: Plan, recipe: Recipe, genotype: AnyGenotype, now: float, resum
     """
     order, data = plan.order, task_of(recipe).load(recipe)
     if order.max_parameters is not None:
-        recipe = within_parameters(recipe, genotype, order.max_parameters, lambda r: cost_of(genotype, r, data)['parameters'])
+        recipe = within_parameters(recipe, genotype, order.max_parameters, lambda r: int(cost_of(genotype, r, data)['parameters']))
     left = plan.begun + order.seconds * (1 - RESERVE / 2) - now
     if resumed:
         left = sum(plan.seconds.get(part, 0) for part in (RETRAIN, BASELINE))

@@ -130,7 +130,7 @@ def check_folder(output: Path, recipe: Recipe, what: dict[str, Any], resume: boo
     before['recipe'] = _completed(before['recipe'])
     if not resume:
         raise InputError(f'{output} already holds a run; add --resume to continue it, or choose another folder')
-    different = differences({**what, 'recipe': recipe.to_dict()}, before)
+    different = differences({**what, 'recipe': recipe.with_kept_table(before['recipe']).to_dict()}, before)
     if different:
         hint = f'; it splits its images by another rule, so add --set data.split={before["recipe"]["data"]["split"]}'
         raise InputError(

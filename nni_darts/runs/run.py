@@ -27,6 +27,7 @@ from nni_darts.runs.deadline import TimeLimit
 from nni_darts.runs.derive import begun_from_supernet
 from nni_darts.runs.folder import FROM, GENOTYPE, MORE, alone_in, check_amounts, claim, read_json, write_json
 from nni_darts.runs.keeping import finish, keep_genotype
+from nni_darts.runs.latencies import with_own_table
 from nni_darts.runs.loggers import check_logger
 from nni_darts.runs.search import finish_search, search_cells, train_supernet
 from nni_darts.runs.spec import Outcome, RunSpec, Watch, Work
@@ -79,6 +80,7 @@ class Run:
         one_by_one = named_method(spec.strategy).one_by_one
         check_strategies(spec.recipe, [spec.strategy])
         data = task_of(spec.recipe).load(spec.recipe)
+        spec = replace(spec, recipe=with_own_table(self._with_kept_table(spec.recipe, resume), data))
         planned = spec.recipe if spec.plan is None else spec.plan.applied(spec.recipe, 'search', spec.strategy)
         fitted = checked_recipe(planned, spec.strategy, data)
         work = Work(spec, planned if one_by_one else fitted, self.output, data, resume, self.watch)
@@ -98,6 +100,12 @@ class Run:
             costs = cost_of(genotype, spec.recipe, data)
             check_cost(spec.recipe, costs, spec.strategy)
             return Outcome(genotype, finish(work, {**measured, **costs}))
+
+    def _with_kept_table(self, recipe: Recipe, resume: bool) -> Recipe:
+        """Returns the recipe with the table of latencies that this run measured before it was interrupted."""
+        begun = self.output / RUN
+        run = read_json(begun) if resume and begun.is_file() else {}
+        return recipe.with_kept_table(run['recipe']) if isinstance(run, dict) and isinstance(run.get('recipe'), dict) else recipe
 
     def _train_found(self, spec: RunSpec, folder: Path) -> dict[str, Any]:
         """Trains one of a search's cells in a subfolder of the search, which this process has claimed already."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from nni_darts.runs.costs import as_input_error, configured_strategy
 from nni_darts.runs.derive import finished_search
 from nni_darts.runs.folder import DATA, GENOTYPE, RESULT, SUPERNET, check_folder, identity, write_json
 from nni_darts.runs.keeping import kept_description
+from nni_darts.runs.latencies import with_own_table
 from nni_darts.runs.provenance import provenance
 from nni_darts.runs.tasks import task_of
 from nni_darts.strategies.differentiable import DifferentiableStrategy
@@ -52,6 +53,7 @@ class Searched:
 
     Args:
         folder: output folder of a search with a supernet whose strategy selects by magnitude.
+        overrides: changes to ``latency`` of the search's recipe; ``latency.measured=torch`` measures, if the search had no latencies.
 
     Attributes:
         program: the costs of the space, without limits.
@@ -63,13 +65,13 @@ class Searched:
         ``Searched(Path('out/search')).within({'parameters': 80_000}).genotype``
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, overrides: Iterable[str] = ()) -> None:
         run = finished_search(folder)
         self._folder, self._seed, self._name = folder, run['seed'], str(run['strategy'])
-        recipe = Recipe.of_folder(folder)
+        recipe = Recipe.of_folder(folder, overrides)
         assert recipe is not None  # run.json is there
-        self._recipe = recipe
         data = kept_description(folder) or task_of(recipe).shape(recipe)
+        self._recipe = recipe = with_own_table(recipe, data)
         self.program = whole_program(recipe, data)
         self._strategy = self._restored(data)
         self._tables = operation_tables(self._strategy.architecture, self._strategy.relaxation)

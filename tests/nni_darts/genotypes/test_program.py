@@ -199,3 +199,38 @@ def test_limits_at_billions_hold_to_the_last_unit() -> None:
         for below in (0, 1):
             found = Program(choices, table, {'multiply_adds': limit - below}).best(amounts)
             assert found is not None and table.of(choices, found)['multiply_adds'] == costs[len(costs) // 2 - below]
+
+
+@pytest.mark.parametrize('name', SPACES)
+def test_limits_on_amounts_with_decimals_hold_exactly_and_lose_no_solution(name: str) -> None:
+    """Milliseconds are exact decimals: no limit is exceeded by rounding, and none forbids an architecture that costs just as much."""
+    choices, rng, at_limit = SPACES[name], random.Random(6), 0
+    for number in range(300):
+        whole, scores = random_table(choices, rng), random_scores(choices, rng)
+        # Units of the last decimal, which stand for the exact amounts; coarse ones make many sums equal.
+        unit = rng.choice([1, 100_000])
+        units = {
+            label: {value: unit * (costs['parameters'] % (5000 if unit == 1 else 9)) for value, costs in of.items()}
+            for label, of in whole.candidates.items()
+        }
+        fixed = rng.randrange(3_000_000)
+        amounts = {label: {value: {'latency_ms': n / 10**6} for value, n in of.items()} for label, of in units.items()}
+        table = CostTable({'latency_ms': fixed / 10**6}, amounts)
+
+        def exact(chosen: list[tuple[str, Any]], units: Any = units, fixed: int = fixed) -> int:
+            return fixed + sum(units[label][value] for label, value in chosen if label in units)
+
+        limit = exact(rng.choice(ALL[name])) - number % 2
+        allowed = [chosen for chosen in ALL[name] if exact(chosen) <= limit]
+        program = Program(choices, table, {'latency_ms': limit / 10**6})
+        found = program.best(scores)
+        assert (found is None) == (not allowed)
+        if found is None:
+            continue
+        chosen = list(chosen_candidates(choices, found))
+        assert exact(chosen) <= limit
+        assert table.of(choices, found)['latency_ms'] == exact(chosen) / 10**6
+        assert score_of(scores, chosen) == pytest.approx(max(score_of(scores, other) for other in allowed), abs=1e-8)
+        assert program.cheapest('latency_ms') == min(map(exact, ALL[name])) / 10**6
+        at_limit += exact(chosen) == limit
+    assert at_limit > 20

@@ -34,7 +34,11 @@ def test_a_recipe_reads_and_writes_limits() -> None:
 
 @pytest.mark.parametrize(
     ('limits', 'message'),
-    [({}, 'limits needs a value for parameters or multiply_adds'), ({'params': 3}, 'params'), ({'parameters': 'few'}, "it is 'few'")],
+    [
+        ({}, 'limits needs a value for parameters, multiply_adds or latency_ms'),
+        ({'params': 3}, "unknown key 'limits.params' .did you mean 'parameters'.*; allowed: parameters, multiply_adds"),
+        ({'parameters': 'few'}, "it is 'few'"),
+    ],
 )
 def test_wrong_limits_name_the_key_and_what_is_allowed(limits: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):

@@ -93,7 +93,7 @@ def test_wrong_options_get_one_sentence_each(search: Path, recipe: Recipe, tmp_p
     for words, message in (
         ([], 'give --selection, or --limit with --output, or --pareto'),
         (['--limit', 'parameters=1k'], 'give --selection, or --limit with --output'),
-        (['--limit', 'params=1k'], 'must be parameters or multiply_adds'),
+        (['--limit', 'params=1k'], 'must be parameters, multiply_adds or latency_ms'),
         (['--limit', 'parameters=few', '--pareto'], '--limit parameters: must be a number from 1'),
         (['--limit', 'parameters=10', '--output', tmp_path / 'no'], 'has at least'),
         (['--picture', 'front.svg', '--limit', 'parameters=1G', '--output', tmp_path / 'no'], '--picture draws the front of --pareto'),
