@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from nni_darts.strategies.early_stopping import EarlyStopping, early_stopping
 from nni_darts.strategies.settings import Settings, setting
+from nni_darts.strategies.terms import ALLOWED, checked_terms
 
 __all__ = [
     'ControllerSettings',
@@ -48,6 +49,7 @@ Above0 = Annotated[float, Field(gt=0)]
 AtLeast0 = Annotated[float, Field(ge=0)]
 Part = Annotated[float, Field(ge=0, lt=1)]
 Stopping = Annotated[Any, AfterValidator(early_stopping)]
+Terms = Annotated[Any, AfterValidator(checked_terms)]
 
 
 class _AlphaSettings(Settings):
@@ -64,6 +66,7 @@ class _AlphaSettings(Settings):
     gradient_clip_val: Above0 | None = setting(
         5.0, "norm to which the weights' gradient is clipped; null does not clip", recipe='search.gradient_clip'
     )
+    regularise: Terms = setting((), 'terms to add to the loss of α, or to the steps of the weights, by name', allowed=f'{ALLOWED}')
     execution: ExecutionSetting = setting('fast', 'how cells are computed: fast chooses by timing, any other value pins an executor')
     checkpoint: bool = setting(False, 'whether cells are recomputed in the backward pass: half the memory, a third more time')
 

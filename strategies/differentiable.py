@@ -24,6 +24,7 @@ from nni_darts.strategies.relaxations import Relaxation, Softmax
 from nni_darts.strategies.selections import Magnitude, Selection
 from nni_darts.strategies.settings import typed
 from nni_darts.strategies.supernet import mutation_hook
+from nni_darts.strategies.terms import check_terms_fit, created_terms
 
 __all__ = ['DifferentiableModule', 'DifferentiableStrategy']
 
@@ -43,6 +44,8 @@ class DifferentiableStrategy(OneShotStrategy):
         betas: decay rates of Adam over α.
         weight_decay: L2 penalty on α.
         warmup_epochs: number of epochs in which only the weights are trained; a number below 1 is a portion of the search.
+        regularise: terms of the loss of α, or of the steps of the weights, by name (:data:`~nni_darts.strategies.terms.TERMS`): a list of
+            names, or a mapping from names to settings, such as ``{'beta': {'weight': 25.0}}``.
         execution: ``fast`` chooses the executor of this package's cells by timing, if the relaxation allows more than one; ``compiled``,
             ``piecewise``, ``joined`` and ``plain`` (each candidate by itself) pin an executor. Results are the same up to rounding.
         checkpoint: keep less of each cell in memory for the backward pass, and recompute it there; the executor ``plain`` ignores this.
@@ -61,6 +64,7 @@ class DifferentiableStrategy(OneShotStrategy):
         limits: limits on the cost of the architecture (:meth:`keep_below`); None without limits.
         penalty: penalty on the expected cost in the loss of α: a :class:`~nni_darts.strategies.penalty.Penalties`, or NNI's
             ``ExpectationProfilerPenalty``; None for no penalty. Assign it before the search.
+        terms: the terms of ``regularise``; append terms of your own before the search.
         on_decision: callback for each decision of a progressive selection, called with its record; assign your own.
 
     The evaluator must be a Lightning evaluator with a training and a validation loader; α steps draw random batches from the latter. If
@@ -90,6 +94,7 @@ class DifferentiableStrategy(OneShotStrategy):
         weight_decay: float = 1e-3,
         warmup_epochs: float = 0,
         gradient_clip_val: float | None = 5.0,
+        regularise: Any = (),
         execution: ExecutionSetting = 'fast',
         checkpoint: bool = False,
         early_stopping: Any = False,
@@ -111,6 +116,9 @@ class DifferentiableStrategy(OneShotStrategy):
         self.architecture = Architecture()
         self.limits: Program | None = None
         self.penalty: Any = None
+        trains_alpha = relaxation.trains_alpha and not relaxation.sampled
+        check_terms_fit(regularise, trains_alpha=trains_alpha, on_simplex=relaxation.on_simplex)
+        self.terms = created_terms(regularise)
         self._topology = Topology()
         self.on_decision: Callable[[dict[str, Any]], None] = lambda record: None
         self.loaders: SearchLoaders  # set once there is an evaluator

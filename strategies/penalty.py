@@ -12,9 +12,11 @@ from torch import Tensor
 from nni_darts.genotypes.costs import CostTable
 from nni_darts.strategies.decisions import InputDecision
 from nni_darts.strategies.relaxations.subsets import subset_weights
+from nni_darts.strategies.terms.base import Term
 
 if TYPE_CHECKING:
     from nni_darts.strategies.architecture import Architecture, Path
+    from nni_darts.strategies.moment import Moment
     from nni_darts.strategies.relaxations import Relaxation
 
 __all__ = ['CostPenalty', 'Penalties', 'expected_cost', 'of_nni']
@@ -51,7 +53,7 @@ class CostPenalty:
 
 
 @dataclass(frozen=True)
-class Penalties:
+class Penalties(Term):
     """Penalties on the costs of a search.
 
     Attributes:
@@ -65,7 +67,7 @@ class Penalties:
     table: CostTable
     terms: Sequence[CostPenalty]
 
-    def on_loss(self, loss: Tensor, architecture: Architecture, relaxation: Relaxation) -> Tensor:
+    def on_loss(self, loss: Tensor, architecture: Architecture, relaxation: Relaxation, moment: Moment | None = None) -> Tensor:
         """Returns a loss with the penalties on the expected costs, which depend on α only."""
         for term in self.terms:
             loss = term.on(loss, expected_cost(architecture, relaxation, self.table, term.measure))

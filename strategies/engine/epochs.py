@@ -10,6 +10,7 @@ from nni_darts.strategies.architects import dominant_eigenvalue
 from nni_darts.strategies.early_stopping import EarlyStopping
 from nni_darts.strategies.engine.loaders import TRAIN, length
 from nni_darts.strategies.engine.optimizers import weight_optimizers
+from nni_darts.strategies.moment import Moment
 from nni_darts.strategies.reference import Reference
 
 if TYPE_CHECKING:
@@ -45,17 +46,22 @@ class Epochs:
     @property
     def progress(self) -> float:
         """The progress of the search: 0 in its first epoch, 1 in its last, and above 1 while a selection fine-tunes."""
-        return self.current / max(1, self.search - 1)
+        return self.moment.progress
 
     @property
     def elapsed(self) -> float:
         """The portion of the search's epochs that is finished; 1 or more while a selection fine-tunes."""
-        return self.current / max(1, self.search)
+        return self.moment.elapsed
 
     @property
     def tuning(self) -> bool:
         """Whether the search is over and a progressive selection fine-tunes."""
-        return self.current >= self.search
+        return self.moment.tuning
+
+    @property
+    def moment(self) -> Moment:
+        """The current epoch among the epochs of the search."""
+        return Moment(self.current, self.search)
 
     def begin(self) -> None:
         """Sets the trainer's total number of epochs, in agreement with the checkpoint.

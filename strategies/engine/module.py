@@ -193,13 +193,13 @@ class DifferentiableModule(_Forwarding):
         return _weighted(outputs.get('architecture_loss', outputs['loss']) if isinstance(outputs, dict) else outputs, share)  # type: ignore[arg-type]
 
     def penalised(self, loss: Tensor) -> Tensor:
-        """Returns a loss that α minimises with the strategy's penalty on the expected cost, if it has one."""
-        penalty = self.strategy.penalty
-        if penalty is None:
-            return loss
-        if isinstance(penalty, Penalties):
-            return penalty.on_loss(loss, self.architecture, self.strategy.relaxation)
-        return of_nni(penalty, loss, self.architecture, self.strategy.relaxation)
+        """Returns a loss that α minimises with the strategy's penalty on the expected cost, if it has one, and with its terms."""
+        penalty, relaxation = self.strategy.penalty, self.strategy.relaxation
+        if penalty is not None and not isinstance(penalty, Penalties):
+            loss = of_nni(penalty, loss, self.architecture, relaxation)
+        for term in [penalty, *self.strategy.terms] if isinstance(penalty, Penalties) else self.strategy.terms:
+            loss = term.on_loss(loss, self.architecture, relaxation, self.epochs.moment)
+        return loss
 
     def rewarded(self, score: Tensor, path: Path) -> Tensor:
         """Returns the reward of a path, which is its score, less the strategy's penalty on its cost, if it has one."""

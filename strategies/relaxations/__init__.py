@@ -5,6 +5,7 @@ from nni_darts.strategies.relaxations.gumbel import Gumbel
 from nni_darts.strategies.relaxations.partial import PartialChannels
 from nni_darts.strategies.relaxations.paths import SampledPaths
 from nni_darts.strategies.relaxations.perturbed import AdversarialSoftmax, RandomSoftmax
+from nni_darts.strategies.relaxations.sigmoid import Sigmoid
 from nni_darts.strategies.relaxations.skip_dropout import SkipDropout
 from nni_darts.strategies.relaxations.softmax import Fixed, Softmax
 
@@ -16,6 +17,7 @@ __all__ = [
     'RandomSoftmax',
     'Relaxation',
     'SampledPaths',
+    'Sigmoid',
     'SkipDropout',
     'Softmax',
 ]

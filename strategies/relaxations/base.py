@@ -50,6 +50,7 @@ class Relaxation:
 
     Attributes:
         trains_alpha: whether α is trained.
+        on_simplex: whether the α of a choice are probabilities themselves, instead of logits.
         weighted_edges: whether the edges into a node have their own weights.
         sampled: whether the supernet computes one path at a time, drawn from a policy.
         portion: k, if only 1 / k of the channels is searched and the other channels bypass the operations; None if all are searched.
@@ -57,6 +58,7 @@ class Relaxation:
     """
 
     trains_alpha = True
+    on_simplex = False
     weighted_edges = False
     passes: float = 1
     sampled = False
