@@ -280,6 +280,8 @@ def _check_parts(relaxation: Relaxation, architect: Architect, selection: Select
         raise ValueError('Ranking compares sampled paths: it goes with the relaxation SampledPaths, and no other selection does')
     if relaxation.sampled and relaxation.trains_alpha != architect.moves_policy:
         raise ValueError('a controller is moved by Reinforce: SampledPaths(controller=True) goes with it, and no other architect does')
+    if relaxation.on_simplex and not architect.own_optimizer:
+        raise ValueError(f'{type(relaxation).__name__} keeps α on a simplex; with Joint, the optimizer of the weights would move α off it')
     if architect.moves_policy and not relaxation.sampled:
         raise ValueError('Reinforce moves the controller of SampledPaths(controller=True)')
 

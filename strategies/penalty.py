@@ -163,7 +163,7 @@ def _cost_of_edges(architecture: Architecture, label: str, decision: InputDecisi
 
 def _cost_of_inputs(architecture: Architecture, label: str, table: CostTable, measure: str) -> Tensor:
     decision, left = architecture.inputs()[label], architecture.view.inputs(label)
-    alpha = _alpha(architecture, label)[left]
+    alpha = architecture.logits(label).cpu().double()[left]
     costs = alpha.new_tensor([table.added(label, index).get(measure, 0) for index in left])
     return (subset_weights(alpha, None if decision.chosen is None else min(decision.chosen, len(left))) * costs).sum()
 

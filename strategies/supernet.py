@@ -147,7 +147,7 @@ class MixedInputs(RelaxedChoice):
             )
         if self.architecture.view.path is not None:
             return self._reduce(inputs)
-        alpha = self.architecture.alpha(self.label)[left]
+        alpha = self.architecture.logits(self.label)[left]
         if self.reduction in ('sum', 'mean'):
             return weighted_sum(subset_weights(alpha, self.chosen, mean=self.reduction == 'mean'), inputs)
         slots = [weighted_sum(weights, inputs) for weights in slot_weights(alpha, self.chosen)]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from nni_darts.strategies.combining import combined, first_order
+from nni_darts.strategies.catalogue import PartialSettings
+from nni_darts.strategies.combining import combined, first_order, first_order_with
 from nni_darts.strategies.explanation import Explanation, Paper
 from nni_darts.strategies.method import Method
 
 __all__ = ['VARIANTS']
+
+_EXPONENTIATED = 'exponentiated gradients have a learning rate only'
+_GAEA = Paper('Geometry-Aware Gradient Algorithms for Neural Architecture Search', '2004.07802')
 
 VARIANTS: tuple[tuple[Method, Explanation], ...] = (
     (
@@ -23,6 +27,44 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             'Where darts-1st collapses to skip connections; it costs nothing. Published for NAS-Bench-201 with 100 epochs.',
             (Paper('β-DARTS: Beta-Decay Regularization for Differentiable Architecture Search', '2203.01665'),),
             1.0,
+        ),
+    ),
+    (
+        combined(
+            'gaea-darts',
+            'DARTS whose α are probabilities that follow exponentiated gradients',
+            'Li, Khodak et al., ICLR 2021',
+            first_order_with('Simplex'),
+            published={'learning_rate': 0.1},
+            lacks={'betas': _EXPONENTIATED, 'weight_decay': _EXPONENTIATED},
+            on_simplex=True,
+        ),
+        Explanation(
+            'The mixture of DARTS without a softmax: α are the probabilities themselves. They start uniform and are multiplied by '
+            'exp(−η · gradient) and normalised in each step, which favours sparse mixtures, so that less is lost when the cell is derived.',
+            'Where α of darts-1st stays near uniform; it costs no more. Its learning rate of 0.1 is not that of other strategies.',
+            (_GAEA,),
+            1.0,
+        ),
+    ),
+    (
+        combined(
+            'gaea-pc-darts',
+            'PC-DARTS whose α and edge weights are probabilities that follow exponentiated gradients',
+            'Li, Khodak et al., ICLR 2021',
+            first_order_with('PartialSimplex'),
+            (PartialSettings,),
+            published={'learning_rate': 0.1},
+            lacks={'betas': _EXPONENTIATED, 'weight_decay': _EXPONENTIATED},
+            on_simplex=True,
+        ),
+        Explanation(
+            'Like pc-darts, but the probabilities of operations and the weights of edges are trained directly, by exponentiated gradients, '
+            'and from the first epoch on.',
+            'As pc-darts, for larger batches or less memory. It needs operations made of convolutions and batch norms.',
+            (_GAEA, Paper('PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search', '1907.05737')),
+            1.0,
+            'A pass computes operations on a part of the channels.',
         ),
     ),
 )

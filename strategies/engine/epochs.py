@@ -92,6 +92,7 @@ class Epochs:
 
     def start_epoch(self) -> None:
         """Adapts the epoch to larger batches, and resets the weights' optimizer at the start of fine-tuning."""
+        self._module.value.strategy.relaxation.begin_epoch(self.moment)
         self._take_over()
         self._follow_growth()
         selection = self._module.value.strategy.selection
@@ -110,6 +111,7 @@ class Epochs:
         strategy, architecture = module.strategy, module.architecture
         if strategy.early_stopping is not None and self.warmup <= self.current < self.search:
             self._measure_curvature(strategy.early_stopping)
+        strategy.relaxation.begin_epoch(self.moment._replace(epoch=finished))
         self._decide(finished)
         strategy.grow_batches()
         state = architecture.state

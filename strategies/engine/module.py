@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from nni_darts import parallel
 from nni_darts._nni import BaseOneShotLightningModule, LightningModule
@@ -85,9 +85,12 @@ class DifferentiableModule(_Forwarding):
     # Optimizers -------------------------------------------------------------------------------------------------------------------
 
     def configure_architecture_optimizers(self) -> Optimizer | None:
-        """Returns Adam over α; None if the search has no α, or α shares the optimizer of the weights."""
+        """Returns the optimizer of α, which the relaxation chooses; None if the search has no α, or α shares the optimizer of the weights."""
         alphas = self.architecture.arch_parameters()
-        return Adam(alphas, **self.strategy.optimizer_settings) if alphas and self.strategy.architect.own_optimizer else None
+        strategy = self.strategy
+        if not alphas or not strategy.architect.own_optimizer:
+            return None
+        return strategy.relaxation.optimizer(alphas, strategy.optimizer_settings)
 
     def configure_optimizers(self) -> Any:
         """Returns the optimizers of the evaluator and of α; if both move together, α joins the evaluator's optimizer."""

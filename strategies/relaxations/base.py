@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
 
 if TYPE_CHECKING:
     from nni_darts.strategies.architecture import Architecture, Mask
+    from nni_darts.strategies.moment import Moment
 
 __all__ = ['Relaxation', 'masked', 'onto_simplex', 'weighted_sum']
 
@@ -71,6 +73,18 @@ class Relaxation:
 
     def begin(self, architecture: Architecture) -> None:
         """Prepares the relaxation. Called once the supernet has declared all its decisions."""
+
+    def optimizer(self, alphas: Sequence[nn.Parameter], settings: Mapping[str, Any]) -> Optimizer:
+        """Returns the optimizer of α.
+
+        Args:
+            alphas: all α.
+            settings: ``lr``, ``betas`` and ``weight_decay`` of Adam.
+        """
+        return Adam(alphas, **settings)
+
+    def begin_epoch(self, moment: Moment) -> None:
+        """Prepares an epoch. Called before it, and with the next epoch before the decisions at its end."""
 
     def probabilities(self, alpha: Tensor) -> Tensor:
         """Returns the probability of each candidate, (candidates,), by which a selection ranks them, for α (candidates,)."""

@@ -95,7 +95,7 @@ class Selection:
         for label, decision in architecture.inputs().items():
             left = architecture.view.inputs(label)
             if decision.edges is None:
-                chosen = best_subset(architecture.alpha(label)[left], decision.chosen)
+                chosen = best_subset(architecture.logits(label)[left], decision.chosen)
             else:
                 factors = edge_weights(architecture, label)
                 edges = [_scaled(tables[decision.edges[index]], factors[index]) for index in left]
