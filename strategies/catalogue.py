@@ -18,6 +18,7 @@ from nni_darts.strategies.settings import Settings, setting
 from nni_darts.strategies.terms import ALLOWED, checked_terms
 
 __all__ = [
+    'AuxiliarySkipSettings',
     'ControllerSettings',
     'DepthSettings',
     'EarlyStopping',
@@ -140,6 +141,13 @@ class PartialSettings(Settings):
 
     portion: Whole = setting(4, 'divisor of the number of channels: 4 searches a quarter of them')
     edge_weights: bool = setting(True, 'whether edges have weights β of their own')
+
+
+class AuxiliarySkipSettings(Settings):
+    """Settings of DARTS-."""
+
+    auxiliary: AtLeast0 = setting(1.0, 'weight β of the auxiliary skip connections at the start of the search')
+    decay: Literal['linear', 'cosine'] = setting('linear', 'how β falls to 0 over the epochs')
 
 
 class ControllerSettings(Settings):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nni_darts.strategies.catalogue import PartialSettings
+from nni_darts.strategies.catalogue import AuxiliarySkipSettings, PartialSettings
 from nni_darts.strategies.combining import combined, first_order, first_order_with
 from nni_darts.strategies.explanation import Explanation, Paper
 from nni_darts.strategies.method import Method
@@ -65,6 +65,23 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             (_GAEA, Paper('PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search', '1907.05737')),
             1.0,
             'A pass computes operations on a part of the channels.',
+        ),
+    ),
+    (
+        combined(
+            'darts-minus',
+            'DARTS with auxiliary skip connections on all edges, which fade away during the search',
+            'Chu et al., ICLR 2021',
+            first_order_with('AuxiliarySkip'),
+            (AuxiliarySkipSettings,),
+        ),
+        Explanation(
+            'Every edge has one more skip connection beside its mixed operation, with a weight that falls from 1 to 0. It takes over the '
+            'part of skip connections that makes training easier, so that α of the candidate skip_connect measures only its worth as an '
+            'operation.',
+            'Where darts-1st collapses to skip connections. It needs a candidate skip_connect, so it works on images only.',
+            (Paper('DARTS-: Robustly Stepping out of Performance Collapse Without Indicators', '2009.01027'),),
+            1.0,
         ),
     ),
 )

@@ -1,5 +1,6 @@
 """Relaxations: how a choice is computed during the search."""
 
+from nni_darts.strategies.relaxations.auxiliary_skip import AuxiliarySkip
 from nni_darts.strategies.relaxations.base import Relaxation
 from nni_darts.strategies.relaxations.gumbel import Gumbel
 from nni_darts.strategies.relaxations.partial import PartialChannels
@@ -13,6 +14,7 @@ from nni_darts.strategies.relaxations.softmax import Fixed, Softmax
 
 __all__ = [
     'AdversarialSoftmax',
+    'AuxiliarySkip',
     'Fixed',
     'Gumbel',
     'PartialChannels',

@@ -91,7 +91,7 @@ class Relaxation:
         return torch.softmax(alpha, dim=-1)
 
     def weights(self, label: str, alpha: Tensor) -> Tensor:
-        """Returns the factor of each candidate's output in this forward pass, (candidates,)."""
+        """Returns the factor of each candidate's output in this forward pass, (candidates,), followed by that of :meth:`auxiliary`."""
         return self.probabilities(alpha)
 
     def mix(self, label: str, alpha: Tensor, candidates: Sequence[nn.Module], args: Any, kwargs: Any, mask: Mask | None = None) -> Tensor:
@@ -100,7 +100,7 @@ class Relaxation:
         Args:
             label: label of the choice.
             alpha: α of the choice, (candidates,).
-            candidates: modules of the candidates.
+            candidates: modules of the candidates, and of :meth:`auxiliary` where there is one.
             args: positional arguments of the candidates.
             kwargs: keyword arguments of the candidates.
             mask: candidate to leave out, or None. It is not computed, and its index stays on the host.
@@ -127,6 +127,17 @@ class Relaxation:
     def candidate(self, module: nn.Module, name: str) -> nn.Module:
         """Returns the module to search in place of a candidate, which by default is the candidate itself."""
         return module
+
+    def auxiliary(self, label: str, candidates: Mapping[str, nn.Module]) -> nn.Module | None:
+        """Returns a module whose output is added to the mixture of an undecided choice, and which is never chosen; None for no such module.
+
+        Its weight is the last of :meth:`weights`, which are one more than the candidates then.
+
+        Args:
+            label: label of the choice.
+            candidates: name → module to search.
+        """
+        return None
 
     def around(self, compute: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
         """Returns the output of an edge. It calls ``compute``, which computes a mixed or a decided operation, with the arguments."""
