@@ -21,6 +21,8 @@ __all__ = [
     'AuxiliarySkipSettings',
     'ControllerSettings',
     'DepthSettings',
+    'DirichletSettings',
+    'DropPathSettings',
     'EarlyStopping',
     'EnasSettings',
     'ExecutionSetting',
@@ -84,8 +86,8 @@ class SearchedSettings(_AlphaSettings):
 
     early_stopping: Stopping = setting(
         False,
-        'whether the search ends when its minimum gets sharp (DARTS-ES); a mapping changes the published numbers',
-        allowed=f'true, false or a mapping of {", ".join(EarlyStopping.model_fields)}',
+        'whether the search ends when its minimum gets sharp (DARTS-ES); a mapping changes the published numbers, or sets skips (DARTS+)',
+        allowed=f'true, false, a mapping of {", ".join(EarlyStopping.model_fields)}, or of skips alone',
     )
 
 
@@ -148,6 +150,20 @@ class AuxiliarySkipSettings(Settings):
 
     auxiliary: AtLeast0 = setting(1.0, 'weight β of the auxiliary skip connections at the start of the search')
     decay: Literal['linear', 'cosine'] = setting('linear', 'how β falls to 0 over the epochs')
+
+
+class DirichletSettings(Settings):
+    """Settings of DrNAS."""
+
+    rank_by: Literal['softmax', 'mean'] = setting(
+        'softmax', "strength of an operation: softmax(α), as in the authors' code, or its mean weight"
+    )
+
+
+class DropPathSettings(Settings):
+    """Settings of drop-path in the search."""
+
+    drop_path: Part = setting(0.0, 'probability of dropping an edge for a sample in the last epoch; it grows in proportion to the epochs')
 
 
 class ControllerSettings(Settings):

@@ -13,7 +13,8 @@ class Paper:
 
     Attributes:
         title: as published.
-        arxiv: its number on arXiv.
+        arxiv: its number on arXiv; empty if it is not there.
+        page: address of its page where it is not on arXiv.
 
     Example:
         >>> Paper('DARTS: Differentiable Architecture Search', '1806.09055').url
@@ -21,12 +22,13 @@ class Paper:
     """
 
     title: str
-    arxiv: str
+    arxiv: str = ''
+    page: str = ''
 
     @property
     def url(self) -> str:
-        """Its page on arXiv."""
-        return f'https://arxiv.org/abs/{self.arxiv}'
+        """Its page, on arXiv if it is there."""
+        return f'https://arxiv.org/abs/{self.arxiv}' if self.arxiv else self.page
 
 
 @dataclass(frozen=True)

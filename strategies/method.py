@@ -41,6 +41,7 @@ class Method:
         lacks: setting of the strategy's class → reason why this method has no such setting.
         trains_alpha: whether α is trained by gradients.
         on_simplex: whether α lies on a simplex, so that it is a probability itself.
+        mixes_by_weights: whether every edge is a sum of its candidates' outputs, each times a weight.
         never_stops: reason why the method cannot stop early; empty if it can.
         proposer: settings → :class:`OneByOne` that proposes cells to train one by one; None for a method with a supernet.
         file: file of a user's own method; None if it is unknown, and for the methods of this package.
@@ -64,6 +65,7 @@ class Method:
     relaxed: bool = True
     trains_alpha: bool = True
     on_simplex: bool = False
+    mixes_by_weights: bool = True
     in_stages: bool = False
     never_stops: str = ''
     proposer: Callable[..., OneByOne] | None = None
@@ -105,7 +107,8 @@ class Method:
             part(**{name: value for name, value in settings.items() if allowed[name] is part})
         if settings.get('early_stopping', False) is not False and self.never_stops:
             raise ValueError(self.never_stops)
-        check_terms_fit(settings.get('regularise', ()), trains_alpha=self.trains_alpha, on_simplex=self.on_simplex)
+        fits = {'on_simplex': self.on_simplex, 'mixes_by_weights': self.mixes_by_weights}
+        check_terms_fit(settings.get('regularise', ()), trains_alpha=self.trains_alpha, **fits)
 
     def create(self, /, **settings: Any) -> OneShotStrategy:
         """Builds the strategy with these settings, for NNI to run.

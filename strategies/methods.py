@@ -127,6 +127,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 'Dong & Yang, CVPR 2019',
                 first_order_with('Gumbel'),
                 (GumbelSettings,),
+                mixes_by_weights=False,
             ),
             combined(
                 'pc-darts',
@@ -164,6 +165,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 (EnasSettings,),
                 relaxed=False,
                 trains_alpha=False,
+                mixes_by_weights=False,
                 never_stops=NOT_WITHOUT_ALPHA,
             ),
             combined(
@@ -174,6 +176,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 (RankingSettings,),
                 relaxed=False,
                 trains_alpha=False,
+                mixes_by_weights=False,
                 never_stops=NOT_WITHOUT_ALPHA,
             ),
             Method(

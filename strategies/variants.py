@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from nni_darts.strategies.catalogue import AuxiliarySkipSettings, PartialSettings
-from nni_darts.strategies.combining import combined, first_order, first_order_with
+from typing import Any
+
+from nni_darts.strategies.catalogue import AuxiliarySkipSettings, DirichletSettings, DropPathSettings, PartialSettings, SecondOrderSettings
+from nni_darts.strategies.combining import Parts, combined, first_order, first_order_with
+from nni_darts.strategies.early_stopping import NOT_DIFFERENTIABLE_TWICE
 from nni_darts.strategies.explanation import Explanation, Paper
 from nni_darts.strategies.method import Method
 
@@ -11,6 +14,15 @@ __all__ = ['VARIANTS']
 
 _EXPONENTIATED = 'exponentiated gradients have a learning rate only'
 _GAEA = Paper('Geometry-Aware Gradient Algorithms for Neural Architecture Search', '2004.07802')
+
+
+def _robust(own: Parts, selection: Any) -> Parts:
+    from nni_darts.strategies.architects import SecondOrder
+    from nni_darts.strategies.relaxations import DropPath
+
+    dropped = {name: own.pop(name) for name in DropPathSettings.model_fields if name in own}
+    return {'relaxation': DropPath(**dropped), 'architect': SecondOrder(**own), 'selection': selection}
+
 
 VARIANTS: tuple[tuple[Method, Explanation], ...] = (
     (
@@ -82,6 +94,98 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             'Where darts-1st collapses to skip connections. It needs a candidate skip_connect, so it works on images only.',
             (Paper('DARTS-: Robustly Stepping out of Performance Collapse Without Indicators', '2009.01027'),),
             1.0,
+        ),
+    ),
+    (
+        combined(
+            'drnas',
+            'DARTS whose weights of operations are drawn from Dirichlet distributions',
+            'Chen et al., ICLR 2021',
+            first_order_with('DirichletWeights'),
+            (DirichletSettings,),
+            published={'learning_rate': 6e-4},
+            never_stops=NOT_DIFFERENTIABLE_TWICE,
+        ),
+        Explanation(
+            'The weights of the operations on an edge are drawn from a Dirichlet distribution in every forward pass, and α are its '
+            'parameters; the gradient goes through the draw. Drawing explores, and the weight decay of α keeps the distribution near the '
+            'uniform one until the data speak.',
+            'Where darts-1st commits too early; it costs no more. This is the plain form, without the progressive stages for large images.',
+            (Paper('DrNAS: Dirichlet Neural Architecture Search', '2006.10355'),),
+            1.0,
+        ),
+    ),
+    (
+        combined(
+            'oles',
+            'DARTS that freezes operations whose training and validation gradients disagree',
+            'Jiang et al., NeurIPS 2023',
+            first_order,
+            defaults={'regularise': ('oles',)},
+        ),
+        Explanation(
+            'First-order DARTS that compares, for each operation of each cell, the gradients of training and validation loss. Once they '
+            'disagree for many steps, the operation has begun to overfit, and its weights stay as they are, so that operations with '
+            'many weights do not lose against skip connections.',
+            'Where darts-1st collapses in long searches. Short searches end before anything is frozen: a judgement takes 20 steps.',
+            (
+                Paper(
+                    'Operation-Level Early Stopping for Robustifying Differentiable NAS', page='https://openreview.net/forum?id=yAOwkf4FyL'
+                ),
+                Paper('DARTS: Differentiable Architecture Search', '1806.09055'),
+            ),
+            1.5,
+        ),
+    ),
+    (
+        combined(
+            'lambda-darts',
+            'DARTS that aligns what its cells want of the shared α',
+            'Movahedi et al., ICLR 2023',
+            first_order,
+            defaults={'regularise': ('lambda',)},
+        ),
+        Explanation(
+            'All cells of a kind share α, but layers near the output dominate its gradient, which favours shallow cells. A term of the loss '
+            'of the weights, with a weight that grows, makes the gradients that the cells send to α point in the same direction.',
+            'Where darts-1st collapses and twice its time is available. It needs two or more normal cells.',
+            (Paper('Λ-DARTS: Mitigating Performance Collapse by Harmonizing Operation Selection among Cells', '2210.07998'),),
+            2.0,
+        ),
+    ),
+    (
+        combined(
+            'r-darts-l2',
+            'second-order DARTS with a strong weight decay of the supernet',
+            'Zela et al., ICLR 2020',
+            _robust,
+            (SecondOrderSettings, DropPathSettings),
+            defaults={'regularise': ('l2',)},
+        ),
+        Explanation(
+            'Second-order DARTS whose supernet is trained with a much larger L2 penalty on the weights, and on request with drop-path on its '
+            'edges. Both keep the minimum flat, so that less is lost when the cell is derived.',
+            'Where darts-2nd collapses. The authors search with several penalties and keep the best cell: list it several times with '
+            'other values of l2. Combine drop_path with data.augment and cutout.',
+            (Paper('Understanding and Robustifying Differentiable Architecture Search', '1909.09656'),),
+            2.5,
+        ),
+    ),
+    (
+        combined(
+            'darts-plus',
+            'DARTS that stops once the normal cell has two skip connections',
+            'Liang et al., 2019',
+            first_order,
+            defaults={'early_stopping': {'skips': 2}},
+        ),
+        Explanation(
+            'First-order DARTS that derives the cell after each epoch and stops as soon as the normal cell has two skip connections, before '
+            'they take over.',
+            'As a cheap guard in long searches with darts-1st. The rule fits cells with skip_connect among their candidates.',
+            (Paper('DARTS+: Improved Differentiable Architecture Search with Early Stopping', '1909.06035'),),
+            1.0,
+            'A search that stops early costs less.',
         ),
     ),
 )

@@ -2,6 +2,8 @@
 
 from nni_darts.strategies.relaxations.auxiliary_skip import AuxiliarySkip
 from nni_darts.strategies.relaxations.base import Relaxation
+from nni_darts.strategies.relaxations.dirichlet import DirichletWeights
+from nni_darts.strategies.relaxations.drop_path import DropPath
 from nni_darts.strategies.relaxations.gumbel import Gumbel
 from nni_darts.strategies.relaxations.partial import PartialChannels
 from nni_darts.strategies.relaxations.partial_simplex import PartialSimplex
@@ -15,6 +17,8 @@ from nni_darts.strategies.relaxations.softmax import Fixed, Softmax
 __all__ = [
     'AdversarialSoftmax',
     'AuxiliarySkip',
+    'DirichletWeights',
+    'DropPath',
     'Fixed',
     'Gumbel',
     'PartialChannels',

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NORMAL, SKIP = 'normal', 'skip_connect'
 
-__all__ = ['Magnitude', 'Selection', 'edge_weights', 'operation_tables']
+__all__ = ['Magnitude', 'Selection', 'edge_weights', 'normal_skips', 'operation_tables']
 
 
 class Selection:
@@ -142,6 +142,13 @@ class Magnitude(Selection):
 
 def _scaled(table: dict[Any, float], factor: float) -> dict[Any, float]:
     return {name: factor * value for name, value in table.items()}
+
+
+def normal_skips(architecture: Architecture, sample: dict[str, Any]) -> int:
+    """Returns the number of skip connections in the normal cell of a sample; of all, in a space without cells whose inputs are chosen."""
+    kept = [decision.edges[index] for label, decision in architecture.inputs().items() if decision.edges for index in sample[label]]
+    labels = [label for label in kept if architecture.decisions[label].group == NORMAL] if kept else list(architecture.operations())
+    return sum(sample[label] == SKIP for label in labels)
 
 
 def operation_tables(architecture: Architecture, relaxation: Relaxation) -> dict[str, dict[Any, float]]:

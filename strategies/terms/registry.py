@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -14,14 +14,17 @@ from nni_darts.errors import did_you_mean
 from nni_darts.strategies.settings import Settings, setting
 
 if TYPE_CHECKING:
-    from nni_darts.strategies.terms.base import Term
+    from nni_darts.strategies.terms.base import StepTerm, Term
 
 __all__ = [
     'ALLOWED',
     'TERMS',
     'BetaSettings',
     'KlSettings',
+    'LambdaSettings',
+    'OlesSettings',
     'TermEntry',
+    'WeightDecaySettings',
     'ZeroOneSettings',
     'check_terms_fit',
     'checked_terms',
@@ -50,6 +53,30 @@ class KlSettings(Settings):
     weight: AtLeast0 = setting(1e-3, "weight of the divergence from the uniform distribution; the authors then set α's weight_decay to 0")
 
 
+class LambdaSettings(Settings):
+    """Settings of Λ-DARTS."""
+
+    weight: AtLeast0 = setting(0.125, 'weight λ in the last epoch; in epoch e of E, it is multiplied by e / (E − 1)')
+    epsilon: Annotated[float, Field(gt=0)] = setting(1e-4, "length of the finite difference's steps in the weights of candidates")
+
+
+class OlesSettings(Settings):
+    """Settings of OLES."""
+
+    threshold: Annotated[float, Field(ge=-1, le=1)] = setting(0.4, 'an operation is frozen when its mean cosine falls below this number')
+    steps: Annotated[int, Field(ge=1)] = setting(20, 'number of cosines that each mean is over')
+    gradient: Literal['summed', 'validation'] = setting(
+        'summed',
+        "gradient to compare with that of the training loss: the validation loss's plus the training loss's, as published, or alone",
+    )
+
+
+class WeightDecaySettings(Settings):
+    """Settings of the weight decay of R-DARTS."""
+
+    value: AtLeast0 = setting(81e-4, 'L2 penalty on the weights of the supernet, in place of search.weight_decay')
+
+
 @dataclass(frozen=True)
 class TermEntry:
     """The entry of a term.
@@ -59,6 +86,7 @@ class TermEntry:
         settings: class of the settings.
         summary: description in one line.
         of_alpha: whether it is a term of the loss of α, so that α must be trained by gradients.
+        needs_weights: whether it needs a relaxation that mixes candidates by weights.
         not_on_simplex: why it is not defined where α lies on a simplex and is a probability itself; empty if it is defined there.
     """
 
@@ -67,6 +95,7 @@ class TermEntry:
     summary: str
     of_alpha: bool = True
     not_on_simplex: str = ''
+    needs_weights: bool = False
 
 
 TERMS: Mapping[str, TermEntry] = MappingProxyType(
@@ -84,6 +113,15 @@ TERMS: Mapping[str, TermEntry] = MappingProxyType(
             'divergence of Dirichlet distributions from the uniform one (DrNAS)',
             not_on_simplex='kl is defined for the concentrations elu(α) + 1, and here α is a probability itself',
         ),
+        'lambda': TermEntry(
+            'alignment:Alignment',
+            LambdaSettings,
+            'aligns the gradients that the cells of a kind send to their weights of candidates (Λ-DARTS)',
+            of_alpha=False,
+            needs_weights=True,
+        ),
+        'oles': TermEntry('oles:Oles', OlesSettings, 'freezes operations that have begun to overfit (OLES)', of_alpha=False),
+        'l2': TermEntry('l2:WeightDecay', WeightDecaySettings, 'weight decay of the supernet (RobustDARTS)', of_alpha=False),
     }
 )
 """Name → term."""
@@ -106,13 +144,14 @@ def checked_terms(value: Any) -> Any:
     return value
 
 
-def check_terms_fit(value: Any, *, trains_alpha: bool, on_simplex: bool) -> None:
+def check_terms_fit(value: Any, *, trains_alpha: bool, on_simplex: bool, mixes_by_weights: bool) -> None:
     """Checks that terms fit a strategy.
 
     Args:
         value: value of the setting ``regularise``.
         trains_alpha: whether the strategy trains α by gradients.
         on_simplex: whether its α lies on a simplex.
+        mixes_by_weights: whether every edge is a sum of its candidates' outputs, each times a weight.
 
     Raises:
         ValueError: if a term does not fit, or as for :func:`checked_terms`.
@@ -123,9 +162,11 @@ def check_terms_fit(value: Any, *, trains_alpha: bool, on_simplex: bool) -> None
             raise ValueError(f'regularise: {name} is a term of the loss of α, and this strategy does not train α by gradients')
         if entry.not_on_simplex and on_simplex:
             raise ValueError(f'regularise: {entry.not_on_simplex}')
+        if entry.needs_weights and not mixes_by_weights:
+            raise ValueError(f'regularise: {name} perturbs the weights of candidates, and this strategy does not mix candidates by weights')
 
 
-def created_terms(value: Any) -> list[Term]:
+def created_terms(value: Any) -> list[Term | StepTerm]:
     """Builds the terms of the setting ``regularise``, in its order. Arguments and exceptions as for :func:`checked_terms`."""
     made = []
     for name, settings in _settings_of(value).items():
