@@ -148,6 +148,8 @@ class DifferentiableStrategy(OneShotStrategy):
         self.architecture.limits = self.limits
         _check_costs(self.architecture)
         self.relaxation.begin(self.architecture)
+        for term in self.step_terms:
+            term.check(self.architecture, model)
         if isinstance(model, nn.Module) and type(self.relaxation).begin_forward is not Relaxation.begin_forward:
             model.register_forward_pre_hook(_BeginForward(self.relaxation))
         if self.execution != 'plain':

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from nni_darts import parallel
 from nni_darts.strategies.architects.gradient import saved
@@ -48,7 +47,7 @@ class Alignment(StepTerm):
 
     p are the weights of the candidates, of which each cell gets its own copy. The gradient of Λ is a central difference of ∇w L_t at
     p ± ε·δ, with ε = ``epsilon`` / ‖δ‖: two passes more. λ is ``weight · e / (E − 1)`` in epoch e (from 0) of E. As in the authors' code,
-    reduction cells do not count. Unlike there, the passes leave the running statistics of batch norms alone, use the random numbers of
+    reduction cells do not count, unless there are not two other cells of a kind. Unlike there, the passes leave the running statistics of batch norms alone, use the random numbers of
     the first one, and perturb p itself, so that α is never overwritten.
 
     Args:
@@ -65,12 +64,12 @@ class Alignment(StepTerm):
         self._copies: Cells = {}
         self._random: RandomState | None = None
 
-    def begin(self, architecture: Architecture, model: nn.Module, optimizer: Optimizer) -> None:
+    def check(self, architecture: Architecture, model: nn.Module) -> None:
         """See :class:`StepTerm`. Raises ValueError if no kind of cell occurs twice."""
         counts = Counter(module.label for module in model.modules() if isinstance(module, MixedOperation))
         several = [label for label, count in counts.items() if count > 1]
-        self._labels = frozenset(label for label in several if architecture.decisions[label].group != _REDUCTION)
-        if not self._labels:
+        self._labels = frozenset(label for label in several if architecture.decisions[label].group != _REDUCTION) or frozenset(several)
+        if not several:
             raise ValueError('lambda compares the gradients of two or more cells of a kind, and this supernet has one of each')
 
     @contextmanager

@@ -88,6 +88,9 @@ class StepTerm:
 
     passes: float = 0
 
+    def check(self, architecture: Architecture, model: nn.Module) -> None:
+        """Raises ValueError if the term cannot be used with a supernet. Called as soon as the supernet is built."""
+
     def begin(self, architecture: Architecture, model: nn.Module, optimizer: Optimizer) -> None:
         """Prepares a search that starts or resumes.
 
@@ -95,9 +98,6 @@ class StepTerm:
             architecture: α and the decisions; data to keep in checkpoints goes into ``architecture.state.memory``.
             model: the supernet.
             optimizer: the optimizer of the weights.
-
-        Raises:
-            ValueError: if the term cannot be used with this supernet.
         """
 
     def before(self, step: Step) -> None:

@@ -68,7 +68,7 @@ def smooth(epoch: int, epsilon: float = 1e-4) -> tuple[list[Tensor], list[Tensor
 
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     term = Alignment(0.5, epsilon)
-    term.begin(strategy.architecture, model, optimizer)
+    term.check(strategy.architecture, model)
     step = Step(strategy.architecture, strategy.relaxation, model, optimizer, Moment(epoch, 5), True, loss, loss)
     for alpha in strategy.arch_parameters():
         alpha.requires_grad_(False)
@@ -125,7 +125,7 @@ def test_every_executor_gives_the_gradient_of_the_plain_one(execution: str) -> N
 
         model(x)
         term = Alignment(2.0)
-        term.begin(strategy.architecture, model, optimizer)
+        term.check(strategy.architecture, model)
         assert all(label.startswith('normal') for label in term._labels)
         step = Step(strategy.architecture, strategy.relaxation, model, optimizer, Moment(1, 2), True, loss, loss)
         with term.around(step):
@@ -144,7 +144,13 @@ def test_where_it_cannot_be_used_it_says_so() -> None:
     for way in (lambda: create_strategy('gdas', regularise=['lambda']), lambda: DifferentiableStrategy(Gumbel(), regularise=['lambda'])):
         with pytest.raises(ValueError, match='regularise: lambda perturbs the weights of candidates, and this strategy does not mix'):
             way()
-    strategy = create_strategy('lambda-darts')
-    model = strategy.mutate_model(TwoLabels())
     with pytest.raises(ValueError, match='lambda compares the gradients of two or more cells of a kind'):
-        strategy.step_terms[0].begin(strategy.architecture, model, torch.optim.SGD(model.parameters(), 0.1))
+        create_strategy('lambda-darts').mutate_model(TwoLabels())
+
+
+def test_reduction_cells_count_only_if_no_other_kind_of_cell_occurs_twice() -> None:
+    for cells, kind in ((4, 'normal'), (3, 'reduce')):
+        strategy = create_strategy('lambda-darts')
+        strategy.mutate_model(DartsSpace(4, cells, 3, 2, 2))
+        (term,) = strategy.step_terms
+        assert term._labels == {label for label in strategy.architecture.operations() if label.startswith(kind)}
