@@ -188,5 +188,23 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             'A search that stops early costs less.',
         ),
     ),
+    (
+        combined(
+            'fairdarts',
+            'DARTS whose operations have independent weights, each pushed towards 0 or 1',
+            'Chu et al., ECCV 2020',
+            first_order_with('Sigmoid'),
+            defaults={'regularise': ('zero-one',)},
+            published={'learning_rate': 3e-3, 'betas': (0.9, 0.999)},
+        ),
+        Explanation(
+            'Each operation of an edge has a weight of its own, the sigmoid of its α, so that operations cooperate instead of competing. A '
+            'zero-one term in the loss of α pushes every weight towards 0 or 1, so that little is lost when the cell is derived.',
+            'Where skip connections win in darts-1st only because a softmax makes operations compete; it costs no more. Each node keeps two '
+            "edges here; the authors' threshold, below which an edge is left out, is not applied.",
+            (Paper('Fair DARTS: Eliminating Unfair Advantages in Differentiable Architecture Search', '1911.12126'),),
+            1.0,
+        ),
+    ),
 )
 """Each method with its explanation."""
