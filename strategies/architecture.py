@@ -52,6 +52,7 @@ class Architecture(nn.Module):
         state: the decisions taken so far; part of each checkpoint.
         view: the part of the supernet that a forward pass computes.
         policy: distribution of paths if the supernet computes one path at a time, in which case there is no α; otherwise None.
+        on_simplex: whether α are probabilities themselves, on a simplex, instead of logits; a relaxation sets it.
         limits: limits on the cost of the architecture that is selected, with the costs of all candidates; None without limits.
     """
 
@@ -63,6 +64,7 @@ class Architecture(nn.Module):
         self.edges: dict[str, tuple[str, int]] = {}
         self._alphas = nn.ParameterDict()
         self.policy: Policy | None = None
+        self.on_simplex = False
         self.limits: Program | None = None
         self.state = SearchState()
         self.view = View(self)
@@ -91,8 +93,12 @@ class Architecture(nn.Module):
         return self._alphas[_key(label)]
 
     def edge_weights(self, label: str) -> Tensor:
-        """Returns softmax(β), the weights of the inputs of a node with weighted edges, of shape (candidates,)."""
-        return torch.softmax(self.alpha(label), dim=0)
+        """Returns softmax(β), the weights of a node's weighted edges, (candidates,); β itself where it lies on a simplex."""
+        return self.alpha(label) if self.on_simplex else torch.softmax(self.alpha(label), dim=0)
+
+    def logits(self, label: str) -> Tensor:
+        """Returns α of a label as logits, (candidates,), whose softmax are the probabilities: ln α where α lies on a simplex."""
+        return self.alpha(label).log() if self.on_simplex else self.alpha(label)
 
     def labels(self) -> list[str]:
         """Returns the labels that have an α, in the order of declaration."""

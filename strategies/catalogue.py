@@ -15,10 +15,14 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from nni_darts.strategies.early_stopping import EarlyStopping, early_stopping
 from nni_darts.strategies.settings import Settings, setting
+from nni_darts.strategies.terms import ALLOWED, checked_terms
 
 __all__ = [
+    'AuxiliarySkipSettings',
     'ControllerSettings',
     'DepthSettings',
+    'DirichletSettings',
+    'DropPathSettings',
     'EarlyStopping',
     'EnasSettings',
     'ExecutionSetting',
@@ -48,6 +52,7 @@ Above0 = Annotated[float, Field(gt=0)]
 AtLeast0 = Annotated[float, Field(ge=0)]
 Part = Annotated[float, Field(ge=0, lt=1)]
 Stopping = Annotated[Any, AfterValidator(early_stopping)]
+Terms = Annotated[Any, AfterValidator(checked_terms)]
 
 
 class _AlphaSettings(Settings):
@@ -64,6 +69,7 @@ class _AlphaSettings(Settings):
     gradient_clip_val: Above0 | None = setting(
         5.0, "norm to which the weights' gradient is clipped; null does not clip", recipe='search.gradient_clip'
     )
+    regularise: Terms = setting((), 'terms to add to the loss of α, or to the steps of the weights, by name', allowed=f'{ALLOWED}')
     execution: ExecutionSetting = setting('fast', 'how cells are computed: fast chooses by timing, any other value pins an executor')
     checkpoint: bool = setting(False, 'whether cells are recomputed in the backward pass: half the memory, a third more time')
 
@@ -80,8 +86,8 @@ class SearchedSettings(_AlphaSettings):
 
     early_stopping: Stopping = setting(
         False,
-        'whether the search ends when its minimum gets sharp (DARTS-ES); a mapping changes the published numbers',
-        allowed=f'true, false or a mapping of {", ".join(EarlyStopping.model_fields)}',
+        'whether the search ends when its minimum gets sharp (DARTS-ES); a mapping changes the published numbers, or sets skips (DARTS+)',
+        allowed=f'true, false, a mapping of {", ".join(EarlyStopping.model_fields)}, or of skips alone',
     )
 
 
@@ -137,6 +143,27 @@ class PartialSettings(Settings):
 
     portion: Whole = setting(4, 'divisor of the number of channels: 4 searches a quarter of them')
     edge_weights: bool = setting(True, 'whether edges have weights β of their own')
+
+
+class AuxiliarySkipSettings(Settings):
+    """Settings of DARTS-."""
+
+    auxiliary: AtLeast0 = setting(1.0, 'weight β of the auxiliary skip connections at the start of the search')
+    decay: Literal['linear', 'cosine'] = setting('linear', 'how β falls to 0 over the epochs')
+
+
+class DirichletSettings(Settings):
+    """Settings of DrNAS."""
+
+    rank_by: Literal['softmax', 'mean'] = setting(
+        'softmax', "strength of an operation: softmax(α), as in the authors' code, or its mean weight"
+    )
+
+
+class DropPathSettings(Settings):
+    """Settings of drop-path in the search."""
+
+    drop_path: Part = setting(0.0, 'probability of dropping an edge for a sample in the last epoch; it grows in proportion to the epochs')
 
 
 class ControllerSettings(Settings):

@@ -15,7 +15,14 @@ from nni_darts.genotypes.program import Program
 from nni_darts.strategies.architects import Architect, SecondOrder
 from nni_darts.strategies.architecture import Architecture, Topology, edge_topology
 from nni_darts.strategies.catalogue import ExecutionSetting, SearchedSettings
-from nni_darts.strategies.early_stopping import NOT_BEFORE_DECISIONS, NOT_WITHOUT_ALPHA, EarlyStopping, early_stopping
+from nni_darts.strategies.early_stopping import (
+    NOT_BEFORE_DECISIONS,
+    NOT_DIFFERENTIABLE_TWICE,
+    NOT_WITHOUT_ALPHA,
+    EarlyStopping,
+    SkipStopping,
+    early_stopping,
+)
 from nni_darts.strategies.engine import DifferentiableModule, SearchLoaders
 from nni_darts.strategies.fast import ExecutorChoice, accelerate
 from nni_darts.strategies.fast.executors import Place
@@ -24,6 +31,8 @@ from nni_darts.strategies.relaxations import Relaxation, Softmax
 from nni_darts.strategies.selections import Magnitude, Selection
 from nni_darts.strategies.settings import typed
 from nni_darts.strategies.supernet import mutation_hook
+from nni_darts.strategies.terms import check_terms_fit, created_terms
+from nni_darts.strategies.terms.base import StepTerm, Term
 
 __all__ = ['DifferentiableModule', 'DifferentiableStrategy']
 
@@ -43,6 +52,8 @@ class DifferentiableStrategy(OneShotStrategy):
         betas: decay rates of Adam over α.
         weight_decay: L2 penalty on α.
         warmup_epochs: number of epochs in which only the weights are trained; a number below 1 is a portion of the search.
+        regularise: terms of the loss of α, or of the steps of the weights, by name (:data:`~nni_darts.strategies.terms.TERMS`): a list of
+            names, or a mapping from names to settings, such as ``{'beta': {'weight': 25.0}}``.
         execution: ``fast`` chooses the executor of this package's cells by timing, if the relaxation allows more than one; ``compiled``,
             ``piecewise``, ``joined`` and ``plain`` (each candidate by itself) pin an executor. Results are the same up to rounding.
         checkpoint: keep less of each cell in memory for the backward pass, and recompute it there; the executor ``plain`` ignores this.
@@ -61,6 +72,7 @@ class DifferentiableStrategy(OneShotStrategy):
         limits: limits on the cost of the architecture (:meth:`keep_below`); None without limits.
         penalty: penalty on the expected cost in the loss of α: a :class:`~nni_darts.strategies.penalty.Penalties`, or NNI's
             ``ExpectationProfilerPenalty``; None for no penalty. Assign it before the search.
+        terms: the terms of ``regularise``; append terms of your own before the search.
         on_decision: callback for each decision of a progressive selection, called with its record; assign your own.
 
     The evaluator must be a Lightning evaluator with a training and a validation loader; α steps draw random batches from the latter. If
@@ -90,6 +102,7 @@ class DifferentiableStrategy(OneShotStrategy):
         weight_decay: float = 1e-3,
         warmup_epochs: float = 0,
         gradient_clip_val: float | None = 5.0,
+        regularise: Any = (),
         execution: ExecutionSetting = 'fast',
         checkpoint: bool = False,
         early_stopping: Any = False,
@@ -111,6 +124,11 @@ class DifferentiableStrategy(OneShotStrategy):
         self.architecture = Architecture()
         self.limits: Program | None = None
         self.penalty: Any = None
+        trains_alpha = relaxation.trains_alpha and not relaxation.sampled
+        mixes = relaxation.mixes_by_weights and not relaxation.sampled
+        fits = {'on_simplex': relaxation.on_simplex, 'mixes_by_weights': mixes}
+        check_terms_fit(regularise, trains_alpha=trains_alpha, **fits)
+        self.terms = created_terms(regularise)
         self._topology = Topology()
         self.on_decision: Callable[[dict[str, Any]], None] = lambda record: None
         self.loaders: SearchLoaders  # set once there is an evaluator
@@ -130,6 +148,10 @@ class DifferentiableStrategy(OneShotStrategy):
         self.architecture.limits = self.limits
         _check_costs(self.architecture)
         self.relaxation.begin(self.architecture)
+        for term in self.step_terms:
+            term.check(self.architecture, model)
+        if isinstance(model, nn.Module) and type(self.relaxation).begin_forward is not Relaxation.begin_forward:
+            model.register_forward_pre_hook(_BeginForward(self.relaxation))
         if self.execution != 'plain':
             accelerate(model, self.relaxation, self.executor_choice, checkpoint=self.checkpoint)
         return model
@@ -190,6 +212,16 @@ class DifferentiableStrategy(OneShotStrategy):
 
     # Results ----------------------------------------------------------------------------------------------------------------------
 
+    @property
+    def loss_terms(self) -> list[Term]:
+        """The terms of the loss of α."""
+        return [term for term in self.terms if isinstance(term, Term)]
+
+    @property
+    def step_terms(self) -> list[StepTerm]:
+        """The terms of the steps of the weights."""
+        return [term for term in self.terms if isinstance(term, StepTerm)]
+
     def arch_parameters(self) -> list[nn.Parameter]:
         """Returns all α, in a fixed order."""
         return self.architecture.arch_parameters()
@@ -234,7 +266,8 @@ class DifferentiableStrategy(OneShotStrategy):
         if ended is not None:
             searched, tuning = ended['search'], ended['all'] - ended['search']
         alpha = self.architect.passes * (searched - self.warmup(epochs) + tuning) if self.relaxation.trains_alpha else 0
-        return (self.relaxation.passes * (searched + tuning) + alpha) * (2 if self.architect.union else 1)
+        weights = self.relaxation.passes * (searched + tuning) + sum(term.passes for term in self.step_terms) * searched
+        return (weights + alpha) * (2 if self.architect.union else 1)
 
     def probabilities(self) -> dict[str, dict[str, float]]:
         """Returns label → candidate → probability for every choice among operations."""
@@ -244,6 +277,16 @@ class DifferentiableStrategy(OneShotStrategy):
             label: dict(zip(map(str, decision.names), self.relaxation.probabilities(self.architecture.alpha(label)).tolist()))
             for label, decision in self.architecture.operations().items()
         }
+
+
+class _BeginForward:
+    """Tells a relaxation of a forward pass. A copy of the supernet has a copy of both."""
+
+    def __init__(self, relaxation: Relaxation) -> None:
+        self.relaxation = relaxation
+
+    def __call__(self, module: nn.Module, inputs: Any) -> None:
+        self.relaxation.begin_forward()
 
 
 @contextmanager
@@ -272,15 +315,19 @@ def _check_parts(relaxation: Relaxation, architect: Architect, selection: Select
         raise ValueError('Ranking compares sampled paths: it goes with the relaxation SampledPaths, and no other selection does')
     if relaxation.sampled and relaxation.trains_alpha != architect.moves_policy:
         raise ValueError('a controller is moved by Reinforce: SampledPaths(controller=True) goes with it, and no other architect does')
+    if relaxation.on_simplex and not architect.own_optimizer:
+        raise ValueError(f'{type(relaxation).__name__} keeps α on a simplex; with Joint, the optimizer of the weights would move α off it')
     if architect.moves_policy and not relaxation.sampled:
         raise ValueError('Reinforce moves the controller of SampledPaths(controller=True)')
 
 
-def _early_stopping(value: Any, relaxation: Relaxation, selection: Selection) -> EarlyStopping | None:
+def _early_stopping(value: Any, relaxation: Relaxation, selection: Selection) -> EarlyStopping | SkipStopping | None:
     """Returns the validated setting. Raises ValueError if early stopping does not apply to these parts."""
     stopping = early_stopping(value)
     if stopping is not None and (relaxation.sampled or not relaxation.trains_alpha):
         raise ValueError(NOT_WITHOUT_ALPHA)
+    if isinstance(stopping, EarlyStopping) and not relaxation.differentiable_twice:
+        raise ValueError(NOT_DIFFERENTIABLE_TWICE)
     if stopping is not None and selection.decides_while_searching:
         raise ValueError(NOT_BEFORE_DECISIONS)
     return stopping

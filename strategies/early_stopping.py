@@ -9,10 +9,13 @@ from pydantic import Field, field_validator
 
 from nni_darts.strategies.settings import Settings, setting
 
-__all__ = ['NOT_BEFORE_DECISIONS', 'NOT_WITHOUT_ALPHA', 'EarlyStopping', 'early_stopping']
+__all__ = ['NOT_BEFORE_DECISIONS', 'NOT_DIFFERENTIABLE_TWICE', 'NOT_WITHOUT_ALPHA', 'EarlyStopping', 'SkipStopping', 'early_stopping']
 
 NOT_WITHOUT_ALPHA = 'early_stopping watches how α is trained by gradients, and this strategy does not train it that way'
 NOT_BEFORE_DECISIONS = 'early_stopping would leave edges undecided: this selection spreads its decisions over the whole search'
+NOT_DIFFERENTIABLE_TWICE = (
+    'early_stopping measures second derivatives in α, and weights drawn from a Dirichlet distribution have first ones only'
+)
 """Reasons why some strategies cannot stop early."""
 
 
@@ -56,14 +59,28 @@ class EarlyStopping(Settings):
         return earlier if now > 0 and before < self.ratio * now else None
 
 
-def early_stopping(value: EarlyStopping | dict[str, Any] | bool) -> EarlyStopping | None:
+class SkipStopping(Settings):
+    """Stops a search when the normal cell has too many skip connections (DARTS+, Liang et al., 2019, criterion 1).
+
+    The cell is derived after every epoch in which α moves, and that of the epoch in which the search stops is returned. The paper's second
+    criterion, a ranking of α that stays the same for some epochs, is not used.
+
+    Raises:
+        ValueError: for a setting outside its range.
+    """
+
+    skips: Annotated[int, Field(ge=1)] = setting(2, 'the search stops once the normal cell has so many skip connections')
+
+
+def early_stopping(value: Any) -> EarlyStopping | SkipStopping | None:
     """Returns early stopping for a setting in a recipe: true, false, or a mapping of values that differ from the published ones.
 
     Raises:
         ValueError: for any other setting.
     """
-    names = list(EarlyStopping.model_fields)
-    if isinstance(value, EarlyStopping):
+    kind: type[EarlyStopping | SkipStopping] = SkipStopping if isinstance(value, dict) and 'skips' in value else EarlyStopping
+    names = list(kind.model_fields)
+    if isinstance(value, (EarlyStopping, SkipStopping)):
         return value
     if isinstance(value, bool):
         return EarlyStopping() if value else None
@@ -73,6 +90,6 @@ def early_stopping(value: EarlyStopping | dict[str, Any] | bool) -> EarlyStoppin
         if name not in names:
             raise ValueError(f'early_stopping has no setting {name!r}; it has {", ".join(names)}')
     try:
-        return EarlyStopping(**value)
+        return kind(**value)
     except ValueError as error:
         raise ValueError(f'early_stopping: {error}') from None

@@ -3,55 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
+from nni_darts.strategies.explanation import Explanation, Paper
+from nni_darts.strategies.variants import VARIANTS
+
 __all__ = ['EXPLANATIONS', 'SELECTION_EXPLANATIONS', 'Explanation', 'Paper']
-
-
-@dataclass(frozen=True)
-class Paper:
-    """Where a method comes from.
-
-    Attributes:
-        title: as published.
-        arxiv: its number on arXiv.
-
-    Example:
-        >>> DARTS.url
-        'https://arxiv.org/abs/1806.09055'
-    """
-
-    title: str
-    arxiv: str
-
-    @property
-    def url(self) -> str:
-        """Its page on arXiv."""
-        return f'https://arxiv.org/abs/{self.arxiv}'
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """The explanation of a method for someone who decides whether to use it.
-
-    Attributes:
-        idea: two or three sentences.
-        when: one or two sentences on when to use it, and when not.
-        papers: where it was published; the first is the method's own.
-        cost: passes over the training data in a search of 50 epochs, relative to ``darts-1st``; None where it trains no supernet.
-        cost_note: a sentence about costs that ``cost`` leaves out; may be empty.
-
-    Example:
-        >>> EXPLANATIONS['darts-1st'].cost
-        1.0
-    """
-
-    idea: str
-    when: str
-    papers: tuple[Paper, ...]
-    cost: float | None = None
-    cost_note: str = ''
 
 
 DARTS = Paper('DARTS: Differentiable Architecture Search', '1806.09055')
@@ -196,6 +153,7 @@ EXPLANATIONS: Mapping[str, Explanation] = MappingProxyType(
             None,
             _ONE_BY_ONE,
         ),
+        **{method.name: explanation for method, explanation in VARIANTS},
     }
 )
 """Name of a preset → its explanation."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nni_darts.errors import did_you_mean
 from nni_darts.strategies.settings import Setting, Settings
+from nni_darts.strategies.terms import check_terms_fit
 
 if TYPE_CHECKING:
     from nni_darts._nni import OneShotStrategy
@@ -36,6 +37,11 @@ class Method:
         defaults: default values that differ from the defaults of the strategy's class.
         relaxed: whether the supernet computes all candidates at once, so that a suffix of the name can ask for another selection.
         in_stages: whether the method searches several supernets in succession, each for half of the epochs.
+        published: default values that no general value of a recipe replaces, because α has another scale or optimizer than in DARTS.
+        lacks: setting of the strategy's class → reason why this method has no such setting.
+        trains_alpha: whether α is trained by gradients.
+        on_simplex: whether α lies on a simplex, so that it is a probability itself.
+        mixes_by_weights: whether every edge is a sum of its candidates' outputs, each times a weight.
         never_stops: reason why the method cannot stop early; empty if it can.
         proposer: settings → :class:`OneByOne` that proposes cells to train one by one; None for a method with a supernet.
         file: file of a user's own method; None if it is unknown, and for the methods of this package.
@@ -54,7 +60,12 @@ class Method:
     own: tuple[type[Settings], ...] = ()
     common: tuple[type[Settings], ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    published: Mapping[str, Any] = field(default_factory=dict)
+    lacks: Mapping[str, str] = field(default_factory=dict)
     relaxed: bool = True
+    trains_alpha: bool = True
+    on_simplex: bool = False
+    mixes_by_weights: bool = True
     in_stages: bool = False
     never_stops: str = ''
     proposer: Callable[..., OneByOne] | None = None
@@ -75,8 +86,10 @@ class Method:
         """Returns descriptions of all settings that a recipe may hold for this method."""
         listed = {entry.name: entry for part in reversed(self.parts) for entry in part.listed()}
         order = dict.fromkeys(name for part in self.parts for name in part.model_fields)
-        shown = [listed[name] for name in order if name != 'early_stopping' or not self.never_stops]
-        return [replace(entry, default=self.defaults.get(entry.name, entry.default)) for entry in shown]
+        shown = [listed[name] for name in order if name not in self.lacks and (name != 'early_stopping' or not self.never_stops)]
+        shown = [replace(entry, default=self.defaults.get(entry.name, entry.default)) for entry in shown]
+        own = self.published
+        return [replace(entry, default=own[entry.name], recipe='') if entry.name in own else entry for entry in shown]
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """Checks the settings that a recipe holds for this method.
@@ -86,12 +99,16 @@ class Method:
         """
         allowed = {name: part for part in reversed(self.parts) for name in part.model_fields}
         for name in settings:
+            if name in self.lacks:
+                raise ValueError(f'{self.name} has no setting {name!r}: {self.lacks[name]}')
             if name not in allowed:
                 raise ValueError(no_such_setting(name, [entry.name for entry in self.settings()]))
         for part in self.parts:
             part(**{name: value for name, value in settings.items() if allowed[name] is part})
         if settings.get('early_stopping', False) is not False and self.never_stops:
             raise ValueError(self.never_stops)
+        fits = {'on_simplex': self.on_simplex, 'mixes_by_weights': self.mixes_by_weights}
+        check_terms_fit(settings.get('regularise', ()), trains_alpha=self.trains_alpha, **fits)
 
     def create(self, /, **settings: Any) -> OneShotStrategy:
         """Builds the strategy with these settings, for NNI to run.

@@ -19,48 +19,16 @@ from nni_darts.strategies.catalogue import (
     ProgressiveSettings,
     RankingSettings,
     ReinforceSettings,
-    SearchedSettings,
     SecondOrderSettings,
 )
+from nni_darts.strategies.combining import Parts, combined, first_order, first_order_with
 from nni_darts.strategies.early_stopping import NOT_BEFORE_DECISIONS, NOT_WITHOUT_ALPHA
 from nni_darts.strategies.method import Method, checked_call
 from nni_darts.strategies.settings import Settings
 from nni_darts.strategies.trained import Aging, RandomCells
+from nni_darts.strategies.variants import VARIANTS
 
 __all__ = ['ALIASES', 'METHODS', 'SELECTIONS']
-
-Parts = dict[str, Any]
-"""Keyword arguments of a strategy's class."""
-
-
-def _combined(
-    name: str,
-    summary: str,
-    paper: str,
-    parts: Callable[[Parts, Any], Parts],
-    own: tuple[type[Settings], ...] = (),
-    defaults: Mapping[str, Any] = MappingProxyType({}),
-    **capabilities: Any,
-) -> Method:
-    """Returns a method that combines a relaxation, an architect and a selection.
-
-    Args:
-        name: name of the method.
-        summary: description in one line.
-        paper: reference to the paper.
-        parts: (settings of the parts, selection that replaces the method's own, or None) → keyword arguments of the strategy's class.
-        own: settings of the parts.
-        defaults: default values that differ from the defaults of the strategy's class.
-        capabilities: further attributes of the method.
-    """
-
-    def build(settings: Parts, selection: Any) -> Any:
-        from nni_darts.strategies.differentiable import DifferentiableStrategy
-
-        mine = {name: settings.pop(name) for part in own for name in part.model_fields if name in settings}
-        return DifferentiableStrategy(**{**parts(mine, selection), **defaults, **settings})
-
-    return Method(name, summary, paper, build, own, (SearchedSettings,), defaults, **capabilities)
 
 
 def _built_by(module: str, made_by: str) -> Callable[[Parts, Any], Any]:
@@ -72,12 +40,6 @@ def _built_by(module: str, made_by: str) -> Callable[[Parts, Any], Any]:
         return checked_call(getattr(import_module(f'nni_darts.strategies.{module}'), made_by), settings)
 
     return build
-
-
-def _darts_1st(own: Parts, selection: Any) -> Parts:
-    from nni_darts.strategies.architects import FirstOrder
-
-    return {'architect': FirstOrder(), 'selection': selection}
 
 
 def _with_architect(architect: str) -> Callable[[Parts, Any], Parts]:
@@ -95,17 +57,6 @@ def _darts_2nd(own: Parts, selection: Any) -> Parts:
     from nni_darts.strategies.architects import SecondOrder
 
     return {'architect': SecondOrder(**own), 'selection': selection}
-
-
-def _first_order_with(relaxation: str) -> Callable[[Parts, Any], Parts]:
-    """Returns a function that makes the parts of first-order DARTS with another relaxation, which takes the method's settings."""
-
-    def parts(own: Parts, selection: Any) -> Parts:
-        from nni_darts.strategies import relaxations
-
-        return {**_darts_1st({}, selection), 'relaxation': getattr(relaxations, relaxation)(**own)}
-
-    return parts
 
 
 def _take(own: Parts, part: type[Settings]) -> Parts:
@@ -133,58 +84,60 @@ def _enas(own: Parts, selection: Any) -> Parts:
 def _sgas(own: Parts, selection: Any) -> Parts:
     from nni_darts.strategies.selections import Greedy
 
-    return _darts_1st({}, Greedy(operations=selection, **own))
+    return first_order({}, Greedy(operations=selection, **own))
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         entry.name: entry
         for entry in (
-            _combined('darts-1st', 'DARTS, first order: α follows its validation gradient', 'Liu et al., ICLR 2019', _darts_1st),
-            _combined(
+            combined('darts-1st', 'DARTS, first order: α follows its validation gradient', 'Liu et al., ICLR 2019', first_order),
+            combined(
                 'darts-2nd',
                 'DARTS, second order: α looks one weight step ahead',
                 'Liu et al., ICLR 2019',
                 _darts_2nd,
                 (SecondOrderSettings,),
             ),
-            _combined(
+            combined(
                 'fixed-alpha',
                 'uniform α that never moves: a baseline for selections other than magnitude, for which all operations tie',
                 'Wang et al., ICLR 2021',
-                _first_order_with('Fixed'),
+                first_order_with('Fixed'),
+                trains_alpha=False,
                 never_stops=NOT_WITHOUT_ALPHA,
             ),
-            _combined(
+            combined(
                 'sdarts-rs',
                 'DARTS whose weights are trained under a random perturbation of α',
                 'Chen & Hsieh, ICML 2020',
-                _first_order_with('RandomSoftmax'),
+                first_order_with('RandomSoftmax'),
                 (PerturbedSettings,),
             ),
-            _combined(
+            combined(
                 'sdarts-adv',
                 'DARTS whose weights are trained under the worst perturbation of α',
                 'Chen & Hsieh, ICML 2020',
-                _first_order_with('AdversarialSoftmax'),
+                first_order_with('AdversarialSoftmax'),
                 (AdversarialSettings,),
             ),
-            _combined(
+            combined(
                 'gdas',
                 'one operation is sampled on each edge in every step',
                 'Dong & Yang, CVPR 2019',
-                _first_order_with('Gumbel'),
+                first_order_with('Gumbel'),
                 (GumbelSettings,),
+                mixes_by_weights=False,
             ),
-            _combined(
+            combined(
                 'pc-darts',
                 'only a quarter of the channels is searched, and edges have weights of their own',
                 'Xu et al., ICLR 2020',
-                _first_order_with('PartialChannels'),
+                first_order_with('PartialChannels'),
                 (PartialSettings,),
                 {'warmup_epochs': 0.3},
             ),
-            _combined(
+            combined(
                 'sgas',
                 'edges are decided one by one during the search',
                 'Li et al., CVPR 2020',
@@ -192,34 +145,38 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 (GreedySettings,),
                 never_stops=NOT_BEFORE_DECISIONS,
             ),
-            _combined(
+            combined(
                 'darts-joint',
                 'an ablation: α and the weights by the same SGD on training and validation data',
                 'Liu et al., ICLR 2019, section 3.3',
                 _with_architect('Joint'),
             ),
-            _combined(
+            combined(
                 'darts-coordinate',
                 'an ablation: α and the weights in turn on every batch of training and validation data',
                 'Liu et al., ICLR 2019, section 3.3',
                 _with_architect('Coordinate'),
             ),
-            _combined(
+            combined(
                 'enas',
                 'an LSTM draws single paths and learns which ones validate well; the best of many drawn at the end is kept',
                 'Pham et al., ICML 2018',
                 _enas,
                 (EnasSettings,),
                 relaxed=False,
+                trains_alpha=False,
+                mixes_by_weights=False,
                 never_stops=NOT_WITHOUT_ALPHA,
             ),
-            _combined(
+            combined(
                 'random-ws',
                 'random search with weight sharing: uniform paths, and the best of many drawn at the end is kept',
                 'Li & Talwalkar, UAI 2019',
                 _random_ws,
                 (RankingSettings,),
                 relaxed=False,
+                trains_alpha=False,
+                mixes_by_weights=False,
                 never_stops=NOT_WITHOUT_ALPHA,
             ),
             Method(
@@ -249,6 +206,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 relaxed=False,
                 proposer=Aging,
             ),
+            *(method for method, _ in VARIANTS),
         )
     }
 )

@@ -12,9 +12,11 @@ from torch import Tensor
 from nni_darts.genotypes.costs import CostTable, JointCosts
 from nni_darts.strategies.decisions import InputDecision
 from nni_darts.strategies.relaxations.subsets import subset_weights
+from nni_darts.strategies.terms.base import Term
 
 if TYPE_CHECKING:
     from nni_darts.strategies.architecture import Architecture, Path
+    from nni_darts.strategies.moment import Moment
     from nni_darts.strategies.relaxations import Relaxation
 
 __all__ = ['CostPenalty', 'Penalties', 'expected_cost', 'of_nni']
@@ -51,7 +53,7 @@ class CostPenalty:
 
 
 @dataclass(frozen=True)
-class Penalties:
+class Penalties(Term):
     """Penalties on the costs of a search.
 
     Attributes:
@@ -65,7 +67,7 @@ class Penalties:
     table: CostTable
     terms: Sequence[CostPenalty]
 
-    def on_loss(self, loss: Tensor, architecture: Architecture, relaxation: Relaxation) -> Tensor:
+    def on_loss(self, loss: Tensor, architecture: Architecture, relaxation: Relaxation, moment: Moment | None = None) -> Tensor:
         """Returns a loss with the penalties on the expected costs, which depend on α only."""
         for term in self.terms:
             loss = term.on(loss, expected_cost(architecture, relaxation, self.table, term.measure))
@@ -163,7 +165,7 @@ def _cost_of_edges(architecture: Architecture, label: str, decision: InputDecisi
 
 def _cost_of_inputs(architecture: Architecture, label: str, table: CostTable, measure: str) -> Tensor:
     decision, left = architecture.inputs()[label], architecture.view.inputs(label)
-    alpha = _alpha(architecture, label)[left]
+    alpha = architecture.logits(label).cpu().double()[left]
     costs = alpha.new_tensor([table.added(label, index).get(measure, 0) for index in left])
     return (subset_weights(alpha, None if decision.chosen is None else min(decision.chosen, len(left))) * costs).sum()
 

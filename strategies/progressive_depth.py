@@ -57,13 +57,14 @@ class ProgressiveDepth(OneShotStrategy):
         weight_decay: float = 1e-3,
         warmup_epochs: float = 0.4,
         gradient_clip_val: float | None = 5.0,
+        regularise: Any = (),
         execution: ExecutionSetting = 'fast',
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
         adam: dict[str, Any] = {'learning_rate': learning_rate, 'betas': betas, 'weight_decay': weight_decay}
         settings = {**adam, 'warmup_epochs': warmup_epochs, 'gradient_clip_val': gradient_clip_val}
-        settings |= {'execution': execution, 'checkpoint': checkpoint}
+        settings |= {'regularise': regularise, 'execution': execution, 'checkpoint': checkpoint}
         self.cells = tuple(cells)
         self.keep = tuple(keep)
         # All stages are built now, so that a wrong setting is found before the last stage.

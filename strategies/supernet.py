@@ -59,14 +59,17 @@ class MixedOperation(RelaxedChoice):
         self.relaxation = relaxation
         for name in self.names:
             self.add_module(str(name), relaxation.candidate(choice[name], str(name)))
+        found = {str(name): getattr(self, str(name)) for name in self.names}
+        self.auxiliary_output = relaxation.auxiliary(self.label, found)
         # In a dict, which does not register modules. If the relaxation searches other modules, the choice's own module is frozen (with new
         # weights if the searched modules are smaller).
         self._replaced = {name: choice[name] for name in self.names if getattr(self, str(name)) is not choice[name]}
         architecture.declare(self.label, OperationDecision(tuple(self.names), group))
 
     def candidates(self) -> list[nn.Module]:
-        """Returns the candidate modules, in the order of ``names``."""
-        return [getattr(self, str(name)) for name in self.names]
+        """Returns the candidate modules, in the order of ``names``, and the relaxation's auxiliary module, if there is one."""
+        modules = [getattr(self, str(name)) for name in self.names]
+        return modules if self.auxiliary_output is None else [*modules, self.auxiliary_output]
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Returns the mixed output. Arguments and result are those of the candidates."""
@@ -147,7 +150,7 @@ class MixedInputs(RelaxedChoice):
             )
         if self.architecture.view.path is not None:
             return self._reduce(inputs)
-        alpha = self.architecture.alpha(self.label)[left]
+        alpha = self.architecture.logits(self.label)[left]
         if self.reduction in ('sum', 'mean'):
             return weighted_sum(subset_weights(alpha, self.chosen, mean=self.reduction == 'mean'), inputs)
         slots = [weighted_sum(weights, inputs) for weights in slot_weights(alpha, self.chosen)]

@@ -62,7 +62,7 @@ def _explain(name: str) -> None:
     if explanations[-1].when:
         click.echo(_field('when', explanations[-1].when))
     for paper in dict.fromkeys(paper for explanation in reversed(explanations) for paper in explanation.papers):
-        click.echo(_field('paper', f'{paper.title}, arXiv:{paper.arxiv}'))
+        click.echo(_field('paper', f'{paper.title}, {f"arXiv:{paper.arxiv}" if paper.arxiv else paper.url}'))
     if cost := _cost(explanations):
         click.echo(_field('cost', cost))
     settings = entry.settings()

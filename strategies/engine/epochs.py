@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from nni_darts import parallel
 from nni_darts.activity import announce
 from nni_darts.strategies.architects import dominant_eigenvalue
-from nni_darts.strategies.early_stopping import EarlyStopping
+from nni_darts.strategies.early_stopping import EarlyStopping, SkipStopping
 from nni_darts.strategies.engine.loaders import TRAIN, length
 from nni_darts.strategies.engine.optimizers import weight_optimizers
+from nni_darts.strategies.moment import Moment
 from nni_darts.strategies.reference import Reference
+from nni_darts.strategies.selections.magnitude import normal_skips
 
 if TYPE_CHECKING:
     from nni_darts.strategies.engine.module import DifferentiableModule
@@ -45,17 +47,22 @@ class Epochs:
     @property
     def progress(self) -> float:
         """The progress of the search: 0 in its first epoch, 1 in its last, and above 1 while a selection fine-tunes."""
-        return self.current / max(1, self.search - 1)
+        return self.moment.progress
 
     @property
     def elapsed(self) -> float:
         """The portion of the search's epochs that is finished; 1 or more while a selection fine-tunes."""
-        return self.current / max(1, self.search)
+        return self.moment.elapsed
 
     @property
     def tuning(self) -> bool:
         """Whether the search is over and a progressive selection fine-tunes."""
-        return self.current >= self.search
+        return self.moment.tuning
+
+    @property
+    def moment(self) -> Moment:
+        """The current epoch among the epochs of the search."""
+        return Moment(self.current, self.search)
 
     def begin(self) -> None:
         """Sets the trainer's total number of epochs, in agreement with the checkpoint.
@@ -86,6 +93,9 @@ class Epochs:
 
     def start_epoch(self) -> None:
         """Adapts the epoch to larger batches, and resets the weights' optimizer at the start of fine-tuning."""
+        self._module.value.strategy.relaxation.begin_epoch(self.moment)
+        for term in self._module.value.strategy.step_terms:
+            term.begin_epoch(self.moment)
         self._take_over()
         self._follow_growth()
         selection = self._module.value.strategy.selection
@@ -103,7 +113,11 @@ class Epochs:
         module, finished = self._module.value, self.current + 1
         strategy, architecture = module.strategy, module.architecture
         if strategy.early_stopping is not None and self.warmup <= self.current < self.search:
-            self._measure_curvature(strategy.early_stopping)
+            if isinstance(strategy.early_stopping, SkipStopping):
+                self._count_skips(strategy.early_stopping)
+            else:
+                self._measure_curvature(strategy.early_stopping)
+        strategy.relaxation.begin_epoch(self.moment._replace(epoch=finished))
         self._decide(finished)
         strategy.grow_batches()
         state = architecture.state
@@ -159,9 +173,21 @@ class Epochs:
         state.curvature.append({'epoch': finished, 'eigenvalue': eigenvalue, 'sample': sample})
         earlier = stopping.stops_for([entry['eigenvalue'] for entry in state.curvature])
         if earlier is not None:
-            state.stopped = {'after': finished, **state.curvature[earlier]}
-            self.search = finished
-            self._loop.max_epochs = finished + self._tuning_epochs()
+            self._stop(state.curvature[earlier])
+
+    def _count_skips(self, stopping: SkipStopping) -> None:
+        """Ends the search if the current cell has too many skip connections."""
+        module, finished = self._module.value, self.current + 1
+        sample = module.strategy.selection.select(module.architecture, module.strategy.relaxation)
+        if normal_skips(module.architecture, sample) >= stopping.skips:
+            self._stop({'epoch': finished, 'sample': sample})
+
+    def _stop(self, chosen: dict[str, Any]) -> None:
+        """Ends the search after the current epoch, with the architecture of an epoch."""
+        finished = self.current + 1
+        self._module.value.architecture.state.stopped = {'after': finished, **chosen}
+        self.search = finished
+        self._loop.max_epochs = finished + self._tuning_epochs()
 
 
 def _eigenvalue(module: DifferentiableModule, iterations: int) -> float:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from nni_darts import parallel
 from nni_darts._nni import BaseOneShotLightningModule, LightningModule
@@ -15,6 +15,7 @@ from nni_darts.strategies.engine.epochs import Epochs
 from nni_darts.strategies.engine.loaders import TRAIN, VALID
 from nni_darts.strategies.engine.optimizers import architecture_optimizer, gradient_scaler, join_alphas, weight_optimizers
 from nni_darts.strategies.engine.scoring import Rewind, frozen, scoring_mode, silent
+from nni_darts.strategies.engine.steps import Steps
 from nni_darts.strategies.penalty import Penalties, of_nni
 from nni_darts.strategies.reference import Reference
 from nni_darts.strategies.selections.scoring import samples_in
@@ -68,6 +69,7 @@ class DifferentiableModule(_Forwarding):
         self._strategy = Reference(strategy)
         self.architecture = strategy.architecture
         self.epochs = Epochs(self)
+        self._terms: Steps | None = None  # of the current step
 
     @property
     def strategy(self) -> DifferentiableStrategy:
@@ -85,9 +87,12 @@ class DifferentiableModule(_Forwarding):
     # Optimizers -------------------------------------------------------------------------------------------------------------------
 
     def configure_architecture_optimizers(self) -> Optimizer | None:
-        """Returns Adam over α; None if the search has no α, or α shares the optimizer of the weights."""
+        """Returns the optimizer of α, which the relaxation chooses; None if the search has no α, or α shares the optimizer of the weights."""
         alphas = self.architecture.arch_parameters()
-        return Adam(alphas, **self.strategy.optimizer_settings) if alphas and self.strategy.architect.own_optimizer else None
+        strategy = self.strategy
+        if not alphas or not strategy.architect.own_optimizer:
+            return None
+        return strategy.relaxation.optimizer(alphas, strategy.optimizer_settings)
 
     def configure_optimizers(self) -> Any:
         """Returns the optimizers of the evaluator and of α; if both move together, α joins the evaluator's optimizer."""
@@ -109,6 +114,8 @@ class DifferentiableModule(_Forwarding):
 
     def on_after_backward(self) -> None:
         parallel.average_gradients(weight for group in self.weight_optimizer.param_groups for weight in group['params'])
+        if self._terms is not None:
+            self._terms.gradient()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         # Not right after backward, as in NNI's module: gradients in float16 are still scaled there.
@@ -133,18 +140,16 @@ class DifferentiableModule(_Forwarding):
         parallel.share_random_state()
         relaxation.begin_step(self.epochs.progress)
         moves = relaxation.trains_alpha and self.current_epoch >= self.epochs.warmup
+        self._terms = Steps(self, (train, valid), batch_idx, shares, moves=moves)
+        self._terms.before()
         if moves and architect.own_optimizer:
             self._architecture_step(train, valid, batch_idx, shares)
 
         parallel.share_random_state()
-
-        def silent_loss() -> Tensor:
-            with silent(self.training_module):
-                return self.loss_scale * self.loss_on(train, batch_idx, shares[0])
-
         with (
             nullcontext() if moves and not architect.own_optimizer else frozen(self.architecture.arch_parameters()),
-            relaxation.weight_step(self.architecture, silent_loss, self.model, self.epochs.elapsed),
+            relaxation.weight_step(self.architecture, self._terms.train_loss, self.model, self.epochs.elapsed),
+            self._terms.around(),
         ):
             outputs = self.training_module.training_step(train, batch_idx)
             loss = _weighted(_loss(outputs), shares[0])
@@ -193,13 +198,13 @@ class DifferentiableModule(_Forwarding):
         return _weighted(outputs.get('architecture_loss', outputs['loss']) if isinstance(outputs, dict) else outputs, share)  # type: ignore[arg-type]
 
     def penalised(self, loss: Tensor) -> Tensor:
-        """Returns a loss that α minimises with the strategy's penalty on the expected cost, if it has one."""
-        penalty = self.strategy.penalty
-        if penalty is None:
-            return loss
-        if isinstance(penalty, Penalties):
-            return penalty.on_loss(loss, self.architecture, self.strategy.relaxation)
-        return of_nni(penalty, loss, self.architecture, self.strategy.relaxation)
+        """Returns a loss that α minimises with the strategy's penalty on the expected cost, if it has one, and with its terms."""
+        penalty, relaxation = self.strategy.penalty, self.strategy.relaxation
+        if penalty is not None and not isinstance(penalty, Penalties):
+            loss = of_nni(penalty, loss, self.architecture, relaxation)
+        for term in [penalty, *self.strategy.loss_terms] if isinstance(penalty, Penalties) else self.strategy.loss_terms:
+            loss = term.on_loss(loss, self.architecture, relaxation, self.epochs.moment)
+        return loss
 
     def rewarded(self, score: Tensor, path: Path) -> Tensor:
         """Returns the reward of a path, which is its score, less the strategy's penalty on its cost, if it has one."""
@@ -252,6 +257,8 @@ class DifferentiableModule(_Forwarding):
     def on_fit_start(self) -> None:
         self.epochs.begin()
         parallel.broadcast([*self.model.parameters(), *self.architecture.arch_parameters()])
+        for term in self.strategy.step_terms:
+            term.begin(self.architecture, self.model, self.weight_optimizer)
         super().on_fit_start()
 
     def on_validation_start(self) -> None:

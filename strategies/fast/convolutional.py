@@ -147,7 +147,7 @@ class FastCell(ExecutedCell, Cell):
         nodes = relaxed_nodes(self.nodes)
         architecture, relaxation = self._architecture, nodes[0].edges[0].relaxation
         if plan.portion is None:
-            weights = [relaxation.weights(label, architecture.alpha(label)) for label in plan.labels]
+            weights = [relaxation.used_weights(label, architecture.alpha(label), id(self)) for label in plan.labels]
             return torch.cat([plan.constants, *weights]), []
         edges: list[list[Tensor]] = [[] for _ in plan.outgoing]
         weights = [plan.constants]
@@ -155,7 +155,7 @@ class FastCell(ExecutedCell, Cell):
             of_edges = architecture.edge_weights(node.inputs.label) if plan.weighted else plan.constants[1:].expand(len(node.edges))
             for state, (edge, weight) in enumerate(zip(node.edges, of_edges.unbind())):
                 edges[state].append(weight)
-                weights.append(weight * relaxation.weights(edge.label, architecture.alpha(edge.label)))
+                weights.append(weight * relaxation.used_weights(edge.label, architecture.alpha(edge.label), id(self)))
         return torch.cat(weights), edges
 
     def running_statistics(self, plan: Plan, state: Tensor) -> RunningStatistics:

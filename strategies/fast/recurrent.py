@@ -142,7 +142,7 @@ class FastRecurrentCell(ExecutedCell, RecurrentCell):
         for edge in (node.edges[index] for index in inputs):
             decided = edge.architecture.view.operation(edge.label)
             if decided is None:
-                rows.append(edge.relaxation.weights(edge.label, edge.architecture.alpha(edge.label)))
+                rows.append(edge.relaxation.used_weights(edge.label, edge.architecture.alpha(edge.label), id(self)))
             else:
                 rows.append(nn.functional.one_hot(torch.tensor(decided, device=self.weight.device), len(ACTIVATIONS)).to(self.weight))
         return torch.stack(rows)[:, 1:]

@@ -104,7 +104,7 @@ class _Operator(nn.Module):
                 f'the operations of {self.operation!r} give outputs of different shapes for the inputs of {self.input!r} ({shapes}), so '
                 'they cannot be mixed; make the candidates from functions that get the number of the input'
             )
-        return weighted_sum(torch.softmax(architecture.alpha(self.input)[left], dim=0).to(outputs[0]), outputs)
+        return weighted_sum(torch.softmax(architecture.logits(self.input)[left], dim=0).to(outputs[0]), outputs)
 
     def candidate(self, source: int, number: int) -> nn.Module:
         """Returns an operation on an input to freeze, with fresh weights if something smaller was searched in its place."""
@@ -176,7 +176,7 @@ class MixedCell(_Wired):
                 if left == [source]:
                     return 0.0
                 if source in left and len(left) > 1:
-                    probabilities = torch.softmax(architecture.alpha(operator.input)[left], dim=0)
+                    probabilities = torch.softmax(architecture.logits(operator.input)[left], dim=0)
                     weight = weight * (1 - probabilities[left.index(source)])
         return weight
 

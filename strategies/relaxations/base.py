@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
 
 if TYPE_CHECKING:
     from nni_darts.strategies.architecture import Architecture, Mask
+    from nni_darts.strategies.moment import Moment
 
 __all__ = ['Relaxation', 'masked', 'onto_simplex', 'weighted_sum']
 
@@ -50,17 +52,23 @@ class Relaxation:
 
     Attributes:
         trains_alpha: whether α is trained.
+        on_simplex: whether the α of a choice are probabilities themselves, instead of logits.
         weighted_edges: whether the edges into a node have their own weights.
         sampled: whether the supernet computes one path at a time, drawn from a policy.
         portion: k, if only 1 / k of the channels is searched and the other channels bypass the operations; None if all are searched.
+        differentiable_twice: whether weights can be differentiated twice in α, as the curvature of early stopping requires.
+        probe: (label, place, weights) → weights that a cell uses in their place; None outside of steps that watch the weights of each cell.
         passes: cost of a step of the weights, in forward-and-backward passes of a batch through the supernet.
     """
 
     trains_alpha = True
+    on_simplex = False
     weighted_edges = False
+    differentiable_twice = True
     passes: float = 1
     sampled = False
     portion: int | None = None
+    probe: Callable[[str, int, Tensor], Tensor] | None = None
 
     @property
     def mixes_by_weights(self) -> bool:
@@ -70,13 +78,39 @@ class Relaxation:
     def begin(self, architecture: Architecture) -> None:
         """Prepares the relaxation. Called once the supernet has declared all its decisions."""
 
+    def optimizer(self, alphas: Sequence[nn.Parameter], settings: Mapping[str, Any]) -> Optimizer:
+        """Returns the optimizer of α.
+
+        Args:
+            alphas: all α.
+            settings: ``lr``, ``betas`` and ``weight_decay`` of Adam.
+        """
+        return Adam(alphas, **settings)
+
+    def begin_epoch(self, moment: Moment) -> None:
+        """Prepares an epoch. Called before it, and with the next epoch before the decisions at its end."""
+
+    def begin_forward(self) -> None:
+        """Prepares a forward pass of the supernet. Called before each one, by a hook of the supernet."""
+
     def probabilities(self, alpha: Tensor) -> Tensor:
         """Returns the probability of each candidate, (candidates,), by which a selection ranks them, for α (candidates,)."""
         return torch.softmax(alpha, dim=-1)
 
     def weights(self, label: str, alpha: Tensor) -> Tensor:
-        """Returns the factor of each candidate's output in this forward pass, (candidates,)."""
+        """Returns the factor of each candidate's output in this forward pass, (candidates,), followed by that of :meth:`auxiliary`."""
         return self.probabilities(alpha)
+
+    def used_weights(self, label: str, alpha: Tensor, place: int) -> Tensor:
+        """Returns :meth:`weights` for one cell, as ``probe`` returns them if there is one.
+
+        Args:
+            label: label of the choice.
+            alpha: its α, (candidates,).
+            place: identifier of the module that asks, which differs from cell to cell.
+        """
+        weights = self.weights(label, alpha)
+        return weights if self.probe is None else self.probe(label, place, weights)
 
     def mix(self, label: str, alpha: Tensor, candidates: Sequence[nn.Module], args: Any, kwargs: Any, mask: Mask | None = None) -> Tensor:
         """Returns the output of a relaxed LayerChoice.
@@ -84,12 +118,12 @@ class Relaxation:
         Args:
             label: label of the choice.
             alpha: α of the choice, (candidates,).
-            candidates: modules of the candidates.
+            candidates: modules of the candidates, and of :meth:`auxiliary` where there is one.
             args: positional arguments of the candidates.
             kwargs: keyword arguments of the candidates.
             mask: candidate to leave out, or None. It is not computed, and its index stays on the host.
         """
-        weights = list(self.weights(label, alpha).unbind())
+        weights = list(self.used_weights(label, alpha, id(candidates[0])).unbind())
         kept = [index for index in range(len(candidates)) if mask is None or index != mask.index]
         if mask is not None and mask.renormalise:
             others = list(onto_simplex(torch.stack([weights[index] for index in kept])).unbind())
@@ -111,6 +145,17 @@ class Relaxation:
     def candidate(self, module: nn.Module, name: str) -> nn.Module:
         """Returns the module to search in place of a candidate, which by default is the candidate itself."""
         return module
+
+    def auxiliary(self, label: str, candidates: Mapping[str, nn.Module]) -> nn.Module | None:
+        """Returns a module whose output is added to the mixture of an undecided choice, and which is never chosen; None for no such module.
+
+        Its weight is the last of :meth:`weights`, which are one more than the candidates then.
+
+        Args:
+            label: label of the choice.
+            candidates: name → module to search.
+        """
+        return None
 
     def around(self, compute: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
         """Returns the output of an edge. It calls ``compute``, which computes a mixed or a decided operation, with the arguments."""

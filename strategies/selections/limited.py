@@ -128,5 +128,5 @@ def _scores(architecture: Architecture, tables: Tables) -> dict[tuple[str, Any],
 
 def _input_strengths(architecture: Architecture, label: str, decision: InputDecision) -> list[float]:
     """Returns the probability of each input, or if any number may be chosen, by how much it exceeds one half."""
-    alpha = architecture.alpha(label).detach()
+    alpha = architecture.logits(label).detach()
     return (torch.sigmoid(alpha) - 0.5 if decision.chosen is None else subset_weights(alpha, decision.chosen)).tolist()

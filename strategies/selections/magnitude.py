@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NORMAL, SKIP = 'normal', 'skip_connect'
 
-__all__ = ['Magnitude', 'Selection', 'edge_weights', 'operation_tables']
+__all__ = ['Magnitude', 'Selection', 'edge_weights', 'normal_skips', 'operation_tables']
 
 
 class Selection:
@@ -95,7 +95,7 @@ class Selection:
         for label, decision in architecture.inputs().items():
             left = architecture.view.inputs(label)
             if decision.edges is None:
-                chosen = best_subset(architecture.alpha(label)[left], decision.chosen)
+                chosen = best_subset(architecture.logits(label)[left], decision.chosen)
             else:
                 factors = edge_weights(architecture, label)
                 edges = [_scaled(tables[decision.edges[index]], factors[index]) for index in left]
@@ -142,6 +142,13 @@ class Magnitude(Selection):
 
 def _scaled(table: dict[Any, float], factor: float) -> dict[Any, float]:
     return {name: factor * value for name, value in table.items()}
+
+
+def normal_skips(architecture: Architecture, sample: dict[str, Any]) -> int:
+    """Returns the number of skip connections in the normal cell of a sample; of all, in a space without cells whose inputs are chosen."""
+    kept = [decision.edges[index] for label, decision in architecture.inputs().items() if decision.edges for index in sample[label]]
+    labels = [label for label in kept if architecture.decisions[label].group == NORMAL] if kept else list(architecture.operations())
+    return sum(sample[label] == SKIP for label in labels)
 
 
 def operation_tables(architecture: Architecture, relaxation: Relaxation) -> dict[str, dict[Any, float]]:

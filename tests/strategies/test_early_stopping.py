@@ -10,8 +10,10 @@ import torch
 from nni_darts import Genotype
 from nni_darts.errors import InputError
 from nni_darts.recipes import Recipe
+from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.early_stopping import EarlyStopping
+from nni_darts.strategies.selections.magnitude import normal_skips
 from tests.helpers import running
 from tests.helpers.stopping import broken_and_resumed, measured
 from tests.helpers.tiny import overrides, write_images
@@ -134,3 +136,47 @@ def test_strategies_that_it_does_not_fit(name: str, names: str, tmp_path: Path) 
         create_strategy(name, early_stopping=True)
     with pytest.raises(InputError, match='search.settings of'):
         running.search(recipe(tmp_path, name, True), name, 1, tmp_path / 'out')
+
+
+@pytest.mark.parametrize(
+    ('normal', 'reduce', 'expected'),
+    [(['skip_connect', 'none'], ['skip_connect', 'skip_connect'], 1), (['skip_connect', 'skip_connect'], ['none', 'none'], 2)],
+)
+def test_skip_connections_are_counted_in_the_normal_cell_on_kept_edges(normal: list[str], reduce: list[str], expected: int) -> None:
+    strategy = create_strategy('darts-plus')
+    strategy.mutate_model(DartsSpace(2, 3, 3, 1, nodes=2))
+    sample = strategy.select()
+    for kind, names in (('normal', normal), ('reduce', reduce)):
+        sample |= dict(zip([f'{kind}_op_2_0', f'{kind}_op_2_1'], names))
+        # The third edge of the next node, a skip connection, is not kept.
+        sample |= {f'{kind}_op_3_0': 'max_pool_3x3', f'{kind}_op_3_1': 'max_pool_3x3', f'{kind}_op_3_2': 'skip_connect'}
+        sample |= {f'{kind}_input_2': [0, 1], f'{kind}_input_3': [0, 1]}
+    assert sample.keys() == strategy.architecture.decisions.keys()
+    assert normal_skips(strategy.architecture, sample) == expected
+
+
+def test_darts_plus_stops_with_the_cell_that_has_two_skip_connections(tmp_path: Path) -> None:
+    """With skip connections only, it is the first epoch; with none, no epoch."""
+    for operations, stopped in ((['skip_connect', 'none'], 1), (['max_pool_3x3', 'none'], None)):
+        made = recipe(tmp_path, 'darts-plus', {'skips': 2}, 3)
+        made = Recipe.from_dict({**made.to_dict(), 'space': {**made.to_dict()['space'], 'operations': operations}})
+        genotype, result = running.search(made, 'darts-plus', 1, tmp_path / str(stopped))
+        assert result.get('stopped_after') == result.get('cell_of_epoch') == stopped
+        assert len(lines(tmp_path / str(stopped))) == (stopped or 3)
+        assert (str(genotype).count('skip_connect') >= 2) == (stopped is not None)
+
+
+def test_a_search_that_stops_on_skip_connections_resumes_as_the_unbroken_one(tmp_path: Path) -> None:
+    made = recipe(tmp_path, 'darts-plus', {'skips': 1}, 5)
+    (unbroken, result), (resumed, after) = broken_and_resumed(made, 'darts-plus', tmp_path, 1)
+    assert resumed == unbroken and after.get('stopped_after') == result.get('stopped_after')
+    assert measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
+
+
+@pytest.mark.parametrize(
+    ('value', 'names'),
+    [({'skips': 0}, 'early_stopping: skips must be a whole number from 1'), ({'skips': 2, 'lag': 3}, "no setting 'lag'; it has skips")],
+)
+def test_wrong_settings_of_skips(value: object, names: str) -> None:
+    with pytest.raises(ValueError, match=names):
+        create_strategy('darts-plus', early_stopping=value)

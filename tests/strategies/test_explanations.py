@@ -41,4 +41,5 @@ def test_an_explanation_is_short_and_has_a_paper(explanation: Explanation) -> No
         assert '  ' not in text and (not text or text.endswith('.'))
     assert explanation.papers
     for paper in explanation.papers:
-        assert re.fullmatch(r'\d{4}\.\d{5}', paper.arxiv) and paper.url.endswith(paper.arxiv)
+        assert re.fullmatch(r'\d{4}\.\d{5}', paper.arxiv) or (not paper.arxiv and paper.page)
+        assert paper.url.startswith('https://') and paper.url.endswith(paper.arxiv or paper.page)

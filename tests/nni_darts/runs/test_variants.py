@@ -1,0 +1,39 @@
+"""Each variant of DARTS in whole runs: on images, resumed, and with another selection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nni_darts.recipes import Recipe
+from nni_darts.strategies.variants import VARIANTS
+from tests.helpers import running
+from tests.helpers.stopping import broken_and_resumed, measured
+from tests.helpers.tiny import overrides, write_images
+
+NAMES = [method.name for method, _ in VARIANTS]
+RELAXED = [method.name for method, _ in VARIANTS if method.relaxed]
+
+
+def recipe(tmp_path: Path, **changes: object) -> Recipe:
+    small = {'space.channels': 4, 'space.nodes': 2, 'search.epochs': 3}
+    return Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), **small, **changes})
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_resumed_search_is_the_unbroken_one(name: str, tmp_path: Path) -> None:
+    (genotype, expected), (again, result) = broken_and_resumed(recipe(tmp_path), name, tmp_path)
+    assert again == genotype and measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
+    assert result['passes'] == expected['passes']
+    one, other = (torch.load(tmp_path / part / 'last.ckpt', weights_only=True)['state_dict'] for part in ('unbroken', 'broken'))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one if isinstance(one[key], torch.Tensor))
+
+
+@pytest.mark.parametrize('name', RELAXED)
+def test_perturbation_selects_from_its_supernet(name: str, tmp_path: Path) -> None:
+    settings = {'search.epochs': 2, 'search.tuning_epochs': 1, 'space.nodes': 1}
+    running.search(recipe(tmp_path, **settings), f'{name}+pt', 1, tmp_path / 'out')
+    assert measured(tmp_path / 'out')[-1]['decisions'] == 4
