@@ -29,8 +29,10 @@ __all__ = [
     'PerturbationSettings',
     'PerturbedSettings',
     'AdversarialSettings',
+    'ConcreteSettings',
     'ProgressiveSettings',
     'RankingSettings',
+    'ReinMaxSettings',
     'ReinforceSettings',
     'ScoringSettings',
     'SearchedSettings',
@@ -130,6 +132,19 @@ class GumbelSettings(Settings):
         if self.last > self.first:
             raise ValueError(f'the temperature must fall and stay above 0, not go from {self.first} to {self.last}')
         return self
+
+
+class ConcreteSettings(GumbelSettings):
+    """Settings of SNAS."""
+
+    first: Above0 = setting(1.0, 'temperature τ at the start of the search')
+    last: Above0 = setting(0.33, 'temperature τ at the end of the search')
+
+
+class ReinMaxSettings(Settings):
+    """Settings of ReinMax."""
+
+    temperature: Annotated[float, Field(ge=1)] = setting(1.0, 'temperature τ of the gradient; above 1 it has less variance and more bias')
 
 
 class PartialSettings(Settings):

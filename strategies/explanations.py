@@ -58,6 +58,8 @@ DARTS = Paper('DARTS: Differentiable Architecture Search', '1806.09055')
 DARTS_PT = Paper('Rethinking Architecture Selection in Differentiable NAS', '2108.04392')
 SDARTS = Paper('Stabilizing Differentiable Architecture Search via Perturbation-based Regularization', '2002.05283')
 GDAS = Paper('Searching for A Robust Neural Architecture in Four GPU Hours', '1910.04465')
+SNAS = Paper('SNAS: Stochastic Neural Architecture Search', '1812.09926')
+REINMAX = Paper('Bridging Discrete and Backpropagation: Straight-Through and Beyond', '2304.08612')
 PC_DARTS = Paper('PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search', '1907.05737')
 SGAS = Paper('SGAS: Sequential Greedy Architecture Search', '1912.00195')
 P_DARTS = Paper('Progressive Differentiable Architecture Search: Bridging the Depth Gap between Search and Evaluation', '1904.12760')
@@ -119,6 +121,21 @@ EXPLANATIONS: Mapping[str, Explanation] = MappingProxyType(
             (GDAS,),
             1.0,
             'A pass computes one operation on each edge, not all of them.',
+        ),
+        'snas': Explanation(
+            'Every step mixes the operations of an edge by a random soft sample, which gets closer to a single operation as a temperature '
+            'falls. α and the weights follow the same training loss, from the same pass. There is no second level.',
+            'Where time is scarce: an epoch costs half as much as one of darts-1st. α sees no validation data, so it may favour '
+            'operations that overfit.',
+            (SNAS,),
+            0.5,
+        ),
+        'reinmax': Explanation(
+            'First-order DARTS in which each step samples one operation on every edge, and computes all of them for a gradient of α '
+            'that is accurate to second order, where a straight-through gradient is accurate to first order.',
+            'Where the weights should suit single operations instead of mixtures; it costs as much as darts-1st, not as little as gdas.',
+            (REINMAX,),
+            1.0,
         ),
         'pc-darts': Explanation(
             'Only a part of the channels goes through the mixed operation, and the remaining channels bypass it. Edges have weights '

@@ -8,6 +8,7 @@ from typing import Any
 
 from nni_darts.strategies.catalogue import (
     AdversarialSettings,
+    ConcreteSettings,
     ControllerSettings,
     DepthSettings,
     EnasSettings,
@@ -19,6 +20,7 @@ from nni_darts.strategies.catalogue import (
     ProgressiveSettings,
     RankingSettings,
     ReinforceSettings,
+    ReinMaxSettings,
     SearchedSettings,
     SecondOrderSettings,
 )
@@ -108,6 +110,13 @@ def _first_order_with(relaxation: str) -> Callable[[Parts, Any], Parts]:
     return parts
 
 
+def _snas(own: Parts, selection: Any) -> Parts:
+    from nni_darts.strategies.architects import SingleLevel
+    from nni_darts.strategies.relaxations import Concrete
+
+    return {'relaxation': Concrete(**own), 'architect': SingleLevel(), 'selection': selection}
+
+
 def _take(own: Parts, part: type[Settings]) -> Parts:
     return {name: own[name] for name in part.model_fields if name in own}
 
@@ -175,6 +184,20 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 'Dong & Yang, CVPR 2019',
                 _first_order_with('Gumbel'),
                 (GumbelSettings,),
+            ),
+            _combined(
+                'snas',
+                'a soft sample of operations on each edge; α and the weights follow the same training loss',
+                'Xie et al., ICLR 2019',
+                _snas,
+                (ConcreteSettings,),
+            ),
+            _combined(
+                'reinmax',
+                'one operation is sampled on each edge, with a gradient of second-order accuracy from all operations',
+                'Liu et al., NeurIPS 2023',
+                _first_order_with('ReinMax'),
+                (ReinMaxSettings,),
             ),
             _combined(
                 'pc-darts',

@@ -1,6 +1,6 @@
 """Architects: how the architecture parameters are trained."""
 
-from nni_darts.strategies.architects.architect import Architect, Coordinate, FirstOrder, Joint, SecondOrder
+from nni_darts.strategies.architects.architect import Architect, Coordinate, FirstOrder, Joint, SecondOrder, SingleLevel
 from nni_darts.strategies.architects.curvature import dominant_eigenvalue
 from nni_darts.strategies.architects.gradient import BilevelProblem, architecture_gradient
 from nni_darts.strategies.architects.reinforce import Reinforce
@@ -13,6 +13,7 @@ __all__ = [
     'Joint',
     'Reinforce',
     'SecondOrder',
+    'SingleLevel',
     'architecture_gradient',
     'dominant_eigenvalue',
 ]

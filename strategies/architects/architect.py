@@ -15,7 +15,7 @@ from nni_darts.strategies.settings import typed
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
 
-__all__ = ['Architect', 'Coordinate', 'FirstOrder', 'Joint', 'SecondOrder']
+__all__ = ['Architect', 'Coordinate', 'FirstOrder', 'Joint', 'SecondOrder', 'SingleLevel']
 
 
 class Architect:
@@ -24,13 +24,15 @@ class Architect:
     Attributes:
         union: whether α and the weights both learn from training and validation batches; otherwise α learns from validation batches only,
             and the weights from training batches only.
-        own_optimizer: whether α has its own optimizer and its own steps; otherwise it moves with the weights.
+        own_optimizer: whether α has its own optimizer; otherwise that of the weights moves it.
+        own_pass: whether the gradient of α has passes of its own; otherwise it is that of the weights' loss, from the weights' own pass.
         passes: cost of a step of α, in forward-and-backward passes of a batch through the supernet.
         moves_policy: whether it trains the policy from which paths are sampled.
     """
 
     union = False
     own_optimizer = True
+    own_pass = True
     passes: float = 1
     moves_policy = False
 
@@ -91,6 +93,17 @@ class Joint(Architect):
 
     union = True
     own_optimizer = False
+    own_pass = False
+    passes = 0
+
+
+class SingleLevel(Architect):
+    """Descent of α and the weights on the same training loss, each by its own optimizer (SNAS: Xie et al., ICLR 2019).
+
+    One pass over the training batch gives both gradients, at the same α and weights. No validation batch is used.
+    """
+
+    own_pass = False
     passes = 0
 
 

@@ -109,6 +109,10 @@ class DifferentiableModule(_Forwarding):
 
     def on_after_backward(self) -> None:
         parallel.average_gradients(weight for group in self.weight_optimizer.param_groups for weight in group['params'])
+        alphas = self.architecture.arch_parameters()
+        if not self.strategy.architect.own_pass and self.strategy.architect.own_optimizer and any(alpha.requires_grad for alpha in alphas):
+            parallel.average_gradients(alphas)
+            self._move_alpha()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         # Not right after backward, as in NNI's module: gradients in float16 are still scaled there.
@@ -133,7 +137,7 @@ class DifferentiableModule(_Forwarding):
         parallel.share_random_state()
         relaxation.begin_step(self.epochs.progress)
         moves = relaxation.trains_alpha and self.current_epoch >= self.epochs.warmup
-        if moves and architect.own_optimizer:
+        if moves and architect.own_pass:
             self._architecture_step(train, valid, batch_idx, shares)
 
         parallel.share_random_state()
@@ -143,20 +147,25 @@ class DifferentiableModule(_Forwarding):
                 return self.loss_scale * self.loss_on(train, batch_idx, shares[0])
 
         with (
-            nullcontext() if moves and not architect.own_optimizer else frozen(self.architecture.arch_parameters()),
+            nullcontext() if moves and not architect.own_pass else frozen(self.architecture.arch_parameters()),
             relaxation.weight_step(self.architecture, silent_loss, self.model, self.epochs.elapsed),
         ):
             outputs = self.training_module.training_step(train, batch_idx)
             loss = _weighted(_loss(outputs), shares[0])
-            self.advance_optimization(self.penalised(loss) if moves and not architect.own_optimizer else loss, batch_idx)
+            self.advance_optimization(self.penalised(loss) if moves and not architect.own_pass else loss, batch_idx)
         return outputs
 
     def _architecture_step(self, train: Any, valid: Any, batch_idx: int, shares: Sequence[float]) -> None:
-        optimizer, scaler = architecture_optimizer(self.trainer), gradient_scaler(self.trainer)
+        scaler = gradient_scaler(self.trainer)
         with silent(self.training_module):
             gradients = self.strategy.architect.gradients(self, train, valid, batch_idx, shares)
         for alpha, gradient in zip(self.architecture.arch_parameters(), gradients):
             alpha.grad = gradient if scaler is None else scaler.scale(gradient)
+        self._move_alpha()
+
+    def _move_alpha(self) -> None:
+        """Takes a step of α's optimizer along the gradients, which are scaled in float16."""
+        optimizer, scaler = architecture_optimizer(self.trainer), gradient_scaler(self.trainer)
         if scaler is None:
             optimizer.step()
         else:

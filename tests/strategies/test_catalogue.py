@@ -11,7 +11,16 @@ from nni_darts.strategies import DifferentiableStrategy, Evolution, ProgressiveD
 from nni_darts.strategies.architects import Reinforce, SecondOrder
 from nni_darts.strategies.methods import ALIASES, METHODS, SELECTIONS
 from nni_darts.strategies.registry import find
-from nni_darts.strategies.relaxations import AdversarialSoftmax, Gumbel, PartialChannels, RandomSoftmax, SampledPaths, SkipDropout
+from nni_darts.strategies.relaxations import (
+    AdversarialSoftmax,
+    Concrete,
+    Gumbel,
+    PartialChannels,
+    RandomSoftmax,
+    ReinMax,
+    SampledPaths,
+    SkipDropout,
+)
 from nni_darts.strategies.selections import Greedy, Magnitude, Perturbation, ProgressiveMagnitude, Ranking
 from nni_darts.strategies.selections.scoring import Scoring
 from nni_darts.strategies.settings import Settings
@@ -31,6 +40,8 @@ CONSTRUCTORS = [
     (RandomSoftmax, catalogue.PerturbedSettings),
     (AdversarialSoftmax, catalogue.AdversarialSettings),
     (Gumbel, catalogue.GumbelSettings),
+    (Concrete, catalogue.ConcreteSettings),
+    (ReinMax, catalogue.ReinMaxSettings),
     (PartialChannels, catalogue.PartialSettings),
     (SampledPaths, catalogue.ControllerSettings),
     (SkipDropout, catalogue.SkipDropoutSettings),

@@ -20,7 +20,17 @@ from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.fast import FastCell, convolutional, piecewise
 from nni_darts.strategies.fast.partial import partial_channels
 from nni_darts.strategies.fast.plan import _stages
-from nni_darts.strategies.relaxations import AdversarialSoftmax, Fixed, Gumbel, PartialChannels, RandomSoftmax, SkipDropout, Softmax
+from nni_darts.strategies.relaxations import (
+    AdversarialSoftmax,
+    Concrete,
+    Fixed,
+    Gumbel,
+    PartialChannels,
+    RandomSoftmax,
+    ReinMax,
+    SkipDropout,
+    Softmax,
+)
 from tests.helpers.compiler import needs_kernels
 
 SPACES = {
@@ -268,7 +278,7 @@ def test_everything_decided_as_skip() -> None:
     same(*pair, images(), 1e-10)
 
 
-@pytest.mark.parametrize('relaxation', [Fixed, RandomSoftmax, AdversarialSoftmax])
+@pytest.mark.parametrize('relaxation', [Fixed, RandomSoftmax, AdversarialSoftmax, Concrete, ReinMax])
 def test_other_weights(relaxation: Any) -> None:
     pair = supernet('three cells', 'plain', relaxation()), supernet('three cells', 'fast', relaxation())
     assert is_fast(pair[1][1])

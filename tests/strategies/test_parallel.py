@@ -30,6 +30,8 @@ CASES = {
     'sdarts-rs': ('sdarts-rs', {}, False),
     'sdarts-adv': ('sdarts-adv', {'steps': 2}, False),
     'gdas': ('gdas', {}, False),
+    'snas': ('snas', {}, False),
+    'reinmax': ('reinmax', {}, False),
     'enas': ('enas', {'samples': 6, 'finalists': 2, 'criterion': 'loss', 'paths_per_step': 2}, False),
     'pt': ('darts-1st+pt', {'criterion': 'loss', 'epochs_between': 1}, False),
     'sgas': ('sgas', {'batch_increase': 0}, False),
