@@ -24,6 +24,7 @@ __all__ = [
     'ExecutionSetting',
     'GreedySettings',
     'GumbelSettings',
+    'ImplicitSettings',
     'MagnitudeSettings',
     'PartialSettings',
     'PerturbationSettings',
@@ -99,6 +100,23 @@ class SecondOrderSettings(Settings):
         "norm to which the virtual step's gradient is clipped; published is the formula of the authors' code for recurrent networks",
         allowed="a number above 0, 'published' (the authors' formula at their norm 0.25) or null",
     )
+    unroll: Whole = setting(1, 'number of virtual steps of the weights; more than one are differentiated exactly')
+
+    @model_validator(mode='after')
+    def _several_steps(self) -> SecondOrderSettings:
+        if self.unroll > 1 and (self.hessian != 'exact' or self.clip_norm == 'published'):
+            raise ValueError(
+                f'unroll is {self.unroll}, and several steps are differentiated exactly: set hessian to exact, and clip_norm to a number '
+                'or null'
+            )
+        return self
+
+
+class ImplicitSettings(Settings):
+    """Settings of iDARTS."""
+
+    terms: WholeFromZero = setting(2, 'number of terms of the Neumann series for the inverse Hessian, after the first one')
+    weight_steps: Whole = setting(4, 'steps of the weights for each step of α')
 
 
 class PerturbedSettings(Settings):

@@ -233,7 +233,9 @@ class DifferentiableStrategy(OneShotStrategy):
         searched = epochs if stopped is None else stopped['after']
         if ended is not None:
             searched, tuning = ended['search'], ended['all'] - ended['search']
-        alpha = self.architect.passes * (searched - self.warmup(epochs) + tuning) if self.relaxation.trains_alpha else 0
+        alpha = 0.0
+        if self.relaxation.trains_alpha:
+            alpha = self.architect.passes / self.architect.every * (searched - self.warmup(epochs) + tuning)
         return (self.relaxation.passes * (searched + tuning) + alpha) * (2 if self.architect.union else 1)
 
     def probabilities(self) -> dict[str, dict[str, float]]:

@@ -57,6 +57,7 @@ class Explanation:
 DARTS = Paper('DARTS: Differentiable Architecture Search', '1806.09055')
 DARTS_PT = Paper('Rethinking Architecture Selection in Differentiable NAS', '2108.04392')
 SDARTS = Paper('Stabilizing Differentiable Architecture Search via Perturbation-based Regularization', '2002.05283')
+IDARTS = Paper('iDARTS: Differentiable Architecture Search with Stochastic Implicit Gradients', '2106.10784')
 GDAS = Paper('Searching for A Robust Neural Architecture in Four GPU Hours', '1910.04465')
 SNAS = Paper('SNAS: Stochastic Neural Architecture Search', '1812.09926')
 REINMAX = Paper('Bridging Discrete and Backpropagation: Straight-Through and Beyond', '2304.08612')
@@ -90,6 +91,15 @@ EXPLANATIONS: Mapping[str, Explanation] = MappingProxyType(
             'pays off depends on the data, so compare both.',
             (DARTS,),
             2.5,
+        ),
+        'idarts': Explanation(
+            'α minimises the validation loss at the weights that minimise the training loss. The derivative of these weights is implicit '
+            'in the condition of a minimum; its inverse Hessian is replaced by a few terms of a Neumann series. α takes one step for '
+            'several steps of the weights.',
+            'Where the single virtual step of darts-2nd looks too short ahead. It assumes that the weights are close to a minimum, so it '
+            'suits long searches.',
+            (IDARTS,),
+            1.125,
         ),
         'fixed-alpha': Explanation(
             'A supernet whose α stays uniform: only the weights are trained. The cell is derived by a selection that judges each '

@@ -14,6 +14,7 @@ from nni_darts.strategies.catalogue import (
     EnasSettings,
     GreedySettings,
     GumbelSettings,
+    ImplicitSettings,
     PartialSettings,
     PerturbationSettings,
     PerturbedSettings,
@@ -99,6 +100,12 @@ def _darts_2nd(own: Parts, selection: Any) -> Parts:
     return {'architect': SecondOrder(**own), 'selection': selection}
 
 
+def _idarts(own: Parts, selection: Any) -> Parts:
+    from nni_darts.strategies.architects import Implicit
+
+    return {'architect': Implicit(**own), 'selection': selection}
+
+
 def _first_order_with(relaxation: str) -> Callable[[Parts, Any], Parts]:
     """Returns a function that makes the parts of first-order DARTS with another relaxation, which takes the method's settings."""
 
@@ -156,6 +163,13 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 'Liu et al., ICLR 2019',
                 _darts_2nd,
                 (SecondOrderSettings,),
+            ),
+            _combined(
+                'idarts',
+                'DARTS with the implicit gradient: a Neumann series for the inverse Hessian of the weights',
+                'Zhang et al., ICML 2021',
+                _idarts,
+                (ImplicitSettings,),
             ),
             _combined(
                 'fixed-alpha',

@@ -26,6 +26,7 @@ class Architect:
             and the weights from training batches only.
         own_optimizer: whether α has its own optimizer; otherwise that of the weights moves it.
         own_pass: whether the gradient of α has passes of its own; otherwise it is that of the weights' loss, from the weights' own pass.
+        every: number of steps of the weights for each step of α, which comes before the first of them.
         passes: cost of a step of α, in forward-and-backward passes of a batch through the supernet.
         moves_policy: whether it trains the policy from which paths are sampled.
     """
@@ -33,6 +34,7 @@ class Architect:
     union = False
     own_optimizer = True
     own_pass = True
+    every: int = 1
     passes: float = 1
     moves_policy = False
 
@@ -110,13 +112,17 @@ class SingleLevel(Architect):
 @typed(settings=SecondOrderSettings)
 @dataclass(frozen=True)
 class SecondOrder(Architect):
-    """The gradient through one virtual step of the weights. The options are those of :func:`architecture_gradient`, and checked at once."""
+    """The gradient through virtual steps of the weights. The options are those of :func:`architecture_gradient`, and checked at once."""
 
     hessian: Literal['finite_difference', 'exact'] = 'finite_difference'
     epsilon: float = 0.01
     clip_norm: float | Literal['published'] | None = None
+    unroll: int = 1
 
-    passes = 4  # the virtual step, the gradient there, and two for the Hessian-vector product
+    @property
+    def passes(self) -> float:  # type: ignore[override]
+        """The cost of a step of α: one for the gradient at the end, and three for each virtual step and its Hessian-vector product."""
+        return 3 * self.unroll + 1
 
     def options(self) -> dict[str, Any]:
         """See :class:`Architect`."""

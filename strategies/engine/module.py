@@ -137,7 +137,7 @@ class DifferentiableModule(_Forwarding):
         parallel.share_random_state()
         relaxation.begin_step(self.epochs.progress)
         moves = relaxation.trains_alpha and self.current_epoch >= self.epochs.warmup
-        if moves and architect.own_pass:
+        if moves and architect.own_pass and batch_idx % architect.every == 0:
             self._architecture_step(train, valid, batch_idx, shares)
 
         parallel.share_random_state()

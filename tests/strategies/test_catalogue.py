@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nni_darts.strategies import DifferentiableStrategy, Evolution, ProgressiveDepth, catalogue
-from nni_darts.strategies.architects import Reinforce, SecondOrder
+from nni_darts.strategies.architects import Implicit, Reinforce, SecondOrder
 from nni_darts.strategies.methods import ALIASES, METHODS, SELECTIONS
 from nni_darts.strategies.registry import find
 from nni_darts.strategies.relaxations import (
@@ -36,6 +36,7 @@ CONSTRUCTORS = [
     (DifferentiableStrategy, catalogue.SearchedSettings),
     (ProgressiveDepth, catalogue.DepthSettings),
     (SecondOrder, catalogue.SecondOrderSettings),
+    (Implicit, catalogue.ImplicitSettings),
     (Reinforce, catalogue.ReinforceSettings),
     (RandomSoftmax, catalogue.PerturbedSettings),
     (AdversarialSoftmax, catalogue.AdversarialSettings),

@@ -25,6 +25,8 @@ CASES = {
     'darts-2nd': ('darts-2nd', {}, False),
     'darts-2nd clipped as for text': ('darts-2nd', {'clip_norm': 0.05}, False),
     'darts-2nd exact': ('darts-2nd', {'hessian': 'exact'}, False),
+    'darts-2nd unrolled': ('darts-2nd', {'hessian': 'exact', 'unroll': 3}, False),
+    'idarts': ('idarts', {'weight_steps': 2}, False),
     'joint': ('darts-joint', {}, False),
     'coordinate': ('darts-coordinate', {}, False),
     'sdarts-rs': ('sdarts-rs', {}, False),
