@@ -22,6 +22,7 @@ __all__ = [
     'EarlyStopping',
     'EnasSettings',
     'ExecutionSetting',
+    'GateSettings',
     'GreedySettings',
     'GumbelSettings',
     'ImplicitSettings',
@@ -32,6 +33,7 @@ __all__ = [
     'AdversarialSettings',
     'ConcreteSettings',
     'ProgressiveSettings',
+    'ProxylessSettings',
     'RankingSettings',
     'ReinMaxSettings',
     'ReinforceSettings',
@@ -163,6 +165,18 @@ class ReinMaxSettings(Settings):
     """Settings of ReinMax."""
 
     temperature: Annotated[float, Field(ge=1)] = setting(1.0, 'temperature τ of the gradient; above 1 it has less variance and more bias')
+
+
+class GateSettings(Settings):
+    """Settings of binary gates."""
+
+    paths: Literal['all', 'two'] = setting('all', 'candidates whose outputs give the gradient of α: all, or two that are sampled')
+
+
+class ProxylessSettings(GateSettings):
+    """Settings of ProxylessNAS."""
+
+    weight_steps: Whole = setting(5, 'steps of the weights for each step of α')
 
 
 class PartialSettings(Settings):

@@ -235,7 +235,7 @@ class DifferentiableStrategy(OneShotStrategy):
             searched, tuning = ended['search'], ended['all'] - ended['search']
         alpha = 0.0
         if self.relaxation.trains_alpha:
-            alpha = self.architect.passes / self.architect.every * (searched - self.warmup(epochs) + tuning)
+            alpha = self.architect.passes / self.architect.weight_steps * (searched - self.warmup(epochs) + tuning)
         return (self.relaxation.passes * (searched + tuning) + alpha) * (2 if self.architect.union else 1)
 
     def probabilities(self) -> dict[str, dict[str, float]]:

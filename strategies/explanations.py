@@ -61,6 +61,7 @@ IDARTS = Paper('iDARTS: Differentiable Architecture Search with Stochastic Impli
 GDAS = Paper('Searching for A Robust Neural Architecture in Four GPU Hours', '1910.04465')
 SNAS = Paper('SNAS: Stochastic Neural Architecture Search', '1812.09926')
 REINMAX = Paper('Bridging Discrete and Backpropagation: Straight-Through and Beyond', '2304.08612')
+PROXYLESS = Paper('ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware', '1812.00332')
 PC_DARTS = Paper('PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search', '1907.05737')
 SGAS = Paper('SGAS: Sequential Greedy Architecture Search', '1912.00195')
 P_DARTS = Paper('Progressive Differentiable Architecture Search: Bridging the Depth Gap between Search and Evaluation', '1904.12760')
@@ -146,6 +147,16 @@ EXPLANATIONS: Mapping[str, Explanation] = MappingProxyType(
             'Where the weights should suit single operations instead of mixtures; it costs as much as darts-1st, not as little as gdas.',
             (REINMAX,),
             1.0,
+        ),
+        'proxyless': Explanation(
+            'Each step of the weights samples one operation for every choice and trains only this path. Once in five steps, α follows the '
+            'gradient of the gates that open and close the paths, for which all operations, or two of them, are computed. α stays fixed in '
+            'the first quarter of the search.',
+            'Where memory or time for mixtures is scarce, and for spaces whose choices follow each other in a chain; it needs more epochs '
+            'than DARTS.',
+            (PROXYLESS,),
+            0.576,
+            'A step of the weights computes one operation for each choice, not all of them.',
         ),
         'pc-darts': Explanation(
             'Only a part of the channels goes through the mixed operation, and the remaining channels bypass it. Edges have weights '

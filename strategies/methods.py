@@ -12,6 +12,7 @@ from nni_darts.strategies.catalogue import (
     ControllerSettings,
     DepthSettings,
     EnasSettings,
+    GateSettings,
     GreedySettings,
     GumbelSettings,
     ImplicitSettings,
@@ -19,6 +20,7 @@ from nni_darts.strategies.catalogue import (
     PerturbationSettings,
     PerturbedSettings,
     ProgressiveSettings,
+    ProxylessSettings,
     RankingSettings,
     ReinforceSettings,
     ReinMaxSettings,
@@ -124,6 +126,14 @@ def _snas(own: Parts, selection: Any) -> Parts:
     return {'relaxation': Concrete(**own), 'architect': SingleLevel(), 'selection': selection}
 
 
+def _proxyless(own: Parts, selection: Any) -> Parts:
+    from nni_darts.strategies.architects import FirstOrder
+    from nni_darts.strategies.relaxations import BinaryGates
+
+    architect = FirstOrder(weight_steps=own.get('weight_steps', ProxylessSettings().weight_steps))
+    return {'relaxation': BinaryGates(**_take(own, GateSettings)), 'architect': architect, 'selection': selection}
+
+
 def _take(own: Parts, part: type[Settings]) -> Parts:
     return {name: own[name] for name in part.model_fields if name in own}
 
@@ -212,6 +222,14 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 'Liu et al., NeurIPS 2023',
                 _first_order_with('ReinMax'),
                 (ReinMaxSettings,),
+            ),
+            _combined(
+                'proxyless',
+                'one path is computed in each step of the weights; the gradient of α is that of binary gates',
+                'Cai et al., ICLR 2019',
+                _proxyless,
+                (ProxylessSettings,),
+                {'learning_rate': 1e-3, 'betas': (0.0, 0.999), 'weight_decay': 0.0, 'warmup_epochs': 0.25},
             ),
             _combined(
                 'pc-darts',

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from nni_darts.strategies.architects.gradient import BilevelProblem, architecture_gradient
@@ -26,7 +27,7 @@ class Architect:
             and the weights from training batches only.
         own_optimizer: whether α has its own optimizer; otherwise that of the weights moves it.
         own_pass: whether the gradient of α has passes of its own; otherwise it is that of the weights' loss, from the weights' own pass.
-        every: number of steps of the weights for each step of α, which comes before the first of them.
+        weight_steps: number of steps of the weights for each step of α, which comes before the first of them.
         passes: cost of a step of α, in forward-and-backward passes of a batch through the supernet.
         moves_policy: whether it trains the policy from which paths are sampled.
     """
@@ -34,7 +35,7 @@ class Architect:
     union = False
     own_optimizer = True
     own_pass = True
-    every: int = 1
+    weight_steps: int = 1
     passes: float = 1
     moves_policy = False
 
@@ -69,9 +70,16 @@ class Architect:
         return architecture_gradient(problem, **self.options())
 
 
+@typed
 @dataclass(frozen=True)
 class FirstOrder(Architect):
-    """``∇α L_v(w, α)``: DARTS with ξ = 0."""
+    """``∇α L_v(w, α)``: DARTS with ξ = 0.
+
+    Args:
+        weight_steps: number of steps of the weights for each step of α.
+    """
+
+    weight_steps: Annotated[int, Field(ge=1)] = 1
 
     def options(self) -> dict[str, Any]:
         """See :class:`Architect`."""

@@ -29,11 +29,6 @@ class Implicit(Architect):
     weight_steps: int = 4
 
     @property
-    def every(self) -> int:  # type: ignore[override]
-        """See the argument ``weight_steps``."""
-        return self.weight_steps
-
-    @property
     def passes(self) -> float:  # type: ignore[override]
         """The cost of a step of α: two gradients, a Hessian-vector product for each term, and one for α."""
         return self.terms + 3

@@ -137,7 +137,7 @@ class DifferentiableModule(_Forwarding):
         parallel.share_random_state()
         relaxation.begin_step(self.epochs.progress)
         moves = relaxation.trains_alpha and self.current_epoch >= self.epochs.warmup
-        if moves and architect.own_pass and batch_idx % architect.every == 0:
+        if moves and architect.own_pass and batch_idx % architect.weight_steps == 0:
             self._architecture_step(train, valid, batch_idx, shares)
 
         parallel.share_random_state()
@@ -173,6 +173,7 @@ class DifferentiableModule(_Forwarding):
             scaler.unscale_(optimizer)
             scaler.step(optimizer)
         optimizer.zero_grad()
+        self.strategy.relaxation.end_architecture_step()
 
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
         """Validates the supernet with the evaluator's ``validation_step``, and returns its output."""

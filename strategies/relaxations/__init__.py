@@ -5,6 +5,7 @@ from nni_darts.strategies.relaxations.gumbel import Gumbel
 from nni_darts.strategies.relaxations.partial import PartialChannels
 from nni_darts.strategies.relaxations.paths import SampledPaths
 from nni_darts.strategies.relaxations.perturbed import AdversarialSoftmax, RandomSoftmax
+from nni_darts.strategies.relaxations.proxyless import BinaryGates
 from nni_darts.strategies.relaxations.reinmax import ReinMax
 from nni_darts.strategies.relaxations.skip_dropout import SkipDropout
 from nni_darts.strategies.relaxations.snas import Concrete
@@ -12,6 +13,7 @@ from nni_darts.strategies.relaxations.softmax import Fixed, Softmax
 
 __all__ = [
     'AdversarialSoftmax',
+    'BinaryGates',
     'Concrete',
     'Fixed',
     'Gumbel',

@@ -123,6 +123,9 @@ class Relaxation:
             progress: e / (E − 1) in epoch e (from 0) of a search of E epochs: 1 in its last epoch, above 1 while a selection fine-tunes.
         """
 
+    def end_architecture_step(self) -> None:
+        """Called after each step of α's optimizer."""
+
     @contextmanager
     def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:
         """Returns a context for a step of the weights.

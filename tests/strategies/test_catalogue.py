@@ -13,6 +13,7 @@ from nni_darts.strategies.methods import ALIASES, METHODS, SELECTIONS
 from nni_darts.strategies.registry import find
 from nni_darts.strategies.relaxations import (
     AdversarialSoftmax,
+    BinaryGates,
     Concrete,
     Gumbel,
     PartialChannels,
@@ -42,6 +43,7 @@ CONSTRUCTORS = [
     (AdversarialSoftmax, catalogue.AdversarialSettings),
     (Gumbel, catalogue.GumbelSettings),
     (Concrete, catalogue.ConcreteSettings),
+    (BinaryGates, catalogue.GateSettings),
     (ReinMax, catalogue.ReinMaxSettings),
     (PartialChannels, catalogue.PartialSettings),
     (SampledPaths, catalogue.ControllerSettings),

@@ -33,6 +33,7 @@ CASES = {
     'sdarts-adv': ('sdarts-adv', {'steps': 2}, False),
     'gdas': ('gdas', {}, False),
     'snas': ('snas', {}, False),
+    'proxyless': ('proxyless', {'paths': 'two', 'weight_steps': 1}, False),
     'reinmax': ('reinmax', {}, False),
     'enas': ('enas', {'samples': 6, 'finalists': 2, 'criterion': 'loss', 'paths_per_step': 2}, False),
     'pt': ('darts-1st+pt', {'criterion': 'loss', 'epochs_between': 1}, False),

@@ -42,7 +42,8 @@ def test_passes_are_those_that_a_search_makes(name: str, images: Path, tmp_path:
     """Counted where the network meets its batch: with a gradient to come (training), or without (evaluation). α moves, unless the method
     says it does not."""
     samples = {True: 0, False: 0}
-    step, score, recipe = ImageClassifier.training_step, DifferentiableModule.score_on, small(images)
+    step, score = ImageClassifier.training_step, DifferentiableModule.score_on
+    recipe = small(images, search__settings__proxyless={'weight_steps': 1})
 
     def trained(self: ImageClassifier, batch: tuple, index: int) -> torch.Tensor:
         samples[torch.is_grad_enabled()] += len(batch[1])

@@ -36,7 +36,7 @@ def test_cells_of_a_kind_share_a_draw_and_there_is_none_between_steps(make: type
     assert all(float(weights.sum()) == pytest.approx(1) for weights in drawn)
 
 
-@pytest.mark.parametrize('name', ['snas', 'reinmax'])
+@pytest.mark.parametrize('name', ['snas', 'reinmax', 'proxyless'])
 def test_a_resumed_search_is_the_uninterrupted_one(name: str, tmp_path: Path) -> None:
     recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), 'search.epochs': 3, 'space.nodes': 1})
     one, other = broken_and_resumed(recipe, name, tmp_path)
