@@ -40,6 +40,7 @@ __all__ = [
     'ScoringSettings',
     'SearchedSettings',
     'SecondOrderSettings',
+    'ShapleySettings',
     'SkipDropoutSettings',
     'stage_epochs',
 ]
@@ -249,6 +250,14 @@ class PerturbationSettings(ProgressiveSettings, ScoringSettings):
 
     renormalise: bool = setting(False, "whether the weights of an edge's remaining operations are divided by their sum while one is masked")
     rescore_inputs: bool = setting(False, 'whether the remaining inputs of a node are scored again after each one that is dropped')
+
+
+class ShapleySettings(ScoringSettings):
+    """Settings of the selection by Shapley values."""
+
+    permutations: Whole = setting(10, 'number of random orders in which operations are left out one after the other')
+    truncation: Part = setting(0.5, 'part of the score of the whole supernet below which an order ends; 0 completes all')
+    batches: Whole | None = setting(1, 'number of validation batches to score on; null uses all')
 
 
 class SkipDropoutSettings(Settings):

@@ -64,6 +64,7 @@ REINMAX = Paper('Bridging Discrete and Backpropagation: Straight-Through and Bey
 PROXYLESS = Paper('ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware', '1812.00332')
 PC_DARTS = Paper('PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search', '1907.05737')
 SGAS = Paper('SGAS: Sequential Greedy Architecture Search', '1912.00195')
+SHAPLEY = Paper('Shapley-NAS: Discovering Operation Contribution for Neural Architecture Search', '2206.09811')
 P_DARTS = Paper('Progressive Differentiable Architecture Search: Bridging the Depth Gap between Search and Evaluation', '1904.12760')
 ENAS = Paper('Efficient Neural Architecture Search via Parameter Sharing', '1802.03268')
 RANDOM_WS = Paper('Random Search and Reproducibility for Neural Architecture Search', '1902.07638')
@@ -257,6 +258,16 @@ SELECTION_EXPLANATIONS: Mapping[str, Explanation] = MappingProxyType(
             (DARTS_PT,),
             None,
             _TUNING,
+        ),
+        'shapley': Explanation(
+            'Operations are left out of the trained supernet one after the other, in random orders over all edges. An operation is worth '
+            'what accuracy falls by when it goes, on average over the orders and less their standard deviation. All choices follow from '
+            'these values at once, and the cell found is fine-tuned for one epoch.',
+            'Where the magnitude of α misleads and the fine-tuning of +pt takes too long. Unlike +pt, it also counts what an operation is '
+            'worth when others are gone.',
+            (SHAPLEY,),
+            None,
+            'Scoring is extra: a forward pass over search.settings.batches validation batches for each operation in each order.',
         ),
     }
 )

@@ -26,6 +26,7 @@ from nni_darts.strategies.catalogue import (
     ReinMaxSettings,
     SearchedSettings,
     SecondOrderSettings,
+    ShapleySettings,
 )
 from nni_darts.strategies.early_stopping import NOT_BEFORE_DECISIONS, NOT_WITHOUT_ALPHA
 from nni_darts.strategies.method import Method, checked_call
@@ -323,6 +324,12 @@ SELECTIONS: Mapping[str, tuple[str, str, str, type[Settings]]] = MappingProxyTyp
             'selected by magnitude, with the same fine-tuning',
             'Wang et al., ICLR 2021',
             ProgressiveSettings,
+        ),
+        'shapley': (
+            'Shapley',
+            'selected by the Shapley values of the operations in the supernet',
+            'Xiao et al., CVPR 2022',
+            ShapleySettings,
         ),
     }
 )

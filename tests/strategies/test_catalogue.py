@@ -22,7 +22,7 @@ from nni_darts.strategies.relaxations import (
     SampledPaths,
     SkipDropout,
 )
-from nni_darts.strategies.selections import Greedy, Magnitude, Perturbation, ProgressiveMagnitude, Ranking
+from nni_darts.strategies.selections import Greedy, Magnitude, Perturbation, ProgressiveMagnitude, Ranking, Shapley
 from nni_darts.strategies.selections.scoring import Scoring
 from nni_darts.strategies.settings import Settings
 from nni_darts.strategies.trained import Aging
@@ -54,6 +54,7 @@ CONSTRUCTORS = [
     (Greedy, catalogue.GreedySettings),
     (ProgressiveMagnitude, catalogue.ProgressiveSettings),
     (Perturbation, catalogue.PerturbationSettings),
+    (Shapley, catalogue.ShapleySettings),
 ]
 
 WRONG_SOMEWHERE: list[Any] = [
