@@ -26,19 +26,25 @@ __all__ = [
     'EarlyStopping',
     'EnasSettings',
     'ExecutionSetting',
+    'GateSettings',
     'GreedySettings',
     'GumbelSettings',
+    'ImplicitSettings',
     'MagnitudeSettings',
     'PartialSettings',
     'PerturbationSettings',
     'PerturbedSettings',
     'AdversarialSettings',
+    'ConcreteSettings',
     'ProgressiveSettings',
+    'ProxylessSettings',
     'RankingSettings',
+    'ReinMaxSettings',
     'ReinforceSettings',
     'ScoringSettings',
     'SearchedSettings',
     'SecondOrderSettings',
+    'ShapleySettings',
     'SkipDropoutSettings',
     'stage_epochs',
 ]
@@ -103,6 +109,23 @@ class SecondOrderSettings(Settings):
         "norm to which the virtual step's gradient is clipped; published is the formula of the authors' code for recurrent networks",
         allowed="a number above 0, 'published' (the authors' formula at their norm 0.25) or null",
     )
+    unroll: Whole = setting(1, 'number of virtual steps of the weights; more than one are differentiated exactly')
+
+    @model_validator(mode='after')
+    def _several_steps(self) -> SecondOrderSettings:
+        if self.unroll > 1 and (self.hessian != 'exact' or self.clip_norm == 'published'):
+            raise ValueError(
+                f'unroll is {self.unroll}, and several steps are differentiated exactly: set hessian to exact, and clip_norm to a number '
+                'or null'
+            )
+        return self
+
+
+class ImplicitSettings(Settings):
+    """Settings of iDARTS."""
+
+    terms: WholeFromZero = setting(2, 'number of terms of the Neumann series for the inverse Hessian, after the first one')
+    weight_steps: Whole = setting(4, 'steps of the weights for each step of α')
 
 
 class PerturbedSettings(Settings):
@@ -136,6 +159,31 @@ class GumbelSettings(Settings):
         if self.last > self.first:
             raise ValueError(f'the temperature must fall and stay above 0, not go from {self.first} to {self.last}')
         return self
+
+
+class ConcreteSettings(GumbelSettings):
+    """Settings of SNAS."""
+
+    first: Above0 = setting(1.0, 'temperature τ at the start of the search')
+    last: Above0 = setting(0.33, 'temperature τ at the end of the search')
+
+
+class ReinMaxSettings(Settings):
+    """Settings of ReinMax."""
+
+    temperature: Annotated[float, Field(ge=1)] = setting(1.0, 'temperature τ of the gradient; above 1 it has less variance and more bias')
+
+
+class GateSettings(Settings):
+    """Settings of binary gates."""
+
+    paths: Literal['all', 'two'] = setting('all', 'candidates whose outputs give the gradient of α: all, or two that are sampled')
+
+
+class ProxylessSettings(GateSettings):
+    """Settings of ProxylessNAS."""
+
+    weight_steps: Whole = setting(5, 'steps of the weights for each step of α')
 
 
 class PartialSettings(Settings):
@@ -229,6 +277,14 @@ class PerturbationSettings(ProgressiveSettings, ScoringSettings):
 
     renormalise: bool = setting(False, "whether the weights of an edge's remaining operations are divided by their sum while one is masked")
     rescore_inputs: bool = setting(False, 'whether the remaining inputs of a node are scored again after each one that is dropped')
+
+
+class ShapleySettings(ScoringSettings):
+    """Settings of the selection by Shapley values."""
+
+    permutations: Whole = setting(10, 'number of random orders in which operations are left out one after the other')
+    truncation: Part = setting(0.5, 'part of the score of the whole supernet below which an order ends; 0 completes all')
+    batches: Whole | None = setting(1, 'number of validation batches to score on; null uses all')
 
 
 class SkipDropoutSettings(Settings):

@@ -265,7 +265,9 @@ class DifferentiableStrategy(OneShotStrategy):
         searched = epochs if stopped is None else stopped['after']
         if ended is not None:
             searched, tuning = ended['search'], ended['all'] - ended['search']
-        alpha = self.architect.passes * (searched - self.warmup(epochs) + tuning) if self.relaxation.trains_alpha else 0
+        alpha = 0.0
+        if self.relaxation.trains_alpha:
+            alpha = self.architect.passes / self.architect.weight_steps * (searched - self.warmup(epochs) + tuning)
         weights = self.relaxation.passes * (searched + tuning) + sum(term.passes for term in self.step_terms) * searched
         return (weights + alpha) * (2 if self.architect.union else 1)
 

@@ -14,9 +14,14 @@ __all__ = ['EXPLANATIONS', 'SELECTION_EXPLANATIONS', 'Explanation', 'Paper']
 DARTS = Paper('DARTS: Differentiable Architecture Search', '1806.09055')
 DARTS_PT = Paper('Rethinking Architecture Selection in Differentiable NAS', '2108.04392')
 SDARTS = Paper('Stabilizing Differentiable Architecture Search via Perturbation-based Regularization', '2002.05283')
+IDARTS = Paper('iDARTS: Differentiable Architecture Search with Stochastic Implicit Gradients', '2106.10784')
 GDAS = Paper('Searching for A Robust Neural Architecture in Four GPU Hours', '1910.04465')
+SNAS = Paper('SNAS: Stochastic Neural Architecture Search', '1812.09926')
+REINMAX = Paper('Bridging Discrete and Backpropagation: Straight-Through and Beyond', '2304.08612')
+PROXYLESS = Paper('ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware', '1812.00332')
 PC_DARTS = Paper('PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture Search', '1907.05737')
 SGAS = Paper('SGAS: Sequential Greedy Architecture Search', '1912.00195')
+SHAPLEY = Paper('Shapley-NAS: Discovering Operation Contribution for Neural Architecture Search', '2206.09811')
 P_DARTS = Paper('Progressive Differentiable Architecture Search: Bridging the Depth Gap between Search and Evaluation', '1904.12760')
 ENAS = Paper('Efficient Neural Architecture Search via Parameter Sharing', '1802.03268')
 RANDOM_WS = Paper('Random Search and Reproducibility for Neural Architecture Search', '1902.07638')
@@ -45,6 +50,15 @@ EXPLANATIONS: Mapping[str, Explanation] = MappingProxyType(
             'pays off depends on the data, so compare both.',
             (DARTS,),
             2.5,
+        ),
+        'idarts': Explanation(
+            'α minimises the validation loss at the weights that minimise the training loss. The derivative of these weights is implicit '
+            'in the condition of a minimum; its inverse Hessian is replaced by a few terms of a Neumann series. α takes one step for '
+            'several steps of the weights.',
+            'Where the single virtual step of darts-2nd looks too short ahead. It assumes that the weights are close to a minimum, so it '
+            'suits long searches.',
+            (IDARTS,),
+            1.125,
         ),
         'fixed-alpha': Explanation(
             'A supernet whose α stays uniform: only the weights are trained. The cell is derived by a selection that judges each '
@@ -76,6 +90,31 @@ EXPLANATIONS: Mapping[str, Explanation] = MappingProxyType(
             (GDAS,),
             1.0,
             'A pass computes one operation on each edge, not all of them.',
+        ),
+        'snas': Explanation(
+            'Every step mixes the operations of an edge by a random soft sample, which gets closer to a single operation as a temperature '
+            'falls. α and the weights follow the same training loss, from the same pass. There is no second level.',
+            'Where time is scarce: an epoch costs half as much as one of darts-1st. α sees no validation data, so it may favour '
+            'operations that overfit.',
+            (SNAS,),
+            0.5,
+        ),
+        'reinmax': Explanation(
+            'First-order DARTS in which each step samples one operation on every edge, and computes all of them for a gradient of α '
+            'that is accurate to second order, where a straight-through gradient is accurate to first order.',
+            'Where the weights should suit single operations instead of mixtures; it costs as much as darts-1st, not as little as gdas.',
+            (REINMAX,),
+            1.0,
+        ),
+        'proxyless': Explanation(
+            'Each step of the weights samples one operation for every choice and trains only this path. Once in five steps, α follows the '
+            'gradient of the gates that open and close the paths, for which all operations, or two of them, are computed. α stays fixed in '
+            'the first quarter of the search.',
+            'Where memory or time for mixtures is scarce, and for spaces whose choices follow each other in a chain; it needs more epochs '
+            'than DARTS.',
+            (PROXYLESS,),
+            0.576,
+            'A step of the weights computes one operation for each choice, not all of them.',
         ),
         'pc-darts': Explanation(
             'Only a part of the channels goes through the mixed operation, and the remaining channels bypass it. Edges have weights '
@@ -177,6 +216,16 @@ SELECTION_EXPLANATIONS: Mapping[str, Explanation] = MappingProxyType(
             (DARTS_PT,),
             None,
             _TUNING,
+        ),
+        'shapley': Explanation(
+            'Operations are left out of the trained supernet one after the other, in random orders over all edges. An operation is worth '
+            'what accuracy falls by when it goes, on average over the orders and less their standard deviation. All choices follow from '
+            'these values at once, and the cell found is fine-tuned for one epoch.',
+            'Where the magnitude of α misleads and the fine-tuning of +pt takes too long. Unlike +pt, it also counts what an operation is '
+            'worth when others are gone.',
+            (SHAPLEY,),
+            None,
+            'Scoring is extra: a forward pass over search.settings.batches validation batches for each operation in each order.',
         ),
     }
 )

@@ -8,18 +8,24 @@ from typing import Any
 
 from nni_darts.strategies.catalogue import (
     AdversarialSettings,
+    ConcreteSettings,
     ControllerSettings,
     DepthSettings,
     EnasSettings,
+    GateSettings,
     GreedySettings,
     GumbelSettings,
+    ImplicitSettings,
     PartialSettings,
     PerturbationSettings,
     PerturbedSettings,
     ProgressiveSettings,
+    ProxylessSettings,
     RankingSettings,
     ReinforceSettings,
+    ReinMaxSettings,
     SecondOrderSettings,
+    ShapleySettings,
 )
 from nni_darts.strategies.combining import Parts, combined, first_order, first_order_with
 from nni_darts.strategies.early_stopping import NOT_BEFORE_DECISIONS, NOT_WITHOUT_ALPHA
@@ -57,6 +63,27 @@ def _darts_2nd(own: Parts, selection: Any) -> Parts:
     from nni_darts.strategies.architects import SecondOrder
 
     return {'architect': SecondOrder(**own), 'selection': selection}
+
+
+def _idarts(own: Parts, selection: Any) -> Parts:
+    from nni_darts.strategies.architects import Implicit
+
+    return {'architect': Implicit(**own), 'selection': selection}
+
+
+def _snas(own: Parts, selection: Any) -> Parts:
+    from nni_darts.strategies.architects import SingleLevel
+    from nni_darts.strategies.relaxations import Concrete
+
+    return {'relaxation': Concrete(**own), 'architect': SingleLevel(), 'selection': selection}
+
+
+def _proxyless(own: Parts, selection: Any) -> Parts:
+    from nni_darts.strategies.architects import FirstOrder
+    from nni_darts.strategies.relaxations import BinaryGates
+
+    architect = FirstOrder(weight_steps=own.get('weight_steps', ProxylessSettings().weight_steps))
+    return {'relaxation': BinaryGates(**_take(own, GateSettings)), 'architect': architect, 'selection': selection}
 
 
 def _take(own: Parts, part: type[Settings]) -> Parts:
@@ -100,6 +127,13 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 (SecondOrderSettings,),
             ),
             combined(
+                'idarts',
+                'DARTS with the implicit gradient: a Neumann series for the inverse Hessian of the weights',
+                'Zhang et al., ICML 2021',
+                _idarts,
+                (ImplicitSettings,),
+            ),
+            combined(
                 'fixed-alpha',
                 'uniform α that never moves: a baseline for selections other than magnitude, for which all operations tie',
                 'Wang et al., ICLR 2021',
@@ -128,6 +162,28 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 first_order_with('Gumbel'),
                 (GumbelSettings,),
                 mixes_by_weights=False,
+            ),
+            combined(
+                'snas',
+                'a soft sample of operations on each edge; α and the weights follow the same training loss',
+                'Xie et al., ICLR 2019',
+                _snas,
+                (ConcreteSettings,),
+            ),
+            combined(
+                'reinmax',
+                'one operation is sampled on each edge, with a gradient of second-order accuracy from all operations',
+                'Liu et al., NeurIPS 2023',
+                first_order_with('ReinMax'),
+                (ReinMaxSettings,),
+            ),
+            combined(
+                'proxyless',
+                'one path is computed in each step of the weights; the gradient of α is that of binary gates',
+                'Cai et al., ICLR 2019',
+                _proxyless,
+                (ProxylessSettings,),
+                {'learning_rate': 1e-3, 'betas': (0.0, 0.999), 'weight_decay': 0.0, 'warmup_epochs': 0.25},
             ),
             combined(
                 'pc-darts',
@@ -226,6 +282,12 @@ SELECTIONS: Mapping[str, tuple[str, str, str, type[Settings]]] = MappingProxyTyp
             'selected by magnitude, with the same fine-tuning',
             'Wang et al., ICLR 2021',
             ProgressiveSettings,
+        ),
+        'shapley': (
+            'Shapley',
+            'selected by the Shapley values of the operations in the supernet',
+            'Xiao et al., CVPR 2022',
+            ShapleySettings,
         ),
     }
 )

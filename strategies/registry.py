@@ -32,7 +32,7 @@ _NAME = re.compile(r'[A-Za-z0-9_]+(-[A-Za-z0-9_]+)*')
 def find(name: str) -> Method:
     """Finds a method by its name, and imports a user's own method.
 
-    The name of a method that relaxes all candidates may have the suffix ``+pt`` or ``+pt-mag``.
+    The name of a method that relaxes all candidates may have the suffix ``+pt``, ``+pt-mag`` or ``+shapley``.
 
     Raises:
         ValueError: for an unknown name (the message lists the known names), or an object that is not a strategy.
@@ -144,9 +144,14 @@ def _unknown(name: str) -> str:
     others = ', '.join(entry.name for entry in METHODS.values() if not entry.relaxed)
     hint = did_you_mean(str(name).lower(), [*known, *ALIASES], cutoff=0.8)
     return (
-        f'unknown strategy {name!r}{hint}; known: {", ".join(known)}; all but {others} also with +pt or +pt-mag; darts-pt is darts-1st+pt; '
+        f'unknown strategy {name!r}{hint}; known: {", ".join(known)}; all but {others} also with {_suffixes()}; darts-pt is darts-1st+pt; '
         'your own: package.module:Name'
     )
+
+
+def _suffixes() -> str:
+    *most, last = (f'+{suffix}' for suffix in SELECTIONS)
+    return f'{", ".join(most)} or {last}'
 
 
 def _with_selection(base: Method, suffix: str) -> Method:

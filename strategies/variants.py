@@ -146,8 +146,8 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             defaults={'regularise': ('lambda',)},
         ),
         Explanation(
-            'All cells of a kind share α, but layers near the output dominate its gradient, which favours shallow cells. A term of the loss '
-            'of the weights, with a weight that grows, makes the gradients that the cells send to α point in the same direction.',
+            'All cells of a kind share α, but layers near the output dominate its gradient, which favours shallow cells. A term of the '
+            'loss of the weights, with a weight that grows, makes the gradients that the cells send to α point in the same direction.',
             'Where darts-1st collapses and twice its time is available. It needs two or more normal cells.',
             (Paper('Λ-DARTS: Mitigating Performance Collapse by Harmonizing Operation Selection among Cells', '2210.07998'),),
             2.0,
@@ -163,8 +163,8 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             defaults={'regularise': ('l2',)},
         ),
         Explanation(
-            'Second-order DARTS whose supernet is trained with a much larger L2 penalty on the weights, and on request with drop-path on its '
-            'edges. Both keep the minimum flat, so that less is lost when the cell is derived.',
+            'Second-order DARTS whose supernet is trained with a much larger L2 penalty on the weights, and on request with drop-path on '
+            'its edges. Both keep the minimum flat, so that less is lost when the cell is derived.',
             'Where darts-2nd collapses. The authors search with several penalties and keep the best cell: list it several times with '
             'other values of l2. Combine drop_path with data.augment and cutout.',
             (Paper('Understanding and Robustifying Differentiable Architecture Search', '1909.09656'),),
@@ -180,8 +180,8 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             defaults={'early_stopping': {'skips': 2}},
         ),
         Explanation(
-            'First-order DARTS that derives the cell after each epoch and stops as soon as the normal cell has two skip connections, before '
-            'they take over.',
+            'First-order DARTS that derives the cell after each epoch and stops as soon as the normal cell has two skip connections, '
+            'before they take over.',
             'As a cheap guard in long searches with darts-1st. The rule fits cells with skip_connect among their candidates.',
             (Paper('DARTS+: Improved Differentiable Architecture Search with Early Stopping', '1909.06035'),),
             1.0,
@@ -200,8 +200,8 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
         Explanation(
             'Each operation of an edge has a weight of its own, the sigmoid of its α, so that operations cooperate instead of competing. A '
             'zero-one term in the loss of α pushes every weight towards 0 or 1, so that little is lost when the cell is derived.',
-            'Where skip connections win in darts-1st only because a softmax makes operations compete; it costs no more. Each node keeps two '
-            "edges here; the authors' threshold, below which an edge is left out, is not applied.",
+            'Where skip connections win in darts-1st only because a softmax makes operations compete; it costs no more. Each node keeps '
+            "two edges here; the authors' threshold, below which an edge is left out, is not applied.",
             (Paper('Fair DARTS: Eliminating Unfair Advantages in Differentiable Architecture Search', '1911.12126'),),
             1.0,
         ),

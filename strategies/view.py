@@ -16,14 +16,19 @@ Path = Mapping[str, tuple[int, ...]]
 
 
 class Mask(NamedTuple):
-    """An operation or input that is temporarily left out.
+    """An operation or input that is temporarily left out, or several of one label.
 
     The other candidates keep their weights. With ``renormalise``, they share the weight of the masked operation in proportion to their own.
     """
 
     label: str
-    index: int  # type: ignore[assignment]
+    index: int | frozenset[int]  # type: ignore[assignment]
     renormalise: bool = False
+
+    @property
+    def indices(self) -> frozenset[int]:
+        """The candidates that are left out."""
+        return self.index if isinstance(self.index, frozenset) else frozenset((self.index,))
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,12 @@ class View:
     Attributes:
         architecture: choices of the supernet and the decisions about them.
         path: the only path to compute; None computes all candidates.
-        mask: candidate to leave out, to measure how much worse the supernet is without it.
+        mask: candidates to leave out, to measure how much worse the supernet is without them: of one label, or label → mask.
     """
 
     architecture: Architecture
     path: Path | None = None
-    mask: Mask | None = None
+    mask: Mask | Mapping[str, Mask] | None = None
 
     def operation(self, label: str) -> int | None:
         """Returns the only operation to compute for a label, on the path or by decision; None if the label is undecided."""
@@ -50,7 +55,7 @@ class View:
             return list(self.path[label])
         gone = set(self.architecture.state.dropped.get(label, ()))
         if (mask := self.mask_of(label)) is not None:
-            gone.add(mask.index)
+            gone |= mask.indices
         return [index for index in range(self.architecture.decisions[label].candidates) if index not in gone]  # type: ignore[union-attr]
 
     def is_cut(self, label: str) -> bool:
@@ -61,5 +66,7 @@ class View:
         return index not in self.inputs(choice)
 
     def mask_of(self, label: str) -> Mask | None:
-        """Returns the mask, if it leaves out a candidate of this label."""
+        """Returns the mask of this label, if any of its candidates is left out."""
+        if isinstance(self.mask, Mapping):
+            return self.mask.get(label)
         return self.mask if self.mask is not None and self.mask.label == label else None

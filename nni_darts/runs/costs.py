@@ -202,7 +202,7 @@ def cost_of_search(recipe: Recipe, strategy: str, data: Any) -> SearchCost:
     held_out = task_of(fitted).evaluated_portion(fitted, data, None)
     # The first epoch moves α only if it is not part of the warm-up.
     trains = first.relaxation.trains_alpha and not first.warmup(each)
-    passes = first.relaxation.passes + (first.architect.passes if trains else 0)
+    passes = first.relaxation.passes + (first.architect.passes / first.architect.weight_steps if trains else 0)
     portion = training_portion(fitted, 'search')
     of_first = portion * passes * (2 if first.architect.union else 1)
     return SearchCost(search_passes(fitted, whole, epochs, data), total * held_out, total, of_first)

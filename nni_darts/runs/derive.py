@@ -58,7 +58,7 @@ def derivation(search: Path, selection: str, overrides: Iterable[str] | Mapping[
 
     Args:
         search: output folder of a search with a supernet, whose strategy selects by magnitude at the end.
-        selection: ``pt`` or ``pt-mag``.
+        selection: ``pt``, ``pt-mag`` or ``shapley``.
         overrides: changes to ``search.settings``, ``search.tuning_epochs``, ``limits`` and ``latency`` of the search's recipe.
 
     Returns:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from nni_darts.strategies.architects.gradient import BilevelProblem, architecture_gradient
@@ -15,7 +16,7 @@ from nni_darts.strategies.settings import typed
 if TYPE_CHECKING:
     from nni_darts.strategies.differentiable import DifferentiableModule
 
-__all__ = ['Architect', 'Coordinate', 'FirstOrder', 'Joint', 'SecondOrder']
+__all__ = ['Architect', 'Coordinate', 'FirstOrder', 'Joint', 'SecondOrder', 'SingleLevel']
 
 
 class Architect:
@@ -24,13 +25,17 @@ class Architect:
     Attributes:
         union: whether α and the weights both learn from training and validation batches; otherwise α learns from validation batches only,
             and the weights from training batches only.
-        own_optimizer: whether α has its own optimizer and its own steps; otherwise it moves with the weights.
+        own_optimizer: whether α has its own optimizer; otherwise that of the weights moves it.
+        own_pass: whether the gradient of α has passes of its own; otherwise it is that of the weights' loss, from the weights' own pass.
+        weight_steps: number of steps of the weights for each step of α, which comes before the first of them.
         passes: cost of a step of α, in forward-and-backward passes of a batch through the supernet.
         moves_policy: whether it trains the policy from which paths are sampled.
     """
 
     union = False
     own_optimizer = True
+    own_pass = True
+    weight_steps: int = 1
     passes: float = 1
     moves_policy = False
 
@@ -65,9 +70,16 @@ class Architect:
         return architecture_gradient(problem, **self.options())
 
 
+@typed
 @dataclass(frozen=True)
 class FirstOrder(Architect):
-    """``∇α L_v(w, α)``: DARTS with ξ = 0."""
+    """``∇α L_v(w, α)``: DARTS with ξ = 0.
+
+    Args:
+        weight_steps: number of steps of the weights for each step of α.
+    """
+
+    weight_steps: Annotated[int, Field(ge=1)] = 1
 
     def options(self) -> dict[str, Any]:
         """See :class:`Architect`."""
@@ -91,19 +103,34 @@ class Joint(Architect):
 
     union = True
     own_optimizer = False
+    own_pass = False
+    passes = 0
+
+
+class SingleLevel(Architect):
+    """Descent of α and the weights on the same training loss, each by its own optimizer (SNAS: Xie et al., ICLR 2019).
+
+    One pass over the training batch gives both gradients, at the same α and weights. No validation batch is used.
+    """
+
+    own_pass = False
     passes = 0
 
 
 @typed(settings=SecondOrderSettings)
 @dataclass(frozen=True)
 class SecondOrder(Architect):
-    """The gradient through one virtual step of the weights. The options are those of :func:`architecture_gradient`, and checked at once."""
+    """The gradient through virtual steps of the weights. The options are those of :func:`architecture_gradient`, and checked at once."""
 
     hessian: Literal['finite_difference', 'exact'] = 'finite_difference'
     epsilon: float = 0.01
     clip_norm: float | Literal['published'] | None = None
+    unroll: int = 1
 
-    passes = 4  # the virtual step, the gradient there, and two for the Hessian-vector product
+    @property
+    def passes(self) -> float:  # type: ignore[override]
+        """The cost of a step of α: one for the gradient at the end, and three for each virtual step and its Hessian-vector product."""
+        return 3 * self.unroll + 1
 
     def options(self) -> dict[str, Any]:
         """See :class:`Architect`."""

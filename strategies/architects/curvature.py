@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from nni_darts.strategies.architects.gradient import require_grad, unchanged
+from nni_darts.strategies.architects.derivatives import require_grad, unchanged
 
 __all__ = ['dominant_eigenvalue', 'largest_eigenvalue']
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,9 +12,22 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from nni_darts import parallel
+from nni_darts.strategies.architects.derivatives import (
+    gradient_of,
+    not_finite,
+    overflowed,
+    require_grad,
+    saved,
+    scaled,
+    unchanged,
+    unscaled,
+    without_autocast,
+)
+from nni_darts.strategies.architects.implicit import implicit_gradient
 from nni_darts.strategies.architects.randomness import RandomState
+from nni_darts.strategies.architects.unrolled import unrolled_gradient
 from nni_darts.strategies.architects.virtual_step import clip_coefficient, virtual_step
-from nni_darts.strategies.catalogue import SecondOrderSettings
+from nni_darts.strategies.catalogue import ImplicitSettings, SecondOrderSettings
 
 __all__ = ['BilevelProblem', 'architecture_gradient', 'gradient_of', 'require_grad', 'saved', 'unchanged']
 
@@ -88,6 +100,8 @@ def architecture_gradient(
     hessian: Literal['finite_difference', 'exact'] = 'finite_difference',
     epsilon: float = 0.01,
     clip_norm: float | Literal['published'] | None = None,
+    unroll: int = 1,
+    terms: int | None = None,
 ) -> list[Tensor]:
     """Returns the gradient of the validation loss with respect to the architecture parameters α.
 
@@ -101,6 +115,10 @@ def architecture_gradient(
     ``(∇α L_t(w + εv, α) − ∇α L_t(w − εv, α)) / 2ε`` with ``ε = epsilon / ‖v‖₂``, or the exact value by differentiating twice. On networks
     with ReLU and max-pool, the two differ early in training; the published results used the difference. Second order
     with ξ = 0 is first order.
+
+    With ``unroll`` above 1, w' are the weights after that many steps on the same training loss, and the gradient is the exact one through
+    all of them (:func:`.unrolled_gradient`). With ``terms``, the gradient is the implicit one at w, without a virtual step
+    (:func:`.implicit_gradient`).
 
     Even if an exception is raised, weights, buffers, ``.grad``, ``requires_grad`` and the optimizer are afterwards exactly as before.
     Every pass starts from the same buffers. Repeated passes of the training loss use the random numbers (dropout masks) of its first
@@ -122,6 +140,9 @@ def architecture_gradient(
             multiplied by k, and v is not clipped; this is the gradient through the clipped step. ``published`` is the formula of the
             authors' code at their norm of 0.25: the product is multiplied by a k without the upper limit of 1, and v is clipped, too.
             In both cases, a decoder tied to the embedding moves with it; in the authors' code, the virtual step does not move it.
+        unroll: number of virtual steps; more than one need ``hessian='exact'``.
+        terms: number K of terms of the Neumann series for the inverse Hessian, after the first one (iDARTS); None for virtual steps. The
+            options before it do not apply.
 
     Returns:
         A list of tensors shaped like ``problem.alphas``, with zeros where the loss does not depend on α. If float16 overflows under a
@@ -132,10 +153,16 @@ def architecture_gradient(
     """
     if order not in (1, 2):
         raise ValueError(f'order must be 1 or 2, not {order!r}')
-    settings = SecondOrderSettings(hessian=hessian, epsilon=epsilon, clip_norm=clip_norm)  # raises ValueError for an invalid option
+    # These raise ValueError for an invalid option.
+    settings = SecondOrderSettings(hessian=hessian, epsilon=epsilon, clip_norm=clip_norm, unroll=unroll)
+    implicit = None if terms is None else ImplicitSettings(terms=terms)
     with unchanged([*problem.weights, *problem.alphas], problem.buffers) as rewind:
         if order == 1 or not any(problem.rates) or not problem.moving:
             return _first_order(problem)
+        if implicit is not None:
+            return implicit_gradient(problem, implicit.terms, rewind)
+        if settings.unroll > 1:
+            return unrolled_gradient(problem, settings, rewind)
         return _second_order(problem, settings, rewind)
 
 
@@ -157,8 +184,8 @@ def _second_order(problem: BilevelProblem, settings: SecondOrderSettings, rewind
         rewind()
         return _first_order(problem)
     gradients = parallel.average(gradients)
-    if _overflowed(gradients, loss_scale):
-        return _not_finite(alphas)  # no pass uses weights that are not finite, because hidden states would keep them
+    if overflowed(gradients, loss_scale):
+        return not_finite(alphas)  # no pass uses weights that are not finite, because hidden states would keep them
     published = settings.clip_norm == 'published'
     max_norm = PUBLISHED_NORM if settings.clip_norm == 'published' else settings.clip_norm
     coefficient = None if max_norm is None else clip_coefficient(gradients, max_norm)
@@ -176,8 +203,8 @@ def _second_order(problem: BilevelProblem, settings: SecondOrderSettings, rewind
         result = parallel.average(gradient_of(problem.valid_loss(), [*alphas, *reached], loss_scale))
         after_valid = RandomState(devices)
         result, vector = result[: len(alphas)], result[len(alphas) :]
-        if _overflowed(vector, loss_scale):
-            return _not_finite(alphas)
+        if overflowed(vector, loss_scale):
+            return not_finite(alphas)
         if published:
             vector = list(torch._foreach_mul(vector, clip_coefficient(vector, PUBLISHED_NORM).clamp(max=1.0)))
         # c differs between weights only if the optimizer's groups differ. Multiplying v by it keeps one product for all groups.
@@ -188,7 +215,7 @@ def _second_order(problem: BilevelProblem, settings: SecondOrderSettings, rewind
             before_train.restore()
             return problem.train_loss()
 
-        with _without_autocast(devices):
+        with without_autocast(devices):
             if settings.hessian == 'exact':
                 restore()
                 product = _exact_product(repeated_train_loss, reached, alphas, vector)
@@ -201,14 +228,6 @@ def _second_order(problem: BilevelProblem, settings: SecondOrderSettings, rewind
             product = list(torch._foreach_mul(product, coefficient if published else coefficient.clamp(max=1.0)))
     after_valid.restore()
     return list(torch._foreach_sub(result, product))
-
-
-def _overflowed(gradients: Sequence[Tensor], loss_scale: float) -> bool:
-    return loss_scale != 1 and not bool(torch.isfinite(torch.stack(torch._foreach_norm(list(gradients)))).all())
-
-
-def _not_finite(alphas: Sequence[Tensor]) -> list[Tensor]:
-    return [torch.full_like(alpha, math.nan) for alpha in alphas]
 
 
 def _exact_product(
@@ -246,82 +265,12 @@ def _difference_product(
     return list(torch._foreach_div(difference, 2 * scale))
 
 
-def gradient_of(loss: Tensor, inputs: Sequence[Tensor], loss_scale: float = 1.0) -> list[Tensor]:
-    """Returns the gradient of a scalar, with zeros for inputs on which it does not depend. ``.grad`` does not change.
-
-    Args:
-        loss: the scalar.
-        inputs: tensors with respect to which it is differentiated.
-        loss_scale: factor by which the loss is multiplied before differentiation, and the gradient divided afterwards.
-    """
-    if loss.numel() != 1:
-        raise ValueError(f'a loss must be a scalar, not of shape {tuple(loss.shape)}')
-    scaled = _scaled(loss, loss_scale)
-    gradients = torch.autograd.grad(scaled, inputs, allow_unused=True) if loss.requires_grad else [None] * len(inputs)
-    dense = [torch.zeros_like(tensor) if gradient is None else gradient for gradient, tensor in zip(gradients, inputs)]
-    return _unscaled(dense, loss_scale)
-
-
-@contextmanager
-def _without_autocast(devices: Iterable[torch.device]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for kind in {device.type for device in devices}:
-            if torch.is_autocast_enabled(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
-        yield
-
-
-def _scaled(loss: Tensor, loss_scale: float) -> Tensor:
-    return loss if loss_scale == 1 else loss_scale * loss
-
-
-def _unscaled(gradients: Sequence[Tensor], loss_scale: float) -> list[Tensor]:
-    return list(gradients) if loss_scale == 1 else list(torch._foreach_div(list(gradients), loss_scale))
-
-
 def _reached(weights: Sequence[Tensor], loss: Tensor, loss_scale: float) -> tuple[list[Tensor], list[Tensor]]:
     """Returns the weights on which the loss depends, and its gradient. An optimizer does not move the other weights."""
     if loss.numel() != 1:
         raise ValueError(f'a loss must be a scalar, not of shape {tuple(loss.shape)}')
     if not loss.requires_grad:
         return [], []
-    gradients = torch.autograd.grad(_scaled(loss, loss_scale), weights, allow_unused=True)
+    gradients = torch.autograd.grad(scaled(loss, loss_scale), weights, allow_unused=True)
     pairs = [(weight, gradient) for weight, gradient in zip(weights, gradients) if gradient is not None]
-    return [weight for weight, _ in pairs], _unscaled([gradient for _, gradient in pairs], loss_scale)
-
-
-def require_grad(tensors: Sequence[Tensor], value: bool) -> None:
-    for tensor in tensors:
-        tensor.requires_grad_(value)
-
-
-@contextmanager
-def saved(tensors: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
-    """Yields a function that restores the present values, which is also called when the block ends."""
-    tensors = list(tensors)
-    with torch.no_grad():
-        copies = [torch.empty_like(tensor) for tensor in tensors]
-        if copies:
-            torch._foreach_copy_(copies, tensors)
-
-    def restore() -> None:
-        if copies:
-            with torch.no_grad():
-                torch._foreach_copy_(tensors, copies)
-
-    try:
-        yield restore
-    finally:
-        restore()
-
-
-@contextmanager
-def unchanged(leaves: Sequence[Tensor], buffers: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
-    """Yields a function that restores the buffers. When the block ends, restores the buffers and ``requires_grad`` of the leaves."""
-    flags = [leaf.requires_grad for leaf in leaves]
-    try:
-        with saved(buffers) as rewind:
-            yield rewind
-    finally:
-        for leaf, flag in zip(leaves, flags):
-            leaf.requires_grad_(flag)
+    return [weight for weight, _ in pairs], unscaled([gradient for _, gradient in pairs], loss_scale)

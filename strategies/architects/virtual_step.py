@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
-__all__ = ['clip_coefficient', 'virtual_step']
+__all__ = ['Rule', 'clip_coefficient', 'rules_of', 'virtual_step']
 
 
 def clip_coefficient(tensors: Sequence[Tensor], max_norm: float) -> Tensor:
@@ -18,6 +18,42 @@ def clip_coefficient(tensors: Sequence[Tensor], max_norm: float) -> Tensor:
     Gradients are clipped by multiplying them by it if it is below 1, as in :func:`torch.nn.utils.clip_grad_norm_`.
     """
     return max_norm / (torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors)))) + 1e-6)
+
+
+class Rule(NamedTuple):
+    """The rule by which SGD moves a weight. ``started`` says whether the weight has a momentum buffer."""
+
+    momentum: float = 0.0
+    dampening: float = 0.0
+    weight_decay: float = 0.0
+    nesterov: bool = False
+    maximize: bool = False
+    started: bool = False
+
+
+def rules_of(weights: Sequence[Tensor], optimizer: Optimizer | None) -> list[Rule]:
+    """Returns the rule of each weight; plain gradient descent without an optimizer.
+
+    Raises:
+        ValueError: if the optimizer is not SGD or does not have one of the weights.
+    """
+    if optimizer is None:
+        return [Rule()] * len(weights)
+    if not isinstance(optimizer, SGD):
+        raise ValueError(
+            f'the second-order architecture gradient mirrors torch.optim.SGD, not {type(optimizer).__name__}; train the weights with '
+            'SGD, pass optimizer=None for a plain gradient step, or use order=1'
+        )
+    groups = {id(parameter): group for group in optimizer.param_groups for parameter in group['params']}
+    rules = []
+    for index, weight in enumerate(weights):
+        if id(weight) not in groups:
+            raise ValueError(f'weight {index} of shape {tuple(weight.shape)} is not a parameter of the optimizer')
+        group = groups[id(weight)]
+        started = optimizer.state.get(weight, {}).get('momentum_buffer') is not None
+        momentum, dampening, weight_decay = group['momentum'], group['dampening'], group['weight_decay']
+        rules.append(Rule(momentum, dampening, weight_decay, group['nesterov'], group['maximize'], started))
+    return rules
 
 
 @torch.no_grad()
@@ -43,19 +79,8 @@ def virtual_step(
     """
     if optimizer is None:
         return list(torch._foreach_mul(list(gradients), [-rate for rate in rates])) if gradients else [], list(rates)
-    if not isinstance(optimizer, SGD):
-        raise ValueError(
-            f'the second-order architecture gradient mirrors torch.optim.SGD, not {type(optimizer).__name__}; train the weights with '
-            'SGD, pass optimizer=None for a plain gradient step, or use order=1'
-        )
-    groups = {id(parameter): group for group in optimizer.param_groups for parameter in group['params']}
-    alike: dict[tuple[Any, ...], list[int]] = {}  # weights with the same rule are stepped together
-    for index, weight in enumerate(weights):
-        if id(weight) not in groups:
-            raise ValueError(f'weight {index} of shape {tuple(weight.shape)} is not a parameter of the optimizer')
-        group = groups[id(weight)]
-        started = optimizer.state.get(weight, {}).get('momentum_buffer') is not None
-        rule = (group['momentum'], group['dampening'], group['weight_decay'], group['nesterov'], group['maximize'], started)
+    alike: dict[Rule, list[int]] = {}  # weights with the same rule are stepped together
+    for index, rule in enumerate(rules_of(weights, optimizer)):
         alike.setdefault(rule, []).append(index)
 
     steps: list[Any] = [None] * len(weights)

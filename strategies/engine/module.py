@@ -87,7 +87,7 @@ class DifferentiableModule(_Forwarding):
     # Optimizers -------------------------------------------------------------------------------------------------------------------
 
     def configure_architecture_optimizers(self) -> Optimizer | None:
-        """Returns the optimizer of α, which the relaxation chooses; None if the search has no α, or α shares the optimizer of the weights."""
+        """Returns the optimizer of α, which the relaxation chooses; None if the search has no α, or α shares that of the weights."""
         alphas = self.architecture.arch_parameters()
         strategy = self.strategy
         if not alphas or not strategy.architect.own_optimizer:
@@ -116,6 +116,10 @@ class DifferentiableModule(_Forwarding):
         parallel.average_gradients(weight for group in self.weight_optimizer.param_groups for weight in group['params'])
         if self._terms is not None:
             self._terms.gradient()
+        alphas = self.architecture.arch_parameters()
+        if not self.strategy.architect.own_pass and self.strategy.architect.own_optimizer and any(alpha.requires_grad for alpha in alphas):
+            parallel.average_gradients(alphas)
+            self._move_alpha()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         # Not right after backward, as in NNI's module: gradients in float16 are still scaled there.
@@ -142,26 +146,31 @@ class DifferentiableModule(_Forwarding):
         moves = relaxation.trains_alpha and self.current_epoch >= self.epochs.warmup
         self._terms = Steps(self, (train, valid), batch_idx, shares, moves=moves)
         self._terms.before()
-        if moves and architect.own_optimizer:
+        if moves and architect.own_pass and batch_idx % architect.weight_steps == 0:
             self._architecture_step(train, valid, batch_idx, shares)
 
         parallel.share_random_state()
         with (
-            nullcontext() if moves and not architect.own_optimizer else frozen(self.architecture.arch_parameters()),
+            nullcontext() if moves and not architect.own_pass else frozen(self.architecture.arch_parameters()),
             relaxation.weight_step(self.architecture, self._terms.train_loss, self.model, self.epochs.elapsed),
             self._terms.around(),
         ):
             outputs = self.training_module.training_step(train, batch_idx)
             loss = _weighted(_loss(outputs), shares[0])
-            self.advance_optimization(self.penalised(loss) if moves and not architect.own_optimizer else loss, batch_idx)
+            self.advance_optimization(self.penalised(loss) if moves and not architect.own_pass else loss, batch_idx)
         return outputs
 
     def _architecture_step(self, train: Any, valid: Any, batch_idx: int, shares: Sequence[float]) -> None:
-        optimizer, scaler = architecture_optimizer(self.trainer), gradient_scaler(self.trainer)
+        scaler = gradient_scaler(self.trainer)
         with silent(self.training_module):
             gradients = self.strategy.architect.gradients(self, train, valid, batch_idx, shares)
         for alpha, gradient in zip(self.architecture.arch_parameters(), gradients):
             alpha.grad = gradient if scaler is None else scaler.scale(gradient)
+        self._move_alpha()
+
+    def _move_alpha(self) -> None:
+        """Takes a step of α's optimizer along the gradients, which are scaled in float16."""
+        optimizer, scaler = architecture_optimizer(self.trainer), gradient_scaler(self.trainer)
         if scaler is None:
             optimizer.step()
         else:
@@ -169,6 +178,7 @@ class DifferentiableModule(_Forwarding):
             scaler.unscale_(optimizer)
             scaler.step(optimizer)
         optimizer.zero_grad()
+        self.strategy.relaxation.end_architecture_step()
 
     def validation_step(self, batch: Any, batch_idx: int) -> Any:
         """Validates the supernet with the evaluator's ``validation_step``, and returns its output."""

@@ -9,9 +9,12 @@ from nni_darts.strategies.relaxations.partial import PartialChannels
 from nni_darts.strategies.relaxations.partial_simplex import PartialSimplex
 from nni_darts.strategies.relaxations.paths import SampledPaths
 from nni_darts.strategies.relaxations.perturbed import AdversarialSoftmax, RandomSoftmax
+from nni_darts.strategies.relaxations.proxyless import BinaryGates
+from nni_darts.strategies.relaxations.reinmax import ReinMax
 from nni_darts.strategies.relaxations.sigmoid import Sigmoid
 from nni_darts.strategies.relaxations.simplex import Simplex
 from nni_darts.strategies.relaxations.skip_dropout import SkipDropout
+from nni_darts.strategies.relaxations.snas import Concrete
 from nni_darts.strategies.relaxations.softmax import Fixed, Softmax
 
 __all__ = [
@@ -19,11 +22,14 @@ __all__ = [
     'AuxiliarySkip',
     'DirichletWeights',
     'DropPath',
+    'BinaryGates',
+    'Concrete',
     'Fixed',
     'Gumbel',
     'PartialChannels',
     'PartialSimplex',
     'RandomSoftmax',
+    'ReinMax',
     'Relaxation',
     'SampledPaths',
     'Sigmoid',

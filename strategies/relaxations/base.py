@@ -38,10 +38,10 @@ def onto_simplex(weights: Tensor) -> Tensor:
 
 
 def masked(weights: Tensor, mask: Mask | None) -> Tensor:
-    """Returns the weights (candidates,) with zero for the masked candidate; the others are renormalised if the mask says so."""
+    """Returns the weights (candidates,) with zero for masked candidates; the others are renormalised if the mask says so."""
     if mask is None:
         return weights
-    kept = torch.ones_like(weights).index_fill(0, torch.tensor(mask.index, device=weights.device), 0.0) * weights
+    kept = torch.ones_like(weights).index_fill(0, torch.tensor(sorted(mask.indices), device=weights.device), 0.0) * weights
     return onto_simplex(kept) if mask.renormalise else kept
 
 
@@ -121,10 +121,13 @@ class Relaxation:
             candidates: modules of the candidates, and of :meth:`auxiliary` where there is one.
             args: positional arguments of the candidates.
             kwargs: keyword arguments of the candidates.
-            mask: candidate to leave out, or None. It is not computed, and its index stays on the host.
+            mask: candidates to leave out, or None. They are not computed, and their indices stay on the host. If all are left out, the
+                output is zero.
         """
         weights = list(self.used_weights(label, alpha, id(candidates[0])).unbind())
-        kept = [index for index in range(len(candidates)) if mask is None or index != mask.index]
+        kept = [index for index in range(len(candidates)) if mask is None or index not in mask.indices]
+        if not kept:
+            return torch.zeros_like(candidates[0](*args, **kwargs))
         if mask is not None and mask.renormalise:
             others = list(onto_simplex(torch.stack([weights[index] for index in kept])).unbind())
         else:
@@ -167,6 +170,9 @@ class Relaxation:
         Args:
             progress: e / (E − 1) in epoch e (from 0) of a search of E epochs: 1 in its last epoch, above 1 while a selection fine-tunes.
         """
+
+    def end_architecture_step(self) -> None:
+        """Called after each step of α's optimizer."""
 
     @contextmanager
     def weight_step(self, architecture: Architecture, loss: Callable[[], Tensor], model: nn.Module, progress: float) -> Iterator[None]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nni_darts.strategies.catalogue import ControllerSettings
 from nni_darts.strategies.relaxations.base import Relaxation
+from nni_darts.strategies.relaxations.batch_statistics import batch_statistics
 from nni_darts.strategies.relaxations.policies import Controller, UniformPolicy
 from nni_darts.strategies.settings import typed
 from nni_darts.strategies.view import View
@@ -60,15 +61,5 @@ class SampledPaths(Relaxation):
     def validation_step(self, architecture: Architecture, model: nn.Module) -> Iterator[None]:
         """Draws the path for this batch."""
         architecture.view = View(architecture, path=architecture.policy.draw())  # type: ignore[union-attr]
-        norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.training]
-        momenta = [norm.momentum for norm in norms]
-        counts = [None if norm.num_batches_tracked is None else norm.num_batches_tracked.clone() for norm in norms]
-        try:
-            for norm in norms:
-                norm.training, norm.momentum = True, 0.0  # keeps the running statistics unchanged
+        with batch_statistics(model):
             yield
-        finally:
-            for norm, momentum, count in zip(norms, momenta, counts):
-                norm.training, norm.momentum = False, momentum
-                if count is not None:
-                    norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr]

@@ -14,7 +14,8 @@ from nni_darts.strategies.catalogue import GreedySettings
 from nni_darts.strategies.relaxations import Relaxation
 from nni_darts.strategies.selections.limited import allowed_operations
 from nni_darts.strategies.selections.magnitude import Selection
-from nni_darts.strategies.selections.perturbation import Progressive, ProgressiveMagnitude
+from nni_darts.strategies.selections.perturbation import ProgressiveMagnitude
+from nni_darts.strategies.selections.progressive import Progressive
 from nni_darts.strategies.settings import typed
 
 if TYPE_CHECKING:

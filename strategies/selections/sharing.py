@@ -35,14 +35,16 @@ class SharedResults:
     Args:
         model: the supernet; no gradients may be needed within the block.
         architecture: its decisions.
-        label: the choice that is scored.
+        labels: the choice that is scored, or all those of which a candidate is left out.
     """
 
-    def __init__(self, model: nn.Module, architecture: Architecture, label: str) -> None:
+    def __init__(self, model: nn.Module, architecture: Architecture, *labels: str) -> None:
         self._model = model
-        decision = architecture.decisions[label]
-        labels = {label, *(decision.edges or ())} if isinstance(decision, InputDecision) else {label}
-        self._always = {module for module in model.modules() if _holds(module, labels)}
+        changed = set(labels)
+        for label in labels:
+            decision = architecture.decisions[label]
+            changed |= set(decision.edges or ()) if isinstance(decision, InputDecision) else set()
+        self._always = {module for module in model.modules() if _holds(module, changed)}
         self._devices = {parameter.device for parameter in model.parameters()}
         self._results: dict[tuple[Any, ...], tuple[Any, list[tuple[Tensor, int]]]] = {}
         self._known: dict[int, tuple[Tensor, int]] = {}

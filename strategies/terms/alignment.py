@@ -47,8 +47,8 @@ class Alignment(StepTerm):
 
     p are the weights of the candidates, of which each cell gets its own copy. The gradient of Λ is a central difference of ∇w L_t at
     p ± ε·δ, with ε = ``epsilon`` / ‖δ‖: two passes more. λ is ``weight · e / (E − 1)`` in epoch e (from 0) of E. As in the authors' code,
-    reduction cells do not count, unless there are not two other cells of a kind. Unlike there, the passes leave the running statistics of batch norms alone, use the random numbers of
-    the first one, and perturb p itself, so that α is never overwritten.
+    reduction cells do not count, unless there are not two other cells of a kind. Unlike there, the passes leave the running statistics of
+    batch norms alone, use the random numbers of the first one, and perturb p itself, so that α is never overwritten.
 
     Args:
         weight: λ in the last epoch, 0.125 as published.

@@ -228,7 +228,7 @@ def test_capabilities_follow_from_the_code(folder: Path) -> None:
         ('nowhere:Name', "no module 'nowhere' for strategy 'nowhere:Name' in "),
         ('tempered:Tempred', "module 'tempered' has no 'Tempred'"),
         ('tempered:Tempered:x', 'must be written package.module:Name'),
-        ('tempered:Tempered+best', 'unknown selection \\+best; known: \\+pt, \\+pt-mag'),
+        ('tempered:Tempered+best', 'unknown selection \\+best; known: \\+pt, \\+pt-mag, \\+shapley'),
         ('climbing:HillClimbing+pt', 'trains cells one by one: it has no supernet'),
         ('wrong:number', 'an object of type int, neither a class nor a function; a strategy is '),
         ('wrong:Thing', 'is a class, but not a strategy; a strategy is '),

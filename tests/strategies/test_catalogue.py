@@ -8,11 +8,21 @@ from typing import Any
 import pytest
 
 from nni_darts.strategies import DifferentiableStrategy, Evolution, ProgressiveDepth, catalogue
-from nni_darts.strategies.architects import Reinforce, SecondOrder
+from nni_darts.strategies.architects import Implicit, Reinforce, SecondOrder
 from nni_darts.strategies.methods import ALIASES, METHODS, SELECTIONS
 from nni_darts.strategies.registry import find
-from nni_darts.strategies.relaxations import AdversarialSoftmax, Gumbel, PartialChannels, RandomSoftmax, SampledPaths, SkipDropout
-from nni_darts.strategies.selections import Greedy, Magnitude, Perturbation, ProgressiveMagnitude, Ranking
+from nni_darts.strategies.relaxations import (
+    AdversarialSoftmax,
+    BinaryGates,
+    Concrete,
+    Gumbel,
+    PartialChannels,
+    RandomSoftmax,
+    ReinMax,
+    SampledPaths,
+    SkipDropout,
+)
+from nni_darts.strategies.selections import Greedy, Magnitude, Perturbation, ProgressiveMagnitude, Ranking, Shapley
 from nni_darts.strategies.selections.scoring import Scoring
 from nni_darts.strategies.settings import Settings
 from nni_darts.strategies.trained import Aging
@@ -27,10 +37,14 @@ CONSTRUCTORS = [
     (DifferentiableStrategy, catalogue.SearchedSettings),
     (ProgressiveDepth, catalogue.DepthSettings),
     (SecondOrder, catalogue.SecondOrderSettings),
+    (Implicit, catalogue.ImplicitSettings),
     (Reinforce, catalogue.ReinforceSettings),
     (RandomSoftmax, catalogue.PerturbedSettings),
     (AdversarialSoftmax, catalogue.AdversarialSettings),
     (Gumbel, catalogue.GumbelSettings),
+    (Concrete, catalogue.ConcreteSettings),
+    (BinaryGates, catalogue.GateSettings),
+    (ReinMax, catalogue.ReinMaxSettings),
     (PartialChannels, catalogue.PartialSettings),
     (SampledPaths, catalogue.ControllerSettings),
     (SkipDropout, catalogue.SkipDropoutSettings),
@@ -40,6 +54,7 @@ CONSTRUCTORS = [
     (Greedy, catalogue.GreedySettings),
     (ProgressiveMagnitude, catalogue.ProgressiveSettings),
     (Perturbation, catalogue.PerturbationSettings),
+    (Shapley, catalogue.ShapleySettings),
 ]
 
 WRONG_SOMEWHERE: list[Any] = [

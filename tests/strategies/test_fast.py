@@ -22,11 +22,13 @@ from nni_darts.strategies.fast.partial import partial_channels
 from nni_darts.strategies.fast.plan import _stages
 from nni_darts.strategies.relaxations import (
     AdversarialSoftmax,
+    Concrete,
     Fixed,
     Gumbel,
     PartialChannels,
     PartialSimplex,
     RandomSoftmax,
+    ReinMax,
     Sigmoid,
     Simplex,
     SkipDropout,
@@ -182,7 +184,7 @@ def test_single_precision() -> None:
 
 @in_every_way(('three cells', Softmax), ('eight channels', lambda: PartialChannels(2)))
 def test_gradients_can_be_differentiated_again(name: str, relaxation: Any) -> None:
-    """As the exact second-order product does; running statistics see the batch once."""
+    """As exact products with second derivatives do; running statistics see the batch once."""
     pair = supernet(name, 'plain', relaxation()), supernet(name, 'fast', relaxation())
     products = []
     for strategy, model in pair:
@@ -190,7 +192,7 @@ def test_gradients_can_be_differentiated_again(name: str, relaxation: Any) -> No
         loss = functional.cross_entropy(model(images(16)), torch.arange(6) % 3)
         gradients = torch.autograd.grad(loss, weights, create_graph=True)
         vector = [drawn(*weight.shape, seed=5) for weight in weights]
-        product = torch.autograd.grad(gradients, strategy.arch_parameters(), vector)
+        product = torch.autograd.grad(gradients, [*strategy.arch_parameters(), *weights], vector, materialize_grads=True)
         products.append([*(part.detach() for part in product), *model.buffers()])
     scale = max(float(part.abs().max()) for part in products[0][: len(pair[0][0].arch_parameters())])
     assert scale > 0
@@ -279,7 +281,7 @@ def test_everything_decided_as_skip() -> None:
     same(*pair, images(), 1e-10)
 
 
-@pytest.mark.parametrize('relaxation', [Fixed, RandomSoftmax, AdversarialSoftmax, Sigmoid, Simplex])
+@pytest.mark.parametrize('relaxation', [Fixed, RandomSoftmax, AdversarialSoftmax, Sigmoid, Simplex, Concrete, ReinMax])
 def test_other_weights(relaxation: Any) -> None:
     pair = supernet('three cells', 'plain', relaxation()), supernet('three cells', 'fast', relaxation())
     assert is_fast(pair[1][1])

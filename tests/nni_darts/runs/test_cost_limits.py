@@ -24,7 +24,7 @@ from tests.helpers import running, tiny
 from tests.helpers.hub import HUB, of_the_hub
 
 STRATEGIES = (
-    *('darts-1st', 'fixed-alpha', 'gdas', 'pc-darts', 'sgas', 'p-darts', 'enas', 'random-ws'),
+    *('darts-1st', 'fixed-alpha', 'gdas', 'snas', 'reinmax', 'proxyless', 'pc-darts', 'sgas', 'p-darts', 'enas', 'random-ws'),
     *('darts-pt', 'sgas+pt', 'random', 'evolution'),
 )
 
