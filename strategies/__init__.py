@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nni_darts.strategies.progressive_depth import ProgressiveDepth
     from nni_darts.strategies.registry import create_strategy, find
     from nni_darts.strategies.trained.base import OneByOne
-    from nni_darts.strategies.trained.in_process import Evolution, RandomSearch
+    from nni_darts.strategies.trained.in_process import Evolution, ProxySearch, RandomSearch
 
 __all__ = [
     'METHODS',
@@ -22,6 +22,7 @@ __all__ = [
     'Method',
     'OneByOne',
     'ProgressiveDepth',
+    'ProxySearch',
     'RandomSearch',
     'create_strategy',
     'find',
@@ -35,6 +36,7 @@ _HOMES = {
     'OneByOne': 'nni_darts.strategies.trained.base',
     'PRESETS': 'nni_darts.strategies.presets',  # for one version
     'ProgressiveDepth': 'nni_darts.strategies.progressive_depth',
+    'ProxySearch': 'nni_darts.strategies.trained.in_process',
     'RandomSearch': 'nni_darts.strategies.trained.in_process',
     'create_strategy': 'nni_darts.strategies.registry',
     'find': 'nni_darts.strategies.registry',

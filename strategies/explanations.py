@@ -26,6 +26,11 @@ P_DARTS = Paper('Progressive Differentiable Architecture Search: Bridging the De
 ENAS = Paper('Efficient Neural Architecture Search via Parameter Sharing', '1802.03268')
 RANDOM_WS = Paper('Random Search and Reproducibility for Neural Architecture Search', '1902.07638')
 EVOLUTION = Paper('Regularized Evolution for Image Classifier Architecture Search', '1802.01548')
+PROXIES = Paper('Zero-Cost Proxies for Lightweight NAS', '2101.08134')
+SYNFLOW = Paper('Pruning neural networks without any data by iteratively conserving synaptic flow', '2006.05467')
+NASWOT = Paper('Neural Architecture Search without Training', '2006.04647')
+SNIP = Paper('SNIP: Single-shot Network Pruning based on Connection Sensitivity', '1810.02340')
+ZEN = Paper('Zen-NAS: A Zero-Shot NAS for High-Performance Deep Image Recognition', '2102.01063')
 ROBUST = Paper('Understanding and Robustifying Differentiable Architecture Search', '1909.09656')
 
 _ONE_BY_ONE = 'The cost of its short trainings: every cell is trained separately, and several can be trained at the same time.'
@@ -191,6 +196,14 @@ EXPLANATIONS: Mapping[str, Explanation] = MappingProxyType(
             (EVOLUTION,),
             None,
             _ONE_BY_ONE,
+        ),
+        'proxy': Explanation(
+            'Draws many random cells, scores the untrained network of each by a zero-cost proxy on one minibatch, and keeps the best. '
+            'With cells above 1, that many of the best are trained briefly, and validation decides among them.',
+            'As a baseline that takes minutes. The numbers of parameters and multiply-adds are proxies, too, often as good as the others.',
+            (PROXIES, SYNFLOW, NASWOT, SNIP, ZEN),
+            None,
+            'One forward and backward pass of a minibatch for each cell drawn; synflow needs a single image, and sizes need none.',
         ),
         **{method.name: explanation for method, explanation in VARIANTS},
     }

@@ -31,7 +31,8 @@ from nni_darts.strategies.combining import Parts, combined, first_order, first_o
 from nni_darts.strategies.early_stopping import NOT_BEFORE_DECISIONS, NOT_WITHOUT_ALPHA
 from nni_darts.strategies.method import Method, checked_call
 from nni_darts.strategies.settings import Settings
-from nni_darts.strategies.trained import Aging, RandomCells
+from nni_darts.strategies.trained import Aging, ProxyCells, RandomCells
+from nni_darts.strategies.trained.prior import PriorSettings
 from nni_darts.strategies.variants import VARIANTS
 
 __all__ = ['ALIASES', 'METHODS', 'SELECTIONS']
@@ -249,6 +250,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 'random cells, trained one by one; the best one is kept',
                 'Liu et al., ICLR 2019, section 3',
                 _built_by('trained.in_process', 'RandomSearch'),
+                common=(PriorSettings,),
                 relaxed=False,
                 proposer=RandomCells,
                 cells_key='random_samples',
@@ -261,6 +263,16 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 common=(Aging,),
                 relaxed=False,
                 proposer=Aging,
+            ),
+            Method(
+                'proxy',
+                'the best of many untrained networks by a zero-cost proxy, such as synflow',
+                'Abdelfattah et al., ICLR 2021',
+                _built_by('trained.in_process', 'ProxySearch'),
+                common=(ProxyCells,),
+                relaxed=False,
+                proposer=ProxyCells,
+                fixed_cells=True,
             ),
             *(method for method, _ in VARIANTS),
         )

@@ -115,7 +115,8 @@ def _ended(record: TrialRecord) -> str:
     """Returns the line of a trial that has ended."""
     recipe = Recipe.of_run(record.parameters['recipe'])
     held_out = getattr(getattr(recipe, record.parameters['stage']), 'validation_portion', 1.0)  # text always has validation data
-    return trial_line(record.key, recipe.metric, record.metric, validated=held_out > 0)
+    ranking = record.metric is not None and 'ranked' in record.metric
+    return trial_line(record.key, recipe.metric, record.metric, validated=held_out > 0 and not ranking)
 
 
 def _may_still_report(record: TrialRecord) -> bool:

@@ -108,7 +108,7 @@ class Planner:
     def _begin(self, protocol: Protocol, elapsed: float) -> None:
         """Starts timing steps, and plans once the times are known."""
         if not self._workers:
-            self._workers = [self._worker(kinds) for kinds in self._shares(kinds_to_time(protocol.strategies))]
+            self._workers = [self._worker(kinds) for kinds in self._shares(kinds_to_time(protocol))]
         if any(worker.poll() is None for worker in self._workers):
             return
         try:

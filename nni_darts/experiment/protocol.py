@@ -2,7 +2,7 @@
 
 The protocol searches with every strategy and seed, trains each found cell for a short time, keeps each strategy's best cell by
 validation, and retrains that cell from scratch. Strategies that train cells one by one, such as random search and evolution, have no
-search trial: their cells go straight to the short training.
+search trial: their cells go straight to the short training. If a proxy ranks untrained cells first, that ranking is their search trial.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 
 from nni_darts.errors import InputError
 from nni_darts.experiment.arguments import BEST, EACH_SEED
+from nni_darts.genotypes import AnyGenotype, genotype_from_code
 from nni_darts.recipes import Recipe
-from nni_darts.runs.cells import cells_to_train, number_of_cells
+from nni_darts.runs.cells import cells_to_train, number_of_cells, prior_of
 from nni_darts.runs.checks import check_strategies, check_strategy
 from nni_darts.runs.derive import different_supernet
 from nni_darts.strategies.registry import find, full_name, row_parts
@@ -118,6 +119,10 @@ class Protocol:
         """Whether any row changes settings of the recipe."""
         return any(row_parts(strategy)[1] for strategy in self.strategies)
 
+    def searches(self, strategy: str) -> bool:
+        """Returns whether a strategy has a search trial: it trains a supernet, or ranks untrained networks by a proxy."""
+        return not find(strategy).one_by_one or prior_of(self.recipe_of(strategy), row_parts(strategy)[0]) is not None
+
     def _changed(self, strategy: str) -> Recipe:
         _, changes = row_parts(strategy)
         return self.recipe.changed(changes, source='searchSpace') if changes else self.recipe
@@ -138,7 +143,7 @@ class Protocol:
                 search = self._search(strategy, seed)
                 mine = [Job('select', strategy, seed, arch, cell) for arch, cell in self._cells(search, results, given_up)]
                 selects += mine
-                if not find(strategy).one_by_one:
+                if self.searches(strategy):
                     searches.append(search)
                     mine = [*mine, search]
                 pending[seed] = any(job.key not in results and job.key not in given_up for job in mine)
@@ -166,7 +171,7 @@ class Protocol:
         for strategy in self.strategies:
             promising = []
             for seed in self.seeds:
-                if not find(strategy).one_by_one:
+                if self.searches(strategy):
                     counts['search', strategy] += 1
                     if Job('search', strategy, seed).key in given_up:
                         continue
@@ -181,11 +186,16 @@ class Protocol:
         """Returns (code, number) of the cells that a strategy has found or proposed under a seed by now."""
         if not find(search.strategy).one_by_one:
             return [(results[search.key]['arch'], 0)] if search.key in results else []
+        ranked: list[AnyGenotype] = []
+        if self.searches(search.strategy):
+            if search.key not in results:
+                return []
+            ranked = [genotype_from_code(code) for code in results[search.key]['ranked'].split()]
         values: dict[int, float | None] = {}
         for job in self._trainings(search.strategy, search.seed):
             if job.key in results or job.key in given_up:
                 values[job.cell] = results[job.key]['default'] if job.key in results else None
-        cells = cells_to_train(self.recipe_of(search.strategy), search.strategy, search.seed, values)
+        cells = cells_to_train(self.recipe_of(search.strategy), search.strategy, search.seed, values, ranked)
         return [(genotype.code(), number) for number, genotype in enumerate(cells, start=1)]
 
     def _trainings(self, strategy: str, seed: int) -> list[Job]:

@@ -17,7 +17,6 @@ from nni_darts.report.lines import duration
 from nni_darts.runs.deadline import MARGIN
 from nni_darts.runs.limits import affordable
 from nni_darts.runs.planning import Course
-from nni_darts.strategies.registry import find
 
 __all__ = ['OVERHEAD', 'STAGES', 'Timetable', 'epochs_within', 'kinds_to_time', 'makespan', 'retraining_within']
 
@@ -72,9 +71,9 @@ class Timetable:
 _NAMES = {'search': 'each search', 'select': 'each short training', 'retrain': 'each retraining'}
 
 
-def kinds_to_time(strategies: Sequence[str]) -> list[Kind]:
-    """Returns the kinds of run whose steps are timed: a search with each supernet, a short training and a retraining."""
-    return [*(('search', name) for name in strategies if not find(name).one_by_one), ('select', ''), ('retrain', '')]
+def kinds_to_time(protocol: Protocol) -> list[Kind]:
+    """Returns the kinds of run whose steps are timed: each strategy's search, a short training and a retraining."""
+    return [*(('search', name) for name in protocol.strategies if protocol.searches(name)), ('select', ''), ('retrain', '')]
 
 
 def epochs_within(

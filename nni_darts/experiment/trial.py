@@ -28,13 +28,16 @@ from nni_darts.recipes.metric import ACCURACY, PERPLEXITY, Metric
 from nni_darts.report.cautions import after_training
 from nni_darts.report.fronts import COSTS
 from nni_darts.report.lines import activity_line, decision_line, epoch_line, result_lines, warning_line
-from nni_darts.strategies.registry import row_parts
+from nni_darts.strategies.registry import find, row_parts
 
 __all__ = ['run_trial']
 
 _logger = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 60
+
+RANKED = 'ranked'
+"""The key of a ranking's result with the codes of the best cells, separated by spaces."""
 
 
 def run_trial() -> None:
@@ -104,7 +107,9 @@ def run_trial() -> None:
     supernet = output.parent / job['supernet'] if job.get('supernet') else None
     spec = RunSpec(job['stage'], recipe, job['seed'], strategy=strategy, genotype=genotype, supernet=supernet)
     with watched(said):
-        outcome = Run(spec, output, Watch(_begin, on_epoch, on_decision)).execute(resume=True)
+        run = Run(spec, output, Watch(_begin, on_epoch, on_decision))
+        # The cells that a strategy trains one by one are trials of their own, so that only their ranking is left.
+        outcome = run.rank(resume=True) if spec.stage == 'search' and find(spec.strategy).one_by_one else run.execute(resume=True)
     watchdog.stop()
     _print_warnings([*(warnings_in(output) if genotype is None else []), *after_training(outcome.result)])
     for line in (*([outcome.genotype.to_text()] if genotype is None else []), *result_lines(outcome.result, output)):
@@ -115,8 +120,11 @@ def run_trial() -> None:
 def final_metric(result: dict[str, Any], metric: Metric, key: str, arch: str) -> dict[str, Any]:
     """Returns the final metric as numbers and short strings, which NNI's page can show. ``default`` is the metric on validation data.
 
-    If a recipe holds out no data in the last training, ``default`` is the metric on test data. Nothing is selected by it.
+    If a recipe holds out no data in the last training, ``default`` is the metric on test data. Nothing is selected by it. It is 0 for a
+    ranking of untrained networks, whose result has the codes of the best cells.
     """
+    if RANKED in result:  # nothing was trained; NNI needs a number
+        return {'default': 0.0, 'arch': arch, 'key': key, **{name: result[name] for name in (RANKED, 'seconds', 'passes')}}
     beside = () if metric in (ACCURACY, PERPLEXITY) else ('valid_accuracy', 'test_accuracy')
     costs = ('seconds', 'passes', *COSTS, 'peak_memory_mib')
     shown = (f'test_{metric.name}', *beside, 'largest_class', 'images', *costs)

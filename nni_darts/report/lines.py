@@ -64,7 +64,7 @@ def result_lines(result: Mapping[str, Any], files: Any) -> Iterator[str]:
         if metric is not None:
             shown = f'{metric.shown(value)}{" %" if metric.percent else ""}'
         else:
-            shown = value if isinstance(value, str) else f'{value:,}'
+            shown = value if isinstance(value, str) else f'{value:,}' if abs(value) < 1e15 else f'{value:.6g}'
         yield f'{name.replace("_", " "):>16}  {shown}'
     yield f'{"files":>16}  {files}'
 

@@ -24,7 +24,7 @@ from nni_darts.report.progress import Epochs, learning_curves, running_jobs
 from nni_darts.report.spent import plot_spent, spent_by_seed
 from nni_darts.report.spread import Spread, spread
 from nni_darts.report.table_formats import columns
-from nni_darts.strategies.registry import file_name, row_parts
+from nni_darts.strategies.registry import file_name, find, row_parts
 
 if TYPE_CHECKING:
     from nni_darts.experiment.ledger import Standing
@@ -111,7 +111,7 @@ def summarize(
                 'state': state,
                 'failures': standing.failures.get(job.key, 0),
                 'trial': identifiers.get(job.key, ''),
-                'valid': metric.get('default'),
+                'valid': None if 'ranked' in metric else metric.get('default'),
                 'test': protocol.recipe.metric.of(metric, 'test'),
                 'seconds': metric.get('seconds'),
                 'arch': metric.get('arch') or job.arch,
@@ -168,7 +168,7 @@ def _commands(protocol: Protocol, jobs: Sequence[Job], rows: Sequence[Mapping[st
         name = _folder(job.key)
         strategy, changes = row_parts(job.strategy)
         sets = ''.join(f' --set {change}' for change in changes)
-        if job.stage == 'search':
+        if job.stage == 'search' and not find(job.strategy).one_by_one:
             again.append(f'nni-darts search --recipe {RECIPE} --strategy {strategy}{sets} --seed {job.seed} --output {name}')
         elif job.arch:
             stage = '' if job.stage == 'retrain' else f'--stage {job.stage} '

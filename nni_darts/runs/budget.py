@@ -33,22 +33,25 @@ def training_passes(recipe: Recipe, stage: str) -> float:
     return getattr(recipe, stage).epochs * training_portion(recipe, stage)
 
 
-def affordable_cells(recipe: Recipe, strategy: str) -> int:
+def affordable_cells(recipe: Recipe, strategy: str, ranking: float = 0.0) -> int:
     """Returns the number of short trainings that the recipe's budget affords.
 
     Args:
         recipe: all settings.
         strategy: name of the strategy, for the message.
+        ranking: passes of a ranking of untrained networks before the first training.
 
     Raises:
         InputError: if it does not afford one.
     """
     assert recipe.budget is not None
     each = training_passes(recipe, 'select')
-    cells = math.floor(recipe.budget.passes / each + _TOLERANCE)
+    cells = max(0, math.floor((recipe.budget.passes - ranking) / each + _TOLERANCE))
     if not cells:
+        before = f', its ranking before it {ranking:.4g}' if ranking else ''
         raise InputError(
-            f'a budget of {recipe.budget.passes:g} passes is too small for {strategy}: the short training of one cell takes {each:.4g}'
+            f'a budget of {recipe.budget.passes:g} passes is too small for {strategy}: '
+            f'the short training of one cell takes {each:.4g}{before}'
         )
     return cells
 

@@ -75,7 +75,7 @@ def check_strategies(recipe: Recipe, names: Iterable[str]) -> None:
         except ValueError as error:
             raise InputError(f'search.settings: {error}') from None
         if known.cells_key:
-            number_of_cells(recipe, name)  # the error names the key that holds its only setting
+            number_of_cells(recipe, name)  # the error names the key that holds the number of its cells
             continue
         # A budget decides how many cells are trained one by one, whatever the settings say.
         bought = {'cells': _MANY} if known.one_by_one and recipe.budget is not None else {}

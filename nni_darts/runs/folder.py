@@ -23,6 +23,7 @@ __all__ = [
     'GENOTYPE',
     'LOCK',
     'MORE',
+    'RANKING',
     'RESULT',
     'STAGE',
     'SUPERNET',
@@ -39,6 +40,8 @@ __all__ = [
 ]
 
 RESULT, GENOTYPE, WEIGHTS, BY_MAGNITUDE = 'result.json', 'genotype.json', 'weights.pt', 'magnitude.json'
+RANKING = 'ranking.json'
+"""The scores of the cells that a proxy ranked, in the order in which they were drawn."""
 DATA = 'data.json'
 """The classes, channels, size, mean and standard deviation of the images, which are all that export needs of the data."""
 STAGE = 'stage-'

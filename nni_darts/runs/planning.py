@@ -6,12 +6,13 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import Recipe
 from nni_darts.report.lines import duration
-from nni_darts.runs.cells import least_cells, number_of_cells, on_data
+from nni_darts.runs.cells import least_cells, number_of_cells, on_data, prior_of
 from nni_darts.runs.deadline import MARGIN, TimePlan
 from nni_darts.runs.limits import affordable, pace_of_search, pace_of_training, search_seconds, training_seconds
 from nni_darts.strategies.registry import find
@@ -47,9 +48,16 @@ class Course:
 
 
 def course_of_search(recipe: Recipe, strategy: str, seed: int = 1) -> Course:
-    """Times the first steps of a search and predicts its duration. Arguments and errors as for :meth:`nni_darts.runs.run.Run.execute`."""
-    from nni_darts.runs.costs import least_epochs
+    """Times the first steps of a search and predicts its duration. Arguments and errors as for :meth:`nni_darts.runs.run.Run.execute`.
 
+    For a strategy that trains cells one by one, it is the duration of the ranking before the first training.
+    """
+    from nni_darts.runs.costs import least_epochs
+    from nni_darts.runs.tasks import task_of
+
+    if find(strategy).one_by_one:
+        ranking = _ranking_seconds(recipe, strategy, seed, task_of(recipe).load(recipe))
+        return Course(1, recipe.search.epochs, ranking, ranking)
     least = min(least_epochs(recipe, strategy), recipe.search.epochs)
     cost, _ = _cost_of_search(recipe, strategy, seed)
     return _course(cost, least, recipe.search.epochs)
@@ -96,10 +104,10 @@ def plan_search(recipe: Recipe, strategy: str, seconds: float, seed: int = 1, be
     data = task_of(recipe).load(recipe)
     cells = on_data(recipe).random_cells(seed, _SAMPLED)
     times = [training_seconds(recipe, 'select', pace_of_training(recipe, 'select', cell, seed), data) for cell in cells]
-    of = number_of_cells(recipe, strategy)
-    mean = sum(times) / len(times)
+    of, ranking = number_of_cells(recipe, strategy), _ranking_seconds(recipe, strategy, seed, data)
+    mean = 0.0 if ranking and of == 1 else sum(times) / len(times)
     bounds = min(least_cells(recipe, strategy), of), of
-    return _planned(lambda count: count * mean, seconds, begun, bounds, f'a search with {strategy}', 'cell')
+    return _planned(lambda count: ranking + count * mean, seconds, begun, bounds, f'a search with {strategy}', 'cell')
 
 
 def plan_training(recipe: Recipe, stage: str, genotype: AnyGenotype, seconds: float, seed: int = 1, begun: float | None = None) -> TimePlan:
@@ -138,6 +146,21 @@ def _cost_of_search(recipe: Recipe, strategy: str, seed: int) -> tuple[Callable[
 
     data, pace = task_of(recipe).load(recipe), pace_of_search(recipe, strategy, seed)
     return lambda epochs: search_seconds(recipe.with_epochs('search', epochs), strategy, pace, data), pace.start
+
+
+def _ranking_seconds(recipe: Recipe, strategy: str, seed: int, data: Any) -> float:
+    """Returns the seconds of a strategy's ranking by a proxy, from those of some cells; 0 for a strategy without one."""
+    from nni_darts.runs.ranking import score_cells
+
+    prior = prior_of(recipe, strategy)
+    if prior is None:
+        return 0.0
+    scores = score_cells(recipe, data, on_data(recipe).random_cells(seed, 1 + _SAMPLED), prior, seed)
+    next(scores)  # the first cell also reads the batch
+    begun = time.monotonic()
+    for _ in scores:
+        pass
+    return prior.draw * (time.monotonic() - begun) / _SAMPLED
 
 
 def _cost_of_training(recipe: Recipe, stage: str, genotype: AnyGenotype, seed: int) -> Callable[[int], float]:

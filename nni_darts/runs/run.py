@@ -29,6 +29,7 @@ from nni_darts.runs.folder import FROM, GENOTYPE, MORE, alone_in, check_amounts,
 from nni_darts.runs.keeping import finish, keep_genotype
 from nni_darts.runs.latencies import with_own_table
 from nni_darts.runs.loggers import check_logger
+from nni_darts.runs.ranking import ranked
 from nni_darts.runs.search import finish_search, search_cells, train_supernet
 from nni_darts.runs.spec import Outcome, RunSpec, Watch, Work
 from nni_darts.runs.start import Start, finished_training
@@ -75,6 +76,31 @@ class Run:
         spec = replace(self.spec, plan=self.spec.plan or TimeLimit(self.output, resume).kept())
         check_logger(spec.recipe)
         return self._search(spec, resume) if spec.stage == 'search' else self._train(spec, resume)
+
+    def rank(self, *, resume: bool = False) -> Outcome:
+        """Carries out only the ranking with which a search of cells one by one begins, by a zero-cost proxy.
+
+        The genotype of the outcome is the best cell. ``ranked`` in the result has the codes of the cells to train, best first.
+
+        Args:
+            resume: as for :meth:`execute`.
+
+        Raises:
+            InputError: as for :meth:`execute`.
+        """
+        spec = self.spec
+        check_strategies(spec.recipe, [spec.strategy])
+        data = task_of(spec.recipe).load(spec.recipe)
+        work = Work(spec, checked_recipe(spec.recipe, spec.strategy, data), self.output, data, resume, self.watch)
+        self.watch.on_start(_headline(work), [])
+        with alone_in(self.output):
+            finished = claim(self.output, spec.recipe, spec.identity(), resume, work.task.amounts(data))
+            if finished is not None:
+                return Outcome(genotype_from_dict(read_json(self.output / GENOTYPE)), finished)
+            ranking = ranked(work)
+            assert ranking is not None  # the caller knows that the strategy has one
+            keep_genotype(work, ranking.cells[0])
+            return Outcome(ranking.cells[0], finish(work, {**ranking.result(), 'ranked': ' '.join(cell.code() for cell in ranking.cells)}))
 
     def _search(self, spec: RunSpec, resume: bool) -> Outcome:
         one_by_one = named_method(spec.strategy).one_by_one

@@ -28,6 +28,7 @@ from nni_darts.runs.costs import configured_strategy, search_passes
 from nni_darts.runs.folder import BY_MAGNITUDE, EXECUTOR, STAGE, read_json, write_json
 from nni_darts.runs.keeping import callbacks_in_time, resume_arguments
 from nni_darts.runs.loggers import create_logger
+from nni_darts.runs.ranking import ranked
 from nni_darts.runs.spec import RunSpec, Work
 from nni_darts.runs.weights import fitting
 from nni_darts.strategies.differentiable import DifferentiableStrategy
@@ -234,7 +235,10 @@ def search_cells(work: Work, train: Any) -> tuple[AnyGenotype, dict[str, Any]]:
     values: dict[int, float | None] = {}
     earlier = [lines[-1]['total_seconds'] for folder in output.glob('cell-*') if (lines := epochs_of(folder))] if work.resume else []
     deadline, lasted = None if spec.plan is None else spec.plan.deadline(sum(earlier)), [0.0]
-    while len(found) < len(cells := cells_to_train(recipe, spec.strategy, spec.seed, values)):
+    ranking = ranked(work)
+    if ranking is not None and number_of_cells(recipe, spec.strategy) == 1:
+        return ranking.cells[0], ranking.result()
+    while len(found) < len(cells := cells_to_train(recipe, spec.strategy, spec.seed, values, ranking.cells if ranking else ())):
         if deadline is not None and found and not deadline.allows(max(lasted)):
             break
         begun = time.monotonic()
@@ -245,7 +249,8 @@ def search_cells(work: Work, train: Any) -> tuple[AnyGenotype, dict[str, Any]]:
         lasted.append(time.monotonic() - begun)
     announce('cells', len(found), len(found), lasting=True)
     best, result = recipe.metric.best(found, lambda entry: entry[1][valid])
-    total = {name: round(sum(trained[name] for _, trained in found), 3) for name in ('seconds', 'passes')}
+    before = {} if ranking is None else ranking.result()
+    total = {name: round(before.pop(name, 0) + sum(trained[name] for _, trained in found), 3) for name in ('seconds', 'passes')}
     kept = {name: value for name, value in result.items() if name.startswith('valid_') or name in ('largest_class', 'images')}
     early = {'ended': 'time', 'cells': len(found)} if len(found) < number_of_cells(recipe, spec.strategy) else {}
-    return best, {**kept, **total, **early}
+    return best, {**kept, **total, **{name: before[name] for name in ('proxy', 'drawn') if name in before}, **early}

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from nni_darts.strategies.settings import Settings, setting
 from nni_darts.strategies.trained.base import CellSpace, OneByOne, Scores
+from nni_darts.strategies.trained.prior import PRIOR_ALLOWED, PRIOR_MEANING, PriorSetting
 
 __all__ = ['Aging']
 
@@ -25,7 +26,8 @@ class Aging(Settings, OneByOne):
     """Aging evolution: random cells first, then children of the best cell in a sample of the youngest cells. No cell is repeated.
 
     A cell's parent is drawn once all earlier cells except the last ``parallel`` − 1 are trained. ``parallel`` is a setting, and does not
-    depend on the machine, so that the same seed trains the same cells on every machine.
+    depend on the machine, so that the same seed trains the same cells on every machine. With a ``prior``, the first cells are the best of
+    many random ones by a zero-cost proxy.
 
     Raises:
         ValueError: for a value outside its range.
@@ -39,6 +41,7 @@ class Aging(Settings, OneByOne):
     population: Whole = setting(10, 'the youngest cells, which compete; the first ones are random')
     sample: Whole = setting(3, 'cells of the population, drawn with replacement, that compete for being the next parent')
     parallel: Whole = setting(2, "a seed's cells that may be in training at a time")
+    prior: PriorSetting = setting(None, PRIOR_MEANING, allowed=PRIOR_ALLOWED)
 
     @model_validator(mode='after')
     def _room_for_children(self) -> Aging:

@@ -7,8 +7,9 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from numpy.random import RandomState
-from torch import nn
+from torch import Tensor, nn
 
 from nni_darts._nni import (
     Categorical,
@@ -23,12 +24,15 @@ from nni_darts._nni import (
 )
 from nni_darts.genotypes.neighbours import Choices, Inputs
 from nni_darts.strategies.architecture import Topology, edge_topology
+from nni_darts.strategies.proxies import Batch, score
 from nni_darts.strategies.settings import typed
 from nni_darts.strategies.trained.aging import Aging
 from nni_darts.strategies.trained.base import OneByOne
+from nni_darts.strategies.trained.prior import Prior, Ranked, best_first, distinct_cells
+from nni_darts.strategies.trained.proxy_cells import ProxyCells
 from nni_darts.strategies.trained.random_cells import RandomCells
 
-__all__ = ['Evolution', 'InProcess', 'RandomSearch', 'SampleSpace', 'choices_of', 'fresh_copy', 'random_sample']
+__all__ = ['Evolution', 'InProcess', 'ProxySearch', 'RandomSearch', 'SampleSpace', 'choices_of', 'fresh_copy', 'random_sample']
 
 Model = tuple[tuple[str, Any], ...]
 """A hashable sample: (label, chosen value) pairs, with several chosen inputs as a tuple."""
@@ -66,17 +70,34 @@ class InProcess(OneShotStrategy):
 
     def _run(self) -> None:
         space = SampleSpace(self.model_space.model_space)
+        prior = getattr(self.proposer, 'prior', None)
+        ranked = self._ranked(space, prior) if isinstance(prior, Prior) else []
         scores: dict[int, float | None] = {}
-        while len(models := self.proposer.named(space, self.seed, scores)) > len(scores):
+        while len(models := self.proposer.named(Ranked(space, ranked), self.seed, scores)) > len(scores):
             number = len(scores) + 1
             scores[number] = self.train(space.sample(models[number - 1]))
 
-    def train(self, sample: dict[str, Any]) -> float | None:
-        """Trains the model of a sample. Returns its final metric so that larger is better, or None if it reported no metric."""
+    def _ranked(self, space: SampleSpace, prior: Prior) -> list[Model]:
+        """Returns the models that random search draws first, in the order of their scores by a proxy, best first."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)  # which the loader's shuffling follows
+            batch = _first_batch(self.model_space.evaluator, prior.batch_size)
+        models = distinct_cells(space, self.seed, prior.draw)
+        scores = []
+        for model in models:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)  # so that all networks start from the same random numbers
+                scores.append(score(prior.proxy, self._network(space.sample(model)), batch, self.seed))
+        return best_first(models, scores)
+
+    def _network(self, sample: dict[str, Any]) -> nn.Module:
         space = self.model_space.model_space
         with model_context(sample):
-            network = type(space)(*space.trace_args, **space.trace_kwargs)
-        model = _FixedModel(network, fresh_copy(self.model_space.evaluator), sample)
+            return type(space)(*space.trace_args, **space.trace_kwargs)
+
+    def train(self, sample: dict[str, Any]) -> float | None:
+        """Trains the model of a sample. Returns its final metric so that larger is better, or None if it reported no metric."""
+        model = _FixedModel(self._network(sample), fresh_copy(self.model_space.evaluator), sample)
         self.trained.append(model)
         self.engine.submit_models(model)
         return self._score(model)
@@ -114,6 +135,24 @@ class _FixedModel(RawFormatModelSpace):
         return self.model_space
 
 
+def _first_batch(evaluator: Lightning, size: int) -> Batch:
+    """Returns the first images and labels that an evaluator trains on; fewer than ``size`` if it has fewer.
+
+    Raises:
+        ValueError: if its batches are not pairs of images and labels.
+    """
+    loader = evaluator.train_dataloaders if evaluator.datamodule is None else evaluator.datamodule.train_dataloader()
+    parts: list[tuple[Tensor, Tensor]] = []
+    for batch in loader:
+        if not (isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)):
+            raise ValueError('proxies score networks on batches of images and labels, and the training batches of the evaluator are not')
+        parts.append((batch[0], batch[1]))
+        if sum(len(labels) for _, labels in parts) >= size:
+            break
+    images, labels = (torch.cat(tensors)[:size] for tensors in zip(*parts))
+    return Batch(images, labels)
+
+
 def fresh_copy(evaluator: Lightning) -> Lightning:
     """Returns a copy of a Lightning evaluator, which can be used only once; the copy shares the loaders' data."""
     loaders = [evaluator.train_dataloaders, evaluator.val_dataloaders, evaluator.datamodule]
@@ -128,15 +167,51 @@ class RandomSearch(InProcess):
         samples: number of models to train.
         seed: as for :class:`InProcess`.
         optimize_mode: as for :class:`InProcess`.
+        prior: settings of :class:`~nni_darts.strategies.trained.Prior`, such as ``{'proxy': 'synflow'}``, by which the models to train are
+            chosen from many; None draws them.
 
     Raises:
         ValueError: for fewer than one sample, or an unknown mode.
     """
 
-    def __init__(self, samples: int = 8, seed: int = 1, optimize_mode: Literal['maximize', 'minimize'] = 'maximize') -> None:
+    def __init__(
+        self,
+        samples: int = 8,
+        seed: int = 1,
+        optimize_mode: Literal['maximize', 'minimize'] = 'maximize',
+        prior: Any = None,
+    ) -> None:
         if samples < 1:
             raise ValueError(f'samples must be at least 1, not {samples}')
-        super().__init__(RandomCells(cells=samples), seed, optimize_mode)
+        super().__init__(RandomCells(cells=samples, prior=prior), seed, optimize_mode)
+
+
+@typed
+class ProxySearch(InProcess):
+    """Ranks random models of the space by a zero-cost proxy, trains the best from scratch, and keeps the best of them.
+
+    Args:
+        proxy: as for :class:`~nni_darts.strategies.trained.Prior`.
+        draw: as for :class:`~nni_darts.strategies.trained.Prior`.
+        batch_size: number of images of the evaluator's first training batches on which networks are scored.
+        cells: number of the best-ranked models that are trained.
+        seed: as for :class:`InProcess`.
+        optimize_mode: as for :class:`InProcess`.
+
+    Raises:
+        ValueError: for an unknown proxy, or a number outside its range.
+    """
+
+    def __init__(
+        self,
+        proxy: str = 'synflow',
+        draw: int = 1000,
+        batch_size: int = 64,
+        cells: int = 1,
+        seed: int = 1,
+        optimize_mode: Literal['maximize', 'minimize'] = 'maximize',
+    ) -> None:
+        super().__init__(ProxyCells(proxy=proxy, draw=draw, batch_size=batch_size, cells=cells), seed, optimize_mode)
 
 
 @typed
@@ -151,6 +226,7 @@ class Evolution(InProcess):
         sample: as for :class:`~nni_darts.strategies.trained.Aging`.
         seed: as for :class:`InProcess`.
         optimize_mode: as for :class:`InProcess`.
+        prior: as for :class:`RandomSearch`; it chooses the first ``population`` models.
 
     Raises:
         ValueError: for a setting outside its range.
@@ -163,8 +239,9 @@ class Evolution(InProcess):
         sample: int = 3,
         seed: int = 1,
         optimize_mode: Literal['maximize', 'minimize'] = 'maximize',
+        prior: Any = None,
     ) -> None:
-        super().__init__(Aging(cells=cells, population=population, sample=sample, parallel=1), seed, optimize_mode)
+        super().__init__(Aging(cells=cells, population=population, sample=sample, parallel=1, prior=prior), seed, optimize_mode)
 
 
 class SampleSpace:

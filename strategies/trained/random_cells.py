@@ -8,14 +8,17 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from nni_darts.strategies.settings import Settings, setting
+from nni_darts.strategies.settings import setting
 from nni_darts.strategies.trained.base import CellSpace, OneByOne, Scores
+from nni_darts.strategies.trained.prior import PriorSettings
 
 __all__ = ['RandomCells']
 
 
-class RandomCells(Settings, OneByOne):
+class RandomCells(PriorSettings, OneByOne):
     """Draws every cell uniformly. Cells do not depend on each other, so all can be trained at the same time.
+
+    With a ``prior``, the cells are the best of many by a zero-cost proxy.
 
     Raises:
         ValueError: for fewer than one cell.

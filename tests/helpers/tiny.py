@@ -49,6 +49,7 @@ SMALL = {
     'search.settings.enas': {'samples': 4, 'finalists': 2},
     'search.settings.random-ws': {'samples': 4, 'finalists': 2},
     'search.settings.p-darts': {'cells': [3, 3, 4]},
+    'search.settings.proxy': {'draw': 6, 'batch_size': 16},
 }
 """Settings of strategies that would otherwise take longer than the others."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,11 @@ from nni_darts._nni import DataLoader, Lightning, LightningModule, ModelSpace, R
 from nni_darts.genotypes.candidates import edge_candidates
 from nni_darts.genotypes.neighbours import darts_choices
 from nni_darts.search_spaces import DartsSpace
-from nni_darts.strategies import DifferentiableStrategy, Evolution, RandomSearch, create_strategy
+from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.architects import FirstOrder
 from nni_darts.strategies.architecture import edge_topology
 from nni_darts.strategies.engine.loaders import SearchLoaders, _shuffled
-from nni_darts.strategies.trained.in_process import choices_of
+from nni_darts.strategies.trained.in_process import InProcess, SampleSpace, choices_of
 from nni_darts.training import ImageClassifier
 from tests.helpers import fitting
 from tests.helpers.fitting import trainer
@@ -49,7 +50,7 @@ def loaders(shape: tuple[int, ...], classes: int, train: int = 24, valid: int = 
 
 def run(
     space: ModelSpace,
-    strategy: DifferentiableStrategy | Evolution | RandomSearch,
+    strategy: DifferentiableStrategy | InProcess,
     module: LightningModule,
     shape: tuple[int, ...],
     classes: int,
@@ -121,7 +122,15 @@ def test_a_users_space_with_a_users_evaluator(name: str) -> None:
     assert module.counts == [24]  # each training sample once
 
 
-@pytest.mark.parametrize(('name', 'settings'), [('random', {'samples': 3}), ('evolution', {'cells': 3, 'population': 2, 'sample': 1})])
+@pytest.mark.parametrize(
+    ('name', 'settings'),
+    [
+        ('random', {'samples': 3}),
+        ('random', {'samples': 3, 'prior': {'proxy': 'zen', 'draw': 5, 'batch_size': 8}}),
+        ('evolution', {'cells': 3, 'population': 2, 'sample': 1}),
+        ('proxy', {'proxy': 'snip', 'draw': 5, 'batch_size': 8, 'cells': 3}),
+    ],
+)
 def test_strategies_without_a_supernet_keep_the_best_of_n(name: str, settings: dict) -> None:
     strategy = create_strategy(name, seed=5, **settings)
     sample = run(DartsSpace(**SMALL), strategy, ImageClassifier(10, 1, report=True), (1, 8, 8), 10)
@@ -134,6 +143,20 @@ def test_strategies_without_a_supernet_keep_the_best_of_n(name: str, settings: d
     again = create_strategy(name, seed=5, **settings)
     run(DartsSpace(**SMALL), again, ImageClassifier(10, 1, report=True), (1, 8, 8), 10)
     assert [model.sample for model in again.trained] == [model.sample for model in strategy.trained]
+
+
+@pytest.mark.parametrize(('name', 'settings'), [('proxy', {'cells': 2}), ('random', {'samples': 2})])
+def test_the_largest_of_the_models_drawn_are_trained(name: str, settings: dict) -> None:
+    prior = {'proxy': 'parameters', 'draw': 6, 'batch_size': 8}
+    strategy = create_strategy(name, seed=5, **settings, **(prior if name == 'proxy' else {'prior': prior}))
+    run(DartsSpace(**SMALL), strategy, ImageClassifier(10, 1, report=True), (1, 8, 8), 10)
+    space = SampleSpace(DartsSpace(**SMALL))
+    rng, sizes = random.Random(5), []
+    for _ in range(6):
+        with model_context(space.sample(space.random_cell(rng))):
+            sizes.append(sum(parameter.numel() for parameter in DartsSpace(**SMALL).parameters()))
+    trained = [sum(parameter.numel() for parameter in model.model_space.parameters()) for model in strategy.trained]
+    assert trained == sorted(sizes, reverse=True)[:2] and len(set(sizes)) > 2
 
 
 def test_evolution_never_trains_a_model_twice(monkeypatch: pytest.MonkeyPatch) -> None:

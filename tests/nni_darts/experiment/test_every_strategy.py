@@ -36,7 +36,9 @@ def test_every_strategy_ends_with_a_retrained_cell(space: str, tmp_path: Path) -
     results = Counter(trial.key for trial in trials if trial.metric is not None)
     supernets = [name for name in names if not find(name).one_by_one]
     expected = {f'{stage} {name} 1' for name in supernets for stage in ('search', 'select')} | {f'retrain {name} 1' for name in names}
-    expected |= {'select random 1.1'} | {f'select evolution 1.{cell}' for cell in range(1, EVOLUTION['cells'] + 1)}
+    expected |= {'select random 1.1', 'search proxy 1', 'select proxy 1.1'} | {
+        f'select evolution 1.{cell}' for cell in range(1, EVOLUTION['cells'] + 1)
+    }
     assert set(results) == expected and set(results.values()) == {1}
     for key, epochs in intermediate.items():
         if '+' in key or any(f' {name} ' in key for name in ('sgas', 'enas', 'random-ws')):

@@ -113,6 +113,64 @@ def test_each_seeds_cell_is_retrained_once() -> None:
         TunerArguments(retrain='each_seed', retrain_runs=2).load()
 
 
+PRIOR = {'proxy': 'parameters', 'draw': 20}
+RANKED = Protocol(
+    Recipe.load(
+        'digits',
+        {
+            'search.random_samples': 3,
+            'search.settings': {
+                'random': {'prior': PRIOR},
+                'evolution': {'cells': 6, 'population': 4, 'parallel': 2, 'prior': PRIOR},
+                'proxy': {'draw': 20, 'cells': 2},
+            },
+        },
+    ),
+    ('random', 'evolution', 'proxy', 'darts-1st'),
+    (1, 2),
+)
+
+
+def ranked_result(job: Job) -> dict:
+    """A ranking that prefers the last cells of a seed's draw."""
+    if job.stage == 'search' and job.strategy != 'darts-1st':
+        codes = [cell.code() for cell in reversed(RECIPE.random_cells(job.seed, 20))]
+        return {'default': 0.0, 'seconds': 1.0, 'arch': codes[0], 'key': job.key, 'ranked': ' '.join(codes[:4])}
+    return result(job)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_a_ranking_is_a_search_before_the_cells_that_it_names(seed: int) -> None:
+    rng, order, results = random.Random(seed), [], {}
+    while ready := [job for job in RANKED.jobs(results, ()) if job.key not in results]:
+        job = rng.choice(ready)
+        order.append(job.key)
+        results[job.key] = ranked_result(job)
+    assert Counter(key.split()[0] for key in order) == {'search': 8, 'select': 2 * (3 + 6 + 2 + 1), 'retrain': 4}
+    assert RANKED.expected() == Counter((key.split()[0], key.split()[1]) for key in order)
+    for strategy, first in (('random', 3), ('evolution', 4), ('proxy', 2)):
+        for number in RANKED.seeds:
+            best = results[f'search {strategy} {number}']['ranked'].split()
+            assert [results[f'select {strategy} {number}.{cell}']['arch'] for cell in range(1, first + 1)] == best[:first]
+            assert order.index(f'search {strategy} {number}') < min(
+                order.index(key) for key in order if key.startswith(f'select {strategy} {number}.')
+            )
+
+
+def test_a_ranking_that_failed_too_often_leaves_its_seed_out() -> None:
+    fail = frozenset({'search random 1'})
+    keys = [job.key for job in RANKED.jobs({}, fail)]
+    assert not any(key.startswith('select random 1') for key in keys)
+    assert RANKED.expected(fail)['select', 'random'] == RANKED.expected()['select', 'random'] - 3
+
+
+def test_a_ranking_shows_no_validation_metric() -> None:
+    results = {job.key: ranked_result(job) for job in RANKED.jobs({}, ())}
+    rows = summarize(RANKED, RANKED.jobs(results, ()), Standing(results), [], over=False)['jobs']
+    shown = {row['key']: row['valid'] for row in rows if row['stage'] == 'search'}
+    assert shown['search proxy 1'] is None and shown['search darts-1st 1'] == results['search darts-1st 1']['default']
+
+
 def test_test_accuracy_chooses_nothing() -> None:
     _, results = simulate()
     changed = {key: {**metric, 'test_accuracy': -1.0} for key, metric in results.items()}

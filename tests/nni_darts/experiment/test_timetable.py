@@ -126,9 +126,11 @@ def test_retraining_takes_what_is_left() -> None:
 
 
 def test_what_is_timed() -> None:
-    assert kinds_to_time(['random', 'gdas', 'evolution', 'darts-1st']) == [
+    protocol = Protocol(Recipe.load('digits'), ('random', 'gdas', 'evolution', 'darts-1st', 'proxy'), (1,))
+    assert kinds_to_time(protocol) == [
         ('search', 'gdas'),
         ('search', 'darts-1st'),
+        ('search', 'proxy'),
         ('select', ''),
         ('retrain', ''),
     ]

@@ -30,6 +30,28 @@ def test_published_hyper_parameters() -> None:
     assert (imagenet.learning_rate, imagenet.decay, imagenet.weight_decay, imagenet.label_smoothing) == (0.1, 0.97, 3e-5, 0.1)
 
 
+@pytest.mark.parametrize(('name', 'channels', 'cells', 'batch', 'reductions'), [('wide', 18, 4, 96, (1, 2)), ('deep', 7, 18, 64, (6, 12))])
+def test_the_spaces_of_the_darts_bench_suite(name: str, channels: int, cells: int, batch: int, reductions: tuple[int, int]) -> None:
+    import torch
+
+    recipe = Recipe.load(f'darts-{name}')
+    search, train = recipe.search, recipe.retrain
+    assert (recipe.space.channels, recipe.space.cells, train.channels, train.cells) == (channels, cells, channels, cells)
+    assert (search.epochs, search.batch_size, search.learning_rate, search.architecture_learning_rate) == (100, batch, 0.025, 3e-4)
+    assert search.portion * search.train_portion == 0.25  # a quarter of the images for the weights, and another for α
+    assert (train.epochs, train.batch_size, train.learning_rate, train.momentum, train.weight_decay) == (300, 512, 0.025, 0.9, 3e-4)
+    with torch.device('meta'):
+        assert recipe.space.supernet(num_classes=10, in_channels=3, image_size=(32, 32)).reductions == reductions
+    without = Recipe.load(f'darts-{name}', {'space.operations': [name for name in recipe.space.operations if name != 'skip_connect']})
+    assert 'skip_connect' not in without.space.operations and len(without.space.operations) == 7
+
+
+@pytest.mark.parametrize(('key', 'value'), [('space.cells', 1), ('space.nodes', 8)])
+def test_the_space_of_a_single_cell_is_refused(key: str, value: int) -> None:
+    with pytest.raises(InputError, match=key):
+        Recipe.load('darts-wide', {key: value})
+
+
 def test_select_starts_from_retrain() -> None:
     recipe = Recipe.load('digits', ['retrain.channels=6', 'select.epochs=1'])
     assert recipe.select.channels == 6

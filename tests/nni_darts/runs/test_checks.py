@@ -26,7 +26,20 @@ from nni_darts.runs.checks import check_data_path, check_genotype, check_strateg
         ({'darts-1st': {'warmup_epochs': 2.5}}, 'warmup_epochs must be a whole number of epochs, or below 1 a part of the search, not 2.5'),
         ({'darts-1st': {'early_stopping': {'window': 4}}}, 'early_stopping: window must be odd'),
         ({'sgas': {'early_stopping': True}}, 'search.settings of sgas: early_stopping would leave edges undecided'),
-        ({'random': {'cells': 3}}, 'search.settings of random: this strategy has no settings; search.random_samples is'),
+        (
+            {'random': {'cells': 3}},
+            'search.settings of random: search.random_samples is the number of cells that it trains, so leave out cells',
+        ),
+        ({'random': {'prior': {'proxy': 'fisher'}}}, "search.settings of random: prior: proxy must be synflow, jacob_cov, .* not 'fisher'"),
+        (
+            {'random': {'prior': {'draws': 10}}},
+            "search.settings of random: prior: there is no setting 'draws'; allowed: proxy, draw, batch_size",
+        ),
+        (
+            {'evolution': {'prior': 'synflow'}},
+            "prior must be null or a mapping of proxy, draw, batch_size, such as {proxy: synflow}, not 'syn",
+        ),
+        ({'proxy': {'draw': 0}}, 'search.settings of proxy: draw must be a whole number from 1, not 0'),
         ({'evolution': {'population': 40}}, 'cells must be more than population'),
         ({'darts-3rd': {}}, "search.settings: unknown strategy 'darts-3rd'"),
     ],
