@@ -35,6 +35,7 @@ class Method:
         common: settings of the strategy's class.
         defaults: default values that differ from the defaults of the strategy's class.
         relaxed: whether the supernet computes all candidates at once, so that a suffix of the name can ask for another selection.
+        decides_early: whether the method decides edges during the search, so that no other selection can continue from its end.
         in_stages: whether the method searches several supernets in succession, each for half of the epochs.
         never_stops: reason why the method cannot stop early; empty if it can.
         proposer: settings → :class:`OneByOne` that proposes cells to train one by one; None for a method with a supernet.
@@ -55,6 +56,7 @@ class Method:
     common: tuple[type[Settings], ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     relaxed: bool = True
+    decides_early: bool = False
     in_stages: bool = False
     never_stops: str = ''
     proposer: Callable[..., OneByOne] | None = None
