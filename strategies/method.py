@@ -36,6 +36,7 @@ class Method:
         common: settings of the strategy's class.
         defaults: default values that differ from the defaults of the strategy's class.
         relaxed: whether the supernet computes all candidates at once, so that a suffix of the name can ask for another selection.
+        decides_early: whether the method decides edges during the search, so that no other selection can continue from its end.
         in_stages: whether the method searches several supernets in succession, each for half of the epochs.
         published: default values that no general value of a recipe replaces, because α has another scale or optimizer than in DARTS.
         lacks: setting of the strategy's class → reason why this method has no such setting.
@@ -64,6 +65,7 @@ class Method:
     published: Mapping[str, Any] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)
     relaxed: bool = True
+    decides_early: bool = False
     trains_alpha: bool = True
     on_simplex: bool = False
     mixes_by_weights: bool = True

@@ -200,6 +200,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 'Li et al., CVPR 2020',
                 _sgas,
                 (GreedySettings,),
+                decides_early=True,
                 never_stops=NOT_BEFORE_DECISIONS,
             ),
             combined(

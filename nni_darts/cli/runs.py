@@ -84,7 +84,11 @@ def search(recipe: str, overrides: tuple[str, ...], strategy: str, limit: str | 
 )
 @click.option('--picture', type=click.Path(path_type=Path, dir_okay=False), help='Also draw the front of --pareto; a .svg or .png.')
 @click.option(
-    '--set', 'overrides', multiple=True, metavar='KEY=VALUE', help='Change search.tuning_epochs, search.settings or latency. Repeatable.'
+    '--set',
+    'overrides',
+    multiple=True,
+    metavar='KEY=VALUE',
+    help='Change search.tuning_epochs, or an entry of search.settings, select, retrain or latency. Repeatable.',
 )
 @click.option('--output', type=click.Path(path_type=Path, file_okay=False), help='Folder for the results.')
 @click.option('--resume', is_flag=True, help='Continue an interrupted --selection in the output folder.')

@@ -105,7 +105,8 @@ class Protocol:
         for strategy in self.strategies:
             base, plus, _ = full_name(strategy).partition('+')
             for other in self.strategies:
-                if plus and full_name(other) == base and not different_supernet(self.recipe_of(other), self.recipe_of(strategy)):
+                continues = plus and full_name(other) == base and not find(base).decides_early
+                if continues and not different_supernet(self.recipe_of(other), self.recipe_of(strategy)):
                     found[strategy] = other
         return found
 

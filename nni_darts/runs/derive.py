@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ['Derivation', 'begun_from_supernet', 'derivation', 'different_supernet', 'finished_search']
 
-_MAY_CHANGE = ('search.settings', 'search.tuning_epochs', 'limits', 'latency')
-"""Settings of a recipe that may differ from the search; other settings would have led to another supernet."""
+_MAY_CHANGE = ('search.settings', 'search.tuning_epochs', 'limits', 'latency', 'select', 'retrain')
+"""Settings of a recipe that may differ from the search; other settings belong to it."""
+
+_SIZE = ('retrain.channels', 'retrain.cells', 'retrain.space', 'retrain.pool_batch_norm', 'latency')
+"""Settings of the network, and of its latencies, whose costs ``search.penalty`` counts."""
 
 
 class Derivation(NamedTuple):
@@ -59,7 +62,8 @@ def derivation(search: Path, selection: str, overrides: Iterable[str] | Mapping[
     Args:
         search: output folder of a search with a supernet, whose strategy selects by magnitude at the end.
         selection: ``pt``, ``pt-mag`` or ``shapley``.
-        overrides: changes to ``search.settings``, ``search.tuning_epochs``, ``limits`` and ``latency`` of the search's recipe.
+        overrides: changes to the search's recipe in ``search.settings``, ``search.tuning_epochs``, ``limits``, ``latency``, ``select`` and
+            ``retrain``; with a penalty, not to the size of the network of ``retrain`` or to ``latency``.
 
     Returns:
         The description. The run gives the same cell as a search with the strategy ``…+pt`` from the start, bit for bit.
@@ -70,15 +74,25 @@ def derivation(search: Path, selection: str, overrides: Iterable[str] | Mapping[
     run = finished_search(search)
     strategy = str(run['strategy'])
     named_method(f'{strategy}+{selection}')  # raises for a strategy that takes no other selection
+    if named_method(strategy).decides_early:
+        raise InputError(
+            f'{search} holds a search with {strategy}, which has decided its edges during the search; '
+            f'search again with {strategy}+{selection}'
+        )
     if not (search / CHECKPOINT).is_file():
         raise InputError(f'{search} has no {CHECKPOINT}, which holds the supernet; search again with {strategy}+{selection}')
     before, recipe = (Recipe.of_folder(search, changes) for changes in ((), overrides))
     assert before is not None and recipe is not None  # run.json is there
+    if before.budget is not None:
+        raise InputError(
+            f'the search in {search} had a budget, which makes searches with +{selection} shorter; search again with {strategy}+{selection}'
+        )
     changed = different_supernet(before, recipe)
     if changed:
+        why = ', because search.penalty counts the costs of that network' if _is_in(changed[0], _SIZE) else ''
         raise InputError(
-            f'{changed[0]} has shaped the supernet in {search} and cannot change now; allowed: {", ".join(_MAY_CHANGE)}; '
-            f'to change it, search again with {strategy}+{selection}'
+            f'{changed[0]} belongs to the search in {search} and cannot change now{why}; changes are allowed in '
+            f'{", ".join(_MAY_CHANGE)}; to change it, search again with {strategy}+{selection}'
         )
     check_strategies(recipe, [f'{strategy}+{selection}'])
     return Derivation(recipe, f'{strategy}+{selection}', run['seed'], search.absolute())
@@ -109,10 +123,18 @@ def finished_search(search: Path) -> dict[str, Any]:
 
 
 def different_supernet(one: Recipe, other: Recipe) -> list[str]:
-    """Returns the keys with different values in two recipes whose searches would not lead to the same supernet."""
+    """Returns the keys with different values in two recipes that do not belong to the same search of a supernet.
+
+    ``select`` and ``retrain`` come after the search. Only a penalty reads the size of the network of ``retrain``.
+    """
     values, others = one.to_dict(), other.to_dict()
     found = dict.fromkeys([*differences(values, others), *differences(others, values)])
-    return [key for key in found if not any(f'{key}.'.startswith(f'{allowed}.') for allowed in _MAY_CHANGE)]
+    read = _SIZE if one.search.penalty is not None else ()
+    return [key for key in found if _is_in(key, read) or not _is_in(key, _MAY_CHANGE)]
+
+
+def _is_in(key: str, sections: Iterable[str]) -> bool:
+    return any(f'{key}.'.startswith(f'{section}.') for section in sections)
 
 
 def begun_from_supernet(work: Work) -> Work:

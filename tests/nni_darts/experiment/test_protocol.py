@@ -374,10 +374,12 @@ def test_a_shared_search_waits_for_the_search_without_a_selection_under_its_seed
     assert [job.after for job in rows.jobs({}, ()) if job.stage == 'search'] == ['', 'search darts-1st search.epochs=3 1', '']
     tuned = Protocol(RECIPE, ('darts-1st', 'darts-1st+pt search.tuning_epochs=1'), (1,), share_search=True)
     assert [job.after for job in tuned.jobs({}, ()) if job.stage == 'search'] == ['', 'search darts-1st 1']
+    longer = Protocol(RECIPE, ('darts-1st', 'darts-1st+pt retrain.epochs=7 select.epochs=1'), (1,), share_search=True)
+    assert [job.after for job in longer.jobs({}, ()) if job.stage == 'search'] == ['', 'search darts-1st 1']
 
 
 def test_sharing_that_is_impossible_is_refused() -> None:
-    for strategies in (('darts-1st', 'random'), ('darts-2nd', 'darts-1st+pt'), ('darts-1st+pt',)):
+    for strategies in (('darts-1st', 'random'), ('darts-2nd', 'darts-1st+pt'), ('darts-1st+pt',), ('sgas', 'sgas+pt')):
         with pytest.raises(InputError, match='share_search: no strategy of this experiment can continue .*darts-1st and darts-1st\\+pt'):
             Protocol(RECIPE, strategies, (1,), share_search=True)
     with pytest.raises(InputError, match='share_search cannot be combined with a budget'):

@@ -79,11 +79,30 @@ def test_the_search_itself_is_left_as_it_is(search: Path, tmp_path: Path) -> Non
     assert before == {path.name: path.read_bytes() for path in search.iterdir() if path.is_file()}
 
 
-def test_settings_of_the_selection_may_change_and_no_others(search: Path) -> None:
+def test_settings_of_what_comes_after_the_search_may_change_and_no_others(search: Path) -> None:
     changed = derivation(search, 'pt', ['search.tuning_epochs=2', 'search.settings.darts-pt.criterion=loss'])
     assert changed.recipe.search.tuning_epochs == 2 and changed.strategy == 'darts-1st+pt' and changed.seed == 3
-    with pytest.raises(InputError, match=r'search\.batch_size has shaped the supernet .*allowed: search\.settings, search\.tuning_epochs'):
-        derivation(search, 'pt', ['search.batch_size=8'])
+    after = ['retrain.epochs=7', 'retrain.channels=8', 'select.batch_size=8', 'select.validation_portion=0.3', 'limits.parameters=1M']
+    recipe = derivation(search, 'pt', after).recipe
+    assert (recipe.retrain.epochs, recipe.retrain.channels, recipe.select.batch_size) == (7, 8, 8)
+    for key, value in (('search.batch_size', 8), ('space.channels', 4), ('data.split_seed', 1), ('precision', '64-true')):
+        sentence = f'{key} belongs to the search in .* cannot change now; changes are allowed in search.settings, .*, retrain; to change it'
+        with pytest.raises(InputError, match=sentence):
+            derivation(search, 'pt', {key: value})
+
+
+def test_a_cell_derived_with_another_retraining_is_the_same(search: Path, tmp_path: Path) -> None:
+    spec = derivation(search, 'pt-mag', ['retrain.channels=8', 'select.epochs=3']).spec()
+    assert Run(spec, tmp_path / 'other').execute().genotype == derive(search, tmp_path / 'same', 'pt-mag')
+
+
+def test_a_penalty_has_read_the_size_of_the_network_of_retrain(images: Path, tmp_path: Path) -> None:
+    penalty = {'search.penalty': {'parameters': {'target': '5k', 'weight': 0.1}}}
+    running.search(tiny.recipe(images).changed(penalty, source=''), 'darts-1st', 1, tmp_path / 'search')
+    for change in ('retrain.channels=8', 'retrain.cells=4', 'retrain.pool_batch_norm=false'):
+        with pytest.raises(InputError, match=f'{change.partition("=")[0]} belongs to .*, because search.penalty counts the costs of that'):
+            derivation(tmp_path / 'search', 'pt', [change])
+    assert derivation(tmp_path / 'search', 'pt', ['retrain.epochs=7', 'select.channels=8']).recipe.retrain.epochs == 7
 
 
 def test_folders_without_a_supernet_to_select_from_are_refused_in_one_sentence(search: Path, images: Path, tmp_path: Path) -> None:
@@ -103,6 +122,12 @@ def test_folders_without_a_supernet_to_select_from_are_refused_in_one_sentence(s
         running.search(recipe, 'darts-1st', 1, tmp_path / 'unfinished', on_epoch=stop_at(2))
     with pytest.raises(InputError, match='is not finished; continue it'):
         derivation(tmp_path / 'unfinished', 'pt')
+    running.search(recipe, 'sgas', 1, tmp_path / 'sgas')
+    with pytest.raises(InputError, match=r'sgas, which has decided its edges during the search; search again with sgas\+pt'):
+        derivation(tmp_path / 'sgas', 'pt')
+    running.search(recipe.changed({'budget.passes': 3}, source=''), 'darts-1st', 1, tmp_path / 'budget')
+    with pytest.raises(InputError, match=r'had a budget, which makes searches with \+pt-mag shorter; search again with darts-1st\+pt-mag'):
+        derivation(tmp_path / 'budget', 'pt-mag')
     running.search(recipe, 'enas', 1, tmp_path / 'enas')
     with pytest.raises(InputError, match='enas'):
         derivation(tmp_path / 'enas', 'pt')
