@@ -5,5 +5,6 @@ from nni_darts.strategies.selections.magnitude import Magnitude, Selection
 from nni_darts.strategies.selections.perturbation import Perturbation, Progressive, ProgressiveMagnitude
 from nni_darts.strategies.selections.ranking import Ranking
 from nni_darts.strategies.selections.scoring import Scoring
+from nni_darts.strategies.selections.threshold import Threshold
 
-__all__ = ['Greedy', 'Magnitude', 'Perturbation', 'Progressive', 'ProgressiveMagnitude', 'Ranking', 'Scoring', 'Selection']
+__all__ = ['Greedy', 'Magnitude', 'Perturbation', 'Progressive', 'ProgressiveMagnitude', 'Ranking', 'Scoring', 'Selection', 'Threshold']

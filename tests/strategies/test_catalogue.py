@@ -11,10 +11,34 @@ from nni_darts.strategies import DifferentiableStrategy, Evolution, ProgressiveD
 from nni_darts.strategies.architects import Reinforce, SecondOrder
 from nni_darts.strategies.methods import ALIASES, METHODS, SELECTIONS
 from nni_darts.strategies.registry import find
-from nni_darts.strategies.relaxations import AdversarialSoftmax, Gumbel, PartialChannels, RandomSoftmax, SampledPaths, SkipDropout
-from nni_darts.strategies.selections import Greedy, Magnitude, Perturbation, ProgressiveMagnitude, Ranking
+from nni_darts.strategies.relaxations import (
+    AdversarialSoftmax,
+    AuxiliarySkip,
+    DirichletWeights,
+    DropPath,
+    Gumbel,
+    PartialChannels,
+    RandomSoftmax,
+    SampledPaths,
+    SkipDropout,
+)
+from nni_darts.strategies.selections import Greedy, Magnitude, Perturbation, ProgressiveMagnitude, Ranking, Threshold
 from nni_darts.strategies.selections.scoring import Scoring
 from nni_darts.strategies.settings import Settings
+from nni_darts.strategies.terms.alignment import Alignment
+from nni_darts.strategies.terms.beta import Beta
+from nni_darts.strategies.terms.kl import Kl
+from nni_darts.strategies.terms.l2 import WeightDecay
+from nni_darts.strategies.terms.oles import Oles
+from nni_darts.strategies.terms.registry import (
+    BetaSettings,
+    KlSettings,
+    LambdaSettings,
+    OlesSettings,
+    WeightDecaySettings,
+    ZeroOneSettings,
+)
+from nni_darts.strategies.terms.zero_one import ZeroOne
 from nni_darts.strategies.trained import Aging
 
 NAMES = [*METHODS, *ALIASES, *(f'{name}+{suffix}' for name, entry in METHODS.items() if entry.relaxed for suffix in SELECTIONS)]
@@ -40,6 +64,16 @@ CONSTRUCTORS = [
     (Greedy, catalogue.GreedySettings),
     (ProgressiveMagnitude, catalogue.ProgressiveSettings),
     (Perturbation, catalogue.PerturbationSettings),
+    (Threshold, catalogue.ThresholdSettings),
+    (AuxiliarySkip, catalogue.AuxiliarySkipSettings),
+    (DirichletWeights, catalogue.DirichletSettings),
+    (DropPath, catalogue.DropPathSettings),
+    (Beta, BetaSettings),
+    (ZeroOne, ZeroOneSettings),
+    (Kl, KlSettings),
+    (Alignment, LambdaSettings),
+    (Oles, OlesSettings),
+    (WeightDecay, WeightDecaySettings),
 ]
 
 WRONG_SOMEWHERE: list[Any] = [
