@@ -46,6 +46,7 @@ __all__ = [
     'SecondOrderSettings',
     'ShapleySettings',
     'SkipDropoutSettings',
+    'ThresholdSettings',
     'stage_epochs',
 ]
 
@@ -212,6 +213,14 @@ class DropPathSettings(Settings):
     """Settings of drop-path in the search."""
 
     drop_path: Part = setting(0.0, 'probability of dropping an edge for a sample in the last epoch; it grows in proportion to the epochs')
+
+
+class ThresholdSettings(Settings):
+    """Settings of FairDARTS' derivation."""
+
+    threshold: Annotated[float, Field(ge=0, le=1)] = setting(
+        0.85, 'probability of its operation below which an edge is left out of the final cell; +pt and +pt-mag keep all edges'
+    )
 
 
 class ControllerSettings(Settings):

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from nni_darts.strategies.catalogue import AuxiliarySkipSettings, DirichletSettings, DropPathSettings, PartialSettings, SecondOrderSettings
+from nni_darts.strategies.catalogue import (
+    AuxiliarySkipSettings,
+    DirichletSettings,
+    DropPathSettings,
+    PartialSettings,
+    SecondOrderSettings,
+    ThresholdSettings,
+)
 from nni_darts.strategies.combining import Parts, combined, first_order, first_order_with
 from nni_darts.strategies.early_stopping import NOT_DIFFERENTIABLE_TWICE
 from nni_darts.strategies.explanation import Explanation, Paper
@@ -14,6 +21,14 @@ __all__ = ['VARIANTS']
 
 _EXPONENTIATED = 'exponentiated gradients have a learning rate only'
 _GAEA = Paper('Geometry-Aware Gradient Algorithms for Neural Architecture Search', '2004.07802')
+
+
+def _fair(own: Parts, selection: Any) -> Parts:
+    from nni_darts.strategies.relaxations import Sigmoid
+    from nni_darts.strategies.selections import Threshold
+
+    sparse = Threshold(**own)  # checks its setting, even if another selection takes its place
+    return {**first_order({}, selection or sparse), 'relaxation': Sigmoid()}
 
 
 def _robust(own: Parts, selection: Any) -> Parts:
@@ -193,15 +208,17 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             'fairdarts',
             'DARTS whose operations have independent weights, each pushed towards 0 or 1',
             'Chu et al., ECCV 2020',
-            first_order_with('Sigmoid'),
+            _fair,
+            (ThresholdSettings,),
             defaults={'regularise': ('zero-one',)},
             published={'learning_rate': 3e-3, 'betas': (0.9, 0.999)},
         ),
         Explanation(
             'Each operation of an edge has a weight of its own, the sigmoid of its α, so that operations cooperate instead of competing. A '
-            'zero-one term in the loss of α pushes every weight towards 0 or 1, so that little is lost when the cell is derived.',
-            'Where skip connections win in darts-1st only because a softmax makes operations compete; it costs no more. Each node keeps '
-            "two edges here; the authors' threshold, below which an edge is left out, is not applied.",
+            'zero-one term in the loss of α pushes every weight towards 0 or 1, so that little is lost when the cell is derived. Edges whose '
+            'operation stays below a threshold are left out.',
+            'Where skip connections win in darts-1st only because a softmax makes operations compete; it costs no more. Long searches '
+            'only leave edges out: after a few epochs, every weight is near one half.',
             (Paper('Fair DARTS: Eliminating Unfair Advantages in Differentiable Architecture Search', '1911.12126'),),
             1.0,
         ),

@@ -301,7 +301,8 @@ class Genotype(AnyGenotype):
             for state, edges in enumerate(self.node_edges(kind), start=_CELL_INPUTS):
                 builder.state(state, str(state - _CELL_INPUTS))
                 for name, source in edges:
-                    builder.operation(name, source, state, (strengths or {}).get(operation_label(kind, state, source)))
+                    if name != 'none':  # an edge that is left out
+                        builder.operation(name, source, state, (strengths or {}).get(operation_label(kind, state, source)))
             graphs.append(builder.finish(f'{title} cell', Box('c_{k}', 'output'), self.cell(kind)[1]))
         return graphs
 

@@ -13,8 +13,11 @@ from nni_darts.strategies.methods import ALIASES, METHODS, SELECTIONS
 from nni_darts.strategies.registry import find
 from nni_darts.strategies.relaxations import (
     AdversarialSoftmax,
+    AuxiliarySkip,
     BinaryGates,
     Concrete,
+    DirichletWeights,
+    DropPath,
     Gumbel,
     PartialChannels,
     RandomSoftmax,
@@ -22,9 +25,23 @@ from nni_darts.strategies.relaxations import (
     SampledPaths,
     SkipDropout,
 )
-from nni_darts.strategies.selections import Greedy, Magnitude, Perturbation, ProgressiveMagnitude, Ranking, Shapley
+from nni_darts.strategies.selections import Greedy, Magnitude, Perturbation, ProgressiveMagnitude, Ranking, Shapley, Threshold
 from nni_darts.strategies.selections.scoring import Scoring
 from nni_darts.strategies.settings import Settings
+from nni_darts.strategies.terms.alignment import Alignment
+from nni_darts.strategies.terms.beta import Beta
+from nni_darts.strategies.terms.kl import Kl
+from nni_darts.strategies.terms.l2 import WeightDecay
+from nni_darts.strategies.terms.oles import Oles
+from nni_darts.strategies.terms.registry import (
+    BetaSettings,
+    KlSettings,
+    LambdaSettings,
+    OlesSettings,
+    WeightDecaySettings,
+    ZeroOneSettings,
+)
+from nni_darts.strategies.terms.zero_one import ZeroOne
 from nni_darts.strategies.trained import Aging
 
 NAMES = [*METHODS, *ALIASES, *(f'{name}+{suffix}' for name, entry in METHODS.items() if entry.relaxed for suffix in SELECTIONS)]
@@ -55,6 +72,16 @@ CONSTRUCTORS = [
     (ProgressiveMagnitude, catalogue.ProgressiveSettings),
     (Perturbation, catalogue.PerturbationSettings),
     (Shapley, catalogue.ShapleySettings),
+    (Threshold, catalogue.ThresholdSettings),
+    (AuxiliarySkip, catalogue.AuxiliarySkipSettings),
+    (DirichletWeights, catalogue.DirichletSettings),
+    (DropPath, catalogue.DropPathSettings),
+    (Beta, BetaSettings),
+    (ZeroOne, ZeroOneSettings),
+    (Kl, KlSettings),
+    (Alignment, LambdaSettings),
+    (Oles, OlesSettings),
+    (WeightDecay, WeightDecaySettings),
 ]
 
 WRONG_SOMEWHERE: list[Any] = [

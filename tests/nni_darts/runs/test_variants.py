@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,18 @@ def test_perturbation_selects_from_its_supernet(name: str, tmp_path: Path) -> No
     settings = {'search.epochs': 2, 'search.tuning_epochs': 1, 'space.nodes': 1}
     running.search(recipe(tmp_path, **settings), f'{name}+pt', 1, tmp_path / 'out')
     assert measured(tmp_path / 'out')[-1]['decisions'] == 4
+
+
+@pytest.mark.parametrize('limits', [{}, {'limits.multiply_adds': 120_000}], ids=['free', 'limited'])
+def test_a_cell_with_fewer_edges_is_retrained_costs_less_and_is_shown(limits: dict[str, object], tmp_path: Path) -> None:
+    def made(threshold: float) -> Recipe:
+        return recipe(tmp_path, **{'search.settings.fairdarts': {'threshold': threshold, 'learning_rate': 0.05}, **limits})
+
+    whole, _ = running.search(made(0.0), 'fairdarts', 1, tmp_path / 'whole')
+    tables = measured(tmp_path / 'whole')[-1]['probabilities']
+    middle = statistics.median(tables[label][name] for edges in whole.edges().values() for label, name in edges)
+    genotype, result = running.search(made(middle), 'fairdarts', 1, tmp_path / 'found')
+    assert 0 < genotype.count('none') + genotype.count('none', 'reduce') < 8
+    assert result['seconds'] > 0 and (tmp_path / 'found' / 'search.html').stat().st_size > 10_000
+    trained = running.train_cell(made(middle), 'retrain', genotype, 1, tmp_path / 'trained')
+    assert 0 <= trained['test_accuracy'] <= 1
