@@ -215,8 +215,8 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
         ),
         Explanation(
             'Each operation of an edge has a weight of its own, the sigmoid of its α, so that operations cooperate instead of competing. A '
-            'zero-one term in the loss of α pushes every weight towards 0 or 1, so that little is lost when the cell is derived. Edges whose '
-            'operation stays below a threshold are left out.',
+            'zero-one term in the loss of α pushes every weight towards 0 or 1, so that little is lost when the cell is derived. Edges '
+            'whose operation stays below a threshold are left out.',
             'Where skip connections win in darts-1st only because a softmax makes operations compete; it costs no more. Long searches '
             'only leave edges out: after a few epochs, every weight is near one half.',
             (Paper('Fair DARTS: Eliminating Unfair Advantages in Differentiable Architecture Search', '1911.12126'),),
