@@ -8,7 +8,7 @@ import importlib
 import io
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,9 @@ class Table:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def __iter__(self) -> Iterator[NasBench201Genotype]:
+        return iter(self._rows)
 
     def query(self, genotype: NasBench201Genotype) -> dict[str, float]:
         """Returns column → value of a cell. Raises InputError if the table has no row for it."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from nni_darts.report.axes import Axis
+from nni_darts.report.axes import Axis, short
 
 __all__ = ['Mark', 'plot']
 
@@ -27,11 +27,13 @@ class Mark:
         name: label of the item.
         costs: one cost for each seed.
         values: one value for each seed.
+        colour: number of its colour, from 0 to 9; None for the number of the mark.
     """
 
     name: str
     costs: Sequence[float]
     values: Sequence[float]
+    colour: int | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,14 @@ class _Spread:
         return self.mean - self.deviation, self.mean + self.deviation
 
 
-def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
+def plot(
+    marks: Sequence[Mark],
+    *,
+    cost_label: str,
+    value_label: str,
+    front: Sequence[tuple[float, float]] = (),
+    limits: Sequence[float] = (),
+) -> str:
     """Returns an SVG plot with a dot at the mean of each mark, whiskers of one standard deviation in both directions, and the names.
 
     Names never overlap: they form a column on the right, and a thin line connects each name to its dot. Text has the page's colour.
@@ -59,6 +68,8 @@ def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
         marks: the items to compare.
         cost_label: label of the horizontal axis.
         value_label: label of the vertical axis.
+        front: (cost, value) of a Pareto front from the cheapest entry, drawn as a dashed step line.
+        limits: largest costs that are allowed, each drawn as an upright line with its amount.
 
     Raises:
         ValueError: if there are no marks.
@@ -67,8 +78,9 @@ def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
         raise ValueError('there is nothing to draw')
     costs = [_Spread.of(mark.costs) for mark in marks]
     values = [_Spread.of(mark.values) for mark in marks]
-    across = Axis([end for cost in costs for end in cost.ends], LEFT, WIDTH - RIGHT, margin=_MARGIN)
-    up = Axis([end for value in values for end in value.ends], HEIGHT - BOTTOM, TOP, margin=_MARGIN)
+    ends = [end for cost in costs for end in cost.ends]
+    across = Axis([*ends, *limits, *(cost for cost, _ in front)], LEFT, WIDTH - RIGHT, margin=_MARGIN)
+    up = Axis([*(end for value in values for end in value.ends), *(value for _, value in front)], HEIGHT - BOTTOM, TOP, margin=_MARGIN)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(value_label)} against {escape(cost_label)}" '
@@ -83,9 +95,20 @@ def plot(marks: Sequence[Mark], *, cost_label: str, value_label: str) -> str:
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, cost_label, 'middle'))
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(_text(16, middle, value_label, 'middle', f' transform="rotate(-90 16 {middle:.1f})"'))
+    for limit in limits:
+        parts.append(_line(across(limit), TOP, across(limit), HEIGHT - BOTTOM, 'currentColor', 0.8))
+        parts.append(_text(across(limit) - 4, HEIGHT - BOTTOM - 6, f'limit {short(limit)}', 'end'))
+    if front:
+        steps = [
+            f'M {across(front[0][0]):.1f} {up(front[0][1]):.1f}',
+            *(f'H {across(cost):.1f} V {up(value):.1f}' for cost, value in front[1:]),
+        ]
+        steps.append(f'H {WIDTH - RIGHT}')
+        parts.append(f'<path d="{" ".join(steps)}" style="stroke: currentColor; fill: none" stroke-opacity="0.6" stroke-dasharray="5 4"/>')
     rows = _rows([up(value.mean) for value in values])
     for index, (mark, cost, value, row) in enumerate(zip(marks, costs, values, rows)):
-        colour = f'var(--c{index % len(COLOURS)}, {COLOURS[index % len(COLOURS)]})'  # a page may have its own colours for dark mode
+        number = (index if mark.colour is None else mark.colour) % len(COLOURS)
+        colour = f'var(--c{number}, {COLOURS[number]})'  # a page may have its own colours for dark mode
         x, y = across(cost.mean), up(value.mean)
         title = f'{mark.name}: {value.mean:.4g} ± {value.deviation:.2g} at {cost.mean:.4g} ± {cost.deviation:.2g}'
         parts += [

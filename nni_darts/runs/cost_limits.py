@@ -18,7 +18,7 @@ from nni_darts.runs.cost_tables import cost_table
 from nni_darts.runs.tasks import task_of
 from nni_darts.strategies.penalty import CostPenalty, Penalties
 
-__all__ = ['BelowLimits', 'check_cost', 'check_possible', 'drawn_below', 'limit_strategy', 'penalise', 'program_of', 'whole_program']
+__all__ = ['BelowLimits', 'check_cost', 'check_possible', 'drawn_below', 'heed_costs', 'program_of', 'whole_program']
 
 _DRAWS, _COUNTED = 1000, 100
 """Number of random cells that are drawn before one is built for the limit; number of networks that are counted one by one."""
@@ -85,8 +85,10 @@ def _words(measure: str) -> str:
     return 'ms of predicted latency' if measure == LATENCY else measure.replace('_', '-')
 
 
-def limit_strategy(strategy: Any, recipe: Recipe, data: Any) -> None:
-    """Makes a strategy with a supernet find a cell within the recipe's limits. Without limits, it does nothing.
+def heed_costs(strategy: Any, recipe: Recipe, data: Any) -> None:
+    """Makes a strategy with a supernet find a cell within the recipe's limits, and gives it the penalties on the expected cost.
+
+    Without limits and penalties, it does nothing.
 
     Args:
         strategy: the strategy, before it has a supernet.
@@ -94,11 +96,17 @@ def limit_strategy(strategy: Any, recipe: Recipe, data: Any) -> None:
         data: as for :func:`program_of`.
 
     Raises:
-        InputError: as for :func:`program_of`; also if a user's strategy cannot keep limits.
+        InputError: as for :func:`program_of`; also if a user's strategy cannot keep limits, if costs that are penalised do not add up or do
+            not differ, or if the strategy does not move α.
     """
     program = program_of(recipe, data)
-    if program is None:
-        return
+    if program is not None:
+        _limit(strategy, program)
+    if recipe.search.penalty is not None:
+        _penalise(strategy, recipe, data)
+
+
+def _limit(strategy: Any, program: Program) -> None:
     if not hasattr(strategy, 'keep_below'):
         raise InputError(f'limits: a {type(strategy).__name__} cannot keep limits, because it has no method keep_below')
     try:
@@ -107,19 +115,8 @@ def limit_strategy(strategy: Any, recipe: Recipe, data: Any) -> None:
         raise InputError(f'limits: {error}') from None
 
 
-def penalise(strategy: Any, recipe: Recipe, data: Any) -> None:
-    """Gives a strategy with a supernet the recipe's penalties on the expected cost. Without penalties, it does nothing.
-
-    Args:
-        strategy: the strategy, before it has a supernet.
-        recipe: all settings.
-        data: as for :func:`program_of`.
-
-    Raises:
-        InputError: if costs do not add up or do not differ, or the strategy does not move α.
-    """
-    if recipe.search.penalty is None:
-        return
+def _penalise(strategy: Any, recipe: Recipe, data: Any) -> None:
+    assert recipe.search.penalty is not None
     if recipe.space.task == 'text':
         raise InputError('search.penalty: all recurrent cells of a size cost the same, so there is nothing to penalise; leave it out')
     if not all(hasattr(part, 'penalty') and part.relaxation.trains_alpha for part in getattr(strategy, 'parts', [None])):

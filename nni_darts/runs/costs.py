@@ -17,7 +17,7 @@ from nni_darts.report.cautions import before_search
 from nni_darts.runs.budget import affordable_epochs, training_passes, training_portion
 from nni_darts.runs.cells import cells_to_train, number_of_cells, on_data, prior_of, ranking_passes
 from nni_darts.runs.checks import check_strategies, strategy_settings
-from nni_darts.runs.cost_limits import limit_strategy, penalise
+from nni_darts.runs.cost_limits import heed_costs
 from nni_darts.runs.latencies import predicted_latency
 from nni_darts.runs.tasks import task_of
 from nni_darts.strategies.costs import EVALUATION
@@ -140,8 +140,7 @@ def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str
 def _with_supernet(recipe: Recipe, name: str, data: Any) -> tuple[Any, DifferentiableStrategy]:
     """Returns the strategy of a search and the strategy of its first stage, whose supernet is on torch's meta device."""
     strategy, task = configured_strategy(recipe, name), task_of(recipe)
-    limit_strategy(strategy, recipe, data)
-    penalise(strategy, recipe, data)
+    heed_costs(strategy, recipe, data)
     with as_input_error(f'{name} in the space {recipe.space.name}'), torch.device('meta'):
         if recipe.budget is None:
             strategy.stage_epochs(recipe.search.epochs)

@@ -23,7 +23,7 @@ from nni_darts.genotypes.kinds import OwnSpace
 from nni_darts.recipes import RUN, Recipe
 from nni_darts.report.searches import SEARCH, search_data, write_search
 from nni_darts.runs.cells import cells_to_train, number_of_cells
-from nni_darts.runs.cost_limits import limit_strategy, penalise
+from nni_darts.runs.cost_limits import heed_costs
 from nni_darts.runs.costs import configured_strategy, search_passes
 from nni_darts.runs.folder import BY_MAGNITUDE, EXECUTOR, STAGE, read_json, write_json
 from nni_darts.runs.keeping import callbacks_in_time, resume_arguments
@@ -78,8 +78,7 @@ def train_supernet(work: Work) -> tuple[Any, DifferentiableStrategy]:
     seed_everything(spec.seed, verbose=False)
     space = work.task.space(recipe, work.data)
     whole = configured_strategy(recipe, spec.strategy)
-    limit_strategy(whole, recipe, work.data)
-    penalise(whole, recipe, work.data)
+    heed_costs(whole, recipe, work.data)
     _keep_executor(whole.executor_choice, work)
     stages, epochs = len(whole.parts), whole.stage_epochs(recipe.search.epochs)
     short = recipe.with_epochs('search', epochs)

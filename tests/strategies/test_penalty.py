@@ -17,7 +17,7 @@ from torch import nn
 
 from nni_darts._nni import LayerChoice, ModelSpace
 from nni_darts.errors import InputError
-from nni_darts.genotypes.costs import CostTable, JointCosts
+from nni_darts.genotypes.costs import CostTable, JointCosts, chosen_candidates
 from nni_darts.genotypes.neighbours import Choices
 from nni_darts.recipes import Recipe
 from nni_darts.runs.cost_limits import program_of
@@ -28,7 +28,7 @@ from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.architects.reinforce import Reinforce
 from nni_darts.strategies.architecture import Architecture, InputDecision, OperationDecision
 from nni_darts.strategies.penalty import CostPenalty, Penalties, expected_cost, of_nni
-from nni_darts.strategies.relaxations import Softmax
+from nni_darts.strategies.relaxations import PartialChannels, Softmax
 from nni_darts.strategies.relaxations.policies import Controller, draw
 from tests.helpers import running, tiny
 from tests.helpers.hub import HUB, of_the_hub
@@ -220,6 +220,41 @@ def test_a_large_weight_finds_the_cheapest_cell(strategy: str, images: Path, tmp
     assert program is not None
     _, result = running.search(recipe, strategy, 1, tmp_path / 'out')
     assert result['parameters'] == program.cheapest('parameters')
+
+
+@pytest.mark.parametrize(('space', 'measure'), [('darts', 'parameters'), ('s3', 'multiply_adds'), ('nasbench201', 'multiply_adds')])
+@pytest.mark.parametrize('relaxation', [Softmax, PartialChannels])
+def test_as_the_weight_grows_the_cell_goes_from_the_one_with_the_least_loss_to_the_cheapest(
+    relaxation: type[Softmax], space: str, measure: str
+) -> None:
+    changes: dict[str, Any] = {'space.name': space, 'space.channels': 4, 'space.cells': 3, 'space.nodes': 4}
+    recipe = Recipe.load('digits', {**changes, 'retrain.channels': 4, 'retrain.cells': 3, 'limits.parameters': '1G'})
+    data = task_of(recipe).shape(recipe)
+    program, table = program_of(recipe, data), cost_table(recipe, data)
+    assert program is not None
+    operations = program.choices.operations
+    dearest = {label: max(names, key=lambda name: table.added(label, name).get(measure, 0)) for label, names in operations.items()}
+    found = []
+    for weight in (1e-6, 999_999.0):
+        torch.manual_seed(1)
+        strategy = DifferentiableStrategy(relaxation())
+        strategy.mutate_model(task_of(recipe).space(recipe, data))
+        architecture, penalties = strategy.architecture.double(), Penalties(table, (CostPenalty(measure, 1000, weight),))
+        for alpha in architecture.arch_parameters():
+            alpha.data.normal_()
+        optimizer = torch.optim.Adam(architecture.arch_parameters(), lr=0.5)
+        for _ in range(50):
+            # The loss of a supernet that does best with the dearest operation on every edge.
+            chances = [torch.log_softmax(architecture.alpha(label), 0) for label in operations]
+            indices = [decision.names.index(dearest[label]) for label, decision in architecture.operations().items()]
+            loss = -torch.stack([chance[index] for chance, index in zip(chances, indices)]).sum()
+            optimizer.zero_grad()
+            penalties.on_loss(loss, architecture, strategy.relaxation).backward()
+            optimizer.step()
+        found.append(strategy.select())
+    wanted, cheapest = found
+    assert all(value == dearest[label] for label, value in chosen_candidates(program.choices, wanted) if label in operations)
+    assert table.of(program.choices, cheapest)[measure] == program.cheapest(measure) < table.of(program.choices, wanted)[measure]
 
 
 def test_the_controller_learns_to_draw_cheap_paths() -> None:

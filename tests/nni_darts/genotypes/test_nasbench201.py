@@ -182,6 +182,7 @@ def test_the_column_of_cells_may_stand_anywhere_and_spreadsheets_mark_utf_8(tmp_
     path = tmp_path / 'table.csv'
     path.write_bytes(f'\ufeffa,arch_str,b\r\n1,{TEXT},2.5\r\n'.encode())
     assert Table.read(str(path)).query(GENOTYPE) == {'a': 1.0, 'b': 2.5}
+    assert list(Table.read(str(path))) == [GENOTYPE]
     path.write_bytes(f'\ufeffarch_str,a\n{TEXT},1\n'.encode())
     assert Table.read(path).query(GENOTYPE) == {'a': 1.0}
 

@@ -52,6 +52,22 @@ def test_names_do_not_overlap_and_stay_inside(count: int) -> None:
     assert all(0 <= float(circle.get('cx')) <= WIDTH for circle in root.iter(f'{SVG}circle'))
 
 
+def test_a_front_and_limits_lie_on_the_axes_of_the_marks() -> None:
+    marks = [Mark('a', [10.0], [0.5], 3), Mark('b', [30.0], [0.9]), Mark('c', [20.0], [0.7], 3)]
+    svg = plot(marks, cost_label='x', value_label='y', front=[(10.0, 0.5), (30.0, 0.9)], limits=[20.0, 40.0])
+    root = ElementTree.fromstring(svg)
+    circles = [group.find(f'{SVG}circle') for group in root.findall(f'{SVG}g')]
+    places = [(float(circle.get('cx')), float(circle.get('cy'))) for circle in circles]
+    (path,) = (element.get('d').split() for element in root.findall(f'{SVG}path'))
+    assert [float(path[index]) for index in (1, 2)] == pytest.approx(places[0], abs=0.1)
+    assert [float(path[index]) for index in (4, 6)] == pytest.approx(places[1], abs=0.1)
+    lines = [line for line in root.findall(f'{SVG}line') if line.get('stroke-opacity') == '0.8']
+    assert [float(line.get('x1')) for line in lines] == pytest.approx([places[2][0], 2 * places[1][0] - places[2][0]], abs=0.2)
+    assert [text.text for text in root.findall(f'{SVG}text') if text.text.startswith('limit')] == ['limit 20', 'limit 40']
+    styles = [circle.get('style') for circle in circles]
+    assert styles[0] == styles[2] != styles[1]
+
+
 def test_nothing_to_draw() -> None:
     with pytest.raises(ValueError, match='nothing'):
         plot([], cost_label='x', value_label='y')
