@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -35,10 +36,16 @@ def _milliseconds(value: Any) -> float:
 
 
 def milliseconds(value: Any) -> float:
-    """Returns a number of milliseconds above 0 from a number or text. Raises ValueError for anything else."""
-    if not (number := _milliseconds(value)):
+    """Returns a number of milliseconds above 0 from a number or text, rounded down to six decimals, so that a limit is never raised.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    _milliseconds(value)
+    number = Decimal(str(value).strip()).quantize(Decimal(1).scaleb(-DECIMALS), ROUND_DOWN)
+    if not number:
         raise ValueError(f'must be above 0 milliseconds; it is {value!r}')
-    return number
+    return float(number)
 
 
 FromZero = Annotated[float, BeforeValidator(_milliseconds)]

@@ -105,6 +105,12 @@ def test_a_limit_or_a_penalty_alone_measures_with_torch_on_one_thread() -> None:
     assert Recipe.load('digits', {'limits.latency_ms': '4.5'}).limits.amounts() == {'latency_ms': 4.5}  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(('written', 'limit'), [(4.1, 4.1), ('4.1', 4.1), (0.3, 0.3), (7, 7.0), (' 1e-3 ', 0.001), (4.5678919, 4.567891)])
+def test_a_limit_is_rounded_down_to_six_decimals(written: Any, limit: float) -> None:
+    recipe = Recipe.load('digits', {'limits.latency_ms': written})
+    assert recipe.limits is not None and recipe.limits.amounts() == {'latency_ms': limit}
+
+
 def test_a_recipe_keeps_the_content_of_the_file(tmp_path: Path) -> None:
     LatencyTable(**TABLE).write(tmp_path / 'table.yml')
     recipe = Recipe.load('digits', {'latency.table': str(tmp_path / 'table.yml')})
