@@ -59,8 +59,8 @@ class DifferentiableStrategy(OneShotStrategy):
         checkpoint: keep less of each cell in memory for the backward pass, and recompute it there; the executor ``plain`` ignores this.
         gradient_clip_val: clip the weights' gradient to this norm (in the real step, not in the virtual one); None does not clip.
         early_stopping: end the search when its minimum becomes sharp, with the architecture of an earlier epoch (DARTS-ES): an
-            :class:`EarlyStopping`, a mapping of its settings, or True for the published settings. A progressive selection then begins with
-            the current supernet.
+            :class:`EarlyStopping`, a mapping of its settings, or True for the published settings; or ``{'skips': 2}``, which ends it when
+            the normal cell has so many skip connections (DARTS+). A progressive selection then begins with the current supernet.
         mutation_hooks: additional mutation hooks of NNI, which run before the strategy's own.
 
     Attributes:

@@ -158,6 +158,7 @@ class DifferentiableModule(_Forwarding):
             outputs = self.training_module.training_step(train, batch_idx)
             loss = _weighted(_loss(outputs), shares[0])
             self.advance_optimization(self.penalised(loss) if moves and not architect.own_pass else loss, batch_idx)
+        self._terms = None  # it holds the batches
         return outputs
 
     def _architecture_step(self, train: Any, valid: Any, batch_idx: int, shares: Sequence[float]) -> None:

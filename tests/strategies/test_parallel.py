@@ -40,6 +40,12 @@ CASES = {
     'sgas': ('sgas', {'batch_increase': 0}, False),
     'cells, darts-2nd': ('darts-2nd', {}, True),
     'cells, pc-darts': ('pc-darts', {'portion': 2, 'warmup_epochs': 0}, True),
+    'beta': ('beta-darts', {}, False),
+    'gaea': ('gaea-darts', {}, False),
+    'drnas': ('drnas', {}, False),
+    'oles': ('oles', {'regularise': {'oles': {'threshold': 0.9, 'steps': 2, 'gradient': 'validation'}}}, False),
+    'cells, lambda': ('lambda-darts', {}, True),
+    'cells, darts-minus': ('darts-minus', {}, True),
     'cells, early stopping': ('darts-2nd', {'early_stopping': {'ratio': 0, 'iterations': 3}}, True),
 }
 """Strategy, settings, and whether cells are searched, or else single layers."""
@@ -111,7 +117,7 @@ def all_runs() -> dict[str, Any]:
     results: dict[str, Any] = {}
     for case, (name, settings, cells) in CASES.items():
         torch.manual_seed(0)
-        results[case] = searched(name, settings, cells, epochs=1 if cells else 2)
+        results[case] = searched(name, settings, cells, epochs=2 if name == 'lambda-darts' or not cells else 1)
     return {**results, 'accuracy': scored('accuracy'), 'loss': scored('loss'), 'difference': different_on_each()}
 
 
