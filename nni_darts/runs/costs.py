@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,7 +91,8 @@ def _alpha_caution(recipe: Recipe, name: str, data: Any) -> list[str]:
     strategy, epochs = whole.parts[-1], whole.stage_epochs(recipe.search.epochs)
     if not strategy.relaxation.trains_alpha or strategy.relaxation.sampled:
         return []
-    steps = task_of(recipe).batches(recipe, data) * (epochs - strategy.warmup(epochs))
+    in_epoch = math.ceil(task_of(recipe).batches(recipe, data) / strategy.architect.weight_steps)
+    steps = in_epoch * (epochs - strategy.warmup(epochs))
     return before_search(name, steps, strategy.optimizer_settings['lr'])
 
 

@@ -41,7 +41,8 @@ def masked(weights: Tensor, mask: Mask | None) -> Tensor:
     """Returns the weights (candidates,) with zero for masked candidates; the others are renormalised if the mask says so."""
     if mask is None:
         return weights
-    kept = torch.ones_like(weights).index_fill(0, torch.tensor(sorted(mask.indices), device=weights.device), 0.0) * weights
+    gone = torch.tensor(sorted(mask.indices), dtype=torch.long, device=weights.device)
+    kept = torch.ones_like(weights).index_fill(0, gone, 0.0) * weights
     return onto_simplex(kept) if mask.renormalise else kept
 
 

@@ -37,6 +37,7 @@ CASES = {
     'reinmax': ('reinmax', {}, False),
     'enas': ('enas', {'samples': 6, 'finalists': 2, 'criterion': 'loss', 'paths_per_step': 2}, False),
     'pt': ('darts-1st+pt', {'criterion': 'loss', 'epochs_between': 1}, False),
+    'shapley': ('darts-1st+shapley', {'criterion': 'loss', 'permutations': 2, 'batches': None}, False),
     'sgas': ('sgas', {'batch_increase': 0}, False),
     'cells, darts-2nd': ('darts-2nd', {}, True),
     'cells, pc-darts': ('pc-darts', {'portion': 2, 'warmup_epochs': 0}, True),

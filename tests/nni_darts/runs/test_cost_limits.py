@@ -25,7 +25,7 @@ from tests.helpers.hub import HUB, of_the_hub
 
 STRATEGIES = (
     *('darts-1st', 'fixed-alpha', 'gdas', 'snas', 'reinmax', 'proxyless', 'pc-darts', 'sgas', 'p-darts', 'enas', 'random-ws'),
-    *('darts-pt', 'sgas+pt', 'random', 'evolution'),
+    *('darts-pt', 'sgas+pt', 'darts-1st+shapley', 'random', 'evolution'),
 )
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from nni_darts.recipes import Recipe
+from nni_darts.runs.costs import cautions
+from nni_darts.runs.tasks import task_of
 from nni_darts.strategies.architects import BilevelProblem, Implicit, architecture_gradient
 from tests.helpers import running
 from tests.helpers.stopping import broken_and_resumed, measured
@@ -109,3 +111,10 @@ def test_a_resumed_search_is_the_uninterrupted_one(tmp_path: Path) -> None:
     recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), 'search.epochs': 3, 'space.nodes': 1})
     one, other = broken_and_resumed(recipe, 'idarts', tmp_path)
     assert one[0] == other[0] and measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
+
+
+def test_the_warning_about_few_steps_counts_those_of_alpha(tmp_path: Path) -> None:
+    changes = {'search.epochs': 2, 'search.batch_size': 8, 'search.architecture_learning_rate': 1e-4}
+    recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), **changes})
+    found = cautions(recipe, ['darts-1st', 'idarts'], task_of(recipe).load(recipe), ['search'])
+    assert [sentence.split(' steps of α')[0] for sentence in found if 'steps of α' in sentence] == ['darts-1st: 12', 'idarts: 4']

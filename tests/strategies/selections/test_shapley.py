@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,15 +14,19 @@ from torch.nn import functional
 
 from nni_darts import Genotype
 from nni_darts._nni import LayerChoice, ModelSpace
+from nni_darts.recipes import Recipe
 from nni_darts.search_spaces import NasBench201Space
 from nni_darts.strategies import DifferentiableStrategy, create_strategy
 from nni_darts.strategies.architects import FirstOrder
 from nni_darts.strategies.architecture import Mask
 from nni_darts.strategies.relaxations import BinaryGates, PartialChannels, Softmax
+from nni_darts.strategies.relaxations.base import masked
 from nni_darts.strategies.selections import Scoring, Shapley
 from nni_darts.strategies.selections.contributions import Contributions, players_of
 from nni_darts.strategies.selections.sharing import SharedResults
 from tests.helpers.spaces import TwoLabels
+from tests.helpers.stopping import broken_and_resumed, measured
+from tests.helpers.tiny import overrides, write_images
 from tests.reference.shapley import marginals_in_order, shapley_by_orders, shapley_by_subsets
 from tests.strategies.selections.test_limited import OfStrategy, check, searched
 from tests.strategies.selections.test_perturbation import few, fit, loaders, space
@@ -129,6 +134,12 @@ def test_an_order_ends_where_the_supernet_is_worth_little(truncation: float, sco
     assert found.tolist() == pytest.approx(expected, abs=1e-12)
 
 
+def test_values_may_be_left_out_like_operations() -> None:
+    weights = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    for gone, expected in ((set(), [0.2, 0.5, 0.3]), ({1}, [0.2, 0.0, 0.3]), ({0, 2}, [0.0, 0.5, 0.0]), ({0, 1, 2}, [0.0] * 3)):
+        assert masked(weights, Mask('x', frozenset(gone))).tolist() == expected
+
+
 def test_a_supernet_without_any_operation_computes_zero() -> None:
     strategy = DifferentiableStrategy(Softmax())
     model = strategy.mutate_model(FourOperations())
@@ -227,3 +238,12 @@ def test_a_users_space_and_one_without_inputs_are_decided() -> None:
         fit(strategy, made, data, classes=classes)
         assert len(strategy.architecture.state.history) == selection.decisions(strategy.architecture)
         assert set(strategy.select()) == set(strategy.architecture.decisions)
+
+
+def test_a_search_interrupted_at_its_decisions_resumes_with_the_same_ones(tmp_path: Path) -> None:
+    changes = {'space.nodes': 1, 'search.settings.darts-1st+shapley': {'permutations': 2}}
+    recipe = Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), **changes})
+    one, other = broken_and_resumed(recipe, 'darts-1st+shapley', tmp_path)
+    assert one[0] == other[0] and measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
+    decided = [(tmp_path / name / 'selection.jsonl').read_text() for name in ('broken', 'unbroken')]
+    assert decided[0] == decided[1] and decided[0].count('\n') == 4
