@@ -47,6 +47,7 @@ class Method:
         proposer: settings → :class:`OneByOne` that proposes cells to train one by one; None for a method with a supernet.
         file: file of a user's own method; None if it is unknown, and for the methods of this package.
         cells_key: key of a recipe's ``search`` with the number of cells to train; empty if the setting ``cells`` has it.
+        family: one of :data:`nni_darts.strategies.families.FAMILIES`; empty for a user's own method.
         fixed_cells: whether a budget only limits the number of cells, and does not raise it to what it affords.
 
     Example:
@@ -73,6 +74,7 @@ class Method:
     never_stops: str = ''
     proposer: Callable[..., OneByOne] | None = None
     cells_key: str = ''
+    family: str = ''
     fixed_cells: bool = False
     file: str | None = None
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from nni_darts.strategies import families
 from nni_darts.strategies.catalogue import (
     AdversarialSettings,
     ConcreteSettings,
@@ -119,13 +120,20 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     {
         entry.name: entry
         for entry in (
-            combined('darts-1st', 'DARTS, first order: α follows its validation gradient', 'Liu et al., ICLR 2019', first_order),
+            combined(
+                'darts-1st',
+                'DARTS, first order: α follows its validation gradient',
+                'Liu et al., ICLR 2019',
+                first_order,
+                family=families.GRADIENTS,
+            ),
             combined(
                 'darts-2nd',
                 'DARTS, second order: α looks one weight step ahead',
                 'Liu et al., ICLR 2019',
                 _darts_2nd,
                 (SecondOrderSettings,),
+                family=families.GRADIENTS,
             ),
             combined(
                 'idarts',
@@ -133,6 +141,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 'Zhang et al., ICML 2021',
                 _idarts,
                 (ImplicitSettings,),
+                family=families.GRADIENTS,
             ),
             combined(
                 'fixed-alpha',
@@ -141,6 +150,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 first_order_with('Fixed'),
                 trains_alpha=False,
                 never_stops=NOT_WITHOUT_ALPHA,
+                family=families.GRADIENTS,
             ),
             combined(
                 'sdarts-rs',
@@ -148,6 +158,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 'Chen & Hsieh, ICML 2020',
                 first_order_with('RandomSoftmax'),
                 (PerturbedSettings,),
+                family=families.ROBUST,
             ),
             combined(
                 'sdarts-adv',
@@ -155,6 +166,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 'Chen & Hsieh, ICML 2020',
                 first_order_with('AdversarialSoftmax'),
                 (AdversarialSettings,),
+                family=families.ROBUST,
             ),
             combined(
                 'gdas',
@@ -163,6 +175,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 first_order_with('Gumbel'),
                 (GumbelSettings,),
                 mixes_by_weights=False,
+                family=families.SAMPLING,
             ),
             combined(
                 'snas',
@@ -170,6 +183,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 'Xie et al., ICLR 2019',
                 _snas,
                 (ConcreteSettings,),
+                family=families.SAMPLING,
             ),
             combined(
                 'reinmax',
@@ -177,6 +191,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 'Liu et al., NeurIPS 2023',
                 first_order_with('ReinMax'),
                 (ReinMaxSettings,),
+                family=families.SAMPLING,
             ),
             combined(
                 'proxyless',
@@ -185,6 +200,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 _proxyless,
                 (ProxylessSettings,),
                 {'learning_rate': 1e-3, 'betas': (0.0, 0.999), 'weight_decay': 0.0, 'warmup_epochs': 0.25},
+                family=families.SAMPLING,
             ),
             combined(
                 'pc-darts',
@@ -193,6 +209,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 first_order_with('PartialChannels'),
                 (PartialSettings,),
                 {'warmup_epochs': 0.3},
+                family=families.PARTIAL,
             ),
             combined(
                 'sgas',
@@ -202,18 +219,21 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 (GreedySettings,),
                 decides_early=True,
                 never_stops=NOT_BEFORE_DECISIONS,
+                family=families.STEPWISE,
             ),
             combined(
                 'darts-joint',
                 'an ablation: α and the weights by the same SGD on training and validation data',
                 'Liu et al., ICLR 2019, section 3.3',
                 _with_architect('Joint'),
+                family=families.GRADIENTS,
             ),
             combined(
                 'darts-coordinate',
                 'an ablation: α and the weights in turn on every batch of training and validation data',
                 'Liu et al., ICLR 2019, section 3.3',
                 _with_architect('Coordinate'),
+                family=families.GRADIENTS,
             ),
             combined(
                 'enas',
@@ -225,6 +245,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 trains_alpha=False,
                 mixes_by_weights=False,
                 never_stops=NOT_WITHOUT_ALPHA,
+                family=families.PATHS,
             ),
             combined(
                 'random-ws',
@@ -236,6 +257,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 trains_alpha=False,
                 mixes_by_weights=False,
                 never_stops=NOT_WITHOUT_ALPHA,
+                family=families.PATHS,
             ),
             Method(
                 'p-darts',
@@ -245,6 +267,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 common=(DepthSettings,),
                 relaxed=False,
                 in_stages=True,
+                family=families.STEPWISE,
             ),
             Method(
                 'random',
@@ -255,6 +278,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 relaxed=False,
                 proposer=RandomCells,
                 cells_key='random_samples',
+                family=families.TRAINED,
             ),
             Method(
                 'evolution',
@@ -264,6 +288,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 common=(Aging,),
                 relaxed=False,
                 proposer=Aging,
+                family=families.TRAINED,
             ),
             Method(
                 'proxy',
@@ -274,6 +299,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
                 relaxed=False,
                 proposer=ProxyCells,
                 fixed_cells=True,
+                family=families.TRAINED,
             ),
             *(method for method, _ in VARIANTS),
         )

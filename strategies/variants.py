@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nni_darts.strategies import families
 from nni_darts.strategies.catalogue import (
     AuxiliarySkipSettings,
     DirichletSettings,
@@ -47,6 +48,7 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             'Ye et al., CVPR 2022',
             first_order,
             defaults={'regularise': ('beta',)},
+            family=families.ROBUST,
         ),
         Explanation(
             'First-order DARTS with one more term in the loss of α: the mean of logsumexp(α) over all choices, with a weight that grows '
@@ -65,6 +67,7 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             published={'learning_rate': 0.1},
             lacks={'betas': _EXPONENTIATED, 'weight_decay': _EXPONENTIATED},
             on_simplex=True,
+            family=families.GRADIENTS,
         ),
         Explanation(
             'The mixture of DARTS without a softmax: α are the probabilities themselves. They start uniform and are multiplied by '
@@ -84,6 +87,7 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             published={'learning_rate': 0.1},
             lacks={'betas': _EXPONENTIATED, 'weight_decay': _EXPONENTIATED},
             on_simplex=True,
+            family=families.PARTIAL,
         ),
         Explanation(
             'Like pc-darts, but the probabilities of operations and the weights of edges are trained directly, by exponentiated gradients, '
@@ -101,6 +105,7 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             'Chu et al., ICLR 2021',
             first_order_with('AuxiliarySkip'),
             (AuxiliarySkipSettings,),
+            family=families.ROBUST,
         ),
         Explanation(
             'Every edge has one more skip connection beside its mixed operation, with a weight that falls from 1 to 0. It takes over the '
@@ -120,6 +125,7 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             (DirichletSettings,),
             published={'learning_rate': 6e-4},
             never_stops=NOT_DIFFERENTIABLE_TWICE,
+            family=families.SAMPLING,
         ),
         Explanation(
             'The weights of the operations on an edge are drawn from a Dirichlet distribution in every forward pass, and α are its '
@@ -137,6 +143,7 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             'Jiang et al., NeurIPS 2023',
             first_order,
             defaults={'regularise': ('oles',)},
+            family=families.ROBUST,
         ),
         Explanation(
             'First-order DARTS that compares, for each operation of each cell, the gradients of training and validation loss. Once they '
@@ -159,6 +166,7 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             'Movahedi et al., ICLR 2023',
             first_order,
             defaults={'regularise': ('lambda',)},
+            family=families.ROBUST,
         ),
         Explanation(
             'All cells of a kind share α, but layers near the output dominate its gradient, which favours shallow cells. A term of the '
@@ -176,6 +184,7 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             _robust,
             (SecondOrderSettings, DropPathSettings),
             defaults={'regularise': ('l2',)},
+            family=families.ROBUST,
         ),
         Explanation(
             'Second-order DARTS whose supernet is trained with a much larger L2 penalty on the weights, and on request with drop-path on '
@@ -193,6 +202,7 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             'Liang et al., 2019',
             first_order,
             defaults={'early_stopping': {'skips': 2}},
+            family=families.ROBUST,
         ),
         Explanation(
             'First-order DARTS that derives the cell after each epoch and stops as soon as the normal cell has two skip connections, '
@@ -212,6 +222,7 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             (ThresholdSettings,),
             defaults={'regularise': ('zero-one',)},
             published={'learning_rate': 3e-3, 'betas': (0.9, 0.999)},
+            family=families.ROBUST,
         ),
         Explanation(
             'Each operation of an edge has a weight of its own, the sigmoid of its α, so that operations cooperate instead of competing. A '

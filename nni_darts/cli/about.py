@@ -18,6 +18,7 @@ from nni_darts.errors import InputError, sentence
 from nni_darts.genotypes.kinds import space_summaries
 from nni_darts.recipes import recipe_names, recipe_text
 from nni_darts.strategies.explanations import EXPLANATIONS, SELECTION_EXPLANATIONS, Explanation
+from nni_darts.strategies.families import FAMILIES
 from nni_darts.strategies.methods import METHODS, SELECTIONS
 from nni_darts.strategies.registry import find, installed, names
 
@@ -37,14 +38,25 @@ def strategies(name: str | None) -> None:
         return
     packages = {name: point.dist.name if point.dist else point.module for name, point in installed().items()}
     width = max(map(len, [*METHODS, *packages]))
-    for entry in METHODS.values():
-        click.echo(f'{entry.name:<{width}}  {entry.summary} ({entry.paper})')
+    for family in FAMILIES:
+        click.echo(f'{family}:')
+        for entry in METHODS.values():
+            if entry.family == family:
+                click.echo(f'  {entry.name:<{width}}  {entry.summary} ({entry.paper}{_arxiv(EXPLANATIONS[entry.name])})')
+    if packages:
+        click.echo('From other packages:')
     for own, package in packages.items():
-        click.echo(f'{own:<{width}}  from the package {package}')
+        click.echo(f'  {own:<{width}}  from the package {package}')
     others = ', '.join(entry.name for entry in METHODS.values() if not entry.relaxed)
     click.echo(f'\nAll but {others} also take another selection as a suffix, as in darts-2nd+pt (darts-pt is darts-1st+pt):')
     for suffix, (_, summary, paper, _) in SELECTIONS.items():
-        click.echo(f'{"+" + suffix:<{width}}  {summary} ({paper})')
+        click.echo(f'  {"+" + suffix:<{width}}  {summary} ({paper}{_arxiv(SELECTION_EXPLANATIONS[suffix])})')
+
+
+def _arxiv(explanation: Explanation) -> str:
+    """Returns the arXiv number of the first paper, with a separator in front; nothing if it is not on arXiv."""
+    number = explanation.papers[0].arxiv
+    return f'; arXiv:{number}' if number else ''
 
 
 def _explain(name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 from nni_darts.cli import main
 from nni_darts.recipes import Recipe, recipe_names
+from nni_darts.strategies.families import FAMILIES
 from nni_darts.strategies.methods import METHODS
 from nni_darts.strategies.registry import find, names
 
@@ -32,7 +34,19 @@ def test_a_printed_recipe_is_that_recipe(name: str, tmp_path: Path) -> None:
 
 def test_lists_name_everything() -> None:
     assert [line.split()[0] for line in shown('recipes').splitlines()] == recipe_names()
-    assert [line.split()[0] for line in shown('strategies').splitlines()[: len(METHODS)]] == list(METHODS)
+
+
+def test_strategies_are_listed_by_family_with_their_papers() -> None:
+    families, family = dict[str, list[str]](), ''
+    for line in shown('strategies').split('\n\n')[0].splitlines():
+        if line.startswith('  '):
+            families[family].append(line.split()[0])
+            assert re.search(r'; arXiv:\d{4}\.\d{5}\)$', line) or 'NeurIPS 2023)' in line
+        else:
+            family = line.removesuffix(':')
+            families[family] = []
+    listed = {family: [name for name, method in METHODS.items() if method.family == family] for family in FAMILIES}
+    assert families == listed and sorted(name for of in listed.values() for name in of) == sorted(METHODS)
 
 
 @pytest.mark.parametrize('name', names())
