@@ -51,7 +51,7 @@ def networks(jobs: Sequence[Job], results: Mapping[str, Mapping[str, Any]], metr
         for job in jobs:
             result = results.get(job.key, {})
             value = metric.of(result, 'test') if stage == 'retrain' else result.get('default')
-            if job.stage == stage and value is not None and all(name in result for name in COSTS):
+            if job.stage == stage and job.last and value is not None and all(name in result for name in COSTS):
                 sizes = {name: result[name] for name in COSTS}
                 rows.append({'key': job.key, 'strategy': job.strategy, 'seed': job.seed, 'cell': job.cell, 'value': value, **sizes})
         values, maximize = [row['value'] for row in rows], metric.optimize_mode == 'maximize'
