@@ -40,6 +40,13 @@ TIME_BESIDE_SETTINGS = f'{TIME} gives all strategies the same epochs, so searchS
 
 TIME_ELSEWHERE = f'{TIME} times steps on this machine, so it needs trainingService local; leave it out for other training services'
 
+TIME_BESIDE_HALVING = f'{TIME} plans short trainings of one length, and select.halving gives them several; leave one of them out'
+
+HALVING_ELSEWHERE = (
+    'select.halving continues a short training in the files of another trial, so it needs trainingService local; '
+    'leave it out for other training services'
+)
+
 SHARE_ELSEWHERE = (
     'classArgs.share_search continues a search in the files of another trial, so it needs trainingService local; '
     'leave it out for other training services'

@@ -130,7 +130,8 @@ class Pages:
 
 def page_name(job: Job) -> str:
     """Returns the name of a trial's page and data, without the suffix."""
-    return '-'.join([job.stage, file_name(job.strategy), str(job.seed), *([str(job.cell)] if job.cell else [])])
+    part = [] if job.part is None else [str(job.part[1])]
+    return '-'.join([job.stage, file_name(job.strategy), str(job.seed), *([str(job.cell)] if job.cell else []), *part])
 
 
 def _result(protocol: Protocol, job: Job, result: Mapping[str, Any] | None) -> dict[str, Any] | None:

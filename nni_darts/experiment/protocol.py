@@ -18,10 +18,11 @@ from nni_darts.errors import InputError
 from nni_darts.experiment.arguments import BEST, EACH_SEED
 from nni_darts.genotypes import AnyGenotype, genotype_from_code
 from nni_darts.recipes import Recipe
-from nni_darts.runs.cells import cells_to_train, number_of_cells, prior_of
+from nni_darts.runs.cells import number_of_cells, parts_to_train, prior_of, rungs_of
 from nni_darts.runs.checks import check_strategies, check_strategy
 from nni_darts.runs.derive import different_supernet
 from nni_darts.strategies.registry import find, full_name, row_parts
+from nni_darts.strategies.trained.halving import Halving
 
 __all__ = ['Job', 'Protocol', 'parse_search_space']
 
@@ -39,7 +40,10 @@ class Job:
         seed: seed of the search; for ``retrain``, the number of the run.
         arch: code of the cell to train; empty for a search.
         cell: number of a cell, from 1, if the strategy trains cells one by one; 0 for a cell that a supernet search found.
-        after: key of the search from whose supernet a search continues; empty if it starts from scratch.
+        after: key of the job whose state this job continues: the search whose supernet another search takes, or the part of a training
+            before this part; empty if it starts from scratch.
+        part: epochs before and after a part of a short training (``select.halving``); None for a whole training.
+        last: whether this part is the last one of a training, or the training is not divided.
     """
 
     stage: str
@@ -48,11 +52,14 @@ class Job:
     arch: str = ''
     cell: int = 0
     after: str = ''
+    part: tuple[int, int] | None = None
+    last: bool = True
 
     @property
     def key(self) -> str:
         """The identifier of the job, which does not change when an experiment resumes. It is short because NNI's page shows it."""
-        return f'{self.stage} {self.strategy} {self.seed}{f".{self.cell}" if self.cell else ""}'
+        part = '' if self.part is None else f'@{self.part[1]}'
+        return f'{self.stage} {self.strategy} {self.seed}{f".{self.cell}" if self.cell else ""}{part}'
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,11 @@ class Protocol:
         """Returns whether a strategy has a search trial: it trains a supernet, or ranks untrained networks by a proxy."""
         return not find(strategy).one_by_one or prior_of(self.recipe_of(strategy), row_parts(strategy)[0]) is not None
 
+    @property
+    def halves(self) -> bool:
+        """Whether any short training is divided into parts, each a trial that continues from the files of the one before it."""
+        return any(self.rungs(strategy) is not None for strategy in self.strategies)
+
     def _changed(self, strategy: str) -> Recipe:
         _, changes = row_parts(strategy)
         return self.recipe.changed(changes, source='searchSpace') if changes else self.recipe
@@ -142,7 +154,7 @@ class Protocol:
             pending = dict.fromkeys(self.seeds, False)
             for seed in self.seeds:
                 search = self._search(strategy, seed)
-                mine = [Job('select', strategy, seed, arch, cell) for arch, cell in self._cells(search, results, given_up)]
+                mine = self._selects(search, results, given_up)
                 selects += mine
                 if self.searches(strategy):
                     searches.append(search)
@@ -177,38 +189,67 @@ class Protocol:
                     if Job('search', strategy, seed).key in given_up:
                         continue
                 trainings = self._trainings(strategy, seed)
-                counts['select', strategy] += len(trainings)
-                promising.append(any(job.key not in given_up for job in trainings))
+                halving = self.rungs(strategy)
+                first = trainings if halving is None else [job for job in trainings if job.part == (0, halving.rungs[0])]
+                promising.append(any(job.key not in given_up for job in first))
+                counts['select', strategy] += len(first) if halving is None or not promising[-1] else sum(halving.counts(len(first)))
             if any(promising):
                 counts['retrain', strategy] = sum(promising) if self.retrain == EACH_SEED else self.retrain_runs
         return counts
 
-    def _cells(self, search: Job, results: Results, given_up: Collection[str]) -> list[tuple[str, int]]:
-        """Returns (code, number) of the cells that a strategy has found or proposed under a seed by now."""
-        if not find(search.strategy).one_by_one:
-            return [(results[search.key]['arch'], 0)] if search.key in results else []
+    def rungs(self, strategy: str) -> Halving | None:
+        """Returns the rungs of the short trainings of a strategy's cells; None if each is trained in full."""
+        return rungs_of(self.recipe_of(strategy), row_parts(strategy)[0])
+
+    def _selects(self, search: Job, results: Results, given_up: Collection[str]) -> list[Job]:
+        """Returns the short trainings of the cells that a strategy has found or proposed under a seed by now."""
+        strategy, seed = search.strategy, search.seed
+        if not find(strategy).one_by_one:
+            return [Job('select', strategy, seed, results[search.key]['arch'])] if search.key in results else []
         ranked: list[AnyGenotype] = []
-        if self.searches(search.strategy):
+        if self.searches(strategy):
             if search.key not in results:
                 return []
             ranked = [genotype_from_code(code) for code in results[search.key]['ranked'].split()]
-        values: dict[int, float | None] = {}
-        for job in self._trainings(search.strategy, search.seed):
+        halving = self.rungs(strategy)
+        values: dict[tuple[int, int], float | None] = {}
+        for job in self._trainings(strategy, seed):
             if job.key in results or job.key in given_up:
-                values[job.cell] = results[job.key]['default'] if job.key in results else None
-        cells = cells_to_train(self.recipe_of(search.strategy), search.strategy, search.seed, values, ranked)
-        return [(genotype.code(), number) for number, genotype in enumerate(cells, start=1)]
+                rung = 0 if halving is None or job.part is None else halving.rungs.index(job.part[1])
+                values[job.cell, rung] = results[job.key]['default'] if job.key in results else None
+        parts = parts_to_train(self.recipe_of(strategy), strategy, seed, values, ranked)
+        return [self._part(search, part.number, part.genotype.code(), part.epochs) for part in parts]
+
+    def _part(self, search: Job, cell: int, arch: str, part: tuple[int, int] | None) -> Job:
+        """Returns the job of a part of a short training, which continues the part before it; ``part`` is None for a whole training."""
+        strategy, seed = search.strategy, search.seed
+        halving = self.rungs(strategy)
+        if part is None or halving is None:
+            return Job('select', strategy, seed, arch, cell)
+        steps = dict(zip(halving.rungs, (0, *halving.rungs)))  # epochs after a part → epochs before it
+        after = self._part(search, cell, '', (steps[part[0]], part[0])).key if part[0] else ''
+        return Job('select', strategy, seed, arch, cell, after, part, part[1] == halving.rungs[-1])
 
     def _trainings(self, strategy: str, seed: int) -> list[Job]:
-        """Returns the short trainings that a strategy can have under a seed, without the codes of their cells."""
+        """Returns the short trainings, and all their parts, that a strategy can have under a seed, without the codes of their cells."""
         if not find(strategy).one_by_one:
             return [Job('select', strategy, seed)]
-        return [Job('select', strategy, seed, cell=number) for number in range(1, number_of_cells(self.recipe_of(strategy), strategy) + 1)]
+        halving, search = self.rungs(strategy), Job('search', strategy, seed)
+        steps = [None] if halving is None else list(zip((0, *halving.rungs), halving.rungs))
+        numbers = range(1, number_of_cells(self.recipe_of(strategy), strategy) + 1)
+        return [self._part(search, number, '', part) for part in steps for number in numbers]
 
     def select_results(self, strategy: str, results: Results) -> list[Mapping[str, Any]]:
-        """Returns the results of the short trainings of a strategy's cells, in the order of seeds and cells."""
-        jobs = [job for seed in self.seeds for job in self._trainings(strategy, seed)]
-        return [{**results[job.key], 'seed': job.seed} for job in jobs if job.key in results]
+        """Returns the results of the short trainings of a strategy's cells, in the order of seeds and cells.
+
+        If only some cells are trained in full (``select.halving``), these are the results of the cells of each seed's highest rung so far.
+        """
+        found: list[Mapping[str, Any]] = []
+        for seed in self.seeds:
+            done = [job for job in self._trainings(strategy, seed) if job.key in results]
+            longest = max((job.part[1] for job in done if job.part is not None), default=0)
+            found += [{**results[job.key], 'seed': seed} for job in done if job.part is None or job.part[1] == longest]
+        return found
 
     def best(self, strategy: str, results: Results, seeds: Collection[int] | None = None) -> Mapping[str, Any] | None:
         """Returns the result of a strategy's best cell by validation after the short training, the first one in a tie.

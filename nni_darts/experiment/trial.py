@@ -105,7 +105,9 @@ def run_trial() -> None:
     strategy = row_parts(job['strategy'])[0] if genotype is None else ''
     # NNI keeps the folders of all trials of an experiment side by side.
     supernet = output.parent / job['supernet'] if job.get('supernet') else None
-    spec = RunSpec(job['stage'], recipe, job['seed'], strategy=strategy, genotype=genotype, supernet=supernet)
+    part = tuple(job['part']) if job.get('part') else None
+    training: dict[str, Any] = {'genotype': genotype, 'part': part, 'continues': job.get('continues', '')}
+    spec = RunSpec(job['stage'], recipe, job['seed'], strategy=strategy, supernet=supernet, **training)
     with watched(said):
         run = Run(spec, output, Watch(_begin, on_epoch, on_decision))
         # The cells that a strategy trains one by one are trials of their own, so that only their ranking is left.

@@ -24,9 +24,11 @@ from nni.tuner import Tuner
 from nni_darts.errors import InputError
 from nni_darts.experiment.arguments import (
     BEST,
+    HALVING_ELSEWHERE,
     NO_ASSESSOR,
     SHARE_ELSEWHERE,
     TIME,
+    TIME_BESIDE_HALVING,
     TIME_BESIDE_SETTINGS,
     TIME_ELSEWHERE,
     TunerArguments,
@@ -284,10 +286,14 @@ class SearchAndRetrain(Tuner):
         assert self._protocol is not None
         if self.share_search and not local:
             raise InputError(SHARE_ELSEWHERE)
+        if self._protocol.halves and not local:
+            raise InputError(HALVING_ELSEWHERE)
+        if self._protocol.halves and self._seconds is not None:
+            raise InputError(TIME_BESIDE_HALVING)
         rows = self._protocol.changes_settings
         if self._seconds is not None and rows:
             raise InputError(TIME_BESIDE_SETTINGS)
-        planned = local and self.recipe.budget is None and not rows
+        planned = local and self.recipe.budget is None and not rows and not self._protocol.halves
         own = experiment_seconds(config.get('maxExperimentDuration')) if planned else None
         limits = [(seconds, key) for seconds, key in ((self._seconds, TIME), (own, 'maxExperimentDuration')) if seconds is not None]
         folder = os.environ.get('NNI_LOG_DIRECTORY')
@@ -313,13 +319,15 @@ class SearchAndRetrain(Tuner):
             raise InputError(NO_ASSESSOR)
         local = is_local(config.get('trainingService'))
         host = 'localhost' if local else config.get('nniManagerIp') or 'localhost'
+        continued = next((record.id for record in records if job.after and record.key == job.after and record.metric), '')
         return {
             'key': job.key,
             'stage': job.stage,
             'strategy': job.strategy,
             'seed': job.seed,
             'arch': job.arch,
-            'supernet': next((record.id for record in records if job.after and record.key == job.after and record.metric), ''),
+            'supernet' if job.part is None else 'continues': continued,
+            'part': job.part,
             'manager': f'{host}:{self._manager.address.partition(":")[2]}',
             'share': config.get('trialConcurrency', 1) if local else 1,
             **self._surroundings,

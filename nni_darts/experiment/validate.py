@@ -18,7 +18,16 @@ from typing import Any
 
 from nni_darts.activity import loading_torch
 from nni_darts.errors import InputError, did_you_mean
-from nni_darts.experiment.arguments import NO_ASSESSOR, SHARE_ELSEWHERE, TIME_BESIDE_SETTINGS, TIME_ELSEWHERE, TunerArguments, is_local
+from nni_darts.experiment.arguments import (
+    HALVING_ELSEWHERE,
+    NO_ASSESSOR,
+    SHARE_ELSEWHERE,
+    TIME_BESIDE_HALVING,
+    TIME_BESIDE_SETTINGS,
+    TIME_ELSEWHERE,
+    TunerArguments,
+    is_local,
+)
 from nni_darts.experiment.latencies import check_rows
 from nni_darts.experiment.machines import look_at
 from nni_darts.experiment.protocol import Protocol, parse_search_space
@@ -138,6 +147,10 @@ def _check_tuner(config: dict[str, Any], path: Path, findings: Findings) -> Prot
         if parsed.time is not None and protocol.changes_settings:
             raise InputError(TIME_BESIDE_SETTINGS)
         check_rows(protocol)
+        if protocol.halves and not is_local(config['trainingService']):
+            raise InputError(HALVING_ELSEWHERE)
+        if protocol.halves and parsed.time is not None:
+            raise InputError(TIME_BESIDE_HALVING)
         return protocol
     except InputError as error:
         findings.errors.append(str(error))

@@ -95,11 +95,22 @@ class Recipe(Section):
         if not self.select.validation_portion:
             raise ValueError('select.validation_portion must be above 0: the best cell is picked by validation')
         self._check_devices('batch_size')
+        self._check_halving()
         for stage in ('retrain', 'select'):
             self.space.check_training(stage, getattr(self, stage))
         if self.latency is not None and not isinstance(self.space, CellSpace):
             raise ValueError(f'{_LATENCY_OF_CELLS}, and not those of {self.space.name}')
         return self
+
+    def _check_halving(self) -> None:
+        """Checks that only ``select`` has successive halving, with at least two rungs, and that nothing else ends its trainings early."""
+        halving = self.select.halving
+        if self.retrain.halving is not None:
+            raise ValueError('halving is for the short training of many cells, so it belongs into select, not into retrain')
+        if halving is not None and halving.min_epochs >= self.select.epochs:
+            raise ValueError(f'select.halving.min_epochs is {halving.min_epochs}; it must be below select.epochs, {self.select.epochs}')
+        if halving is not None and self.select.patience is not None:
+            raise ValueError('select.halving and select.patience both end short trainings early; leave one of them out')
 
     def _check_devices(self, *sizes: str) -> None:
         """Checks that devices share batches equally, with at least two samples each, which batch norm needs."""
@@ -254,6 +265,7 @@ class TextRecipe(Recipe):
     @model_validator(mode='after')
     def _selectable(self) -> TextRecipe:
         self._check_devices('batch_size', 'evaluation_batch_size')
+        self._check_halving()
         if self.latency is not None:
             raise ValueError(f'{_LATENCY_OF_CELLS}, and not those for text')
         return self  # text recipes always have validation data
@@ -263,7 +275,7 @@ _LATENCY_OF_CELLS = (
     'latency_ms is predicted for networks of image cells, in which latencies of operations add up (the spaces darts, s1 to s5, nasbench201)'
 )
 
-_OF_RETRAIN = ('keep', 'patience')
+_OF_RETRAIN = ('keep', 'patience', 'halving')
 """Settings of ``retrain`` that ``select`` does not inherit: all trainings that it compares must have the same length."""
 
 

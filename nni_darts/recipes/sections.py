@@ -17,6 +17,7 @@ __all__ = [
     'BudgetSettings',
     'DataSettings',
     'Decay',
+    'HalvingSettings',
     'Portion',
     'Rate',
     'SearchSettings',
@@ -168,6 +169,16 @@ class SearchSettings(SearchedSettings, _Training):
     portion: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
+class HalvingSettings(Section):
+    """Successive halving of the short trainings of cells that a strategy trains one by one.
+
+    Cells are compared after ``min_epochs``, ``eta`` · ``min_epochs``, … epochs; each time, one of ``eta`` cells is trained on.
+    """
+
+    eta: Annotated[int, Field(ge=2, le=1000)] = 3
+    min_epochs: Positive = 1
+
+
 class TrainSettings(_Training):
     """The training of a network of fixed cells from scratch.
 
@@ -180,6 +191,8 @@ class TrainSettings(_Training):
 
     ``keep`` says whether the weights of the ``best`` epoch by validation or of the ``last`` epoch are kept and tested. The default is
     ``best`` in ``retrain`` with held-out data, and ``last`` otherwise. Training ends after ``patience`` epochs without improvement.
+
+    ``halving``, in ``select`` only, trains just the best of the cells of random, evolution or proxy for all ``epochs``.
     """
 
     channels: Positive | None = None
@@ -196,6 +209,7 @@ class TrainSettings(_Training):
     pool_batch_norm: bool = True
     keep: Literal['best', 'last'] | None = None
     patience: Positive | None = None
+    halving: HalvingSettings | None = None
 
     @model_validator(mode='after')
     def _validated(self) -> TrainSettings:

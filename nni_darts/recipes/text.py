@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from nni_darts.genotypes.space import Positive, Section
-from nni_darts.recipes.sections import Decay, Portion, Rate, SearchedSettings
+from nni_darts.recipes.sections import Decay, HalvingSettings, Portion, Rate, SearchedSettings
 
 __all__ = ['TEXT_NAMES', 'DropoutSettings', 'TextSearchSettings', 'TextSettings', 'TextTrainSettings']
 
@@ -83,10 +83,11 @@ class TextTrainSettings(_TextTraining):
     """The training of a network of a fixed recurrent cell from scratch.
 
     Averaging of weights begins when the validation perplexity is worse than it was before the last ``averaging`` epochs (null: never).
-    ``keep`` and ``patience`` as in :class:`TrainSettings`; ``keep`` is ``best`` by default.
+    ``keep``, ``patience`` and ``halving`` as in :class:`TrainSettings`; ``keep`` is ``best`` by default.
     """
 
     hidden: Positive
     averaging: Positive | None = 5
     keep: Literal['best', 'last'] | None = None
     patience: Positive | None = None
+    halving: HalvingSettings | None = None

@@ -71,7 +71,7 @@ def networks(jobs: Sequence[Job], results: Mapping[str, Mapping[str, Any]], metr
             result = results.get(job.key, {})
             value = metric.of(result, 'test') if stage == 'retrain' else result.get('default')
             costs = {name: result[name] for name in COSTS if name in result}
-            if job.stage == stage and value is not None and costs:
+            if job.stage == stage and job.last and value is not None and costs:
                 rows.append({'key': job.key, 'strategy': job.strategy, 'seed': job.seed, 'cell': job.cell, 'value': value, **costs})
         found[stage] = {'networks': rows, 'fronts': _fronts(rows, metric)}
     return found

@@ -26,7 +26,8 @@ def spent_by_seed(
     rows: list[dict[str, float | int]] = []
     for seed in protocol.seeds:
         mine = [job for job in jobs if (job.strategy, job.seed) == (strategy, seed) and job.stage != 'retrain' and job.key in results]
-        best = protocol.recipe.metric.best([results[job.key]['default'] for job in mine if job.stage == 'select'], float)
+        trained = [result['default'] for result in protocol.select_results(strategy, results) if result['seed'] == seed]
+        best = protocol.recipe.metric.best(trained, float)
         if best is not None:
             spent = {name: round(sum(results[job.key].get(name, 0) for job in mine), 3) for name in ('seconds', 'passes')}
             rows.append({'seed': seed, 'valid': best, **spent})

@@ -170,7 +170,7 @@ def _commands(protocol: Protocol, jobs: Sequence[Job], rows: Sequence[Mapping[st
         sets = ''.join(f' --set {change}' for change in changes)
         if job.stage == 'search' and not find(job.strategy).one_by_one:
             again.append(f'nni-darts search --recipe {RECIPE} --strategy {strategy}{sets} --seed {job.seed} --output {name}')
-        elif job.arch:
+        elif job.arch and job.last:
             stage = '' if job.stage == 'retrain' else f'--stage {job.stage} '
             again.append(f'nni-darts retrain --recipe {RECIPE} {stage}--genotype={job.arch}{sets} --seed {job.seed} --output {name}')
     train = f'nni-darts retrain --recipe {protocol.recipe.space.full_size} --set data.path=FOLDER'

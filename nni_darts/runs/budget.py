@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 from nni_darts.errors import InputError
 from nni_darts.recipes import Recipe
+from nni_darts.strategies.trained.halving import Halving
 
-__all__ = ['affordable_cells', 'affordable_epochs', 'training_passes', 'training_portion']
+__all__ = ['affordable_cells', 'affordable_epochs', 'cells_passes', 'halving_of', 'training_passes', 'training_portion']
 
 _TOLERANCE = 1e-9
 _MOST_EPOCHS = 1_000_000
@@ -33,8 +34,22 @@ def training_passes(recipe: Recipe, stage: str) -> float:
     return getattr(recipe, stage).epochs * training_portion(recipe, stage)
 
 
+def halving_of(recipe: Recipe) -> Halving | None:
+    """Returns the rungs of the short trainings of cells that are trained one by one; None if each is trained in full."""
+    settings = recipe.select.halving
+    return None if settings is None else Halving.of(settings.eta, settings.min_epochs, recipe.select.epochs)
+
+
+def cells_passes(recipe: Recipe, cells: int) -> float:
+    """Returns the cost of the short trainings of a number of cells under a seed, with successive halving if the recipe has it."""
+    halving = halving_of(recipe)
+    if halving is None or cells == 1:
+        return cells * training_passes(recipe, 'select')
+    return halving.epochs(cells) * training_portion(recipe, 'select')
+
+
 def affordable_cells(recipe: Recipe, strategy: str, ranking: float = 0.0) -> int:
-    """Returns the number of short trainings that the recipe's budget affords.
+    """Returns the number of cells whose short trainings the recipe's budget affords.
 
     Args:
         recipe: all settings.
@@ -45,8 +60,10 @@ def affordable_cells(recipe: Recipe, strategy: str, ranking: float = 0.0) -> int
         InputError: if it does not afford one.
     """
     assert recipe.budget is not None
-    each = training_passes(recipe, 'select')
-    cells = max(0, math.floor((recipe.budget.passes - ranking) / each + _TOLERANCE))
+    each, left = training_passes(recipe, 'select'), recipe.budget.passes - ranking
+    cells = max(0, math.floor(left / each + _TOLERANCE))
+    while cells and cells_passes(recipe, cells + 1) <= left + _TOLERANCE:
+        cells += 1  # with successive halving, most cells cost less than a whole short training
     if not cells:
         before = f', its ranking before it {ranking:.4g}' if ranking else ''
         raise InputError(

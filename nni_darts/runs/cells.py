@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from nni_darts._lazy import in_user_code
 from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import Recipe
-from nni_darts.runs.budget import affordable_cells
+from nni_darts.runs.budget import affordable_cells, halving_of
 from nni_darts.strategies.method import Method
 from nni_darts.strategies.registry import find, full_name
-from nni_darts.strategies.trained import OneByOne, Prior
+from nni_darts.strategies.trained import OneByOne, Prior, Scores
+from nni_darts.strategies.trained.halving import Halving
 from nni_darts.strategies.trained.prior import Ranked
 
 __all__ = [
+    'Part',
     'cells_to_train',
     'least_cells',
     'number_of_cells',
     'on_data',
     'own_settings',
+    'parts_to_train',
     'prior_of',
     'ranked_cells',
     'ranking_passes',
+    'rungs_of',
     'with_cells',
 ]
 
@@ -115,21 +120,101 @@ def cells_to_train(
     Raises:
         InputError: for invalid settings of the strategy, or a user's strategy that fails or proposes no cell of the space.
     """
-    sign = 1 if recipe.metric.optimize_mode == 'maximize' else -1
+    sign = _sign(recipe)
     scores = {number: None if value is None else sign * value for number, value in values.items()}
+
+    def scores_of(count: int) -> Scores | None:
+        known = range(1, count + 1)
+        return {number: scores[number] for number in known} if all(number in scores for number in known) else None
+
+    return _proposed(recipe, strategy, seed, scores_of, ranked)[0]
+
+
+def _sign(recipe: Recipe) -> int:
+    """Returns the factor that makes a larger metric the better one."""
+    return 1 if recipe.metric.optimize_mode == 'maximize' else -1
+
+
+def _proposed(
+    recipe: Recipe, strategy: str, seed: int, scores_of: Callable[[int], Scores | None], ranked: Sequence[AnyGenotype]
+) -> tuple[list[AnyGenotype], bool]:
+    """Returns the cells that a strategy proposes by now, and whether it will propose no other; arguments as for ``OneByOne.proposed``."""
     method, space = find(strategy), on_data(recipe).space
     drawn: Any = Ranked(space, ranked) if ranked else space
     if method.paper:
-        return _proposer(recipe, strategy).named(drawn, seed, scores)
+        return _proposer(recipe, strategy).proposed(drawn, seed, scores_of)
     with in_user_code(strategy, 'strategy', method.file):
-        cells = _proposer(recipe, strategy).named(drawn, seed, scores)
+        cells, over = _proposer(recipe, strategy).proposed(drawn, seed, scores_of)
     for cell in cells or [None]:
         if not (isinstance(cell, AnyGenotype) and space.accepts(cell)):
             raise InputError(
                 f'strategy {strategy} proposes {str(cell)[:60]!r}, an object of {type(cell).__name__}; propose must return a cell of '
                 f'{space.name}, as space.random_cell(rng) and space.mutated_cell(cell, rng) do'
             )
-    return cells
+    return cells, over
+
+
+@dataclass(frozen=True)
+class Part:
+    """A training of a cell, or with successive halving the part of it that leads to a rung.
+
+    Attributes:
+        number: number of the cell, from 1.
+        rung: number of the rung, from 0; always 0 without successive halving.
+        genotype: the cell.
+        epochs: epochs before and after this part; None for a whole training.
+    """
+
+    number: int
+    rung: int
+    genotype: AnyGenotype
+    epochs: tuple[int, int] | None = None
+
+
+def parts_to_train(
+    recipe: Recipe, strategy: str, seed: int, values: Mapping[tuple[int, int], float | None], ranked: Sequence[AnyGenotype] = ()
+) -> list[Part]:
+    """Returns the trainings of cells that a strategy without a supernet trains under a seed, as far as they are determined so far.
+
+    With successive halving, these are parts of trainings (:class:`nni_darts.strategies.trained.halving.Halving`). The score on which a
+    strategy bases its next cell is then that after the highest rung that the earlier cells alone lead to.
+
+    Args:
+        recipe: all settings.
+        strategy: name of the strategy.
+        seed: seed of the search.
+        values: (number of a cell, number of a rung) → its metric, or None if it was given up. Missing parts have yet to be trained.
+        ranked: as for :func:`cells_to_train`.
+
+    Raises:
+        InputError: as for :func:`cells_to_train`.
+    """
+    halving = rungs_of(recipe, strategy)
+    if halving is None:
+        found = cells_to_train(recipe, strategy, seed, {number: value for (number, _), value in values.items()}, ranked)
+        return [Part(number, 0, genotype) for number, genotype in enumerate(found, start=1)]
+    scores = {key: None if value is None else _sign(recipe) * value for key, value in values.items()}
+    together = ranked_cells(recipe, strategy) == number_of_cells(recipe, strategy)
+
+    def scores_of(count: int) -> Scores | None:
+        parts = halving.trainings(count, scores, closed=False, together=together)
+        if any(part not in scores for part in parts):
+            return None
+        last: dict[int, float | None] = {}
+        for number, rung in parts:
+            last[number] = last.get(number) if scores[number, rung] is None else scores[number, rung]
+        return last
+
+    cells, over = _proposed(recipe, strategy, seed, scores_of, ranked)
+    steps = tuple(zip((0, *halving.rungs), halving.rungs))
+    parts = halving.trainings(len(cells), scores, closed=over, together=together)
+    return [Part(number, rung, cells[number - 1], steps[rung]) for number, rung in parts]
+
+
+def rungs_of(recipe: Recipe, strategy: str) -> Halving | None:
+    """Returns the rungs of the short trainings of a strategy's cells; None if each is trained in full, as a single cell always is."""
+    one_by_one = find(strategy).one_by_one
+    return halving_of(recipe) if one_by_one and recipe.select.halving is not None and number_of_cells(recipe, strategy) > 1 else None
 
 
 def on_data(recipe: Recipe) -> Recipe:

@@ -15,7 +15,7 @@ from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import Recipe
 from nni_darts.recipes.limits import LATENCY
 from nni_darts.report.cautions import before_search
-from nni_darts.runs.budget import affordable_epochs, training_passes, training_portion
+from nni_darts.runs.budget import affordable_epochs, cells_passes, training_passes, training_portion
 from nni_darts.runs.cells import cells_to_train, number_of_cells, on_data, prior_of, ranking_passes
 from nni_darts.runs.checks import check_strategies, strategy_settings
 from nni_darts.runs.cost_limits import heed_costs
@@ -122,7 +122,7 @@ def _checked_strategy(recipe: Recipe, name: str, data: Any) -> tuple[Recipe, str
         prior = prior_of(recipe, name)
         before = 0.0 if prior is None else ranking_passes(recipe, prior, len(data.train))
         ranking = '' if prior is None else f' with the ranking of {prior.draw:,} cells by {prior.proxy}'
-        return recipe, f'{name}: {count} cells, {before + count * training_passes(recipe, "select"):.4g} passes{ranking}'
+        return recipe, f'{name}: {count} cells, {before + cells_passes(recipe, count):.4g} passes{ranking}'
     strategy, first = _with_supernet(recipe, name, data)
     with as_input_error(f'{name} in the space {recipe.space.name}'):
         task_of(recipe).check_supernet(recipe, data)

@@ -5,14 +5,13 @@ Imports no torch.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nni_darts.errors import InputError
-from nni_darts.files import CHECKPOINT, METRICS
+from nni_darts.files import CHECKPOINT
 from nni_darts.recipes import RUN, Recipe
 from nni_darts.runs.checks import check_strategies, named_method
 from nni_darts.runs.folder import EXECUTOR, RESULT, SUPERNET, differences, identity, read_json, write_json
@@ -143,17 +142,11 @@ def begun_from_supernet(work: Work) -> Work:
     Returns:
         The work, which resumes from that state.
     """
+    from nni_darts.runs.keeping import begun_from
+
     search, output = work.spec.supernet, work.output
-    if search is None or (output / CHECKPOINT).exists():
-        return work
-    if not (search / CHECKPOINT).is_file():
-        raise InputError(f'{search} has no {CHECKPOINT} any more, which holds the supernet of this run')
-    executor = read_json(search / RUN).get(EXECUTOR)
-    if executor is not None:
-        write_json(output / RUN, {**read_json(output / RUN), EXECUTOR: executor})
-    shutil.copyfile(search / METRICS, output / METRICS)
-    # The checkpoint comes last and at once: with it, the run has begun.
-    part = output / f'{CHECKPOINT}.part'
-    shutil.copyfile(search / CHECKPOINT, part)
-    part.replace(output / CHECKPOINT)
-    return replace(work, resume=True)
+    if search is not None and not (output / CHECKPOINT).exists() and (search / CHECKPOINT).is_file():
+        executor = read_json(search / RUN).get(EXECUTOR)
+        if executor is not None:
+            write_json(output / RUN, {**read_json(output / RUN), EXECUTOR: executor})
+    return begun_from(work, search, 'the supernet of this run')

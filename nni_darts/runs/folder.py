@@ -17,12 +17,14 @@ from nni_darts.recipes import RUN, Recipe, with_split
 __all__ = [
     'AMOUNTS',
     'BY_MAGNITUDE',
+    'CONTINUES',
     'DATA',
     'EXECUTOR',
     'FROM',
     'GENOTYPE',
     'LOCK',
     'MORE',
+    'PART',
     'RANKING',
     'RESULT',
     'STAGE',
@@ -56,6 +58,10 @@ AMOUNTS = 'amounts'
 FROM, MORE = 'weights', 'more'
 """Keys in ``run.json`` of the folder whose weights a training starts from, and of the numbers of epochs of each continuation of a
 finished training. The folders ``more-1`` and so on have the checkpoints of continuations."""
+
+PART, CONTINUES = 'part', 'continues'
+"""Keys in ``run.json`` of a part of a training: the epochs before and after it, and the name of the folder of the part that it
+continues, which lies beside its own."""
 
 SUPERNET = 'supernet'
 """The key in ``run.json`` of the folder of the search from whose supernet another search continues."""

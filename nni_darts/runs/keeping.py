@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import nn
 from nni_darts import parallel
 from nni_darts.data import Description
 from nni_darts.errors import InputError
-from nni_darts.files import write_text
+from nni_darts.files import CHECKPOINT, METRICS, write_text
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import RUN
 from nni_darts.runs.folder import DATA, GENOTYPE, RESULT, WEIGHTS, read_json, write_json
@@ -22,7 +24,7 @@ from nni_darts.runs.weights import SavedNetwork, write_weights
 from nni_darts.training.run import epochs_of, last_checkpoint, peak_memory_mib
 from nni_darts.training.time_limit import EndInTime
 
-__all__ = ['callbacks_in_time', 'finish', 'keep_genotype', 'keep_network', 'kept_description', 'resume_arguments']
+__all__ = ['begun_from', 'callbacks_in_time', 'finish', 'keep_genotype', 'keep_network', 'kept_description', 'resume_arguments']
 
 
 def kept_description(output: Path) -> Description | None:
@@ -98,6 +100,33 @@ def resume_arguments(work: Work, folder: Path, log: Path | None = None, before: 
     except ValueError as error:
         raise InputError(f'the checkpoint in {folder} is damaged ({error}); start again in another folder') from None
     return {'ckpt_path': str(checkpoint), 'weights_only': True} if checkpoint else {}
+
+
+def begun_from(work: Work, earlier: Path | None, what: str) -> Work:
+    """Copies measurements and checkpoint of another run into the folder of a run that continues it, unless that has begun already.
+
+    Args:
+        work: the run.
+        earlier: output folder of the other run; None if the run starts from the beginning.
+        what: content of the checkpoint, for the message.
+
+    Returns:
+        The work, which resumes from the checkpoint.
+
+    Raises:
+        InputError: if there is no checkpoint in the folder any more.
+    """
+    output = work.output
+    if earlier is None or (output / CHECKPOINT).exists():
+        return work
+    if not (earlier / CHECKPOINT).is_file():
+        raise InputError(f'{earlier} has no {CHECKPOINT} any more, which holds {what}')
+    shutil.copyfile(earlier / METRICS, output / METRICS)
+    # The checkpoint comes last and at once: with it, the run has begun.
+    part = output / f'{CHECKPOINT}.part'
+    shutil.copyfile(earlier / CHECKPOINT, part)
+    part.replace(output / CHECKPOINT)
+    return replace(work, resume=True)
 
 
 def callbacks_in_time(work: Work) -> list[EndInTime]:

@@ -12,6 +12,7 @@ from nni_darts.errors import InputError
 from nni_darts.genotypes import AnyGenotype
 from nni_darts.recipes import Recipe
 from nni_darts.report.lines import duration
+from nni_darts.runs.budget import cells_passes, training_passes
 from nni_darts.runs.cells import least_cells, number_of_cells, on_data, prior_of
 from nni_darts.runs.deadline import MARGIN, TimePlan
 from nni_darts.runs.limits import affordable, pace_of_search, pace_of_training, search_seconds, training_seconds
@@ -106,8 +107,11 @@ def plan_search(recipe: Recipe, strategy: str, seconds: float, seed: int = 1, be
     times = [training_seconds(recipe, 'select', pace_of_training(recipe, 'select', cell, seed), data) for cell in cells]
     of, ranking = number_of_cells(recipe, strategy), _ranking_seconds(recipe, strategy, seed, data)
     mean = 0.0 if ranking and of == 1 else sum(times) / len(times)
+    whole = training_passes(recipe, 'select')
     bounds = min(least_cells(recipe, strategy), of), of
-    return _planned(lambda count: ranking + count * mean, seconds, begun, bounds, f'a search with {strategy}', 'cell')
+    return _planned(
+        lambda count: ranking + mean * cells_passes(recipe, count) / whole, seconds, begun, bounds, f'a search with {strategy}', 'cell'
+    )
 
 
 def plan_training(recipe: Recipe, stage: str, genotype: AnyGenotype, seconds: float, seed: int = 1, begun: float | None = None) -> TimePlan:

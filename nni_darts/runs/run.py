@@ -34,7 +34,7 @@ from nni_darts.runs.search import finish_search, search_cells, train_supernet
 from nni_darts.runs.spec import Outcome, RunSpec, Watch, Work
 from nni_darts.runs.start import Start, finished_training
 from nni_darts.runs.tasks import task_of
-from nni_darts.runs.train import continued, finish_training, page_of, train_network
+from nni_darts.runs.train import begun_from_part, continued, finish_training, page_of, train_network
 
 __all__ = ['Run', 'take_part', 'train_longer']
 
@@ -151,6 +151,7 @@ class Run:
             finished = claim(self.output, spec.recipe, spec.identity(), resume, work.task.amounts(data))
             if finished is not None:
                 return Outcome(spec.architecture, finished)
+            work = begun_from_part(work)
             if work.start is None and FROM in (begun := read_json(self.output / RUN)):
                 work = replace(work, start=Start(Path(begun[FROM])))
             return Outcome(spec.architecture, _trained(work))

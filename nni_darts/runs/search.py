@@ -22,7 +22,7 @@ from nni_darts.genotypes.base import operation_name
 from nni_darts.genotypes.kinds import OwnSpace
 from nni_darts.recipes import RUN, Recipe
 from nni_darts.report.searches import SEARCH, search_data, write_search
-from nni_darts.runs.cells import cells_to_train, number_of_cells
+from nni_darts.runs.cells import Part, number_of_cells, parts_to_train, rungs_of
 from nni_darts.runs.cost_limits import heed_costs
 from nni_darts.runs.costs import configured_strategy, search_passes
 from nni_darts.runs.folder import BY_MAGNITUDE, EXECUTOR, STAGE, read_json, write_json
@@ -224,32 +224,59 @@ class _InProcess(SequentialExecutionEngine):
 def search_cells(work: Work, train: Any) -> tuple[AnyGenotype, dict[str, Any]]:
     """Trains the cells of a strategy without a supernet one by one in the select stage, and returns the best by validation.
 
+    With successive halving, the best is chosen among the cells that reach the highest rung.
+
     Args:
         work: the run.
         train: (description of a training, folder) → its result.
     """
     recipe, spec, output = work.recipe, work.spec, work.output
     valid = f'valid_{recipe.metric.name}'
-    found: list[tuple[AnyGenotype, dict[str, Any]]] = []
-    values: dict[int, float | None] = {}
-    earlier = [lines[-1]['total_seconds'] for folder in output.glob('cell-*') if (lines := epochs_of(folder))] if work.resume else []
-    deadline, lasted = None if spec.plan is None else spec.plan.deadline(sum(earlier)), [0.0]
+    deadline, lasted = None if spec.plan is None else spec.plan.deadline(_seconds_before(work)), [0.0]
     ranking = ranked(work)
-    if ranking is not None and number_of_cells(recipe, spec.strategy) == 1:
+    number = number_of_cells(recipe, spec.strategy)
+    if ranking is not None and number == 1:
         return ranking.cells[0], ranking.result()
-    while len(found) < len(cells := cells_to_train(recipe, spec.strategy, spec.seed, values, ranking.cells if ranking else ())):
+    halving = rungs_of(recipe, spec.strategy)
+    of = number if halving is None else sum(halving.counts(number))
+    found: list[tuple[Part, dict[str, Any]]] = []
+    values: dict[tuple[int, int], float | None] = {}
+    folders: dict[int, Path] = {}
+    early: dict[str, Any] = {}
+    while True:
+        parts = parts_to_train(recipe, spec.strategy, spec.seed, values, ranking.cells if ranking else ())
+        part = next((part for part in parts if (part.number, part.rung) not in values), None)
+        if part is None:
+            break
         if deadline is not None and found and not deadline.allows(max(lasted)):
+            early = {'ended': 'time', 'cells': len(folders)}
             break
         begun = time.monotonic()
-        announce('cells', len(found), number_of_cells(recipe, spec.strategy), lasting=True)
-        genotype, folder = cells[len(found)], output / f'cell-{len(found)}'
-        found.append((genotype, train(RunSpec.training(recipe, 'select', genotype, spec.seed), folder)))
-        values[len(found)] = found[-1][1][valid]
+        announce('cells', len(found), of, lasting=True)
+        folder = output / (f'cell-{part.number - 1}' + (f'-{part.rung}' if part.rung else ''))
+        described = RunSpec.training(
+            recipe, 'select', part.genotype, spec.seed, part=part.epochs, continues=folders[part.number].name if part.rung else ''
+        )
+        found.append((part, train(described, folder)))
+        folders[part.number] = folder
+        values[part.number, part.rung] = found[-1][1][valid]
         lasted.append(time.monotonic() - begun)
     announce('cells', len(found), len(found), lasting=True)
-    best, result = recipe.metric.best(found, lambda entry: entry[1][valid])
+    highest = max(part.rung for part, _ in found)
+    best, result = recipe.metric.best([entry for entry in found if entry[0].rung == highest], lambda entry: entry[1][valid])
     before = {} if ranking is None else ranking.result()
     total = {name: round(before.pop(name, 0) + sum(trained[name] for _, trained in found), 3) for name in ('seconds', 'passes')}
     kept = {name: value for name, value in result.items() if name.startswith('valid_') or name in ('largest_class', 'images')}
-    early = {'ended': 'time', 'cells': len(found)} if len(found) < number_of_cells(recipe, spec.strategy) else {}
-    return best, {**kept, **total, **{name: before[name] for name in ('proxy', 'drawn') if name in before}, **early}
+    if not early and len(folders) < number:  # the space has no further cells
+        early = {'ended': 'time', 'cells': len(folders)}
+    return best.genotype, {**kept, **total, **{name: before[name] for name in ('proxy', 'drawn') if name in before}, **early}
+
+
+def _seconds_before(work: Work) -> float:
+    """Returns the seconds for which a resumed search has trained cells; parts that continue each other repeat their measurements."""
+    seconds: dict[str, float] = {}
+    for folder in work.output.glob('cell-*') if work.resume else ():
+        if lines := epochs_of(folder):
+            cell = folder.name.split('-')[1]
+            seconds[cell] = max(seconds.get(cell, 0.0), lines[-1]['total_seconds'])
+    return sum(seconds.values())

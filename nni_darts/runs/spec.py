@@ -10,7 +10,7 @@ from typing import Any
 from nni_darts.genotypes import AnyGenotype, genotype_from_dict
 from nni_darts.recipes import Recipe
 from nni_darts.runs.deadline import PLAN, TimePlan
-from nni_darts.runs.folder import FROM, SUPERNET, identity
+from nni_darts.runs.folder import CONTINUES, FROM, PART, SUPERNET, identity
 from nni_darts.runs.start import Start
 from nni_darts.runs.tasks import task_of
 
@@ -31,6 +31,9 @@ class RunSpec:
             fit; None starts from scratch.
         supernet: output folder of a finished search with the same settings, from whose supernet a search continues with another
             selection; None starts from scratch.
+        part: numbers of epochs before and after a part of a training, whose other epochs are trained in other folders; None for a whole
+            training. The learning rate follows the schedule of the whole training.
+        continues: name of the folder beside this run's folder with the part that this part continues; empty for the first part.
         plan: time limit of the run, and the number of epochs or cells planned for it; None for no limit, or, if the run is resumed, for
             the plan with which it began.
 
@@ -45,6 +48,8 @@ class RunSpec:
     genotype: AnyGenotype | None = None
     weights: Path | None = None
     supernet: Path | None = None
+    part: tuple[int, int] | None = None
+    continues: str = ''
     plan: TimePlan | None = None
 
     @classmethod
@@ -54,7 +59,7 @@ class RunSpec:
 
     @classmethod
     def training(cls, recipe: Recipe, stage: str, genotype: AnyGenotype, seed: int, **more: Any) -> RunSpec:
-        """Describes a training in the stage ``select`` or ``retrain``; ``more`` may hold ``weights`` and ``plan``."""
+        """Describes a training in the stage ``select`` or ``retrain``; ``more`` may hold ``weights``, ``part``, ``continues``, ``plan``."""
         return cls(stage, recipe, seed, genotype=genotype, **more)
 
     @property
@@ -69,6 +74,10 @@ class RunSpec:
         what = identity(self.stage, self.seed, strategy=self.strategy, genotype=self.genotype, weights=self.weights)
         begun = {} if self.supernet is None else {SUPERNET: str(self.supernet)}
         planned = {} if self.plan is None else {PLAN: self.plan.to_dict()}
+        if self.part is not None:
+            begun[PART] = list(self.part)  # type: ignore[assignment]
+        if self.continues:
+            begun[CONTINUES] = self.continues
         return {**what, **begun, **planned}
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,6 +100,8 @@ class RunSpec:
             genotype=genotype_from_dict(values['genotype']) if 'genotype' in values else None,
             weights=Path(values[FROM]) if FROM in values else None,
             supernet=Path(values[SUPERNET]) if SUPERNET in values else None,
+            part=tuple(values[PART]) if PART in values else None,
+            continues=values.get(CONTINUES, ''),
             plan=TimePlan(**values[PLAN]) if PLAN in values else None,
         )
 

@@ -17,7 +17,7 @@ from nni_darts.recipes import RUN, Recipe
 from nni_darts.runs.budget import training_portion
 from nni_darts.runs.costs import as_input_error, cost_of
 from nni_darts.runs.folder import MORE, read_json
-from nni_darts.runs.keeping import callbacks_in_time, finish, keep_genotype, keep_network, resume_arguments
+from nni_darts.runs.keeping import begun_from, callbacks_in_time, finish, keep_genotype, keep_network, resume_arguments
 from nni_darts.runs.loggers import create_logger
 from nni_darts.runs.spec import Work
 from nni_darts.runs.start import Start
@@ -28,7 +28,7 @@ from nni_darts.training.divergence import not_finite
 from nni_darts.training.run import EpochLog, create_trainer, epochs_of, peak_memory_mib, quiet_lightning
 from nni_darts.training.sharing import SharedSteps
 
-__all__ = ['continued', 'finish_training', 'page_of', 'train_network']
+__all__ = ['begun_from_part', 'continued', 'finish_training', 'page_of', 'train_network']
 
 _MORE_SEED = 10_007
 """Difference between the seeds of a training and its continuation, so that the order of batches differs."""
@@ -80,7 +80,7 @@ def train_network(work: Work) -> Trained:
         trainer = create_trainer(
             folder,
             recipe,
-            settings.epochs,
+            settings.epochs if work.spec.part is None else work.spec.part[1],
             log=EpochLog(work.output / METRICS, work.watch.on_epoch, around=(trained, 0)),
             gradient_clip=settings.gradient_clip,
             logger=create_logger(recipe, folder, {'stage': stage, 'seed': work.spec.seed}) if parallel.is_first() else None,
@@ -122,6 +122,19 @@ def _best_epoch(recipe: Recipe, stage: str, network: nn.Module, start: Start | N
     return best
 
 
+def begun_from_part(work: Work) -> Work:
+    """Puts the state at the end of a part of a training into the folder of the part that continues it, unless that has begun already.
+
+    Returns:
+        The work, which resumes from that state.
+
+    Raises:
+        InputError: if the folder of the earlier part has no checkpoint any more.
+    """
+    earlier = work.output.parent / work.spec.continues if work.spec.continues else None
+    return begun_from(work, earlier, 'the first epochs of this training')
+
+
 def finish_training(work: Work, done: Trained, page: TrainingPage, **more: Any) -> dict[str, Any]:
     """Writes the files of a training into its folder and returns the result.
 
@@ -137,9 +150,12 @@ def finish_training(work: Work, done: Trained, page: TrainingPage, **more: Any) 
     kept = best.epoch if best is not None and best.keep and best.epoch is not None else last
     accuracies = {**work.task.outcome(recipe, epochs[kept - 1]), **done.tested, **work.task.largest_class(recipe, work.data, stage)}
     asked = getattr(recipe, stage).epochs + (0 if start is None else start.trained)
+    before, asked = (0, asked) if work.spec.part is None else work.spec.part
     ended = 'patience' if best is not None and best.ended else 'time' if last < asked else 'planned'
     course = {'kept_epoch': kept, 'epochs': last, 'ended': ended}
-    spent = {'seconds': epochs[-1]['total_seconds'], 'passes': round(last * training_portion(recipe, stage), 3)}
+    earlier = epochs[before - 1]['total_seconds'] if before else 0.0  # other parts of the training have a cost of their own
+    passes = (last - before) * training_portion(recipe, stage)
+    spent = {'seconds': round(epochs[-1]['total_seconds'] - earlier, 2), 'passes': round(passes, 3)}
     keep_network(work, genotype, done.network)
     keep_genotype(work, genotype)
     measured = {**accuracies, **course, **spent, **cost_of(genotype, recipe, work.data, stage), 'peak_memory_mib': peak_memory_mib()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 __all__ = ['CellSpace', 'OneByOne', 'Scores']
@@ -88,18 +88,37 @@ class OneByOne:
         Raises:
             ValueError: if :meth:`waits_for` returns anything but a number of earlier cells.
         """
+        return self.proposed(space, seed, lambda awaited: _first(scores, awaited))[0]
+
+    def proposed(self, space: CellSpace, seed: int, scores_of: Callable[[int], Scores | None]) -> tuple[list[Cell], bool]:
+        """Returns all cells that can be proposed by now, in order, and whether no further cell will be proposed.
+
+        Args:
+            space: draws and mutates cells.
+            seed: seed of all random numbers.
+            scores_of: number of cells → their scores, on which the next proposal depends; None if these are not known yet.
+
+        Raises:
+            ValueError: as for :meth:`named`.
+        """
         cells: list[Cell] = []
         beginning = random.Random(seed)
         for number in range(1, self.cells + 1):  # type: ignore[attr-defined]
             awaited = self.waits_for(number)
             if not isinstance(awaited, int) or not 0 <= awaited < number:
                 raise ValueError(f'waits_for({number}) must be a whole number from 0 to {number - 1}, the earlier cells, not {awaited!r}')
-            known = range(1, awaited + 1)
-            if any(earlier not in scores for earlier in known):
-                break
-            rng = random.Random(f'{seed} {number}') if known else beginning
-            cell = self.propose(space, rng, cells, {earlier: scores[earlier] for earlier in known})
+            scores = scores_of(awaited)
+            if scores is None:
+                return cells, False
+            rng = random.Random(f'{seed} {number}') if awaited else beginning
+            cell = self.propose(space, rng, cells, scores)
             if cell is None:
                 break
             cells.append(cell)
-        return cells
+        return cells, True
+
+
+def _first(scores: Scores, count: int) -> Scores | None:
+    """Returns the scores of the first ``count`` cells; None if one is missing."""
+    known = range(1, count + 1)
+    return {number: scores[number] for number in known} if all(number in scores for number in known) else None

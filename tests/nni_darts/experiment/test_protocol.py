@@ -171,6 +171,79 @@ def test_a_ranking_shows_no_validation_metric() -> None:
     assert shown['search proxy 1'] is None and shown['search darts-1st 1'] == results['search darts-1st 1']['default']
 
 
+HALVED = Protocol(
+    Recipe.load(
+        'digits',
+        {
+            'search.random_samples': 5,
+            'select.epochs': 4,
+            'select.halving': {'eta': 2, 'min_epochs': 1},
+            'search.settings': {'evolution': {'cells': 7, 'population': 3, 'parallel': 2}},
+        },
+    ),
+    ('random', 'evolution', 'darts-1st'),
+    (1, 2),
+)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_halved_trainings_run_once_and_in_the_same_way_whatever_the_order(seed: int) -> None:
+    order, results = simulate(protocol=HALVED, seed=seed)
+    assert len(order) == len(set(order)) and results == simulate(protocol=HALVED, seed=seed + 100)[1]
+    # 5 cells: 5, 2, 1 parts; 7 cells: 7, 3, 1 parts; a supernet's single cell is trained in full.
+    assert Counter((key.split()[0], key.split()[1]) for key in order) == HALVED.expected()
+    assert HALVED.expected() == {
+        ('select', 'random'): 16,
+        ('retrain', 'random'): 1,
+        ('select', 'evolution'): 22,
+        ('retrain', 'evolution'): 1,
+        ('search', 'darts-1st'): 2,
+        ('select', 'darts-1st'): 2,
+        ('retrain', 'darts-1st'): 1,
+    }
+    jobs = {job.key: job for job in HALVED.jobs(results, ())}
+    for key, job in jobs.items():
+        if job.part is not None and job.part[0]:
+            assert order.index(job.after) < order.index(key) and jobs[job.after].part[1] == job.part[0]
+            assert jobs[job.after].arch == job.arch and key == f'select {job.strategy} {job.seed}.{job.cell}@{job.part[1]}'
+        elif job.part is not None:
+            assert job.after == '' and job.part == (0, 1)
+        assert job.last == (job.part is None or job.part[1] == 4)
+
+
+def test_the_best_of_each_rung_is_promoted_and_the_best_of_the_last_one_retrained() -> None:
+    _, results = simulate(protocol=HALVED)
+    for number in HALVED.seeds:
+        keys = {at: {cell: f'select random {number}.{cell}@{at}' for cell in range(1, 6)} for at in (1, 2, 4)}
+        rungs = [{cell: results[key]['default'] for cell, key in mine.items() if key in results} for mine in keys.values()]
+        assert list(map(len, rungs)) == [5, 2, 1]
+        for shorter, longer in zip(rungs, rungs[1:]):
+            assert set(longer) == set(sorted(shorter, key=lambda cell: -shorter[cell])[: len(longer)])
+    for strategy in ('random', 'evolution'):
+        full = [metric for key, metric in results.items() if key.startswith(f'select {strategy}') and key.endswith('@4')]
+        assert results[f'retrain {strategy} 1']['arch'] == max(full, key=lambda metric: metric['default'])['arch']
+        assert {metric['key'] for metric in HALVED.select_results(strategy, results)} == {metric['key'] for metric in full}
+
+
+@pytest.mark.parametrize('fail', [('select random 1.2@1',), ('select evolution 2.1@1', 'select evolution 2.2@1')])
+def test_a_part_that_failed_too_often_is_not_promoted(fail: tuple[str, ...]) -> None:
+    order, results = simulate(frozenset(fail), protocol=HALVED)
+    assert not any(key.startswith(failed.removesuffix('1')) for failed in fail for key in order)
+    assert any(key.startswith('retrain random') for key in order) and any(key.startswith('retrain evolution') for key in order)
+
+
+def test_the_cost_of_halved_trainings_is_that_of_all_parts() -> None:
+    _, results = simulate(protocol=HALVED)
+    results = {key: {**metric, 'passes': 0.7, 'parameters': 1, 'multiply_adds': 1} for key, metric in results.items()}
+    summary = summarize(HALVED, HALVED.jobs(results, ()), Standing(results), [], over=True)
+    row = next(row for row in summary['strategies'] if row['strategy'] == 'random')
+    assert [entry['passes'] for entry in row['spent']] == pytest.approx([8 * 0.7] * 2)
+    assert {entry['key'] for entry in summary['sizes']['select']['networks'] if entry['strategy'] == 'random'} == {
+        key for key in results if key.startswith('select random') and key.endswith('@4')
+    }
+    assert sum('--stage select' in command for command in summary['commands']['again']) == 2 + 2 + 2
+
+
 def test_test_accuracy_chooses_nothing() -> None:
     _, results = simulate()
     changed = {key: {**metric, 'test_accuracy': -1.0} for key, metric in results.items()}
