@@ -83,7 +83,7 @@ def main(data: Path, table: Path, work: Path, seeds: int, svg: Path | None, quic
     found: list[dict[str, Any]] = []
     for seed in SEEDS[: 1 if quick else seeds]:
         for name in STRATEGIES:
-            found.append({'strategy': name, 'seed': seed, **_search(recipe, name, seed, work / f'{name}-{seed}', truth)})
+            found.append({'strategy': name, 'seed': seed, **search(recipe, name, seed, work / f'{name}-{seed}', truth)})
             click.echo(f'seed {seed}, {name}: {found[-1]["c10_test"]:.2f} %, {found[-1]["cpu_s"]:.0f} s', err=True)
     rows = [_row(name, [entry for entry in found if entry['strategy'] == name]) for name in STRATEGIES]
     print_table(rows, json_file)
@@ -92,7 +92,7 @@ def main(data: Path, table: Path, work: Path, seeds: int, svg: Path | None, quic
         svg.write_text(plot(marks, cost_label='processor seconds of search', value_label='CIFAR-10 test accuracy, %') + '\n', 'utf-8')
 
 
-def _search(recipe: Recipe, name: str, seed: int, folder: Path, truth: Table) -> dict[str, Any]:
+def search(recipe: Recipe, name: str, seed: int, folder: Path, truth: Table) -> dict[str, Any]:
     """Runs or continues a search. Returns the cell, its ground truth, passes, and processor seconds (unaffected by other programs)."""
     finished, timer, start = folder / 'result.json', folder / 'cpu_seconds', time.process_time()
     before = float(timer.read_text('utf-8')) if timer.exists() else 0.0
