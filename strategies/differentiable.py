@@ -269,7 +269,7 @@ class DifferentiableStrategy(OneShotStrategy):
         if ended is not None:
             searched, tuning = ended['search'], ended['all'] - ended['search']
         alpha = self.architect.passes * (searched - self.warmup(epochs) + tuning) if self.relaxation.trains_alpha else 0
-        weights = self.relaxation.passes * (searched + tuning) + sum(term.passes for term in self.step_terms) * searched
+        weights = self.relaxation.passes * (searched + tuning) + sum(term.passes_in(searched) for term in self.step_terms)
         return (weights + alpha) * (2 if self.architect.union else 1)
 
     def probabilities(self) -> dict[str, dict[str, float]]:
