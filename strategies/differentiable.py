@@ -29,6 +29,7 @@ from nni_darts.strategies.fast.executors import Place
 from nni_darts.strategies.mutables import value_hook
 from nni_darts.strategies.relaxations import Relaxation, Softmax
 from nni_darts.strategies.selections import Magnitude, Selection
+from nni_darts.strategies.selections.magnitude import SKIP
 from nni_darts.strategies.settings import typed
 from nni_darts.strategies.supernet import mutation_hook
 from nni_darts.strategies.terms import check_terms_fit, created_terms
@@ -148,6 +149,8 @@ class DifferentiableStrategy(OneShotStrategy):
         self.architecture.limits = self.limits
         _check_costs(self.architecture)
         self.relaxation.begin(self.architecture)
+        if isinstance(self.early_stopping, SkipStopping):
+            _check_skips(self.architecture)
         for term in self.step_terms:
             term.check(self.architecture, model)
         if isinstance(model, nn.Module) and type(self.relaxation).begin_forward is not Relaxation.begin_forward:
@@ -268,7 +271,7 @@ class DifferentiableStrategy(OneShotStrategy):
         alpha = 0.0
         if self.relaxation.trains_alpha:
             alpha = self.architect.passes / self.architect.weight_steps * (searched - self.warmup(epochs) + tuning)
-        weights = self.relaxation.passes * (searched + tuning) + sum(term.passes for term in self.step_terms) * searched
+        weights = self.relaxation.passes * (searched + tuning) + sum(term.passes_in(searched) for term in self.step_terms)
         return (weights + alpha) * (2 if self.architect.union else 1)
 
     def probabilities(self) -> dict[str, dict[str, float]]:
@@ -302,6 +305,12 @@ def _without_own_hooks(model: ModelSpace) -> Iterator[None]:
     finally:
         if hides:
             del model.extra_oneshot_hooks
+
+
+def _check_skips(architecture: Architecture) -> None:
+    """Raises ValueError if there are no skip connections to count."""
+    if not any(SKIP in decision.names for decision in architecture.operations().values()):
+        raise ValueError(f'early_stopping: skips counts the operation {SKIP}, and no choice of this space has it; leave it out')
 
 
 def _check_costs(architecture: Architecture) -> None:

@@ -173,7 +173,7 @@ VARIANTS: tuple[tuple[Method, Explanation], ...] = (
             'loss of the weights, with a weight that grows, makes the gradients that the cells send to α point in the same direction.',
             'Where darts-1st collapses and twice its time is available. It needs two or more normal cells.',
             (Paper('Λ-DARTS: Mitigating Performance Collapse by Harmonizing Operation Selection among Cells', '2210.07998'),),
-            2.0,
+            1.98,
         ),
     ),
     (

@@ -145,9 +145,11 @@ def _scaled(table: dict[Any, float], factor: float) -> dict[Any, float]:
 
 
 def normal_skips(architecture: Architecture, sample: dict[str, Any]) -> int:
-    """Returns the number of skip connections in the normal cell of a sample; of all, in a space without cells whose inputs are chosen."""
+    """Returns the number of skip connections of a sample: on kept edges of the normal cell, or of all cells in a space with one kind."""
     kept = [decision.edges[index] for label, decision in architecture.inputs().items() if decision.edges for index in sample[label]]
-    labels = [label for label in kept if architecture.decisions[label].group == NORMAL] if kept else list(architecture.operations())
+    labels = kept or list(architecture.operations())
+    if any(decision.group == NORMAL for decision in architecture.decisions.values()):
+        labels = [label for label in labels if architecture.decisions[label].group == NORMAL]
     return sum(sample[label] == SKIP for label in labels)
 
 

@@ -72,6 +72,10 @@ class Alignment(StepTerm):
         if not several:
             raise ValueError('lambda compares the gradients of two or more cells of a kind, and this supernet has one of each')
 
+    def passes_in(self, epochs: int) -> float:
+        """See :class:`StepTerm`: λ is 0 in the first epoch."""
+        return self.passes * max(0, epochs - 1)
+
     @contextmanager
     def around(self, step: Step) -> Iterator[None]:
         """Gives each cell its own copy of the weights of candidates."""

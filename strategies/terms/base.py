@@ -83,10 +83,14 @@ class StepTerm:
     The hooks are called in the order of the methods below. The virtual step of second-order DARTS follows the loss alone.
 
     Attributes:
-        passes: cost in each step, in forward-and-backward passes of a batch through the supernet.
+        passes: largest cost in a step, in forward-and-backward passes of a batch through the supernet.
     """
 
     passes: float = 0
+
+    def passes_in(self, epochs: int) -> float:
+        """Returns the cost of a search of ``epochs`` epochs, in passes over the training batches."""
+        return self.passes * epochs
 
     def check(self, architecture: Architecture, model: nn.Module) -> None:
         """Raises ValueError if the term cannot be used with a supernet. Called as soon as the supernet is built."""

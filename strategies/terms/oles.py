@@ -52,11 +52,14 @@ class Oles(StepTerm):
         self._kept: dict[nn.Parameter, Tensor] = {}
         self._memory: dict[str, Any] = {}
 
+    def check(self, architecture: Architecture, model: nn.Module) -> None:
+        """See :class:`StepTerm`. Raises ValueError if no candidate has weights."""
+        if not _weights_of_operations(model):
+            raise ValueError('oles freezes the weights of candidate operations, and no operation of this space has weights of its own')
+
     def begin(self, architecture: Architecture, model: nn.Module, optimizer: Optimizer) -> None:
         """See :class:`StepTerm`."""
-        choices = [(name, module) for name, module in model.named_modules() if isinstance(module, MixedOperation)]
-        found = {f'{name}.{operation}': getattr(choice, str(operation)) for name, choice in choices for operation in choice.names}
-        self._operations = {name: weights for name, module in found.items() if (weights := list(module.parameters()))}
+        self._operations = _weights_of_operations(model)
         self._memory = architecture.state.memory.setdefault('oles', {'frozen': [], 'sums': {}, 'counts': {}})
         for name in self._memory['frozen']:
             self._freeze(name)
@@ -111,3 +114,10 @@ class Oles(StepTerm):
         for weight in self._operations[name]:
             weight.requires_grad_(False)
             weight.grad = None  # otherwise the optimizer would take another step
+
+
+def _weights_of_operations(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Returns name of a candidate operation in the supernet → its weights, for the operations that have any."""
+    choices = [(name, module) for name, module in model.named_modules() if isinstance(module, MixedOperation)]
+    found = {f'{name}.{operation}': getattr(choice, str(operation)) for name, choice in choices for operation in choice.names}
+    return {name: weights for name, module in found.items() if (weights := list(module.parameters()))}

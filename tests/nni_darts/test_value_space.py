@@ -51,7 +51,7 @@ SETTINGS = {
     'select.epochs': 1,
     'retrain.epochs': 1,
 }
-REFUSED = ('p-darts', 'darts-minus', 'lambda-darts')
+REFUSED = ('p-darts', 'darts-minus', 'lambda-darts', 'oles', 'darts-plus')
 METHODS = [name for name in names() if name.partition('+')[0] not in REFUSED]
 
 

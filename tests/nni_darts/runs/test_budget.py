@@ -56,7 +56,9 @@ def test_passes_are_those_that_a_search_makes(name: str, images: Path, tmp_path:
     monkeypatch.setattr(ImageClassifier, 'training_step', trained)
     monkeypatch.setattr(DifferentiableModule, 'score_on', scored)
     genotype, result = running.search(recipe, name, 1, tmp_path)
-    assert result['passes'] == pytest.approx((samples[True] + samples[False] / 3) / 96, abs=1e-3)
+    # The first batch of each epoch, which oles does not compare, counts as if it did.
+    more = 2 * 16 if name == 'oles' else 0
+    assert result['passes'] == pytest.approx((more + samples[True] + samples[False] / 3) / 96, abs=1e-3)
     lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     moved = lines[0]['probabilities'] != lines[1]['probabilities']
     assert moved == (name not in ('fixed-alpha', 'random-ws')) and genotype.nodes == 1

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from nni_darts._nni import DataLoader
+from nni_darts._nni import DataLoader, LayerChoice, ModelSpace
 from nni_darts.search_spaces import DartsSpace
 from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.architects import FirstOrder, SecondOrder
@@ -145,3 +145,16 @@ def test_a_whole_search_freezes_and_ends() -> None:
     found, strategy = searched(SecondOrder(), {'oles': {'threshold': 1.0, 'steps': 1, 'gradient': 'validation'}})
     assert strategy.architecture.state.memory['oles']['frozen'] and not all(map(torch.equal, plain, found))
     assert all(value.isfinite().all() for value in found)
+
+
+class WithoutWeights(ModelSpace):
+    def __init__(self) -> None:
+        super().__init__()
+        self.activation = LayerChoice([nn.ReLU(), nn.Tanh()], label='activation')
+
+
+def test_a_space_whose_operations_have_no_weights_is_refused() -> None:
+    with pytest.raises(ValueError, match='oles freezes the weights of candidate operations, and no operation of this space has'):
+        DifferentiableStrategy(regularise=['oles']).mutate_model(WithoutWeights())
+    with pytest.raises(ValueError, match='skips counts the operation skip_connect, and no choice of this space has it'):
+        DifferentiableStrategy(early_stopping={'skips': 2}).mutate_model(WithoutWeights())
