@@ -20,7 +20,7 @@ from nni_darts.genotypes import AnyGenotype, genotype_from_code
 from nni_darts.recipes import Recipe
 from nni_darts.runs.cells import number_of_cells, parts_to_train, prior_of, rungs_of
 from nni_darts.runs.checks import check_strategies, check_strategy
-from nni_darts.runs.derive import different_supernet
+from nni_darts.runs.derive import different_settings, different_supernet
 from nni_darts.strategies.registry import find, full_name, row_parts
 from nni_darts.strategies.trained.halving import Halving
 
@@ -113,7 +113,8 @@ class Protocol:
             base, plus, _ = full_name(strategy).partition('+')
             for other in self.strategies:
                 continues = plus and full_name(other) == base and not find(base).decides_early
-                if continues and not different_supernet(self.recipe_of(other), self.recipe_of(strategy)):
+                recipe, of_other = self.recipe_of(strategy), self.recipe_of(other)
+                if continues and not different_supernet(of_other, recipe) + different_settings((of_other, other), (recipe, strategy)):
                     found[strategy] = other
         return found
 

@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nni_darts.errors import InputError
 from nni_darts.files import CHECKPOINT
 from nni_darts.recipes import RUN, Recipe
-from nni_darts.runs.checks import check_strategies, named_method
+from nni_darts.runs.checks import check_strategies, named_method, strategy_settings
 from nni_darts.runs.folder import EXECUTOR, RESULT, SUPERNET, differences, identity, read_json, write_json
-from nni_darts.strategies.registry import full_name
+from nni_darts.strategies.methods import SELECTIONS
+from nni_darts.strategies.registry import full_name, row_parts
 
 if TYPE_CHECKING:
     from nni_darts.runs.spec import RunSpec, Work
 
-__all__ = ['Derivation', 'begun_from_supernet', 'derivation', 'different_supernet', 'finished_search']
+__all__ = ['Derivation', 'begun_from_supernet', 'derivation', 'different_settings', 'different_supernet', 'finished_search']
 
-_MAY_CHANGE = ('search.settings', 'search.tuning_epochs', 'limits', 'latency', 'select', 'retrain')
+_SETTINGS = 'search.settings'
+
+_MAY_CHANGE = ('search.tuning_epochs', 'limits', 'latency', 'select', 'retrain')
 """Settings of a recipe that may differ from the search; other settings belong to it."""
 
 _SIZE = ('retrain.channels', 'retrain.cells', 'retrain.space', 'retrain.pool_batch_norm', 'latency')
@@ -61,8 +64,8 @@ def derivation(search: Path, selection: str, overrides: Iterable[str] | Mapping[
     Args:
         search: output folder of a search with a supernet, whose strategy selects by magnitude at the end.
         selection: ``pt``, ``pt-mag`` or ``shapley``.
-        overrides: changes to the search's recipe in ``search.settings``, ``search.tuning_epochs``, ``limits``, ``latency``, ``select`` and
-            ``retrain``; with a penalty, not to the size of the network of ``retrain`` or to ``latency``.
+        overrides: changes to the search's recipe in ``search.tuning_epochs``, settings of the selection, ``limits``, ``latency``,
+            ``select`` and ``retrain``; with a penalty, not to the size of the network of ``retrain`` or to ``latency``.
 
     Returns:
         The description. The run gives the same cell as a search with the strategy ``…+pt`` from the start, bit for bit.
@@ -86,12 +89,12 @@ def derivation(search: Path, selection: str, overrides: Iterable[str] | Mapping[
         raise InputError(
             f'the search in {search} had a budget, which makes searches with +{selection} shorter; search again with {strategy}+{selection}'
         )
-    changed = different_supernet(before, recipe)
+    changed = different_supernet(before, recipe) + different_settings((before, strategy), (recipe, f'{strategy}+{selection}'))
     if changed:
         why = ', because search.penalty counts the costs of that network' if _is_in(changed[0], _SIZE) else ''
         raise InputError(
             f'{changed[0]} belongs to the search in {search} and cannot change now{why}; changes are allowed in '
-            f'{", ".join(_MAY_CHANGE)}; to change it, search again with {strategy}+{selection}'
+            f'{", ".join(_MAY_CHANGE)}, and in settings of the selection; to change it, search again with {strategy}+{selection}'
         )
     check_strategies(recipe, [f'{strategy}+{selection}'])
     return Derivation(recipe, f'{strategy}+{selection}', run['seed'], search.absolute())
@@ -129,7 +132,23 @@ def different_supernet(one: Recipe, other: Recipe) -> list[str]:
     values, others = one.to_dict(), other.to_dict()
     found = dict.fromkeys([*differences(values, others), *differences(others, values)])
     read = _SIZE if one.search.penalty is not None else ()
-    return [key for key in found if _is_in(key, read) or not _is_in(key, _MAY_CHANGE)]
+    return [key for key in found if _is_in(key, read) or not _is_in(key, (*_MAY_CHANGE, _SETTINGS))]
+
+
+def different_settings(search: tuple[Recipe, str], selection: tuple[Recipe, str]) -> list[str]:
+    """Returns the keys of settings with different values in a search and in one with another selection, except the selection's own.
+
+    Args:
+        search: recipe and strategy of the search.
+        selection: recipe and strategy, with its selection.
+    """
+    own = SELECTIONS[full_name(row_parts(selection[1])[0]).partition('+')[2]][3].model_fields
+    searched, selected = (
+        {entry.name: entry.default for entry in named_method(name).settings()} | strategy_settings(recipe, name)
+        for recipe, name in ((recipe, row_parts(row)[0]) for recipe, row in (search, selection))
+    )
+    common = searched.keys() & selected.keys() - own.keys()
+    return sorted(f'{_SETTINGS}.{selection[1]}.{name}' for name in common if searched[name] != selected[name])
 
 
 def _is_in(key: str, sections: Iterable[str]) -> bool:

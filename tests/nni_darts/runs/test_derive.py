@@ -86,9 +86,17 @@ def test_settings_of_what_comes_after_the_search_may_change_and_no_others(search
     recipe = derivation(search, 'pt', after).recipe
     assert (recipe.retrain.epochs, recipe.retrain.channels, recipe.select.batch_size) == (7, 8, 8)
     for key, value in (('search.batch_size', 8), ('space.channels', 4), ('data.split_seed', 1), ('precision', '64-true')):
-        sentence = f'{key} belongs to the search in .* cannot change now; changes are allowed in search.settings, .*, retrain; to change it'
+        sentence = f'{key} belongs to the search in .* cannot change now; changes are allowed in .*retrain, and in settings of'
         with pytest.raises(InputError, match=sentence):
             derivation(search, 'pt', {key: value})
+
+
+def test_settings_of_the_strategy_have_shaped_the_supernet(search: Path) -> None:
+    for key in ('search.settings.darts-pt.weight_decay', 'search.settings.darts-1st+pt.warmup_epochs'):
+        with pytest.raises(InputError, match=r'search\.settings\.darts-1st\+pt\.\w+ belongs to the search in .* and cannot change now'):
+            derivation(search, 'pt', [f'{key}=1'])
+    allowed = ['search.settings.darts-pt.epochs_between=2', 'search.settings.gdas.last=0.2']
+    assert derivation(search, 'pt', allowed).strategy == 'darts-1st+pt'
 
 
 def test_a_cell_derived_with_another_retraining_is_the_same(search: Path, tmp_path: Path) -> None:
