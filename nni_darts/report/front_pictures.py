@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from nni_darts.files import write_text
 from nni_darts.report.axes import Axis, short
-from nni_darts.report.fronts import cost_text, cost_title
+from nni_darts.report.fronts import cost_title
 
 __all__ = ['front_lines', 'write_front']
 
@@ -29,7 +29,8 @@ def front_lines(cells: Sequence[tuple[Mapping[str, float], float, str]]) -> list
     """Returns a table of (costs, strength, code) of cells, whose strength is a fraction of that of the strongest cell."""
     measures = list(cells[0][0])
     rows = [[*map(cost_title, measures), 'strength', 'cell']]
-    rows += [[*(cost_text(costs[measure]) for measure in measures), f'{100 * strength:.1f} %', code] for costs, strength, code in cells]
+    # Costs have all their decimals, so that one of them can be given as the limit.
+    rows += [[*(f'{costs[measure]:,}' for measure in measures), f'{100 * strength:.1f} %', code] for costs, strength, code in cells]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     return ['  '.join([*(f'{entry:>{width}}' for entry, width in zip(row, widths)), row[-1]]) for row in rows]
 

@@ -275,7 +275,7 @@ finally:
         ("search --set 'search.settings={darts-3rd: {}}' --output o", "unknown strategy 'darts-3rd'"),
         (
             "search --strategy random --set 'search.settings={random: {cells: 3}}' --output o",
-            'random: this strategy has no settings',
+            'search.random_samples is the number of cells that it trains, so leave out cells',
         ),
         ('search --output broken.yml', 'broken.yml'),
         ('search --output broken.yml/o', 'cannot make the folder broken.yml/o'),

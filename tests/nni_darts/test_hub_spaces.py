@@ -20,8 +20,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-LARGE = ('NASNet', 'AmoebaNet', 'ENAS', 'PNAS')
-"""Spaces of cells with many edges, whose supernets take longer."""
+LARGE = ('DARTS', 'NASNet', 'AmoebaNet', 'ENAS', 'PNAS', 'ProxylessNAS', 'ShuffleNetSpace')
+"""Spaces whose supernets take longer, because their cells have many edges or their networks many layers."""
 
 
 def call(name: str, *words: str, **changes: object) -> Result:

@@ -72,7 +72,7 @@ def test_derive_reads_cells_by_a_table_that_the_search_did_not_have(search: Path
     assert recipe is not None
     given = ['--set', f'latency.table={write_table(tmp_path / "phone.yml", recipe)}']
     code, output, _ = invoke('derive', search, '--pareto', 'latency_ms', *given)
-    assert code == 0 and 'latency-ms  strength' in output
+    assert code == 0 and 'latency, ms  strength' in output
     least = float(output.splitlines()[1].split()[2])
     code, output, _ = invoke('derive', search, '--limit', f'latency_ms={least}', *given, '--output', tmp_path / 'quick')
     result = json.loads((tmp_path / 'quick' / 'result.json').read_text())['result']

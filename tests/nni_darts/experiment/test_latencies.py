@@ -89,6 +89,7 @@ def test_the_tuner_finds_a_table_in_its_code_directory(tmp_path: Path, monkeypat
 
 
 @pytest.mark.nni
+@pytest.mark.slow
 def test_all_trials_of_an_experiment_have_the_same_measured_table(tmp_path: Path) -> None:
     settings = {**overrides(write_images(tmp_path / 'images.npz')), 'limits.latency_ms': 90_000}
     arguments = {'recipe': 'digits', 'set': settings}

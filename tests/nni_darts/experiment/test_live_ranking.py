@@ -17,6 +17,7 @@ from tests.helpers.tiny import overrides, write_images
 pytestmark = pytest.mark.nni
 
 
+@pytest.mark.slow
 def test_rankings_are_search_trials(tmp_path: Path) -> None:
     prior = {'proxy': 'naswot', 'draw': 6, 'batch_size': 16}
     settings = {

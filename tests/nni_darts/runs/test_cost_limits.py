@@ -70,14 +70,14 @@ def test_every_strategy_finds_a_cell_within_the_limits(strategy: str, images: Pa
         assert all(costs[measure] <= limit for measure, limit in limits.items())
 
 
-def test_200_drawn_and_200_mutated_cells_are_within_the_limits_and_differ(images: Path) -> None:
+def test_60_drawn_and_60_mutated_cells_are_within_the_limits_and_differ(images: Path) -> None:
     recipe, limits = tight(images)
     space, rng, data = on_data(recipe).space, random.Random(1), task_of(recipe).shape(recipe)
-    cells = [space.random_cell(rng) for _ in range(200)]
+    cells = [space.random_cell(rng) for _ in range(60)]
     cells += [space.mutated_cell(cell, rng) for cell in cells]
-    assert len({cell.code() for cell in cells}) > 40
+    assert len({cell.code() for cell in cells}) > 30
     assert all(map(space.holds, cells))
-    for cell in rng.sample(cells, 40):
+    for cell in rng.sample(cells, 20):
         costs = cost_of(cell, recipe, data)
         assert all(costs[measure] <= limit for measure, limit in limits.items())
 

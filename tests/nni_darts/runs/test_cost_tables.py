@@ -34,11 +34,13 @@ def changed(**more: object) -> Recipe:
     return Recipe.load('digits', {'retrain.channels': 6, 'retrain.cells': 4, **more})
 
 
-def test_200_random_darts_cells() -> None:
-    check_sums(changed(), 200)
+@pytest.mark.parametrize('count', [30, pytest.param(200, marks=pytest.mark.slow)])
+def test_random_darts_cells(count: int) -> None:
+    check_sums(changed(), count)
 
 
-def test_200_random_cells_of_nasbench201() -> None:
+@pytest.mark.parametrize('count', [30, pytest.param(200, marks=pytest.mark.slow)])
+def test_random_cells_of_nasbench201(count: int) -> None:
     settings = {
         'space.name': 'nasbench201',
         'space.cells': 3,
@@ -47,7 +49,7 @@ def test_200_random_cells_of_nasbench201() -> None:
         'retrain.drop_path': 0,
         'retrain.auxiliary_weight': 0,
     }
-    check_sums(changed(**settings), 200)
+    check_sums(changed(**settings), count)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_recurrent_cells(tmp_path: Path) -> None:
     ('name', 'changes'),
     [
         ('MobileNetV3Space', {}),
-        ('ProxylessNAS', {}),
+        pytest.param('ProxylessNAS', {}, marks=pytest.mark.slow),
         pytest.param('ShuffleNetSpace', {'channel_search': False}, marks=pytest.mark.slow),
         pytest.param('ShuffleNetSpace', {}, marks=pytest.mark.slow),
     ],

@@ -16,7 +16,7 @@ from nni_darts.genotypes.published import PUBLISHED
 from nni_darts.recipes import Recipe
 from nni_darts.recipes.latency import EdgeShape, LatencyTable
 from nni_darts.runs import latencies
-from nni_darts.runs.cost_limits import penalise, program_of
+from nni_darts.runs.cost_limits import heed_costs, program_of
 from nni_darts.runs.cost_tables import cost_table
 from nni_darts.runs.costs import configured_strategy, cost_of
 from nni_darts.runs.latencies import latency_table, predicted_latency, with_own_table
@@ -175,7 +175,7 @@ def test_the_gradient_of_the_penalty_is_that_of_finite_differences_and_certain_a
     table = random_table(recipe)
     recipe = with_table(recipe, table).changed({'search.penalty': {'latency_ms': {'target': 1.5, 'weight': 0.2}}}, source='')
     strategy, data = configured_strategy(recipe, 'darts-1st'), task_of(recipe).shape(recipe)
-    penalise(strategy, recipe, data)
+    heed_costs(strategy, recipe, data)
     strategy.mutate_model(task_of(recipe).space(recipe, data))
     architecture, zero = strategy.architecture, torch.zeros((), dtype=torch.float64)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,12 +19,17 @@ NAMES = [method.name for method, _ in VARIANTS]
 RELAXED = [method.name for method, _ in VARIANTS if method.relaxed]
 
 
+def slow_but(*quick: str, of: list[str]) -> list[Any]:
+    """Returns all names, with those that are not quick marked as slow; ``tests/faults`` kills and resumes them all."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in of]
+
+
 def recipe(tmp_path: Path, **changes: object) -> Recipe:
     small = {'space.channels': 4, 'space.nodes': 2, 'search.epochs': 3}
     return Recipe.load('digits', {**overrides(write_images(tmp_path / 'images.npz')), **small, **changes})
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', slow_but('gaea-darts', 'lambda-darts', 'fairdarts', of=NAMES))
 def test_a_resumed_search_is_the_unbroken_one(name: str, tmp_path: Path) -> None:
     (genotype, expected), (again, result) = broken_and_resumed(recipe(tmp_path), name, tmp_path)
     assert again == genotype and measured(tmp_path / 'broken') == measured(tmp_path / 'unbroken')
@@ -33,7 +39,7 @@ def test_a_resumed_search_is_the_unbroken_one(name: str, tmp_path: Path) -> None
     assert all(torch.equal(one[key], other[key]) for key in one if isinstance(one[key], torch.Tensor))
 
 
-@pytest.mark.parametrize('name', RELAXED)
+@pytest.mark.parametrize('name', slow_but('drnas', 'oles', of=RELAXED))
 def test_perturbation_selects_from_its_supernet(name: str, tmp_path: Path) -> None:
     settings = {'search.epochs': 2, 'search.tuning_epochs': 1, 'space.nodes': 1}
     running.search(recipe(tmp_path, **settings), f'{name}+pt', 1, tmp_path / 'out')
