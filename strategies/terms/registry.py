@@ -179,7 +179,7 @@ def _settings_of(value: Any) -> dict[str, Settings]:
     """Returns name of a term → its settings."""
     found: dict[str, Settings] = {}
     for name, settings in _pairs(value):
-        if name not in TERMS:
+        if not isinstance(name, str) or name not in TERMS:
             raise ValueError(f'regularise has no term {name!r}{did_you_mean(str(name), list(TERMS))}; it has {", ".join(TERMS)}')
         if name in found:
             raise ValueError(f'regularise names the term {name!r} twice; leave one of them out')

@@ -343,7 +343,7 @@ def test_a_package_installs_a_strategy(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    assert re.search(r'^cold +from the package cold-darts-site-cold$', run('strategies'), re.MULTILINE)
+    assert re.search(r'^  cold +from the package cold-darts-site-cold$', run('strategies'), re.MULTILINE)
     assert 'temperature: a number; default 0.1' in run('strategies', 'cold')
     run('search', '--recipe', 'digits', '--strategy', 'cold', *words, '--output', 'out')
     assert json.loads((tmp_path / 'out' / 'result.json').read_text())['strategy'] == 'cold'

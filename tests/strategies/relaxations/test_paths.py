@@ -265,5 +265,5 @@ def test_settings_outside_their_range(settings: dict) -> None:
 
 @pytest.mark.parametrize('name', ['enas+pt', 'random-ws+pt-mag'])
 def test_there_is_no_alpha_to_select_by(name: str) -> None:
-    with pytest.raises(ValueError, match='all but enas, random-ws, p-darts, random, evolution also'):
+    with pytest.raises(ValueError, match='all but enas, random-ws, p-darts, random, evolution, proxy also'):
         create_strategy(name)
