@@ -40,7 +40,7 @@ def supernet_and_alpha(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / 'last.ckpt', weights_only=True)['state_dict']
 
 
-@pytest.mark.parametrize('selection', ['pt', 'pt-mag', 'shapley'])
+@pytest.mark.parametrize('selection', ['pt', 'pt-mag', pytest.param('shapley', marks=pytest.mark.slow)])
 def test_the_cell_the_decisions_and_the_weights_are_those_of_a_search_from_the_start(
     selection: str, search: Path, images: Path, tmp_path: Path
 ) -> None:
