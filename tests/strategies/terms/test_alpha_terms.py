@@ -160,7 +160,7 @@ def test_every_architect_differentiates_a_term(architect: Any) -> None:
 @pytest.mark.parametrize(
     ('value', 'said'),
     [
-        ([[]], r"regularise has no term \[\]; it has beta, "),
+        ([[]], r'regularise has no term \[\]; it has beta, '),
         (['bet'], r"regularise has no term 'bet' \(did you mean 'beta'\?\); it has beta, "),
         (['beta', 'beta'], "regularise names the term 'beta' twice"),
         ({'beta': {'wieght': 1.0}}, "regularise: beta has no setting 'wieght'; it has weight"),
