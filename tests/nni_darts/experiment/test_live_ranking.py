@@ -41,6 +41,7 @@ def test_rankings_are_search_trials(tmp_path: Path) -> None:
     assert [row['valid'] for row in summary['jobs'] if row['stage'] == 'search'] == [None, None]
 
 
+@pytest.mark.slow
 def test_promoted_cells_continue_from_the_trial_before(tmp_path: Path) -> None:
     """The experiment is stopped and resumed on the way; a promoted cell ends as a short training without halving does."""
     settings = {
