@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -19,6 +18,7 @@ from typing import Any
 
 from nni_darts.errors import InputError
 from nni_darts.experiment.protocol import Protocol
+from nni_darts.experiment.worker import Worker
 from nni_darts.files import write_text
 from nni_darts.recipes import Recipe
 
@@ -41,7 +41,7 @@ class LatencyTables:
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self._folder, self._recipe = folder, recipe
-        self._worker: subprocess.Popen[str] | None = None
+        self._worker: Worker | None = None
 
     def update(self) -> Recipe | None:
         """Takes the next step. Returns the recipe with its table; None while latencies are being measured.
@@ -55,14 +55,12 @@ class LatencyTables:
             if found is not self._recipe:
                 return found
         if self._worker is None:
-            self._worker = self._started()
-        if self._worker.poll() is None:
+            code = Path(sys.path[-1])  # NNI puts the tuner's codeDirectory there
+            folder = code if code.is_dir() else None
+            self._worker = Worker('nni_darts.experiment.latencies', self._recipe.to_dict(), self._folder / LOG, folder)
+        if self._worker.running:
             return None
-        assert self._worker.stdout is not None
-        text = self._worker.stdout.read()
-        if self._worker.returncode or not text:
-            raise InputError(f'latency: the process that measured ended with code {self._worker.returncode}; {LOG} says why')
-        answer = json.loads(text)
+        answer = self._worker.answer('latency: the process that measured')
         if 'error' in answer:
             raise InputError(answer['error'])
         write_text(path, json.dumps(answer, indent=1) + '\n')
@@ -71,25 +69,7 @@ class LatencyTables:
     def close(self) -> None:
         """Ends the process that measures if it is still running."""
         if self._worker is not None:
-            self._worker.kill()
-
-    def _started(self) -> subprocess.Popen[str]:
-        code = Path(sys.path[-1])  # NNI puts the tuner's codeDirectory there
-        with open(self._folder / LOG, 'a', encoding='utf-8') as log:
-            worker = subprocess.Popen(
-                [sys.executable, '-m', 'nni_darts.experiment.latencies'],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                encoding='utf-8',
-                cwd=code if code.is_dir() else None,
-                env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},  # so that it finds the user's modules
-            )
-        assert worker.stdin is not None
-        worker.stdin.write(json.dumps(self._recipe.to_dict()) + '\n')
-        worker.stdin.close()
-        return worker
+            self._worker.close()
 
 
 def check_rows(protocol: Protocol) -> None:

@@ -6,9 +6,6 @@ The plan is kept in ``plan.json`` among the manager's logs, so that a resumed ex
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -20,6 +17,7 @@ from nni_darts.experiment.ledger import Standing
 from nni_darts.experiment.manager import FINISHED, Kind, TrialRecord
 from nni_darts.experiment.protocol import Protocol
 from nni_darts.experiment.timetable import STAGES, Timetable, epochs_within, kinds_to_time, retraining_within
+from nni_darts.experiment.worker import Worker
 from nni_darts.files import write_text
 from nni_darts.recipes import Recipe
 from nni_darts.runs.deadline import MARGIN
@@ -75,7 +73,7 @@ class Planner:
         self._folder, self._recipe, self._limit, self._where, self._lenient = folder, recipe, limit, where, lenient
         self._concurrency = concurrency
         self._surroundings = surroundings
-        self._workers: list[subprocess.Popen[str]] = []
+        self._workers: list[Worker] = []
         self._courses: dict[Kind, Course] = {}
         self.settled = False  # whether the length of retraining is planned, too
         self.timetable: Timetable | None = None
@@ -103,13 +101,13 @@ class Planner:
     def close(self) -> None:
         """Ends the processes that time steps if they are still running."""
         for worker in self._workers:
-            worker.kill()
+            worker.close()
 
     def _begin(self, protocol: Protocol, elapsed: float) -> None:
         """Starts timing steps, and plans once the times are known."""
         if not self._workers:
             self._workers = [self._worker(kinds) for kinds in self._shares(kinds_to_time(protocol))]
-        if any(worker.poll() is None for worker in self._workers):
+        if any(worker.running for worker in self._workers):
             return
         try:
             for worker in self._workers:
@@ -155,29 +153,12 @@ class Planner:
         count = max(1, min(self._concurrency, len(kinds)))
         return [kinds[start::count] for start in range(count)]
 
-    def _worker(self, kinds: Sequence[Kind]) -> subprocess.Popen[str]:
+    def _worker(self, kinds: Sequence[Kind]) -> Worker:
         task = {'recipe': self._recipe.to_dict(), 'kinds': kinds, 'share': self._concurrency, **self._surroundings}
-        with open(self._folder / LOG, 'a', encoding='utf-8') as log:
-            worker = subprocess.Popen(
-                [sys.executable, '-m', 'nni_darts.experiment.timing'],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                encoding='utf-8',
-                env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},  # so that it finds the user's modules
-            )
-        assert worker.stdin is not None
-        worker.stdin.write(json.dumps(task) + '\n')
-        worker.stdin.flush()
-        return worker
+        return Worker('nni_darts.experiment.timing', task, self._folder / LOG)
 
-    def _answer(self, worker: subprocess.Popen[str]) -> dict[Kind, Course]:
-        assert worker.stdout is not None
-        text = worker.stdout.read()
-        if worker.returncode or not text:
-            raise InputError(f'{self._where}: the process that timed steps ended with code {worker.returncode}; {LOG} says why')
-        answer = json.loads(text)
+    def _answer(self, worker: Worker) -> dict[Kind, Course]:
+        answer = worker.answer(f'{self._where}: the process that timed steps')
         if 'error' in answer:
             raise InputError(f'{self._where}: {answer["error"]}')
         return {(stage, strategy): Course(**course) for stage, strategy, course in answer['courses']}

@@ -98,7 +98,7 @@ def test_data_that_is_not_there_and_a_process_that_dies(protocol: Protocol, tmp_
 def test_the_processes_end_with_the_tuner(protocol: Protocol, tmp_path: Path) -> None:
     begun = planner(tmp_path, protocol.recipe, 600.0)
     begun.update(protocol, Standing(), (), 0.0, 0.0)
-    workers: list[subprocess.Popen[str]] = begun._workers
+    workers: list[subprocess.Popen[str]] = [worker.process for worker in begun._workers]
     assert len(workers) == 2
     for worker in workers:
         assert worker.stdin is not None
