@@ -4,9 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from nni_darts._nni import DataLoader, Lightning, Trainer
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nni_darts._nni import DataLoader, Lightning, LightningModule, Trainer
 from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.training import ImageClassifier
+
+RATE, MOMENTUM, DECAY = 0.1, 0.9, 3e-2
+
+
+class Evaluator(LightningModule):
+    """SGD over the model alone, at :data:`RATE` with :data:`MOMENTUM` and :data:`DECAY`."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return functional.cross_entropy(self.model(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.training_step(batch, batch_idx)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.model.parameters(), RATE, MOMENTUM, weight_decay=DECAY)
 
 
 def trainer(epochs: int = 1, **settings: Any) -> Any:

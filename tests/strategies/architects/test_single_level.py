@@ -7,29 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from nni_darts._nni import DataLoader, Lightning, LightningModule
+from nni_darts._nni import DataLoader, Lightning
 from nni_darts.strategies import create_strategy
-from tests.helpers.fitting import trainer
+from tests.helpers.fitting import DECAY, MOMENTUM, RATE, Evaluator, trainer
 from tests.helpers.spaces import TwoLabels
-
-RATE, MOMENTUM, DECAY = 0.1, 0.9, 3e-2
-
-
-class Evaluator(LightningModule):
-    """SGD over the model alone."""
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return functional.cross_entropy(self.model(batch[0]), batch[1])
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.training_step(batch, batch_idx)
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.model.parameters(), RATE, MOMENTUM, weight_decay=DECAY)
 
 
 def data() -> tuple[list[Any], list[Any]]:

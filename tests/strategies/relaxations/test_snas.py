@@ -11,15 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import TensorDataset
 
-from nni_darts._nni import DataLoader, Lightning, LightningModule
+from nni_darts._nni import DataLoader, Lightning
 from nni_darts.strategies import DifferentiableStrategy
 from nni_darts.strategies.architects import SingleLevel
 from nni_darts.strategies.relaxations import Concrete
-from tests.helpers.fitting import trainer
+from tests.helpers.fitting import DECAY, MOMENTUM, RATE, Evaluator, trainer
 from tests.helpers.spaces import TwoLabels
 from tests.reference.sampling import concrete_pair_expectation, gradient_of_expectation, single_level_steps
 
-RATE, MOMENTUM, DECAY = 0.1, 0.9, 3e-2
 STEPS = 3
 
 
@@ -99,19 +98,6 @@ def test_the_temperature_falls_linearly(progress: float, temperature: float) -> 
     relaxation = Concrete()
     relaxation.begin_step(progress)
     assert relaxation.temperature == pytest.approx(temperature)
-
-
-class Evaluator(LightningModule):
-    """SGD over the model alone."""
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return functional.cross_entropy(self.model(batch[0]), batch[1])
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.training_step(batch, batch_idx)
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.SGD(self.model.parameters(), RATE, MOMENTUM, weight_decay=DECAY)
 
 
 def loader(seed: int) -> DataLoader:
