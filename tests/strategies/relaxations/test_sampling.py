@@ -1,4 +1,4 @@
-"""What all relaxations have in common that draw once for each step."""
+"""Relaxations that draw once for each step: when they draw, and that a resumed search is the uninterrupted one."""
 
 from __future__ import annotations
 
